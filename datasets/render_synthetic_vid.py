@@ -1,0 +1,169 @@
+"""Render the demo's video detection data set, two splits that share no random numbers.
+
+    python datasets/render_synthetic_vid.py --output datasets/demo_vid --split train
+    python datasets/render_synthetic_vid.py --output datasets/demo_vid --split test
+
+writes `annotations/<split>.json` (COCO-VID) and `videos/<split>_NNN.mp4` under the output folder. The same
+options give the same JSON bytes and the same frames on every machine; only the video encoder may differ.
+A split that is already there with the same options is left alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+import cv2
+from synthetic_scene import CLASSES, DYNAMICS, FPS, Box, RenderError, Settings, render_video
+from tqdm import tqdm
+
+DEFAULTS = {"train": (120, 24), "test": (8, 40)}  # videos, frames per video
+CODECS = ("avc1", "mp4v")  # H.264 plays in browsers, MPEG-4 is in every OpenCV build
+
+
+def open_writer(path: Path, settings: Settings) -> tuple[cv2.VideoWriter, str]:
+    """A video writer with the first codec this OpenCV offers, and that codec's name."""
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # a missing codec would print a page of messages
+    log_level = cv2.utils.logging.getLogLevel()
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    try:
+        for codec in CODECS:
+            size = (settings.width, settings.height)
+            writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*codec), FPS, size)
+            if writer.isOpened():
+                return writer, codec
+    finally:
+        cv2.utils.logging.setLogLevel(log_level)
+    raise RenderError(f"OpenCV {cv2.__version__} could not open {path} for MP4 video ({', '.join(CODECS)})")
+
+
+def write_video(path: Path, settings: Settings, video: int) -> tuple[list[list[Box]], str]:
+    """Render and encode one video; returns the boxes of every frame and the codec's name."""
+    writer, codec = open_writer(path, settings)
+    boxes = []
+    try:
+        for frame in render_video(settings, video):
+            writer.write(frame.image)
+            boxes.append(frame.boxes)
+    finally:
+        writer.release()
+    reader = cv2.VideoCapture(str(path))  # the writer reports no errors: a full disk shows only here
+    written = int(reader.get(cv2.CAP_PROP_FRAME_COUNT)) if reader.isOpened() else 0
+    reader.release()
+    if written != settings.frames:
+        raise RenderError(f"{path}: {written} of {settings.frames} frames were written; is the disk full?")
+    return boxes, codec
+
+
+def video_name(settings: Settings, video: int) -> str:
+    return f"{settings.split}_{video:03d}"
+
+
+def describe(settings: Settings, boxes: list[list[list[Box]]]) -> dict:
+    """The COCO-VID document of a split from boxes[video][frame]. Ids count from 1, frames from 0."""
+    size = {"width": settings.width, "height": settings.height}
+    videos, images, annotations = [], [], []
+    for video_id, frames in enumerate(boxes, 1):
+        name = video_name(settings, video_id - 1)
+        video = {"id": video_id, "name": name, "file_name": f"videos/{name}.mp4", **size}
+        videos.append({**video, "fps": FPS, "num_frames": len(frames)})
+        for frame_id, seen in enumerate(frames):
+            images.append({"id": len(images) + 1, "video_id": video_id, "frame_id": frame_id, **size})
+            for box in seen:
+                annotation = {"id": len(annotations) + 1, "image_id": len(images), "video_id": video_id}
+                annotation.update(category_id=box.category + 1, instance_id=box.instance, bbox=box.xywh)
+                annotations.append({**annotation, "area": box.xywh[2] * box.xywh[3], "iscrowd": 0})
+    return {
+        "info": {"description": "synthetic shapes in motion", "rendered_with": settings.stamp()},
+        "categories": [{"id": number, "name": name} for number, name in enumerate(CLASSES, 1)],
+        "videos": videos,
+        "images": images,
+        "annotations": annotations,
+    }
+
+
+def existing_stamp(annotation_file: Path) -> dict | None:
+    """The settings that an annotation file was rendered with; None if there is no file."""
+    if not annotation_file.exists():
+        return None
+    try:
+        return json.loads(annotation_file.read_text(encoding="utf-8"))["info"]["rendered_with"]
+    except (ValueError, KeyError, TypeError):
+        message = f"{annotation_file} was not written by this script: choose another --output"
+        raise RenderError(message) from None
+
+
+def render_split(output: Path, settings: Settings, force: bool = False) -> str | None:
+    """Render a split into `output`; returns the codec's name, or None if the split was there already.
+
+    The annotation file goes first and comes back last, so that one that exists always belongs to its videos.
+    """
+    annotation_file, video_folder = output / "annotations" / f"{settings.split}.json", output / "videos"
+    names = [f"{video_name(settings, video)}.mp4" for video in range(settings.videos)]
+    unchanged = existing_stamp(annotation_file) == settings.stamp()
+    if unchanged and not force and all((video_folder / name).is_file() for name in names):
+        return None
+    annotation_file.parent.mkdir(parents=True, exist_ok=True)
+    video_folder.mkdir(exist_ok=True)
+    annotation_file.unlink(missing_ok=True)
+    boxes = []
+    with tempfile.TemporaryDirectory(prefix=".rendering_", dir=output) as scratch:
+        for video, name in enumerate(tqdm(names, desc=f"rendering {settings.split}", unit="video")):
+            seen, codec = write_video(Path(scratch, name), settings, video)
+            os.replace(Path(scratch, name), video_folder / name)
+            boxes.append(seen)
+        unfinished = Path(scratch, annotation_file.name)
+        unfinished.write_text(json.dumps(describe(settings, boxes)) + "\n", encoding="utf-8")
+        os.replace(unfinished, annotation_file)
+    return codec
+
+
+def frame_size(text: str) -> tuple[int, int]:
+    width, cross, height = text.partition("x")
+    if not (cross and width.isdigit() and height.isdigit()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not WIDTHxHEIGHT, for example 320x256")
+    return int(width), int(height)
+
+
+def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Render a small synthetic video data set.")
+    parser.add_argument("--output", type=Path, required=True, help="the data set's folder: datasets/demo_vid")
+    parser.add_argument("--split", choices=DEFAULTS, required=True, help="the two share no random numbers")
+    parser.add_argument("--videos", type=int, help="number of videos (default: train 120, test 8)")
+    parser.add_argument("--frames", type=int, help="frames per video (default: train 24, test 40)")
+    parser.add_argument("--size", type=frame_size, default=(320, 256), metavar="WxH", help="320x256")
+    parser.add_argument("--seed", type=int, default=0, help="default: 0")
+    motion = "still: little motion; moving: many objects move; panning: the camera too; mixed (default): all"
+    parser.add_argument("--dynamics", choices=(*DYNAMICS, "mixed"), default="mixed", help=motion)
+    parser.add_argument("--force", action="store_true", help="render again even if the split is complete")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = parse_arguments(arguments)
+    videos, frames = DEFAULTS[options.split]
+    videos = videos if options.videos is None else options.videos
+    frames = frames if options.frames is None else options.frames
+    try:
+        settings = Settings(options.split, videos, frames, *options.size, options.seed, options.dynamics)
+        codec = render_split(options.output, settings, options.force)
+    except RenderError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"error: cannot write to --output {options.output}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted: the split is incomplete; the same command renders it again", file=sys.stderr)
+        return 130
+    state = f"rendered, codec {codec}" if codec else "already complete (--force renders again)"
+    print(f"{options.output}: {options.split}, {videos} videos of {frames} frames, {state}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,3 @@
+from .distributed_sampler import TrainingSampler
+
+__all__ = ["TrainingSampler"]

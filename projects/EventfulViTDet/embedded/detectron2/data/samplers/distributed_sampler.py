@@ -1,0 +1,36 @@
+"""The order in which training sees its data."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+import torch
+from detectron2.utils import comm
+from torch.utils.data import Sampler
+
+
+class TrainingSampler(Sampler):
+    """Endless passes over ``range(size)``, each shuffled anew; process r of n takes every n-th index from r."""
+
+    def __init__(self, size: int, shuffle: bool = True, seed: int | None = None) -> None:
+        """With ``seed=None`` the processes agree on a random one, so all of them must come here together."""
+        if not isinstance(size, int):
+            raise TypeError(f"TrainingSampler needs an int as size, not a {type(size).__name__}")
+        if size <= 0:
+            raise ValueError(f"TrainingSampler needs at least one element, not {size}")
+        self._size = size
+        self._shuffle = shuffle
+        self._seed = comm.shared_random_seed() if seed is None else int(seed)
+
+    def __iter__(self) -> Iterator[int]:
+        return itertools.islice(self._all_processes(), comm.get_rank(), None, comm.get_world_size())
+
+    def _all_processes(self) -> Iterator[int]:
+        generator = torch.Generator()
+        generator.manual_seed(self._seed)
+        while True:
+            if self._shuffle:
+                yield from torch.randperm(self._size, generator=generator).tolist()
+            else:
+                yield from range(self._size)

@@ -1,0 +1,3 @@
+from .evaluator import DatasetEvaluator
+
+__all__ = ["DatasetEvaluator"]

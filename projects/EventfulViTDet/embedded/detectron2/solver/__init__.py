@@ -1,0 +1,3 @@
+from .build import build_lr_scheduler
+
+__all__ = ["build_lr_scheduler"]

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+
+class Instances:
+    """The objects of one image: named fields of equal length (boxes, scores, classes, ...).
+
+    Fields are set and read as attributes (``instances.scores``); indexing selects objects in all of them.
+    """
+
+    def __init__(self, image_size: tuple[int, int], **kwargs: Any):
+        """``image_size`` is (height, width) in pixels; keywords are the first fields."""
+        self._image_size = image_size
+        self._fields: dict[str, Any] = {}
+        for name, value in kwargs.items():
+            self.set(name, value)
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        return self._image_size
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name.startswith("_"):
+            super().__setattr__(name, value)
+        else:
+            self.set(name, value)
+
+    def __getattr__(self, name: str) -> Any:
+        fields = self.__dict__.get("_fields", {})  # absent while an object is being copied or unpickled
+        if name not in fields:
+            raise AttributeError(f"these Instances have no field {name!r}, only {sorted(fields)}")
+        return fields[name]
+
+    def set(self, name: str, value: Any) -> None:
+        """Store a field; ValueError if its length differs from that of the others."""
+        if self._fields and len(value) != len(self):
+            raise ValueError(f"field {name!r} has length {len(value)}, the other fields have {len(self)}")
+        self._fields[name] = value
+
+    def has(self, name: str) -> bool:
+        return name in self._fields
+
+    def get(self, name: str) -> Any:
+        return self._fields[name]
+
+    def remove(self, name: str) -> None:
+        del self._fields[name]
+
+    def get_fields(self) -> dict[str, Any]:
+        """The fields themselves, not a copy."""
+        return self._fields
+
+    def to(self, *args: Any, **kwargs: Any) -> Instances:
+        """A copy whose fields have been moved wherever they offer ``to``."""
+        moved = {k: v.to(*args, **kwargs) if hasattr(v, "to") else v for k, v in self._fields.items()}
+        return Instances(self._image_size, **moved)
+
+    def __getitem__(self, item) -> Instances:
+        """The objects selected by an int, a slice, an index vector or a bool vector."""
+        if isinstance(item, int):
+            if not -len(self) <= item < len(self):
+                raise IndexError(f"instance {item} of {len(self)} does not exist")
+            item = slice(item % len(self), item % len(self) + 1)
+        return Instances(self._image_size, **{name: value[item] for name, value in self._fields.items()})
+
+    def __len__(self) -> int:
+        for value in self._fields.values():
+            return len(value)
+        raise NotImplementedError("Instances without any field have no length")
+
+    def __iter__(self):
+        raise NotImplementedError("Instances are not iterable: loop over a field or over range(len(instances))")
+
+    @staticmethod
+    def cat(instance_lists: Sequence[Instances]) -> Instances:
+        """All objects in one, with the fields of the first; ValueError if the image sizes differ."""
+        first = instance_lists[0]
+        if any(other.image_size != first.image_size for other in instance_lists):
+            raise ValueError("cannot join Instances of images of different sizes")
+        joined = Instances(first.image_size)
+        for name, value in first.get_fields().items():
+            parts = [other.get(name) for other in instance_lists]
+            if isinstance(value, torch.Tensor):
+                joined.set(name, torch.cat(parts))
+            elif isinstance(value, list):
+                joined.set(name, sum(parts, []))
+            else:
+                joined.set(name, type(value).cat(parts))
+        return joined
+
+    def __repr__(self) -> str:
+        return f"Instances(image_size={self._image_size}, fields={self._fields})"

@@ -1,0 +1,19 @@
+"""EventfulViTDet: video object detection that recomputes only what changed, for Detectron2."""
+
+import sys
+from pathlib import Path
+
+
+def _append_embedded_detectron2() -> None:
+    """Put the embedded part of Detectron2 at the end of the module search, where an installed one goes first."""
+    package = Path(__file__).resolve().parent
+    for folder in (package / "embedded", package.parent / "embedded"):
+        if (folder / "detectron2").is_dir() and str(folder) not in sys.path:
+            sys.path.append(str(folder))
+
+
+_append_embedded_detectron2()
+
+from .eventful import EventfulViT, Threshold, TopFraction, TopR, count_operations  # noqa: E402
+
+__all__ = ["EventfulViT", "Threshold", "TopFraction", "TopR", "count_operations"]

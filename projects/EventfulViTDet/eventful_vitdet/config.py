@@ -1,0 +1,96 @@
+"""Configuration keys of the project, added to Detectron2's."""
+
+from __future__ import annotations
+
+from detectron2.config import CfgNode
+
+
+def add_eventful_vitdet_config(cfg: CfgNode) -> None:
+    """Add every key that the project defines, with its default, to a Detectron2 configuration."""
+    from .data.config import add_data_config
+
+    # Device to run on; "auto" is cuda where available, else cpu.
+    cfg.MODEL.DEVICE = "auto"
+    cfg.MODEL.META_ARCHITECTURE = "VideoRCNN"
+    cfg.MODEL.BACKBONE.NAME = "build_eventful_vitdet_backbone"
+    _add_vit_config(cfg)
+    _add_pyramid_config(cfg)
+    _add_eventful_config(cfg)
+    _add_solver_config(cfg)
+    add_data_config(cfg)
+
+
+def _add_vit_config(cfg: CfgNode) -> None:
+    cfg.MODEL.VIT = vit = CfgNode()
+    # Side in pixels of the square that frames are padded to (bottom and right), and that position tables are made for.
+    vit.IMG_SIZE = 1024
+    # (height, width) instead of that square: position tables are made for it, and frames are padded only to whole
+    # pyramid cells, not to a fixed size. () uses IMG_SIZE.
+    vit.IMG_SIZE_HW = ()
+    # Side in pixels of the images that the backbone was pre-trained on: the grid of the absolute positions.
+    vit.PRETRAIN_IMG_SIZE = 224
+    # Side of a patch in pixels.
+    vit.PATCH_SIZE = 16
+    # Channels of a token.
+    vit.EMBED_DIM = 768
+    # Number of Transformer blocks.
+    vit.DEPTH = 12
+    # Attention heads of every block.
+    vit.NUM_HEADS = 12
+    # Hidden channels of the MLP over EMBED_DIM.
+    vit.MLP_RATIO = 4.0
+    # Side of the attention windows in tokens.
+    vit.WINDOW_SIZE = 14
+    # Indices of the blocks with windowed attention; the others attend to the whole frame.
+    vit.WINDOW_BLOCKS = (0, 1, 3, 4, 6, 7, 9, 10)
+    # Learned absolute positions.
+    vit.USE_ABS_POS = True
+    # Decomposed relative position bias in attention.
+    vit.USE_REL_POS = True
+    # Largest stochastic depth rate (of the last block) in training.
+    vit.DROP_PATH_RATE = 0.1
+
+
+def _add_pyramid_config(cfg: CfgNode) -> None:
+    cfg.MODEL.SIMPLE_PYRAMID = pyramid = CfgNode()
+    # Resolution of each level relative to the token grid. A max-pooled level follows the last one.
+    pyramid.SCALE_FACTORS = (4.0, 2.0, 1.0, 0.5)
+    # Channels of every level.
+    pyramid.OUT_CHANNELS = 256
+    # Normalisation of the pyramid's convolutions.
+    pyramid.NORM = "LN"
+
+
+def _add_eventful_config(cfg: CfgNode) -> None:
+    cfg.MODEL.EVENTFUL = eventful = CfgNode()
+    # Reuse computation between frames in inference; False runs the same weights densely.
+    eventful.ENABLED = True
+    # Which tokens a gate updates: "top-r", "threshold" or "fraction".
+    eventful.POLICY = "top-r"
+    # top-r: number of tokens that each gate updates per frame.
+    eventful.R = 256
+    # threshold: error norm above which a token is updated.
+    eventful.THRESHOLD = 1.0
+    # fraction: share of the tokens that each gate updates per frame.
+    eventful.FRACTION = 0.25
+    # Attention of the global blocks: "full", "query-key" or "tokenwise". Windowed blocks are always "tokenwise".
+    eventful.ATTENTION = "full"
+    # Gate tokens before the layer norms instead of after them.
+    eventful.GATE_BEFORE_NORM = False
+    # What a gate compares with: "last-sent" (the paper's gate) or "previous-frame" (STGT, a baseline).
+    eventful.GATE_REFERENCE = "last-sent"
+    # Average-pool keys and values of global blocks over KV_POOL x KV_POOL tokens, in the dense model too.
+    eventful.KV_POOL = 1
+    # Storage type of buffers and attention state: "float32", "float16", "bfloat16"; "" keeps that of the computation.
+    eventful.STATE_DTYPE = ""
+
+
+def _add_solver_config(cfg: CfgNode) -> None:
+    # "adamw", "sgd", or "muon": Muon for the matrices of the Transformer's blocks, AdamW for the rest.
+    cfg.SOLVER.OPTIMIZER = "adamw"
+    # muon: learning rate of those matrices; BASE_LR is that of the rest.
+    cfg.SOLVER.MUON_LR = 0.003
+    # Learning rates of the ViT's blocks fall by this factor from one block to the one before; 1.0 turns this off.
+    cfg.SOLVER.LAYER_DECAY = 1.0
+    # Decay of an exponential moving average of the weights, which evaluation and the final checkpoint use; 0: off.
+    cfg.SOLVER.EMA_DECAY = 0.0

@@ -1,0 +1,37 @@
+"""
+Video data: COCO-VID files, their registration, frame readers, the streaming test loader, the training mapper.
+"""
+
+from .coco_vid import load_coco_vid, split_sequences
+from .config import add_data_config
+from .errors import DataError, DatasetError, VideoReadError
+from .frame_cache import FrameCache, extract_frames, thin_frames
+from .mapper import VideoTrainMapper, build_video_train_loader
+from .registration import default_test_root, register_builtin_datasets, register_coco_vid, register_test_json
+from .streaming import VideoTestLoader, build_video_test_loader
+from .video_reader import VideoInfo, iterate_frames, probe_video, read_frame
+
+register_builtin_datasets()
+
+__all__ = [
+    "DataError",
+    "DatasetError",
+    "FrameCache",
+    "VideoInfo",
+    "VideoReadError",
+    "VideoTestLoader",
+    "VideoTrainMapper",
+    "add_data_config",
+    "build_video_test_loader",
+    "build_video_train_loader",
+    "default_test_root",
+    "extract_frames",
+    "iterate_frames",
+    "load_coco_vid",
+    "probe_video",
+    "read_frame",
+    "register_coco_vid",
+    "register_test_json",
+    "split_sequences",
+    "thin_frames",
+]

@@ -1,0 +1,28 @@
+"""Configuration keys of the data part that Detectron2 does not have."""
+
+from __future__ import annotations
+
+from detectron2.config import CfgNode
+
+
+def add_data_config(cfg: CfgNode) -> None:
+    """Add the keys below to `cfg`, in place. Detectron2's own keys keep their meaning."""
+    # Range of a random factor on top of the size chosen by INPUT.MIN_SIZE_TRAIN; (1.0, 1.0): none.
+    cfg.INPUT.SCALE_JITTER = (1.0, 1.0)
+    # Height and width, in pixels, of the training crop taken after resizing; smaller frames are padded at the
+    # bottom and on the right, so every training image has exactly this size. (0, 0): the whole frame.
+    cfg.INPUT.CROP_PIXELS = (0, 0)
+    # Probability that the crop is placed around a randomly chosen object instead of anywhere.
+    cfg.INPUT.CROP_AROUND_OBJECT = 0.5
+    # A box of which less than this share of its area is inside the crop is dropped.
+    cfg.INPUT.MIN_BOX_VISIBILITY = 0.3
+    # Ranges of the random brightness and contrast factors in training; (1.0, 1.0): unchanged.
+    cfg.INPUT.BRIGHTNESS = (1.0, 1.0)
+    cfg.INPUT.CONTRAST = (1.0, 1.0)
+    # Training uses every n-th listed frame of a video (neighbours hardly differ).
+    cfg.DATALOADER.TRAIN_FRAME_STRIDE = 1
+    # Folder for JPEG copies of the training frames, filled before training starts. Reading one takes about a
+    # millisecond; decoding a frame in the middle of an mp4 takes some fifty. "": decode from the video.
+    cfg.DATALOADER.FRAME_CACHE = ""
+    # Frames that the evaluation's reader decodes ahead of the model. Memory is bounded by this number.
+    cfg.DATALOADER.PREFETCH_FRAMES = 4

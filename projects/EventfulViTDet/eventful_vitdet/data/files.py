@@ -1,0 +1,26 @@
+"""Writing files so that an interruption never leaves half of one behind."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+
+
+def write_atomically(path: str, content: bytes | str) -> None:
+    """Write `content` to a temporary neighbour of `path` and rename it, making folders as needed.
+
+    Whoever reads `path`, at whatever moment, sees the old file or the new one, never a part.
+    Raises OSError if the folder cannot be written.
+    """
+    folder = os.path.dirname(os.path.abspath(path))
+    os.makedirs(folder, exist_ok=True)
+    data = content.encode("utf-8") if isinstance(content, str) else content
+    descriptor, temporary = tempfile.mkstemp(dir=folder, prefix=".", suffix=".tmp")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+        os.chmod(temporary, 0o644)  # mkstemp makes files that only their owner can read
+        os.replace(temporary, path)
+    except BaseException:  # Ctrl-C included: the temporary file must go whatever the reason
+        os.unlink(temporary)
+        raise

@@ -1,0 +1,146 @@
+"""Training on single frames: the mapper from a frame's dict to the model's input, and its loader."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.data import DatasetCatalog, build_detection_train_loader
+from detectron2.data import detection_utils as utils
+from detectron2.data import transforms as T
+from detectron2.structures import BoxMode, Instances
+from detectron2.utils import comm
+
+from .errors import DatasetError
+from .frame_cache import FrameCache, extract_frames, thin_frames
+from .streaming import check_image_format
+from .transforms import RandomWindow
+from .video_reader import read_frame
+
+MIN_BOX_PIXELS = 1.0
+
+
+class VideoTrainMapper:
+    """Reads the frame that a dict names, augments it and its boxes, and makes the model's training input."""
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        augmentations: Sequence[T.Augmentation],
+        image_format: str,
+        min_visibility: float = 0.0,
+        frame_cache: str = "",
+    ) -> None:
+        """Args:
+        augmentations: applied in order to images in `image_format`, "RGB" or "BGR".
+        min_visibility: a box with a smaller share of its area left in the image is dropped.
+        frame_cache: folder of a FrameCache; "" decodes from the video each time.
+        """
+        check_image_format(image_format)
+        self.augmentations = T.AugmentationList(list(augmentations))
+        self.image_format = image_format
+        self.min_visibility = min_visibility
+        self._read = FrameCache(frame_cache).read if frame_cache else read_frame
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict:
+        """Take all arguments from INPUT.* and DATALOADER.FRAME_CACHE."""
+        return {
+            "augmentations": build_train_augmentations(cfg),
+            "image_format": cfg.INPUT.FORMAT,
+            "min_visibility": cfg.INPUT.MIN_BOX_VISIBILITY,
+            "frame_cache": cfg.DATALOADER.FRAME_CACHE,
+        }
+
+    def __call__(self, frame: dict) -> dict:
+        """Return "image" (a uint8 tensor (3, H, W)), "instances" (gt_boxes, gt_classes) and the frame's
+        identity.
+
+        Raises VideoReadError if the frame cannot be read.
+        """
+        image = self._read(frame)
+        if self.image_format == "RGB":
+            image = np.ascontiguousarray(image[:, :, ::-1])
+        annotations = [a for a in frame["annotations"] if not a["iscrowd"]]
+        boxes = [BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS) for a in annotations]
+        aug_input = T.AugInput(image, boxes=np.asarray(boxes, dtype=np.float64).reshape(-1, 4))
+        self.augmentations(aug_input)
+        image = aug_input.image
+        identity = ("file_name", "height", "width", "image_id", "video_id", "frame_id")
+        return {
+            **{key: frame[key] for key in identity},
+            "image": torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))),
+            "instances": self._make_instances(annotations, aug_input.boxes, image.shape[:2]),
+        }
+
+    def _make_instances(self, annotations: list[dict], boxes: np.ndarray, size: tuple[int, int]) -> Instances:
+        height, width = size
+        clipped = np.clip(boxes, 0, (width, height, width, height))
+        sides = clipped[:, 2:] - clipped[:, :2]
+        full_area = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
+        keep = (sides.prod(axis=1) >= self.min_visibility * full_area) & (sides >= MIN_BOX_PIXELS).all(axis=1)
+        kept = [
+            {"bbox": box, "bbox_mode": BoxMode.XYXY_ABS, "category_id": annotation["category_id"]}
+            for annotation, box, visible in zip(annotations, clipped, keep)
+            if visible
+        ]
+        return utils.annotations_to_instances(kept, (height, width))
+
+
+def build_train_augmentations(cfg: CfgNode) -> list[T.Augmentation]:
+    """The training augmentations that INPUT.* asks for, in the order of application."""
+    augmentations: list[T.Augmentation] = [
+        RandomWindow(
+            cfg.INPUT.MIN_SIZE_TRAIN,
+            cfg.INPUT.MAX_SIZE_TRAIN,
+            sampling=cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING,
+            jitter=cfg.INPUT.SCALE_JITTER,
+            crop_size=cfg.INPUT.CROP_PIXELS,
+            around_object=cfg.INPUT.CROP_AROUND_OBJECT,
+            pad_value=round(float(np.mean(cfg.MODEL.PIXEL_MEAN))),
+        )
+    ]
+    if cfg.INPUT.RANDOM_FLIP not in ("none", "horizontal", "vertical"):
+        raise ValueError(
+            f"INPUT.RANDOM_FLIP must be none, horizontal or vertical, found {cfg.INPUT.RANDOM_FLIP!r}"
+        )
+    if cfg.INPUT.RANDOM_FLIP != "none":
+        vertical = cfg.INPUT.RANDOM_FLIP == "vertical"
+        augmentations.append(T.RandomFlip(horizontal=not vertical, vertical=vertical))
+    if tuple(cfg.INPUT.BRIGHTNESS) != (1.0, 1.0):
+        augmentations.append(T.RandomBrightness(*cfg.INPUT.BRIGHTNESS))
+    if tuple(cfg.INPUT.CONTRAST) != (1.0, 1.0):
+        augmentations.append(T.RandomContrast(*cfg.INPUT.CONTRAST))
+    return augmentations
+
+
+def build_video_train_loader(cfg: CfgNode):
+    """The endless, shuffled loader over single frames of all videos in DATASETS.TRAIN.
+
+    Fills DATALOADER.FRAME_CACHE first where it is set. Raises DatasetError if no frame is left to train on.
+    """
+    frames = load_train_frames(cfg)
+    if cfg.DATALOADER.FRAME_CACHE:
+        if comm.is_main_process():
+            extract_frames(frames, cfg.DATALOADER.FRAME_CACHE)
+        comm.synchronize()
+    return build_detection_train_loader(cfg, mapper=VideoTrainMapper(cfg), dataset=frames)
+
+
+def load_train_frames(cfg: CfgNode) -> list[dict]:
+    """Every n-th frame (DATALOADER.TRAIN_FRAME_STRIDE) of DATASETS.TRAIN, those without objects left out if
+    asked.
+    """
+    if not cfg.DATASETS.TRAIN:
+        raise DatasetError("DATASETS.TRAIN is empty: name at least one registered data set")
+    frames: list[dict] = []
+    for name in cfg.DATASETS.TRAIN:
+        frames += thin_frames(DatasetCatalog.get(name), cfg.DATALOADER.TRAIN_FRAME_STRIDE)
+    if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
+        frames = [frame for frame in frames if any(not a["iscrowd"] for a in frame["annotations"])]
+    if not frames:
+        raise DatasetError(f"{', '.join(cfg.DATASETS.TRAIN)}: no frame has an annotation to train on")
+    return frames

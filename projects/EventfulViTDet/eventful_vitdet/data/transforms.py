@@ -1,0 +1,135 @@
+"""The geometric augmentation of training: scale and window are drawn and applied together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from detectron2.data import transforms as T
+from fvcore.transforms.transform import Transform
+from PIL import Image
+
+
+class WindowTransform(Transform):
+    """
+    Cuts the window (x0, y0, x1, y1) out of an image, resizes it to `out_size` and pads it to `canvas_size`.
+
+    The window is in source pixels and need not be whole; sizes are (height, width) of the result. Padding is
+    at the bottom and on the right. Coordinates map linearly, the window's corner to the origin.
+    """
+
+    def __init__(
+        self,
+        window: tuple[float, float, float, float],
+        out_size: tuple[int, int],
+        canvas_size: tuple[int, int],
+        pad_value: int,
+    ) -> None:
+        super().__init__()
+        self.window = window
+        self.out_size = out_size
+        self.canvas_size = canvas_size
+        self.pad_value = pad_value
+
+    def apply_image(self, img: np.ndarray) -> np.ndarray:
+        """Map a uint8 image (H, W, C) to (canvas height, canvas width, C)."""
+        height, width = self.out_size
+        # Pillow's bilinear filter averages when it shrinks, as the resizing of Detectron2 (and so of the
+        # test) does.
+        resized = Image.fromarray(img).resize((width, height), Image.BILINEAR, box=self.window)
+        if self.out_size == self.canvas_size:
+            return np.array(resized)  # a copy: Pillow's own buffer is read-only
+        canvas = np.full((*self.canvas_size, img.shape[2]), self.pad_value, dtype=img.dtype)
+        canvas[:height, :width] = np.asarray(resized)
+        return canvas
+
+    def apply_coords(self, coords: np.ndarray) -> np.ndarray:
+        """Map points (N, 2), x and y in source pixels."""
+        x0, y0, x1, y1 = self.window
+        height, width = self.out_size
+        return (coords - (x0, y0)) * (width / (x1 - x0), height / (y1 - y0))
+
+
+class RandomWindow(T.Augmentation):
+    """
+    Draws a scale (short edge, long-edge limit, jitter) and, with `crop_size`, a window of that size at this
+    scale.
+
+    Cutting before resizing makes a crop cost what the crop costs, not what the whole enlarged frame would.
+    """
+
+    def __init__(
+        self,
+        short_edges: Sequence[int],
+        max_size: int,
+        *,
+        sampling: str = "choice",
+        jitter: tuple[float, float] = (1.0, 1.0),
+        crop_size: tuple[int, int] = (0, 0),
+        around_object: float = 0.0,
+        pad_value: int = 128,
+    ) -> None:
+        """Args:
+        short_edges: lengths to choose from, or with `sampling` "range" the smallest and the largest.
+        max_size: limit of the long edge in pixels, before the jitter.
+        crop_size: (height, width) in pixels; (0, 0) keeps the whole frame.
+        around_object: probability that the window is placed around an object of the frame.
+        """
+        super().__init__()
+        if sampling not in ("choice", "range"):
+            raise ValueError(f"INPUT.MIN_SIZE_TRAIN_SAMPLING must be 'choice' or 'range', found {sampling!r}")
+        if not 0 < jitter[0] <= jitter[1]:
+            raise ValueError(
+                f"INPUT.SCALE_JITTER must be two ascending positive factors, found {tuple(jitter)}"
+            )
+        if min(crop_size) < 0 or (min(crop_size) == 0) != (max(crop_size) == 0):
+            raise ValueError(
+                f"INPUT.CROP_PIXELS must be a height and a width, or (0, 0), found {tuple(crop_size)}"
+            )
+        self.short_edges = (short_edges,) if isinstance(short_edges, int) else tuple(short_edges)
+        self.max_size = max_size
+        self.sampling = sampling
+        self.jitter = tuple(jitter)
+        self.crop_size = tuple(crop_size)
+        self.around_object = around_object
+        self.pad_value = pad_value
+
+    def get_transform(self, image: np.ndarray, boxes: np.ndarray) -> Transform:
+        """Draw the transform for an image (H, W, C) with boxes (N, 4) as x0, y0, x1, y1 in pixels."""
+        height, width = image.shape[:2]
+        scale = self._draw_scale(height, width)
+        resized = (max(1, round(height * scale)), max(1, round(width * scale)))
+        if self.crop_size == (0, 0):
+            return WindowTransform((0, 0, width, height), resized, resized, self.pad_value)
+        out_size = tuple(min(crop, full) for crop, full in zip(self.crop_size, resized))
+        window_height, window_width = out_size[0] / resized[0] * height, out_size[1] / resized[1] * width
+        target = None
+        if len(boxes) and np.random.uniform() < self.around_object:
+            target = boxes[np.random.randint(len(boxes))]
+        x0 = self._draw_offset(width, window_width, None if target is None else target[0::2])
+        y0 = self._draw_offset(height, window_height, None if target is None else target[1::2])
+        # Rounding may carry the far edges over the image by 1e-13, which Pillow refuses.
+        window = (x0, y0, min(x0 + window_width, width), min(y0 + window_height, height))
+        return WindowTransform(window, out_size, self.crop_size, self.pad_value)
+
+    def _draw_scale(self, height: int, width: int) -> float:
+        if self.sampling == "range":
+            short_edge = np.random.randint(min(self.short_edges), max(self.short_edges) + 1)
+        else:
+            short_edge = self.short_edges[np.random.randint(len(self.short_edges))]
+        # 0 means no resizing, as elsewhere in Detectron2.
+        scale = (
+            1.0
+            if short_edge == 0
+            else min(short_edge / min(height, width), self.max_size / max(height, width))
+        )
+        return scale * np.random.uniform(*self.jitter)
+
+    @staticmethod
+    def _draw_offset(length: int, window: float, target: np.ndarray | None) -> float:
+        """Draw the window's start along one axis so that it holds `target` (start, end) or lies in it."""
+        low, high = 0.0, max(0.0, length - window)
+        if target is not None:
+            a, b = sorted((float(target[1]) - window, float(target[0])))
+            low, high = min(max(a, low), high), min(max(b, low), high)
+        return float(np.random.uniform(low, high))

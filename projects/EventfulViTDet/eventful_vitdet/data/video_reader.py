@@ -1,0 +1,149 @@
+"""Reading frames: every video is opened once and decoded once, in order.
+
+Images are BGR uint8 arrays (H, W, 3), as OpenCV gives them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from .errors import VideoReadError
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What the container says: size in pixels, frames per second and number of frames (an estimate in some
+    files).
+    """
+
+    width: int
+    height: int
+    fps: float
+    num_frames: int
+
+
+def probe_video(path: str) -> VideoInfo:
+    """Open a video and return what its container says. Raises VideoReadError."""
+    with _open_video(path) as capture:
+        return VideoInfo(
+            width=int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)),
+            height=int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT)),
+            fps=float(capture.get(cv2.CAP_PROP_FPS)),
+            num_frames=max(0, int(capture.get(cv2.CAP_PROP_FRAME_COUNT))),
+        )
+
+
+def iterate_frames(frames: Iterable[dict]) -> Iterator[tuple[dict, np.ndarray]]:
+    """Yield (frame dict, image) for the given frames of *one* video, which are in ascending order.
+
+    A video file is decoded once, forward only; frames that were not asked for are skipped. Raises
+    VideoReadError naming file and frame when a frame is absent, damaged or of another size than listed.
+    """
+    frames = list(frames)
+    if frames and frames[0]["is_video_file"]:
+        images = _decode_forward(frames[0]["file_name"], [frame["frame_id"] for frame in frames])
+    else:
+        images = (read_image_file(frame["file_name"]) for frame in frames)
+    for frame, image in zip(frames, images):
+        check_size(frame, image)
+        yield frame, image
+
+
+def read_frame(frame: dict) -> np.ndarray:
+    """Read a single frame, (H, W, 3), from its image file or from the middle of its video. Raises
+    VideoReadError.
+    """
+    if frame["is_video_file"]:
+        image = _decode_one(frame["file_name"], frame["frame_id"])
+    else:
+        image = read_image_file(frame["file_name"])
+    check_size(frame, image)
+    return image
+
+
+def read_image_file(path: str) -> np.ndarray:
+    """Read an image file upright, as BGR (H, W, 3). Raises VideoReadError if it is absent, damaged or cut
+    short.
+    """
+    # Pillow rather than cv2.imread: the latter fills the missing part of a truncated JPEG with grey and says
+    # nothing.
+    try:
+        with Image.open(path) as image:
+            rgb = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    except FileNotFoundError as error:
+        raise VideoReadError(f"{path}: the file does not exist") from error
+    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+        raise VideoReadError(f"{path}: cannot be read as an image ({error})") from error
+    return np.ascontiguousarray(rgb[:, :, ::-1])
+
+
+def check_size(frame: dict, image: np.ndarray) -> None:
+    """Raise VideoReadError if an image is not of the size that the annotation file lists for it."""
+    height, width = image.shape[:2]
+    if (height, width) != (frame["height"], frame["width"]):
+        raise VideoReadError(
+            f"{frame['file_name']}: frame {frame['frame_id']} is {width} x {height} pixels, but the "
+            f"annotation file lists {frame['width']} x {frame['height']}"
+        )
+
+
+@contextmanager
+def _open_video(path: str) -> Iterator[cv2.VideoCapture]:
+    if not os.path.isfile(path):
+        raise VideoReadError(f"{path}: the file does not exist")
+    if os.path.getsize(path) == 0:
+        raise VideoReadError(f"{path}: the file is empty")
+    capture = cv2.VideoCapture(path)
+    try:
+        if not capture.isOpened():
+            raise VideoReadError(
+                f"{path}: cannot be opened as a video; it is damaged, cut short or of an unknown type"
+            )
+        yield capture
+    finally:
+        capture.release()
+
+
+def _decode_forward(path: str, frame_ids: list[int]) -> Iterator[np.ndarray]:
+    with _open_video(path) as capture:
+        position = 0
+        for frame_id in frame_ids:
+            while position < frame_id:
+                _grab(capture, path, position, frame_id)
+                position += 1
+            _grab(capture, path, position, frame_id)
+            position += 1
+            yield _retrieve(capture, path, frame_id)
+
+
+def _decode_one(path: str, frame_id: int) -> np.ndarray:
+    with _open_video(path) as capture:
+        capture.set(cv2.CAP_PROP_POS_FRAMES, frame_id)
+        if int(capture.get(cv2.CAP_PROP_POS_FRAMES)) == frame_id and capture.grab():
+            return _retrieve(capture, path, frame_id)
+    # Containers without an index cannot seek exactly: count frames from the start instead.
+    return next(_decode_forward(path, [frame_id]))
+
+
+def _grab(capture: cv2.VideoCapture, path: str, position: int, wanted: int) -> None:
+    if not capture.grab():
+        state = (
+            "has no frame that can be decoded"
+            if position == 0
+            else f"ends or is damaged after {position} frames"
+        )
+        raise VideoReadError(f"{path}: frame {wanted} cannot be read; the video {state}")
+
+
+def _retrieve(capture: cv2.VideoCapture, path: str, frame_id: int) -> np.ndarray:
+    decoded, image = capture.retrieve()
+    if not decoded or image is None:
+        raise VideoReadError(f"{path}: frame {frame_id} cannot be decoded; the video is damaged")
+    return image

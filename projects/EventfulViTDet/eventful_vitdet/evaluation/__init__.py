@@ -1,0 +1,21 @@
+"""Evaluation on video: streaming inference, average precision, operations and seconds per frame."""
+
+from .budgets import evaluate_budgets, evaluate_once
+from .coco_metrics import compute_coco_metrics
+from .costs import CostSums, FrameCost
+from .errors import EvaluationError
+from .streaming import evaluate_stream, run_frames
+from .vid_evaluator import Detections, VIDEvaluator
+
+__all__ = [
+    "CostSums",
+    "Detections",
+    "EvaluationError",
+    "FrameCost",
+    "VIDEvaluator",
+    "compute_coco_metrics",
+    "evaluate_budgets",
+    "evaluate_once",
+    "evaluate_stream",
+    "run_frames",
+]

@@ -1,0 +1,166 @@
+"""results.json, budgets.json and the tables that say the same."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Sequence
+
+import detectron2
+import numpy as np
+import torch
+
+from ..data.files import write_atomically
+from .costs import CostSums
+
+RESULTS_FILE = "results.json"
+BUDGETS_FILE = "budgets.json"
+BUDGETS_TABLE = "budgets.md"
+BUDGET_COLUMNS = (
+    "budget",
+    "AP",
+    "AP50",
+    "AP75",
+    "backbone GFlops: flush",
+    "later",
+    "mean",
+    "total GFlops: mean",
+    "backbone s/frame",
+    "total s/frame",
+)
+
+
+def make_results(
+    metrics: dict, costs: CostSums, *, policy: str, attention: str, device: torch.device
+) -> dict:
+    """The content of results.json.
+
+    Args:
+        metrics: what the evaluator returned, {"bbox": {...}} in percent.
+        policy: for example "top-r 256", or "dense".
+        attention: mode of the global blocks, or "dense".
+    """
+    return to_strict(
+        {
+            **metrics,
+            "gflops_per_frame": costs.gflops_per_frame(),
+            "seconds_per_frame": costs.seconds_per_frame(),
+            "videos": len(costs.videos),
+            "frames": costs.num_frames,
+            "policy": policy,
+            "attention": attention,
+            "detectron2": detectron2.__version__,
+            "torch": torch.__version__,
+            "device": describe_device(device),
+        }
+    )
+
+
+def describe_device(device: torch.device) -> str:
+    """ "cpu", or the name of the GPU."""
+    return f"cuda ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else device.type
+
+
+def to_strict(value: object) -> object:
+    """Make a value fit for strict JSON: NaN and infinity become None, numpy scalars Python's own."""
+    if isinstance(value, dict):
+        return {str(key): to_strict(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [to_strict(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def write_json(path: str, value: object) -> None:
+    """Write strict JSON, whole or not at all."""
+    write_atomically(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def write_budgets(folder: str, results: Sequence[dict]) -> None:
+    """Write the combined table of several budgets as budgets.json and budgets.md."""
+    write_json(os.path.join(folder, BUDGETS_FILE), list(results))
+    write_atomically(os.path.join(folder, BUDGETS_TABLE), format_budgets(results) + "\n")
+
+
+def scalar_results(results: dict) -> dict[str, dict[str, float]]:
+    """
+    The numbers of results.json as {task: {metric: float}}, NaN for undefined: what Detectron2's hooks expect.
+    """
+    gflops = results["gflops_per_frame"]
+    tasks = {
+        "bbox": results["bbox"],
+        "gflops_per_frame": {name: gflops[name]["mean"] for name in gflops},
+        "seconds_per_frame": results["seconds_per_frame"],
+    }
+    return {
+        task: {name: math.nan if value is None else float(value) for name, value in values.items()}
+        for task, values in tasks.items()
+    }
+
+
+def format_results(results: dict) -> str:
+    """One evaluation as markdown tables: accuracy, cost, cost by category."""
+    gflops, seconds = results["gflops_per_frame"], results["seconds_per_frame"]
+    accuracy = format_table(
+        ("metric", "percent"), [(name, _number(value, 2)) for name, value in results["bbox"].items()]
+    )
+    cost = format_table(
+        ("per frame", "GFlops: flush", "later", "mean", "seconds"),
+        [
+            (
+                name,
+                *(_number(gflops[name][kind], 3) for kind in ("flush", "later", "mean")),
+                _number(seconds[name], 4),
+            )
+            for name in ("backbone", "total")
+        ],
+    )
+    categories = format_table(
+        ("category", "GFlops per frame"),
+        [(name, _number(value, 4)) for name, value in gflops["total"]["by_category"].items()],
+    )
+    head = (
+        f"{results['policy']}, attention {results['attention']}: {results['frames']} frames of "
+        f"{results['videos']} videos on {results['device']} (detectron2 {results['detectron2']}, "
+        f"torch {results['torch']})"
+    )
+    return "\n\n".join((head, accuracy, cost, categories))
+
+
+def format_budgets(results: Sequence[dict]) -> str:
+    """Several evaluations as one markdown table, a row for each."""
+    rows = []
+    for result in results:
+        gflops, seconds = result["gflops_per_frame"], result["seconds_per_frame"]
+        rows.append(
+            (
+                result["policy"],
+                *(_number(result["bbox"][name], 2) for name in ("AP", "AP50", "AP75")),
+                *(_number(gflops["backbone"][kind], 3) for kind in ("flush", "later", "mean")),
+                _number(gflops["total"]["mean"], 3),
+                *(_number(seconds[name], 4) for name in ("backbone", "total")),
+            )
+        )
+    return format_table(BUDGET_COLUMNS, rows)
+
+
+def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A markdown table with aligned columns, the first to the left and the others to the right."""
+    widths = [max(len(str(row[i])) for row in (header, *rows)) for i in range(len(header))]
+
+    def line(cells: Sequence[str]) -> str:
+        padded = [
+            str(c).ljust(w) if i == 0 else str(c).rjust(w) for i, (c, w) in enumerate(zip(cells, widths))
+        ]
+        return f"| {' | '.join(padded)} |"
+
+    rule = ["-" * w if i == 0 else "-" * (w - 1) + ":" for i, w in enumerate(widths)]
+    return "\n".join([line(header), line(rule), *map(line, rows)])
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"

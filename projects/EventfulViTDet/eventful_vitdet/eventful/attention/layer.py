@@ -1,0 +1,101 @@
+"""Multi-head attention with Detectron2's parameter names, and its dense computation."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ..counting import each
+from ..step import Step
+from .layout import AttentionLayout
+from .position import PositionTables, add_position_bias, position_bias
+
+_CHUNK_ELEMENTS = 2**24
+"""Scores alive at a time without gradients: 64 MB in float32, instead of the whole H x N x N tensor."""
+
+
+class Attention(nn.Module):
+    """The parameters of a block's attention: `qkv`, `proj`, `rel_pos_h`, `rel_pos_w`."""
+
+    def __init__(
+        self, dim: int, num_heads: int, qkv_bias: bool, use_rel_pos: bool, table_grid: tuple[int, int]
+    ) -> None:
+        """
+        Args:
+            table_grid: (h, w) that the relative position tables are made for: 2h - 1 and 2w - 1 rows.
+        """
+        super().__init__()
+        if dim % num_heads:
+            raise ValueError(f"embed_dim = {dim} is not divisible by num_heads = {num_heads}")
+        self.num_heads = num_heads
+        self.scale = (dim // num_heads) ** -0.5
+        self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
+        self.proj = nn.Linear(dim, dim)
+        self.use_rel_pos = use_rel_pos
+        if use_rel_pos:
+            self.rel_pos_h = nn.Parameter(torch.zeros(2 * table_grid[0] - 1, dim // num_heads))
+            self.rel_pos_w = nn.Parameter(torch.zeros(2 * table_grid[1] - 1, dim // num_heads))
+        self._tables = PositionTables()
+
+    def split_heads(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(G, n, 3D) -> queries, keys and values, (G, H, n, d) each."""
+        return qkv.unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+
+    def position_terms(self, q: Tensor, layout: AttentionLayout) -> tuple[Tensor, Tensor] | None:
+        """Bias terms of queries (G, a * b, d), or None where the model has no relative positions."""
+        if not self.use_rel_pos:
+            return None
+        return position_bias(q, self._tables(self.rel_pos_h, self.rel_pos_w, layout), layout)
+
+    def attend(self, qkv: Tensor, layout: AttentionLayout) -> Tensor:
+        """Dense attention over all tokens: (B, N, 3D) -> (B, N, D), before the output projection."""
+        groups = layout.partition(qkv, self.qkv.bias)
+        q, k, v = (part.flatten(0, 1) for part in self.split_heads(groups))
+        out = self._attend_groups(q, layout.pool_keys(k), layout.pool_keys(v), layout)
+        out = out.unflatten(0, (-1, self.num_heads)).transpose(1, 2).flatten(2)
+        return layout.merge(out)
+
+    def _attend_groups(self, q: Tensor, k: Tensor, v: Tensor, layout: AttentionLayout) -> Tensor:
+        """Attention of (G, n, d) queries to (G, S, d) keys, group by group where memory asks for it."""
+        if torch.is_grad_enabled():
+            return self._attend_chunk(q, k, v, layout)
+        size = max(1, _CHUNK_ELEMENTS // (q.shape[1] * k.shape[1]))
+        chunks = zip(q.split(size), k.split(size), v.split(size))
+        return torch.cat([self._attend_chunk(*chunk, layout) for chunk in chunks])
+
+    def _attend_chunk(self, q: Tensor, k: Tensor, v: Tensor, layout: AttentionLayout) -> Tensor:
+        scores = (q * self.scale) @ k.transpose(-2, -1)
+        bias = self.position_terms(q, layout)
+        if bias is not None:
+            scores = add_position_bias(scores, bias, layout)
+        return scores.softmax(dim=-1) @ v
+
+    # Operations, by the closed forms of the paper's evaluation.
+
+    def product_macs(self, layout: AttentionLayout) -> int:
+        """Both matrix products of dense attention."""
+        return 2 * layout.padded_tokens * layout.keys * self.proj.in_features
+
+    def count_position(self, layout: AttentionLayout, step: Step) -> None:
+        """Count position products, their additions and the windows' padding, which the paper's modes never reduce."""
+        streams = len(step.flush)
+        step.count("position", each(streams, self.position_macs(layout)))
+        step.count("add", each(streams, self.bias_additions(layout)))
+        step.count("bias", each(streams, self.padding_additions(layout)))
+
+    def position_macs(self, layout: AttentionLayout) -> int:
+        """Products of all queries with the position tables."""
+        if not self.use_rel_pos:
+            return 0
+        return layout.padded_tokens * sum(layout.key_grid) * self.proj.in_features
+
+    def bias_additions(self, layout: AttentionLayout) -> int:
+        """Additions of the two position terms to the scores."""
+        if not self.use_rel_pos:
+            return 0
+        return 2 * self.num_heads * layout.padded_tokens * layout.keys
+
+    def padding_additions(self, layout: AttentionLayout) -> int:
+        """Turning the windows' zero padding into the QKV bias."""
+        has_padding = any(layout.padding) and self.qkv.bias is not None
+        return self.qkv.out_features if has_padding else 0

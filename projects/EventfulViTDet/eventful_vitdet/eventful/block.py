@@ -1,0 +1,177 @@
+"""A pre-norm Transformer block that can run densely or on the changed tokens alone (algorithm, section 2)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torchvision.ops import StochasticDepth
+
+from .attention import Attention, AttentionLayout, TokenwiseAttention, make_attention
+from .buffer import TokenBuffer
+from .counting import each
+from .gate import GATE_REFERENCES, GateReference, TokenGate
+from .selection import Selection
+from .step import Step
+
+LAYER_NORM_EPS = 1e-6
+
+
+@dataclass(frozen=True)
+class EventfulOptions:
+    """How a model reuses what earlier frames computed."""
+
+    attention: str = "full"
+    """Mode of the global blocks; windowed blocks are always `tokenwise`."""
+    gate_before_norm: bool = False
+    """Gate the input of the layer norms instead of their output; the norm then runs on the selected tokens alone."""
+    gate_reference: GateReference = "last-sent"
+    """What a gate compares with: the value last sent on, or that of the previous frame (STGT baseline)."""
+    state_dtype: torch.dtype | None = None
+    """Storage type of buffers and attention state; None keeps the type of the computation."""
+
+    def __post_init__(self) -> None:
+        if self.gate_reference not in GATE_REFERENCES:
+            raise ValueError(
+                f"gate_reference = {self.gate_reference!r} is unknown; choose one of "
+                f"{', '.join(map(repr, GATE_REFERENCES))}"
+            )
+
+
+class Mlp(nn.Module):
+    """Two linear layers with a GELU between them."""
+
+    def __init__(self, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden)
+        self.act = nn.GELU()
+        self.fc2 = nn.Linear(hidden, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(self.act(self.fc1(x)))
+
+
+class Block(nn.Module):
+    """Attention and MLP, each behind a layer norm, with residual connections.
+
+    Both paths use the same parameters. The eventful path puts a gate and a buffer around each of the three token-wise
+    functions: QKV, output projection, MLP. The residual stream itself is not gated.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        dim: int,
+        num_heads: int,
+        *,
+        mlp_ratio: float = 4.0,
+        qkv_bias: bool = True,
+        drop_path_rate: float = 0.0,
+        use_rel_pos: bool = False,
+        window_size: int = 0,
+        kv_pool: int = 1,
+        token_grid: tuple[int, int],
+        options: EventfulOptions,
+    ) -> None:
+        """
+        Args:
+            name: the block's name in messages.
+            window_size: side of the attention windows in tokens; 0 makes the block global.
+            kv_pool: pooling of keys and values in a global block.
+            token_grid: (h, w) that relative position tables of a global block are made for.
+        """
+        super().__init__()
+        self.window_size = window_size
+        self.kv_pool = 1 if window_size else kv_pool
+        table_grid = (window_size, window_size) if window_size else token_grid
+        self.norm1 = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
+        self.attn = Attention(dim, num_heads, qkv_bias, use_rel_pos, table_grid)
+        self.drop_path = StochasticDepth(drop_path_rate, "row") if drop_path_rate > 0 else nn.Identity()
+        self.norm2 = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
+        self.mlp = Mlp(dim, int(dim * mlp_ratio))
+
+        self.gate_before_norm = options.gate_before_norm
+        self.qkv_gate = TokenGate(f"{name} qkv gate", options.gate_reference)
+        self.projection_gate = TokenGate(f"{name} projection gate", options.gate_reference)
+        self.mlp_gate = TokenGate(f"{name} mlp gate", options.gate_reference)
+        self.attention = (
+            TokenwiseAttention(name, options.state_dtype)
+            if window_size
+            else make_attention(options.attention, name, options.state_dtype)
+        )
+        self.projection_buffer = TokenBuffer(f"{name} projection", options.state_dtype)
+        self.mlp_buffer = TokenBuffer(f"{name} mlp", options.state_dtype)
+
+    def layout(self, grid: tuple[int, int]) -> AttentionLayout:
+        """How a token grid (h, w) is laid out for this block's attention."""
+        return AttentionLayout(grid, self.window_size, self.kv_pool)
+
+    def forward(self, x: Tensor, grid: tuple[int, int], step: Step) -> Tensor:
+        """Dense path: (B, N, D) -> (B, N, D). Neither reads nor writes state."""
+        layout = self.layout(grid)
+        self._count_dense(layout, step)
+        x = x + self.drop_path(self.attn.proj(self.attn.attend(self.attn.qkv(self.norm1(x)), layout)))
+        return x + self.drop_path(self.mlp(self.norm2(x)))
+
+    def forward_eventful(self, x: Tensor, grid: tuple[int, int], step: Step) -> Tensor:
+        """Eventful path: (B, N, D) -> (B, N, D), updating the state of the batch's streams."""
+        layout = self.layout(grid)
+        selection, rows = self._gate_norm(self.qkv_gate, self.norm1, x, step)
+        a = self.attention(self.attn, self.attn.qkv(rows), selection, layout, step)
+        self._count_linears(selection, step, self.attn.qkv)
+
+        selection, rows = self.projection_gate(a, step)
+        x = x + self.projection_buffer(selection, self.attn.proj(rows))
+        self._count_linears(selection, step, self.attn.proj)
+
+        selection, rows = self._gate_norm(self.mlp_gate, self.norm2, x, step)
+        x = x + self.mlp_buffer(selection, self.mlp(rows))
+        self._count_linears(selection, step, self.mlp.fc1, self.mlp.fc2)
+        self._count_residuals(layout, step)
+        return x
+
+    def _gate_norm(self, gate: TokenGate, norm: nn.LayerNorm, x: Tensor, step: Step) -> tuple[Selection, Tensor]:
+        """Gate and layer norm in the order that the options ask for."""
+        if self.gate_before_norm:
+            selection, rows = gate(x, step)
+            return selection, norm(rows)
+        return gate(norm(x), step)
+
+    def clear(self) -> None:
+        """Release the state of all streams."""
+        for part in self._state_owners():
+            part.clear()
+
+    def state_bytes(self) -> int:
+        """Bytes of state held for all streams."""
+        return sum(part.nbytes for part in self._state_owners())
+
+    def gates(self) -> dict[str, TokenGate]:
+        """The block's gates by the name of what they guard."""
+        return {"qkv": self.qkv_gate, "projection": self.projection_gate, "mlp": self.mlp_gate}
+
+    def _state_owners(self) -> list:
+        return [*self.gates().values(), self.attention, self.projection_buffer, self.mlp_buffer]
+
+    # Counting, by the closed forms of the paper's evaluation.
+
+    def _count_dense(self, layout: AttentionLayout, step: Step) -> None:
+        if step.counts is None:
+            return
+        streams, attention = len(step.flush), self.attn
+        everything = Selection.everything(streams, layout.tokens)
+        self._count_linears(everything, step, attention.qkv, attention.proj, self.mlp.fc1, self.mlp.fc2)
+        step.count("matmul", each(streams, attention.product_macs(layout)))
+        attention.count_position(layout, step)
+        self._count_residuals(layout, step)
+
+    @staticmethod
+    def _count_linears(selection: Selection, step: Step, *layers: nn.Linear) -> None:
+        for layer in layers:
+            step.count("linear", [n * layer.in_features * layer.out_features for n in selection.counts])
+            if layer.bias is not None:
+                step.count("bias", [n * layer.out_features for n in selection.counts])
+
+    def _count_residuals(self, layout: AttentionLayout, step: Step) -> None:
+        step.count("add", each(len(step.flush), 2 * layout.tokens * self.attn.proj.out_features))

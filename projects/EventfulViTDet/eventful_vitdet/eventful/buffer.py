@@ -1,0 +1,33 @@
+"""Token buffers: the last result of a token-wise function for every token (paper, section 4.1)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .selection import Selection
+from .state import StreamTensor
+
+
+class TokenBuffer:
+    """Holds b (B, N, D) and writes the rows that were recomputed this frame.
+
+    The returned tensor is the buffer's own state: read it, never write to it.
+    """
+
+    def __init__(self, name: str, dtype: torch.dtype | None = None) -> None:
+        self._b = StreamTensor(f"{name} buffer", dtype)
+
+    def __call__(self, selection: Selection, rows: Tensor) -> Tensor:
+        """Store rows (R, D) at their tokens; returns the values of all tokens, (B, N, D)."""
+        shape = (selection.streams, selection.tokens, rows.shape[-1])
+        b = self._b.slots(shape, rows)
+        selection.put(b, rows)
+        return b
+
+    def clear(self) -> None:
+        self._b.clear()
+
+    @property
+    def nbytes(self) -> int:
+        return self._b.nbytes

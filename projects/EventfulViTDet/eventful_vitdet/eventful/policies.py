@@ -1,0 +1,93 @@
+"""Policies: which tokens a gate lets through.
+
+A policy looks at one number per token, the L2 norm of the token's error (how far it moved since it was last sent
+on), and marks the tokens to update. Policies hold no state, so one may replace another between any two frames.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+class Policy:
+    """Base class: a rule that turns error norms into a choice of tokens."""
+
+    def choose(self, norms: Tensor) -> Tensor:
+        """Mark the tokens to update.
+
+        Args:
+            norms: error norms, (B, N), one row per stream.
+
+        Returns:
+            Boolean mask (B, N); every row is chosen independently of the others.
+        """
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class TopR(Policy):
+    """The r tokens with the largest error: a fixed cost per frame.
+
+    r = 0 reuses everything, r >= N updates everything.
+    """
+
+    r: int
+
+    def __post_init__(self) -> None:
+        if isinstance(self.r, bool) or not isinstance(self.r, int):
+            raise TypeError(f"TopR needs a whole number of tokens, got {self.r!r}")
+        if self.r < 0:
+            raise ValueError(f"TopR needs r >= 0 tokens, got r = {self.r}")
+
+    def choose(self, norms: Tensor) -> Tensor:
+        return _largest(norms, self.r)
+
+    def __str__(self) -> str:
+        return f"top-r {self.r}"
+
+
+@dataclass(frozen=True)
+class TopFraction(Policy):
+    """The floor(fraction * N) tokens with the largest error: a fixed cost, relative to the frame's size."""
+
+    fraction: float
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.fraction <= 1.0:  # NaN fails this too
+            raise ValueError(f"TopFraction needs a fraction between 0 and 1, got {self.fraction!r}")
+
+    def choose(self, norms: Tensor) -> Tensor:
+        return _largest(norms, math.floor(self.fraction * norms.shape[-1]))
+
+    def __str__(self) -> str:
+        return f"fraction {self.fraction:g}"
+
+
+@dataclass(frozen=True)
+class Threshold(Policy):
+    """All tokens whose error norm exceeds a threshold: the cost follows the content."""
+
+    threshold: float
+
+    def __post_init__(self) -> None:
+        if math.isnan(self.threshold):
+            raise ValueError("Threshold needs a number, got NaN")
+
+    def choose(self, norms: Tensor) -> Tensor:
+        return norms > self.threshold
+
+    def __str__(self) -> str:
+        return f"threshold {self.threshold:g}"
+
+
+def _largest(norms: Tensor, count: int) -> Tensor:
+    if count >= norms.shape[-1]:
+        return torch.ones_like(norms, dtype=torch.bool)
+    mask = torch.zeros_like(norms, dtype=torch.bool)
+    if count == 0:
+        return mask
+    return mask.scatter_(-1, norms.topk(count, dim=-1, sorted=False).indices, True)

@@ -1,0 +1,115 @@
+"""The eventful ViTDet backbone: EventfulViT and the simple feature pyramid, built from a configuration."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import BACKBONE_REGISTRY, Backbone
+from detectron2.modeling.backbone.fpn import LastLevelMaxPool
+from detectron2.modeling.backbone.vit import SimpleFeaturePyramid
+from torch import Tensor
+
+from ..eventful import EventfulViT, Policy, Threshold, TopFraction, TopR
+
+STATE_DTYPES = {"": None, "float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+class ViTBackbone(EventfulViT, Backbone):
+    """EventfulViT with Detectron2's backbone interface; it also measures its own time."""
+
+    seconds: float = 0.0
+    """Duration of the last forward pass, embedding included."""
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        synchronize(images.device)
+        start = time.perf_counter()
+        features = super().forward(images)
+        synchronize(images.device)
+        self.seconds = time.perf_counter() - start
+        return features
+
+    def output_shape(self) -> dict[str, ShapeSpec]:
+        return {self.out_feature: ShapeSpec(channels=self.embed_dim, stride=self.patch_size)}
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has finished, so that a clock read next measures finished work."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+@BACKBONE_REGISTRY.register()
+def build_eventful_vitdet_backbone(cfg: CfgNode, input_shape: ShapeSpec | None = None) -> SimpleFeaturePyramid:
+    """Build EventfulViT with the simple feature pyramid from MODEL.VIT, MODEL.SIMPLE_PYRAMID and MODEL.EVENTFUL."""
+    pyramid = cfg.MODEL.SIMPLE_PYRAMID
+    return SimpleFeaturePyramid(
+        net=build_vit(cfg),
+        in_feature="last_feat",
+        out_channels=pyramid.OUT_CHANNELS,
+        scale_factors=pyramid.SCALE_FACTORS,
+        top_block=LastLevelMaxPool(),
+        norm=pyramid.NORM,
+        square_pad=0 if cfg.MODEL.VIT.IMG_SIZE_HW else cfg.MODEL.VIT.IMG_SIZE,
+    )
+
+
+def build_vit(cfg: CfgNode) -> ViTBackbone:
+    """Build the ViT alone."""
+    vit, eventful = cfg.MODEL.VIT, cfg.MODEL.EVENTFUL
+    try:
+        return ViTBackbone(
+            img_size=tuple(vit.IMG_SIZE_HW) or vit.IMG_SIZE,
+            patch_size=vit.PATCH_SIZE,
+            in_chans=len(cfg.MODEL.PIXEL_MEAN),
+            embed_dim=vit.EMBED_DIM,
+            depth=vit.DEPTH,
+            num_heads=vit.NUM_HEADS,
+            mlp_ratio=vit.MLP_RATIO,
+            drop_path_rate=vit.DROP_PATH_RATE,
+            use_abs_pos=vit.USE_ABS_POS,
+            use_rel_pos=vit.USE_REL_POS,
+            window_size=vit.WINDOW_SIZE,
+            window_block_indexes=vit.WINDOW_BLOCKS,
+            pretrain_img_size=vit.PRETRAIN_IMG_SIZE,
+            enabled=eventful.ENABLED,
+            policy=build_policy(cfg),
+            attention=eventful.ATTENTION,
+            gate_before_norm=eventful.GATE_BEFORE_NORM,
+            gate_reference=eventful.GATE_REFERENCE,
+            kv_pool=eventful.KV_POOL,
+            state_dtype=_state_dtype(eventful.STATE_DTYPE),
+        )
+    except ValueError as error:
+        raise ValueError(f"MODEL.VIT or MODEL.EVENTFUL: {error}") from error
+
+
+def build_policy(cfg: CfgNode) -> Policy:
+    """The policy that MODEL.EVENTFUL asks for.
+
+    Raises:
+        ValueError: an unknown policy, or a value that it cannot have; the message names the key.
+    """
+    eventful = cfg.MODEL.EVENTFUL
+    builders = {
+        "top-r": ("R", TopR),
+        "threshold": ("THRESHOLD", Threshold),
+        "fraction": ("FRACTION", TopFraction),
+    }
+    if eventful.POLICY not in builders:
+        known = ", ".join(map(repr, builders))
+        raise ValueError(f"MODEL.EVENTFUL.POLICY = {eventful.POLICY!r} is unknown; choose one of {known}")
+    key, policy = builders[eventful.POLICY]
+    try:
+        return policy(eventful[key])
+    except ValueError as error:
+        raise ValueError(f"MODEL.EVENTFUL.{key}: {error}") from error
+
+
+def _state_dtype(name: str) -> torch.dtype | None:
+    if name not in STATE_DTYPES:
+        known = ", ".join(map(repr, STATE_DTYPES))
+        raise ValueError(f"STATE_DTYPE = {name!r} is unknown; choose one of {known}")
+    return STATE_DTYPES[name]

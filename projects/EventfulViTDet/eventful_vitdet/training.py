@@ -1,0 +1,147 @@
+"""Training as Detectron2 users know it: DefaultTrainer with this project's data, optimiser and evaluation."""
+
+from __future__ import annotations
+
+import logging
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.engine import DefaultTrainer, HookBase, SimpleTrainer, hooks
+from torch import Tensor, nn
+
+from .checkpoint import VideoCheckpointer
+from . import modeling  # noqa: F401  (registers the model)
+from .data import build_video_train_loader
+from .optimizer import build_optimizer
+
+logger = logging.getLogger(__name__)
+
+
+class VideoTrainer(DefaultTrainer):
+    """Trains a VideoRCNN as a plain detector, on single frames, and evaluates it on video."""
+
+    def __init__(self, cfg: CfgNode) -> None:
+        super().__init__(cfg)
+        if cfg.SOLVER.AMP.ENABLED and cfg.MODEL.DEVICE == "cpu":
+            self._trainer = Bfloat16Trainer(self._trainer.model, self._trainer.data_loader, self._trainer.optimizer)
+
+    def build_hooks(self) -> list[HookBase]:
+        # DefaultTrainer makes its checkpointer just before the hooks that use it.
+        self.checkpointer = VideoCheckpointer(
+            self.model, self.cfg.OUTPUT_DIR, complete=False, trainer=weakref.proxy(self)
+        )
+        built = super().build_hooks()
+        if self.cfg.SOLVER.EMA_DECAY > 0:
+            built = self._with_weight_average(built)
+        return built
+
+    def _with_weight_average(self, built: list[HookBase]) -> list[HookBase]:
+        """Keep the average before anything that saves or evaluates, and evaluate it instead of the raw weights."""
+        average = WeightAverage(self.model, self.cfg.SOLVER.EMA_DECAY, self.cfg.OUTPUT_DIR)
+        self.checkpointer.add_checkpointable("weight_average", average)
+
+        def evaluate_average() -> dict[str, Any]:
+            with average.applied():
+                return self.test(self.cfg, self.model)
+
+        swapped = [
+            hooks.EvalHook(self.cfg.TEST.EVAL_PERIOD, evaluate_average) if isinstance(hook, hooks.EvalHook) else hook
+            for hook in built
+        ]
+        return [average, *swapped]
+
+    def resume_or_load(self, resume: bool = True) -> None:
+        # A resumed run must find every parameter of its own; other weights may bring the backbone alone.
+        self.checkpointer.complete = resume and self.checkpointer.has_checkpoint()
+        super().resume_or_load(resume)
+
+    @classmethod
+    def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
+        return build_optimizer(cfg, model)
+
+    @classmethod
+    def build_train_loader(cls, cfg: CfgNode) -> Any:
+        return build_video_train_loader(cfg)
+
+    @classmethod
+    def test(cls, cfg: CfgNode, model: nn.Module, evaluators: Any = None) -> dict[str, Any]:
+        """Evaluate on cfg.DATASETS.TEST with the streaming evaluator."""
+        from .evaluation import evaluate_once
+
+        return evaluate_once(cfg, unwrap(model))
+
+
+class Bfloat16Trainer(SimpleTrainer):
+    """Mixed precision on a CPU: Detectron2's AMPTrainer scales losses for float16 and needs a GPU."""
+
+    def run_step(self) -> None:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            super().run_step()
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """The model inside of DistributedDataParallel, or the model itself."""
+    return model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
+
+
+class WeightAverage(HookBase):
+    """An exponential moving average of the weights, which evaluations during training use.
+
+    The average warms up: after n iterations its decay is at most (1 + n) / (10 + n), so that early weights fade fast.
+    It is stored in every checkpoint, and alone as `model_ema.pth` when training is complete.
+    """
+
+    def __init__(self, model: nn.Module, decay: float, output_dir: str) -> None:
+        if not 0.0 < decay < 1.0:
+            raise ValueError(f"SOLVER.EMA_DECAY must lie between 0 and 1, got {decay}")
+        self.model = unwrap(model)
+        self.decay = decay
+        self.output_dir = output_dir
+        self.updates = 0
+        self.average = self._copy()
+
+    def _copy(self) -> dict[str, Tensor]:
+        return {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+
+    def before_train(self) -> None:
+        # The weights may have been loaded after this hook was made.
+        if self.updates == 0:
+            self.average = self._copy()
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        self.updates += 1
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        for name, value in self.model.state_dict().items():
+            if value.is_floating_point():
+                self.average[name].lerp_(value, 1 - decay)
+            else:
+                self.average[name].copy_(value)
+
+    def after_train(self) -> None:
+        if self.trainer.iter + 1 >= self.trainer.max_iter:
+            with self.applied():
+                saver = VideoCheckpointer(self.model, self.output_dir)
+                saver.save("model_ema", tag=False)
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Let the model have the average as its weights for a while."""
+        raw = self._copy()
+        self.model.load_state_dict(self.average)
+        try:
+            yield
+        finally:
+            self.model.load_state_dict(raw)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"updates": self.updates, "average": self.average}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.updates = state["updates"]
+        for name, value in state["average"].items():
+            self.average[name].copy_(value)

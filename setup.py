@@ -1,0 +1,61 @@
+"""Installs the package `eventful_vitdet`, with its configurations and the embedded part of Detectron2 inside it."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+PROJECT = "projects/EventfulViTDet"
+
+
+def embedded_packages() -> list:
+    """The embedded part keeps its own folder below the package, where it cannot replace an installed Detectron2."""
+    inside = find_packages(f"{PROJECT}/embedded")
+    return ["eventful_vitdet.embedded"] + [f"eventful_vitdet.embedded.{name}" for name in inside]
+
+
+def config_packages() -> list:
+    """configs/ and its folders, as packages that hold nothing but yaml files."""
+    folders = [path for path in (ROOT / "configs").rglob("*") if path.is_dir()]
+    inside = [".".join(path.relative_to(ROOT / "configs").parts) for path in folders]
+    return ["eventful_vitdet.configs"] + [f"eventful_vitdet.configs.{name}" for name in inside]
+
+
+setup(
+    name="eventful-vitdet",
+    version="0.1.0",
+    description="Video object detection with eventful ViTDet: recompute only the tokens that changed",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.9",
+    packages=find_packages(PROJECT, include=["eventful_vitdet*"]) + embedded_packages() + config_packages(),
+    package_dir={
+        "eventful_vitdet": f"{PROJECT}/eventful_vitdet",
+        "eventful_vitdet.embedded": f"{PROJECT}/embedded",
+        "eventful_vitdet.configs": "configs",
+    },
+    package_data={name: ["*.yaml"] for name in config_packages()},
+    install_requires=[
+        "fvcore>=0.1.5.post20221221",
+        "iopath>=0.1.9",
+        "matplotlib>=3.5",
+        "numpy>=1.22",
+        "opencv-python-headless>=4.5",
+        "Pillow>=9.0",
+        "pycocotools>=2.0.6",
+        "safetensors>=0.4",
+        "tabulate>=0.8.9",
+        "tensorboard>=2.8",
+        "termcolor>=1.1",
+        "torch>=2.2",
+        "torchvision>=0.17",
+        "tqdm>=4.62",
+    ],
+    extras_require={"test": ["pytest>=7", "ruff>=0.6"]},
+    classifiers=[
+        "License :: OSI Approved :: Apache Software License",
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Image Recognition",
+    ],
+)

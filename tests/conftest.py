@@ -1,0 +1,35 @@
+"""Fixtures for the whole suite. Importing eventful_vitdet also makes the embedded Detectron2 importable."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import eventful_vitdet  # noqa: F401
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """Folder of reference data."""
+    return REPOSITORY / "tests" / "golden"
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder that holds airborne_vid, where it is there; tests that need it are skipped elsewhere."""
+    folder = REPOSITORY.parent / "shared" / "data"
+    if not (folder / "airborne_vid").is_dir():
+        pytest.skip("the airborne_vid data set is not beside the repository (../shared/data)")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    torch.manual_seed(0)

@@ -1,0 +1,228 @@
+from __future__ import annotations
+
+import copy
+import json
+
+import pytest
+from detectron2.structures import BoxMode
+
+from eventful_vitdet.data import DatasetError, load_coco_vid, split_sequences
+from eventful_vitdet.data.coco_vid import parse_coco_vid, regular_step
+
+from .conftest import grey_frame, make_document
+
+
+def test_frames_are_ordered_by_video_then_frame(write_dataset):
+    document = make_document({2: [3, 1, 2], 1: [0, 1]})
+    frames = load_coco_vid(*write_dataset(document))
+    assert [(f["video_id"], f["frame_id"]) for f in frames] == [(2, 1), (2, 2), (2, 3), (1, 0), (1, 1)]
+
+
+def test_frame_dict(write_dataset):
+    json_file, root = write_dataset(make_document({1: [4, 6]}))
+    frame = load_coco_vid(json_file, root)[0]
+    annotations = frame.pop("annotations")
+    assert frame == {
+        "file_name": f"{root}/videos/1.avi",
+        "is_video_file": True,
+        "video_id": 1,
+        "frame_id": 4,
+        "frame_step": 2,
+        "image_id": 104,
+        "height": 48,
+        "width": 64,
+    }
+    assert annotations == [
+        {
+            "bbox": [5.0, 2.0, 10.0, 8.0],
+            "bbox_mode": BoxMode.XYWH_ABS,
+            "category_id": 0,
+            "instance_id": 5,
+            "iscrowd": 0,
+            "area": 80.0,
+        }
+    ]
+
+
+def test_categories_become_contiguous_in_order_of_their_ids(write_dataset):
+    document = make_document({1: [0], 2: [0]})
+    document["categories"].reverse()
+    data = parse_coco_vid(*write_dataset(document))
+    assert (data.classes, data.category_ids) == (["cat", "dog"], [3, 7])
+    assert [f["annotations"][0]["category_id"] for f in data.frames] == [0, 1]
+
+
+def test_partial_list_delivers_exactly_the_listed_frames(write_dataset):
+    document = make_document({1: [2, 9], 2: []})
+    document["videos"][0]["num_frames"] = 3  # information only, even where it is wrong
+    (run,) = (load_coco_vid(*write_dataset(document)),)
+    assert [f["frame_id"] for f in run] == [2, 9]
+
+
+def test_video_without_listed_frames_need_not_exist(write_dataset, tmp_path):
+    json_file, root = write_dataset(make_document({1: [0], 2: []}))
+    (tmp_path / "videos" / "2.avi").unlink()
+    assert len(load_coco_vid(json_file, root)) == 1
+
+
+def test_frame_folders(write_dataset, tmp_path):
+    import cv2
+
+    document = make_document({1: [0, 1]})
+    for image in document["images"]:
+        image["file_name"] = f"frames/{image['frame_id']:06d}.png"
+        (tmp_path / "frames").mkdir(exist_ok=True)
+        cv2.imwrite(str(tmp_path / image["file_name"]), grey_frame(image["frame_id"]))
+    del document["videos"][0]["file_name"]
+    path = tmp_path / "set.json"
+    path.write_text(json.dumps(document))
+    frames = load_coco_vid(str(path), str(tmp_path))
+    assert [f["file_name"] for f in frames] == [f"{tmp_path}/frames/{i:06d}.png" for i in range(2)]
+    assert not any(f["is_video_file"] for f in frames)
+
+
+@pytest.mark.parametrize(
+    "frame_ids, step",
+    [([5], 1), ([0, 1, 2, 9], 1), ([0, 5, 10, 12, 17], 5), ([0, 2, 5], 2), ([0, 3, 5, 8, 10], 2)],
+)
+def test_regular_step_is_the_commonest_difference_and_the_smallest_on_ties(frame_ids, step):
+    assert regular_step(frame_ids) == step
+
+
+def test_split_sequences(write_dataset):
+    document = make_document({1: [0, 2, 4, 8, 10, 11], 2: [4], 3: [5, 6]})
+    runs = split_sequences(load_coco_vid(*write_dataset(document)))
+    assert [[f["frame_id"] for f in run] for run in runs] == [[0, 2, 4], [8, 10, 11], [4], [5, 6]]
+
+
+def test_overshoot_of_up_to_a_pixel_is_clipped(write_dataset):
+    document = make_document({1: [0]})
+    document["annotations"][0]["bbox"] = [-0.5, 40, 64.75, 8.9]
+    frame = load_coco_vid(*write_dataset(document))[0]
+    assert frame["annotations"][0]["bbox"] == [0.0, 40.0, 64.0, 8.0]
+
+
+def change(table: str, position: int, **values):
+    def apply(document: dict) -> None:
+        document[table][position].update(values)
+
+    return apply
+
+
+def drop(table: str, position: int, key: str):
+    def apply(document: dict) -> None:
+        del document[table][position][key]
+
+    return apply
+
+
+def duplicate(table: str):
+    def apply(document: dict) -> None:
+        document[table].append(copy.deepcopy(document[table][0]))
+
+    return apply
+
+
+def replace(table: str, value):
+    def apply(document: dict) -> None:
+        document[table] = value
+
+    return apply
+
+
+def repeat_frame(document: dict) -> None:
+    document["images"].append({"id": 999, "video_id": 1, "frame_id": 0})
+
+
+def mix_layouts(document: dict) -> None:
+    document["images"][0]["file_name"] = "a.png"
+
+
+BAD_DOCUMENTS = {
+    "no table": (lambda d: d.pop("videos"), "key 'videos' is missing"),
+    "table is no list": (replace("images", {}), "'images' must be a list, found dict"),
+    "entry is no object": (replace("videos", [1]), r"videos\[0\] must be an object"),
+    "no images": (replace("images", []), "'images' is empty"),
+    "no categories": (replace("categories", []), "'categories' is empty"),
+    "image without video": (drop("images", 1, "video_id"), r"images\[1\] has no key 'video_id'"),
+    "annotation without box": (drop("annotations", 0, "bbox"), r"annotations\[0\] has no key 'bbox'"),
+    "id is text": (change("images", 0, id="x"), r"images\[0\] has id 'x'"),
+    "repeated image": (duplicate("images"), "id 100 occurs more than once in 'images'"),
+    "repeated annotation": (duplicate("annotations"), "id 100 occurs more than once in 'annotations'"),
+    "repeated video": (duplicate("videos"), "id 1 occurs more than once in 'videos'"),
+    "repeated category": (duplicate("categories"), "id 3 occurs more than once in 'categories'"),
+    "repeated frame": (repeat_frame, "frame_id 0 of video 1 is listed twice, as images 100 and 999"),
+    "unknown video": (
+        change("images", 0, video_id=44),
+        "image 100 has video_id 44, which 'videos' does not list",
+    ),
+    "unknown image": (change("annotations", 0, image_id=44), "annotation 100 has image_id 44"),
+    "unknown category": (change("annotations", 0, category_id=44), "annotation 100 has category_id 44"),
+    "other video": (change("annotations", 0, video_id=44), "annotation 100 has video_id 44, but its image"),
+    "negative frame": (change("images", 0, frame_id=-1), "image 100 has frame_id -1"),
+    "fractional frame": (change("images", 0, frame_id=0.5), "image 100 has frame_id 0.5"),
+    "no width": (drop("videos", 0, "width"), "image 100 has width None"),
+    "no file": (drop("videos", 0, "file_name"), "image 100 has no usable 'file_name'"),
+    "mixed layouts": (mix_layouts, "some images of video 1 have a 'file_name' and some have not"),
+    "three numbers": (change("annotations", 0, bbox=[1, 2, 3]), "expected four finite numbers"),
+    "NaN in box": (change("annotations", 0, bbox=[1, float("nan"), 3, 3]), "expected four finite numbers"),
+    "zero width": (change("annotations", 0, bbox=[1, 2, 0, 3]), "whose width or height is not positive"),
+    "negative height": (
+        change("annotations", 0, bbox=[1, 2, 3, -3]),
+        "whose width or height is not positive",
+    ),
+    "left of image": (
+        change("annotations", 0, bbox=[-1.5, 2, 9, 9]),
+        r"annotation 100 has box \[-1.5, 2, 9, 9\]",
+    ),
+    "below image": (change("annotations", 0, bbox=[1, 40, 9, 9.5]), "reaches outside its 64 x 48 image"),
+    "just outside": (change("annotations", 0, bbox=[64, 4, 0.5, 4]), "reaches outside its 64 x 48 image"),
+    "bad crowd flag": (change("annotations", 0, iscrowd=2), "iscrowd 2"),
+    "bad area": (change("annotations", 0, area=-1), "area -1"),
+    "absent file": (change("videos", 0, file_name="videos/gone.avi"), "1 of the 1 files .*videos/gone.avi"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_DOCUMENTS)
+def test_bad_document_is_refused_by_name(write_dataset, tmp_path, name):
+    spoil, message = BAD_DOCUMENTS[name]
+    document = make_document({1: [0, 1]})
+    json_file, root = write_dataset(document)
+    spoil(document)
+    (tmp_path / "annotations" / "set.json").write_text(json.dumps(document))
+    with pytest.raises(DatasetError, match=message) as caught:
+        load_coco_vid(json_file, root)
+    assert json_file in str(caught.value)
+
+
+def test_absent_files_are_named_up_to_ten(write_dataset, tmp_path):
+    document = make_document({v: [0] for v in range(12)})
+    json_file, root = write_dataset(document, length=1)
+    for video in document["videos"]:
+        (tmp_path / video["file_name"]).unlink()
+    with pytest.raises(DatasetError, match="12 of the 12 files") as caught:
+        load_coco_vid(json_file, root)
+    assert str(caught.value).count(".avi") == 10
+    assert str(caught.value).endswith("and 2 more")
+
+
+@pytest.mark.parametrize("content", ["", "{", "\x00", '"text"', "[]"])
+def test_not_json_or_not_an_object(tmp_path, content):
+    path = tmp_path / "set.json"
+    path.write_text(content)
+    with pytest.raises(DatasetError, match=str(path)):
+        load_coco_vid(str(path), str(tmp_path))
+
+
+def test_absent_annotation_file(tmp_path):
+    with pytest.raises(DatasetError, match="gone.json: cannot read the annotation file"):
+        load_coco_vid(str(tmp_path / "gone.json"), str(tmp_path))
+
+
+def test_airborne_vid(shared_data):
+    root = shared_data / "airborne_vid"
+    data = parse_coco_vid(str(root / "annotations" / "val.json"), str(root))
+    assert data.classes == ["airplane", "bird", "drone", "helicopter"]
+    assert len(data.frames) == 7501
+    assert sum(len(f["annotations"]) for f in data.frames) == 7501
+    assert len(split_sequences(data.frames)) == 24

@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import threading
+import time
+
+import numpy as np
+import pytest
+import torch
+from detectron2.config import get_cfg
+
+from eventful_vitdet.data import (
+    VideoReadError,
+    VideoTestLoader,
+    add_data_config,
+    build_video_test_loader,
+    load_coco_vid,
+    register_test_json,
+)
+from eventful_vitdet.data.streaming import BackgroundIterator, shard_videos
+
+from .conftest import HEIGHT, WIDTH, frame_number, grey_frame, make_document, write_video
+
+
+def make_loader(frames, **options) -> VideoTestLoader:
+    defaults = {"min_size": 0, "max_size": 1000, "image_format": "RGB"}
+    return VideoTestLoader(frames, **{**defaults, **options})
+
+
+def reader_threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "frame-reader"]
+
+
+@pytest.fixture
+def frames(write_dataset):
+    return load_coco_vid(*write_dataset(make_document({2: [3, 4, 9], 1: list(range(12))})))
+
+
+def test_frames_come_in_order_each_once_and_again(frames):
+    loader = make_loader(frames)
+    for _ in range(2):
+        inputs = [batch[0] for batch in loader]
+        assert len(inputs) == len(loader) == 15
+        assert [x["frame_id"] for x in inputs] == [3, 4, 9, *range(12)]
+        assert [frame_number(x["image"].numpy()) for x in inputs] == [3, 4, 9, *range(12)]
+    assert not reader_threads()
+
+
+def test_model_input(frames):
+    (model_input,) = next(iter(make_loader(frames)))
+    image = model_input.pop("image")
+    assert image.shape == (3, HEIGHT, WIDTH) and image.dtype == torch.uint8
+    assert model_input == {
+        "file_name": frames[0]["file_name"],
+        "height": HEIGHT,
+        "width": WIDTH,
+        "image_id": 203,
+        "video_id": 2,
+        "frame_id": 3,
+        "frame_step": 1,
+    }
+
+
+@pytest.mark.parametrize("image_format, channel", [("BGR", 0), ("RGB", 2)])
+def test_channel_order(write_dataset, tmp_path, image_format, channel):
+    json_file, root = write_dataset(make_document({1: [0]}))
+    blue = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    blue[..., 0] = 200
+    write_video(tmp_path / "videos" / "1.avi", [blue])
+    ((model_input,),) = make_loader(load_coco_vid(json_file, root), image_format=image_format)
+    assert int(model_input["image"].float().mean((1, 2)).argmax()) == channel
+
+
+@pytest.mark.parametrize(
+    "min_size, max_size, shape",
+    [(24, 1000, (24, 32)), (96, 1000, (96, 128)), (96, 100, (75, 100)), (0, 10, (HEIGHT, WIDTH))],
+)
+def test_resizing_keeps_the_aspect_and_the_limit(frames, min_size, max_size, shape):
+    (model_input,) = next(iter(make_loader(frames[:1], min_size=min_size, max_size=max_size)))
+    assert tuple(model_input["image"].shape[1:]) == shape
+    assert (model_input["height"], model_input["width"]) == (HEIGHT, WIDTH)
+
+
+def test_prefetch_is_bounded(frames, monkeypatch):
+    decoded = []
+    loader = make_loader(frames, prefetch=2)
+    make_input = loader._make_input
+    monkeypatch.setattr(loader, "_make_input", lambda *a: decoded.append(1) or make_input(*a))
+    for consumed, _ in enumerate(loader, start=1):
+        time.sleep(0.02)  # a slow model gives the reader every chance to run ahead
+        # one frame is with the consumer, two wait in the queue, one in the reader's hand
+        assert len(decoded) <= consumed + 3
+    assert len(decoded) == 15
+
+
+def test_leaving_early_ends_the_thread(frames):
+    for _ in make_loader(frames, prefetch=1):
+        assert reader_threads()
+        break
+    assert not reader_threads()
+
+
+def test_error_in_the_reader_reaches_the_consumer(frames, tmp_path):
+    write_video(tmp_path / "videos" / "1.avi", [grey_frame(i) for i in range(5)])
+    seen = []
+    with pytest.raises(VideoReadError, match="1.avi: frame 5 cannot be read"):
+        for (model_input,) in make_loader(frames):
+            seen.append(model_input["frame_id"])
+    assert seen == [3, 4, 9, 0, 1, 2, 3, 4]
+    assert not reader_threads()
+
+
+def test_error_in_the_consumer_ends_the_thread():
+    def endless():
+        while True:
+            yield 1
+
+    with pytest.raises(RuntimeError, match="mine"), BackgroundIterator(endless, 2) as items:
+        next(items)
+        raise RuntimeError("mine")
+    assert not reader_threads()
+
+
+@pytest.mark.parametrize("options", [{"image_format": "L"}, {"prefetch": 0}])
+def test_bad_options(options):
+    with pytest.raises(ValueError, match="INPUT.FORMAT|DATALOADER.PREFETCH_FRAMES"):
+        make_loader([], **options)
+
+
+def test_loader_from_config(write_dataset):
+    cfg = get_cfg()
+    add_data_config(cfg)
+    cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.FORMAT, cfg.DATALOADER.PREFETCH_FRAMES = 24, "BGR", 3
+    json_file, root = write_dataset(make_document({1: [0, 1]}))
+    loader = build_video_test_loader(cfg, register_test_json(json_file, root))
+    assert (len(loader), loader.image_format, loader.prefetch) == (2, "BGR", 3)
+    assert [batch[0]["image"].shape[1] for batch in loader] == [24, 24]
+
+
+def test_shards_hold_whole_videos_and_everything_once():
+    lengths = {1: 9, 2: 1, 3: 5, 4: 4, 5: 1}
+    frames = [{"video_id": v, "frame_id": i} for v, n in lengths.items() for i in range(n)]
+    shards = [shard_videos(frames, 2, i) for i in range(2)]
+    assert [len(shard) for shard in shards] == [10, 10]
+    assert not {f["video_id"] for f in shards[0]} & {f["video_id"] for f in shards[1]}
+    assert sorted(shards[0] + shards[1], key=frames.index) == frames
+    assert shard_videos(frames, 1, 0) == frames
+
+
+def test_more_shards_than_videos():
+    assert shard_videos([{"video_id": 1, "frame_id": 0}], 3, 2) == []

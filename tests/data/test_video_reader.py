@@ -1,0 +1,217 @@
+from __future__ import annotations
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+from eventful_vitdet.data import (
+    FrameCache,
+    VideoReadError,
+    extract_frames,
+    iterate_frames,
+    load_coco_vid,
+    probe_video,
+    read_frame,
+    thin_frames,
+)
+
+from .conftest import HEIGHT, WIDTH, frame_number, grey_frame, make_document, write_video
+
+
+def make_frame(path, frame_id: int, *, is_video_file: bool = True) -> dict:
+    return {
+        "file_name": str(path),
+        "frame_id": frame_id,
+        "video_id": 1,
+        "is_video_file": is_video_file,
+        "height": HEIGHT,
+        "width": WIDTH,
+    }
+
+
+@pytest.fixture
+def video(tmp_path):
+    return write_video(tmp_path / "v.avi", [grey_frame(i) for i in range(12)])
+
+
+def test_exactly_the_wanted_frames_in_order(video):
+    wanted = [0, 1, 4, 9, 11]
+    read = list(iterate_frames([make_frame(video, i) for i in wanted]))
+    assert [frame["frame_id"] for frame, _ in read] == wanted
+    assert [frame_number(image) for _, image in read] == wanted
+    assert all(image.shape == (HEIGHT, WIDTH, 3) and image.dtype == np.uint8 for _, image in read)
+
+
+def test_video_is_decoded_once(video, monkeypatch):
+    opened, grabbed = [], []
+    open_video = cv2.VideoCapture
+
+    class Counting:
+        def __init__(self, path):
+            self.capture = open_video(path)
+            opened.append(path)
+
+        def __getattr__(self, name):
+            return getattr(self.capture, name)
+
+        def grab(self):
+            grabbed.append(1)
+            return self.capture.grab()
+
+    monkeypatch.setattr(cv2, "VideoCapture", Counting)
+    list(iterate_frames([make_frame(video, i) for i in (1, 3, 8)]))
+    assert (len(opened), len(grabbed)) == (1, 9)
+
+
+@pytest.mark.parametrize("codec, suffix", [("MJPG", "avi"), ("mp4v", "mp4")])
+def test_single_frames_from_the_middle(tmp_path, codec, suffix):
+    path = write_video(tmp_path / f"v.{suffix}", [grey_frame(i) for i in range(24)], codec)
+    assert [frame_number(read_frame(make_frame(path, i))) for i in (17, 0, 23, 5)] == [17, 0, 23, 5]
+
+
+def test_channel_order_is_bgr(tmp_path):
+    blue = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    blue[..., 0] = 200
+    cv2.imwrite(str(tmp_path / "a.png"), blue)
+    path = write_video(tmp_path / "v.avi", [blue])
+    image = read_frame(make_frame(tmp_path / "a.png", 0, is_video_file=False))
+    assert image[0, 0].tolist() == [200, 0, 0]
+    decoded = read_frame(make_frame(path, 0))
+    assert decoded[..., 0].mean() > 150 and decoded[..., 2].mean() < 50
+
+
+def test_probe(video):
+    info = probe_video(str(video))
+    assert (info.width, info.height, info.num_frames, info.fps) == (WIDTH, HEIGHT, 12, 30.0)
+
+
+def test_frame_after_the_end(video):
+    with pytest.raises(VideoReadError, match="v.avi: frame 12 cannot be read; .* after 12 frames"):
+        list(iterate_frames([make_frame(video, i) for i in (11, 12)]))
+    with pytest.raises(VideoReadError, match="v.avi: frame 40 cannot be read"):
+        read_frame(make_frame(video, 40))
+
+
+def test_truncated_avi_names_the_first_missing_frame(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 255, (12, HEIGHT, WIDTH, 3), np.uint8)
+    path = write_video(tmp_path / "v.avi", list(noise))
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    frames = [make_frame(path, i) for i in range(12)]
+    read = []
+    with pytest.raises(VideoReadError, match="v.avi: frame [4-8] cannot be"):
+        for frame, _ in iterate_frames(frames):
+            read.append(frame["frame_id"])
+    assert read == list(range(len(read)))
+
+
+def test_truncated_mp4(tmp_path):
+    path = write_video(tmp_path / "v.mp4", [grey_frame(i) for i in range(12)], "mp4v")
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(VideoReadError, match="v.mp4: "):
+        list(iterate_frames([make_frame(path, 0)]))
+
+
+@pytest.mark.parametrize(
+    "content, message", [(b"", "the file is empty"), (b"no video" * 99, "cannot be opened")]
+)
+def test_file_that_is_no_video(tmp_path, content, message):
+    path = tmp_path / "v.mp4"
+    path.write_bytes(content)
+    for read in (lambda: list(iterate_frames([make_frame(path, 0)])), lambda: probe_video(str(path))):
+        with pytest.raises(VideoReadError, match=f"{path}: {message}"):
+            read()
+
+
+def test_absent_files(tmp_path):
+    for is_video_file in (True, False):
+        with pytest.raises(VideoReadError, match="gone.x: the file does not exist"):
+            list(iterate_frames([make_frame(tmp_path / "gone.x", 0, is_video_file=is_video_file)]))
+
+
+def test_size_other_than_listed(video):
+    frame = {**make_frame(video, 3), "width": 99}
+    with pytest.raises(VideoReadError, match="frame 3 is 64 x 48 pixels, but .* lists 99 x 48"):
+        list(iterate_frames([frame]))
+
+
+def test_frames_of_changing_size(tmp_path):
+    for i, width in enumerate((WIDTH, WIDTH, 32)):
+        cv2.imwrite(str(tmp_path / f"{i}.png"), grey_frame(i, width))
+    frames = [make_frame(tmp_path / f"{i}.png", i, is_video_file=False) for i in range(3)]
+    with pytest.raises(VideoReadError, match="2.png: frame 2 is 32 x 48"):
+        list(iterate_frames(frames))
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+def test_truncated_image_file(tmp_path, suffix):
+    path = tmp_path / f"a.{suffix}"
+    noise = np.random.default_rng(0).integers(0, 255, (HEIGHT, WIDTH, 3), np.uint8)
+    cv2.imwrite(str(path), noise)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(VideoReadError, match=f"a.{suffix}: cannot be read as an image"):
+        read_frame(make_frame(path, 0, is_video_file=False))
+
+
+def test_thin_frames_counts_per_video(write_dataset):
+    frames = load_coco_vid(*write_dataset(make_document({1: [0, 1, 2, 3], 2: [5, 6, 7]})))
+    assert [(f["video_id"], f["frame_id"]) for f in thin_frames(frames, 2)] == [
+        (1, 0),
+        (1, 2),
+        (2, 5),
+        (2, 7),
+    ]
+    with pytest.raises(ValueError, match="TRAIN_FRAME_STRIDE"):
+        thin_frames(frames, 0)
+
+
+def test_extraction_resumes_and_serves_the_frames(write_dataset, tmp_path):
+    frames = load_coco_vid(*write_dataset(make_document({1: list(range(12)), 2: [3, 4]})))
+    folder = str(tmp_path / "cache")
+    assert extract_frames(frames, folder, every_n=3) == 5
+    assert extract_frames(frames, folder, every_n=2) == 4  # 2, 4, 8, 10; 0, 6 and video 2's 3 are there
+    cache = FrameCache(folder)
+    assert [frame_number(cache.read(f)) for f in frames] == [*range(12), 3, 4]
+    assert not list((tmp_path / "cache").rglob("*.tmp"))
+    assert len(list((tmp_path / "cache").rglob("*.jpg"))) == 14  # what was missing has been added
+
+
+def test_interrupted_extraction_leaves_whole_files_only(write_dataset, tmp_path, monkeypatch):
+    frames = load_coco_vid(*write_dataset(make_document({1: list(range(12))})))
+    store, folder = FrameCache.store, str(tmp_path / "cache")
+
+    def interrupt(self, frame, image):
+        if frame["frame_id"] == 5:
+            raise KeyboardInterrupt
+        store(self, frame, image)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(FrameCache, "store", interrupt)
+        extract_frames(frames, folder)
+    assert extract_frames(frames, folder) == 7
+
+
+def test_a_changed_video_does_not_meet_stale_copies(write_dataset, tmp_path):
+    json_file, root = write_dataset(make_document({1: [0]}))
+    (frame,) = load_coco_vid(json_file, root)
+    assert frame_number(FrameCache(str(tmp_path / "cache")).read(frame)) == 0
+    write_video(tmp_path / "videos" / "1.avi", [grey_frame(20)])
+    assert frame_number(FrameCache(str(tmp_path / "cache")).read(frame)) == 20
+
+
+def test_cache_reads_frame_folders_directly(tmp_path):
+    cv2.imwrite(str(tmp_path / "a.png"), grey_frame(4))
+    frame = make_frame(tmp_path / "a.png", 0, is_video_file=False)
+    assert frame_number(FrameCache(str(tmp_path / "cache")).read(frame)) == 4
+    assert extract_frames([frame], str(tmp_path / "cache")) == 0
+    assert not (tmp_path / "cache").exists()
+
+
+def test_single_frames_of_real_h264_equal_forward_decoding(shared_data):
+    root = shared_data / "airborne_vid"
+    document = json.loads((root / "annotations" / "val.json").read_text())
+    path = root / document["videos"][7]["file_name"]
+    wanted = [make_frame(path, i) | {"width": 640, "height": 512} for i in (3, 61, 140)]
+    for frame, image in iterate_frames(wanted):
+        assert np.array_equal(image, read_frame(frame))

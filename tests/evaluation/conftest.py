@@ -1,0 +1,137 @@
+"""A small video data set and a model that needs no weights."""
+
+from __future__ import annotations
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from detectron2.config import get_cfg
+from detectron2.structures import Boxes, Instances
+from torch import nn
+
+from eventful_vitdet.config import add_eventful_vitdet_config
+from eventful_vitdet.data import register_test_json
+
+WIDTH, HEIGHT = 64, 48
+
+
+def true_box(video: int, frame: int) -> list[float]:
+    """x0, y0, x1, y1 of the only object of a frame."""
+    return [2.0 + frame, 4.0 + video, 22.0 + frame, 20.0 + video]
+
+
+def make_document(lengths: dict[int, int]) -> dict:
+    """Videos 1, 2, ... with an object each per frame: class id 3 in odd videos, 7 in even ones."""
+    document = {
+        "categories": [{"id": 3, "name": "cat"}, {"id": 7, "name": "dog"}],
+        "images": [],
+        "annotations": [],
+    }
+    document["videos"] = [
+        {"id": v, "file_name": f"videos/{v}.avi", "width": WIDTH, "height": HEIGHT} for v in lengths
+    ]
+    for video, length in lengths.items():
+        for frame in range(length):
+            image = 100 * video + frame
+            x0, y0, x1, y1 = true_box(video, frame)
+            document["images"].append({"id": image, "video_id": video, "frame_id": frame})
+            document["annotations"].append(
+                {
+                    "id": image,
+                    "image_id": image,
+                    "category_id": 3 if video % 2 else 7,
+                    "bbox": [x0, y0, x1 - x0, y1 - y0],
+                }
+            )
+    return document
+
+
+@pytest.fixture
+def write_dataset(tmp_path):
+    """Write a document and its videos and registers it; returns (name, json file)."""
+
+    def write(document: dict, name: str = "set") -> tuple[str, str]:
+        (tmp_path / "videos").mkdir(exist_ok=True)
+        for video in document["videos"]:
+            path = str(tmp_path / video["file_name"])
+            writer = cv2.VideoWriter(path, cv2.VideoWriter_fourcc(*"MJPG"), 30, (WIDTH, HEIGHT))
+            for frame in range(8):
+                writer.write(np.full((HEIGHT, WIDTH, 3), 20 * frame, np.uint8))
+            writer.release()
+        json_file = tmp_path / f"{name}.json"
+        json_file.write_text(json.dumps(document))
+        return register_test_json(str(json_file)), str(json_file)
+
+    return write
+
+
+@pytest.fixture
+def dataset(write_dataset):
+    """Two videos of 5 and 3 frames."""
+    return write_dataset(make_document({1: 5, 2: 3}))
+
+
+@pytest.fixture
+def cfg(tmp_path, dataset):
+    cfg = get_cfg()
+    add_eventful_vitdet_config(cfg)
+    cfg.MODEL.DEVICE = "cpu"
+    cfg.INPUT.MIN_SIZE_TEST = 0
+    cfg.OUTPUT_DIR = str(tmp_path / "out")
+    cfg.DATASETS.TEST = (dataset[0],)
+    return cfg
+
+
+class OracleDetector(nn.Module):
+    """
+    Answers like a VideoRCNN, from the frame's number alone: the true box moved by `shift` pixels, and a false
+    one.
+
+    A flush costs 100 operations; a later frame 10, plus r where it runs eventfully.
+    """
+
+    def __init__(self, shift: float = 0.0) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+        self.linear = nn.Linear(1, 1)
+        self.shift = shift
+        self.enabled, self.policy = True, None
+        self.seen: list[tuple[int, int]] = []
+        self.modes: set[tuple[bool, bool]] = set()
+        self.flushed: tuple[bool, ...] = ()
+        self.backbone_seconds = 0.25
+        self.resets = 0
+        self._last: int | None = None
+
+    def set_policy(self, policy) -> None:
+        self.policy = policy
+
+    def reset(self, streams=None) -> None:
+        self.resets += 1
+        self._last = None
+
+    def forward(self, inputs: list[dict]) -> list[dict]:
+        (frame,) = inputs
+        self.modes.add((self.training, torch.is_grad_enabled()))
+        self.seen.append((frame["video_id"], frame["frame_id"]))
+        self.flushed = (self._last != frame["video_id"],)
+        self._last = frame["video_id"]
+        rows = 100 if self.flushed[0] else 10 + (self.policy.r if self.enabled and self.policy else 0)
+        self.linear(torch.zeros(1, rows, 1))  # what count_operations counts
+        return [{"instances": self.detect(frame)}]
+
+    def detect(self, frame: dict) -> Instances:
+        box = [value + self.shift for value in true_box(frame["video_id"], frame["frame_id"])]
+        found = Instances((frame["height"], frame["width"]))
+        found.pred_boxes = Boxes(torch.tensor([box, [40.0, 30.0, 60.0, 44.0]]))
+        found.scores = torch.tensor([0.9, 0.3 + 0.01 * frame["frame_id"]])
+        found.pred_classes = torch.tensor([0 if frame["video_id"] % 2 else 1, 0])
+        return found
+
+
+@pytest.fixture
+def model() -> OracleDetector:
+    return OracleDetector()

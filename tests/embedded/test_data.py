@@ -160,7 +160,8 @@ def test_resize_moves_boxes_and_pixels():
     seen = T.AugInput(image, boxes=np.array([[6.0, 4.0, 30.0, 20.0]]))
     transform = T.ResizeShortestEdge(80, 1000)(seen)
     np.testing.assert_allclose(seen.boxes, [[12.0, 8.0, 60.0, 40.0]])
-    np.testing.assert_array_equal(seen.image, np.asarray(Image.fromarray(image).resize((120, 80), Image.BILINEAR)))
+    expected = Image.fromarray(image).resize((120, 80), Image.BILINEAR)
+    np.testing.assert_array_equal(seen.image, np.asarray(expected))
     np.testing.assert_allclose(transform.inverse().apply_box(seen.boxes), [[6.0, 4.0, 30.0, 20.0]])
 
 
@@ -200,7 +201,8 @@ def test_a_list_composes_and_an_augmentation_may_ask_for_boxes():
 
     image = _image()
     seen = T.AugInput(image, boxes=np.array([[6.0, 4.0, 30.0, 20.0]]))
-    transforms = T.AugmentationList([T.HFlipTransform(60), CropToFirstBox(), T.ResizeShortestEdge(32, 1000)])(seen)
+    steps = [T.HFlipTransform(60), CropToFirstBox(), T.ResizeShortestEdge(32, 1000)]
+    transforms = T.AugmentationList(steps)(seen)
     # flipped: 30 ... 54, cropped to 24 x 16, doubled
     assert seen.image.shape == (32, 48, 3)
     np.testing.assert_allclose(seen.boxes, [[0.0, 0.0, 48.0, 32.0]])

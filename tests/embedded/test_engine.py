@@ -146,8 +146,8 @@ def test_what_a_run_writes(cfg):
         rows = [json.loads(line) for line in file]
     assert [row["iteration"] for row in rows if "total_loss" in row] == [19, 39, 44]
     assert [row["iteration"] for row in rows if "regression/norm" in row] == [29, 45]
-    first = rows[0]
-    assert {"loss_square", "loss_absolute", "total_loss", "lr", "time", "data_time", "iteration"} <= set(first)
+    expected = {"loss_square", "loss_absolute", "total_loss", "lr", "time", "data_time", "iteration"}
+    assert expected <= set(rows[0])
     assert rows[-1]["regression/count"] == 10 and rows[-1]["seconds"] == 0.5
     losses = [row["total_loss"] for row in rows if "total_loss" in row]
     assert losses == sorted(losses, reverse=True)
@@ -322,7 +322,7 @@ class _Evil:
 
 def test_command_line():
     parser = default_argument_parser()
-    args = parser.parse_args(["--config-file", "a.yaml", "--num-gpus", "2", "--resume", "SOLVER.MAX_ITER", "3"])
+    args = parser.parse_args("--config-file a.yaml --num-gpus 2 --resume SOLVER.MAX_ITER 3".split())
     assert (args.config_file, args.num_gpus, args.resume, args.eval_only) == ("a.yaml", 2, True, False)
     assert args.opts == ["SOLVER.MAX_ITER", "3"]
     assert parser.parse_args([]).num_gpus == 1
@@ -357,6 +357,9 @@ def test_two_cpu_processes_see_each_other(tmp_path):
     assert reports[0]["seed"] == reports[1]["seed"]
     # The processes take turns in one shuffled sequence.
     assert sorted(reports[0]["indices"] + reports[1]["indices"]) == list(range(6))
+    assert reports[0]["weights"] == reports[1]["weights"]
+    if EMBEDDED:  # Detectron2 wraps models for GPUs only
+        assert reports[0]["weights"] == pytest.approx(_weights_of_joint_training(), rel=1e-5)
 
 
 def _report(folder):
@@ -370,5 +373,34 @@ def _report(folder):
         "seed": comm.shared_random_seed(),
         "indices": list(itertools.islice(TrainingSampler(6), 3)),
     }
+    report["weights"] = _train_jointly(folder, rank) if EMBEDDED else None
     with open(os.path.join(folder, f"{rank}.json"), "w") as file:
         json.dump(report, file)
+
+
+def _train_jointly(folder, rank):
+    """The final weights of two iterations, each process seeing its half of every batch."""
+
+    class HalfBatches(Trainer):
+        @classmethod
+        def build_train_loader(cls, cfg):
+            return [batch[rank::2] for batch in _batches(2, size=4)]
+
+    cfg = get_cfg()
+    cfg.merge_from_list(["OUTPUT_DIR", folder, "SOLVER.MAX_ITER", 2, "SOLVER.WARMUP_ITERS", 0])
+    torch.manual_seed(0)
+    trainer = HalfBatches(cfg)
+    trainer.train()
+    return nn.utils.parameters_to_vector(trainer.model.parameters()).tolist()
+
+
+def _weights_of_joint_training():
+    """The same on whole batches, in one process."""
+    torch.manual_seed(0)
+    model = TinyModel()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.001, momentum=0.9)
+    for batch in _batches(2, size=4):
+        optimizer.zero_grad()
+        sum(model(batch).values()).backward()
+        optimizer.step()
+    return nn.utils.parameters_to_vector(model.parameters()).tolist()

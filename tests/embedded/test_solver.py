@@ -55,14 +55,14 @@ def test_constant_warmup_and_rescaled_interval():
     cfg = _cfg("SOLVER.LR_SCHEDULER_NAME", "WarmupCosineLR", "SOLVER.MAX_ITER", 20, "SOLVER.BASE_LR", 1.0)
     cfg.merge_from_list(["SOLVER.WARMUP_METHOD", "constant", "SOLVER.WARMUP_FACTOR", 0.3])
     cfg.merge_from_list(["SOLVER.WARMUP_ITERS", 4, "SOLVER.RESCALE_INTERVAL", True])
-    # Rescaled: the whole cosine lies in the 16 iterations after the warm-up. fvcore counts the iteration on the
-    # border to the warm-up.
+    # Rescaled: the whole cosine lies in the 16 iterations after the warm-up.
     expected = [0.3] * 4 + [0.5 * (1 + math.cos(math.pi * i / 16)) for i in range(16)]
     assert [rate for (rate,) in _rates(cfg)] == pytest.approx(expected)
 
 
 def test_groups_keep_their_ratio():
-    rates = _rates(_cfg("SOLVER.MAX_ITER", 12, "SOLVER.STEPS", (6,), "SOLVER.WARMUP_ITERS", 3), base_lrs=(1.0, 0.25))
+    cfg = _cfg("SOLVER.MAX_ITER", 12, "SOLVER.STEPS", (6,), "SOLVER.WARMUP_ITERS", 3)
+    rates = _rates(cfg, base_lrs=(1.0, 0.25))
     assert all(second == pytest.approx(first / 4) for first, second in rates)
 
 
@@ -88,7 +88,7 @@ def test_scheduler_state_resumes():
 
 def test_unknown_scheduler_is_named():
     with pytest.raises(ValueError, match="NoSuchLR"):
-        build_lr_scheduler(_cfg("SOLVER.LR_SCHEDULER_NAME", "NoSuchLR"), torch.optim.SGD(nn.Linear(1, 1).parameters()))
+        _rates(_cfg("SOLVER.LR_SCHEDULER_NAME", "NoSuchLR"))
 
 
 def _model():
@@ -168,7 +168,8 @@ def test_gradient_clipping(clip_type, as_class):
     expected = [-1.0, 1.0] if clip_type == "value" else [-0.6, 0.8]
     # clip_grad_norm_ divides by norm + 1e-6
     torch.testing.assert_close(big.detach(), torch.tensor(expected), atol=1e-5, rtol=0)
-    torch.testing.assert_close(small.detach(), torch.tensor([-0.3, 0.4]), atol=1e-5, rtol=0)  # each on its own
+    # each on its own: the small one stays
+    torch.testing.assert_close(small.detach(), torch.tensor([-0.3, 0.4]), atol=1e-5, rtol=0)
 
 
 def test_no_clipping_unless_enabled():

@@ -13,6 +13,7 @@ import torch
 from detectron2.config import CfgNode, get_cfg
 from detectron2.engine import default_argument_parser, default_setup
 from detectron2.utils import comm
+from detectron2.utils.logger import setup_logger
 
 from .checkpoint import CheckpointError
 from .config import add_eventful_vitdet_config
@@ -21,7 +22,7 @@ from .data.errors import DataError
 
 logger = logging.getLogger("eventful_vitdet")
 
-USER_ERRORS = (DataError, CheckpointError, ValueError, KeyError, FileNotFoundError, PermissionError, OSError)
+USER_ERRORS = (DataError, CheckpointError, ValueError, KeyError, OSError, FloatingPointError)
 """Errors whose message is for the user; anything else is a defect and shows its traceback."""
 
 
@@ -72,15 +73,30 @@ def build_cfg(config_file: str, options: Sequence[str] = ()) -> CfgNode:
     cfg = get_cfg()
     add_eventful_vitdet_config(cfg)
     if config_file:
-        if not Path(config_file).is_file():
-            raise FileNotFoundError(f"--config-file: there is no file {config_file}")
-        cfg.merge_from_file(config_file)
+        merge(cfg.merge_from_file, str(find_config(config_file)), config_file)
     if len(options) % 2:
         raise ValueError(f"options come as KEY VALUE pairs, found {' '.join(options)!r}")
-    cfg.merge_from_list(list(options))
+    merge(cfg.merge_from_list, list(options), "the command line")
     if cfg.MODEL.DEVICE == "auto":
         cfg.MODEL.DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
     return cfg
+
+
+def merge(into: Callable, source: object, origin: str) -> None:
+    """Merge settings; yacs reports an unknown key as an assertion or a bare KeyError, depending on the source."""
+    try:
+        into(source)
+    except (AssertionError, KeyError, ValueError) as error:
+        raise ValueError(f"{origin}: {error.args[0] if error.args else error}") from error
+
+
+def find_config(name: str) -> Path:
+    """A configuration file by its path, or by its name below configs/ as installed with the package."""
+    package = Path(__file__).resolve().parent
+    for path in (Path(name), package / "configs" / name, package.parents[2] / "configs" / name):
+        if path.is_file():
+            return path
+    raise FileNotFoundError(f"--config-file: there is no file {name}")
 
 
 def setup(args: argparse.Namespace) -> CfgNode:
@@ -91,11 +107,10 @@ def setup(args: argparse.Namespace) -> CfgNode:
     check_output_dir(cfg.OUTPUT_DIR)
     cfg.freeze()
     default_setup(cfg, args)
+    setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="eventful_vitdet", abbrev_name="eventful")
     if comm.is_main_process():
         device, detectron = cfg.MODEL.DEVICE, detectron2.__version__
-        logging.getLogger("detectron2").info(
-            "device: %s, detectron2 %s, torch %s", device, detectron, torch.__version__
-        )
+        logger.info("device: %s, detectron2 %s, torch %s", device, detectron, torch.__version__)
     return cfg
 
 

@@ -42,7 +42,6 @@ class VideoTrainer(DefaultTrainer):
     def _with_weight_average(self, built: list[HookBase]) -> list[HookBase]:
         """Keep the average before anything that saves or evaluates, and evaluate it instead of the raw weights."""
         average = WeightAverage(self.model, self.cfg.SOLVER.EMA_DECAY, self.cfg.OUTPUT_DIR)
-        self.checkpointer.add_checkpointable("weight_average", average)
 
         def evaluate_average() -> dict[str, Any]:
             with average.applied():
@@ -92,7 +91,7 @@ class WeightAverage(HookBase):
     """An exponential moving average of the weights, which evaluations during training use.
 
     The average warms up: after n iterations its decay is at most (1 + n) / (10 + n), so that early weights fade fast.
-    It is stored in every checkpoint, and alone as `model_ema.pth` when training is complete.
+    As a hook's state it is stored in every checkpoint, and alone as `model_ema.pth` when training is complete.
     """
 
     def __init__(self, model: nn.Module, decay: float, output_dir: str) -> None:

@@ -29,7 +29,7 @@ class DetectionCheckpointer(Checkpointer):
         super().__init__(model, save_dir, save_to_disk=on_disk, **checkpointables)
 
     def save(self, name: str, **kwargs: Any) -> None:
-        """Write model, checkpointables and ``kwargs`` to ``<save_dir>/<name>.pth``, and tag it as the last."""
+        """Write model, checkpointables and ``kwargs`` to ``<save_dir>/<name>.pth``; tag it as the last."""
         if not self.save_dir or not self.save_to_disk:
             return
         data = {"model": self.model.state_dict()}

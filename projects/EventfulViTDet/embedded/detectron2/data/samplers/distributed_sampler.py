@@ -11,7 +11,7 @@ from torch.utils.data import Sampler
 
 
 class TrainingSampler(Sampler):
-    """Endless passes over ``range(size)``, each shuffled anew; process r of n takes every n-th index from r."""
+    """Endless passes over ``range(size)``, each shuffled anew; process r of n takes every n-th, from r on."""
 
     def __init__(self, size: int, shuffle: bool = True, seed: int | None = None) -> None:
         """With ``seed=None`` the processes agree on a random one, so all of them must come here together."""

@@ -67,11 +67,12 @@ class ResizeShortestEdge(Augmentation):
     def get_output_shape(oldh: int, oldw: int, short_edge_length: int, max_size: int) -> tuple[int, int]:
         """(height, width) after resizing, rounded half up."""
         scale = short_edge_length / min(oldh, oldw)
-        newh, neww = scale * oldh, scale * oldw
-        if max(newh, neww) > max_size:
-            shrink = max_size / max(newh, neww)
-            newh, neww = newh * shrink, neww * shrink
-        return int(newh + 0.5), int(neww + 0.5)
+        new = [scale * oldh, scale * oldw]
+        new[oldh >= oldw] = float(short_edge_length)  # the product may be off by a rounding error
+        if max(new) > max_size:
+            shrink = max_size / max(new)
+            new = [edge * shrink for edge in new]
+        return int(new[0] + 0.5), int(new[1] + 0.5)
 
 
 class _RandomBlend(Augmentation):

@@ -45,6 +45,7 @@ class SimpleFeaturePyramid(Backbone):
         for level, scale in zip(levels, scale_factors):
             self.stages.append(_make_stage(source.channels, out_channels, scale, norm))
             self.add_module(f"simfp_{level}", self.stages[-1])
+        self.scale_factors = scale_factors
         self.net = net
         self.in_feature = in_feature
         self.top_block = top_block

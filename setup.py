@@ -52,7 +52,7 @@ setup(
         "torchvision>=0.17",
         "tqdm>=4.62",
     ],
-    extras_require={"test": ["pytest>=7", "ruff>=0.6"]},
+    extras_require={"test": ["pytest>=7", "ruff>=0.6", "setuptools>=70.1"]},
     classifiers=[
         "License :: OSI Approved :: Apache Software License",
         "Programming Language :: Python :: 3",

@@ -21,7 +21,7 @@ import cv2
 from synthetic_scene import CLASSES, DYNAMICS, FPS, Box, RenderError, Settings, render_video
 from tqdm import tqdm
 
-DEFAULTS = {"train": (120, 24), "test": (8, 40)}  # videos, frames per video
+DEFAULTS = {"train": (360, 8), "test": (8, 40)}  # videos, frames per video
 CODECS = ("avc1", "mp4v")  # H.264 plays in browsers, MPEG-4 is in every OpenCV build
 
 
@@ -133,8 +133,8 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Render a small synthetic video data set.")
     parser.add_argument("--output", type=Path, required=True, help="the data set's folder: datasets/demo_vid")
     parser.add_argument("--split", choices=DEFAULTS, required=True, help="the two share no random numbers")
-    parser.add_argument("--videos", type=int, help="number of videos (default: train 120, test 8)")
-    parser.add_argument("--frames", type=int, help="frames per video (default: train 24, test 40)")
+    parser.add_argument("--videos", type=int, help="number of videos (default: train 360, test 8)")
+    parser.add_argument("--frames", type=int, help="frames per video (default: train 8, test 40)")
     parser.add_argument("--size", type=frame_size, default=(320, 256), metavar="WxH", help="320x256")
     parser.add_argument("--seed", type=int, default=0, help="default: 0")
     motion = "still: little motion; moving: many objects move; panning: the camera too; mixed (default): all"

@@ -221,9 +221,7 @@ def make_activity(rng: np.random.Generator, frames: int, pauses: int) -> np.ndar
     return (active[:-4] + active[1:-3] + active[2:-2] + active[3:-1] + active[4:]) / 5
 
 
-def wander(
-    rng: np.random.Generator, low: np.ndarray, high: np.ndarray, speed: float, active: np.ndarray
-) -> np.ndarray:
+def wander(rng: np.random.Generator, low: np.ndarray, high: np.ndarray, speed: float, active: np.ndarray) -> np.ndarray:
     """(frames, 2) positions between `low` and `high`: pushed at random, reflected at the borders."""
     position = low + (high - low) * rng.random(2)
     heading = rng.random() * 2 * math.pi
@@ -258,7 +256,8 @@ def make_path(
     swing, rate, start = rng.random() * 0.25, 0.05 + rng.random() * 0.1, rng.random() * 2 * math.pi
     path[:, 2] = [radius * (1 + swing * math.sin(start + rate * float(t))) for t in elapsed]
     path[:, 2] = np.clip(path[:, 2], 8 * settings.unit, 48 * settings.unit)
-    path[:, 3] = rng.random() * 2 * math.pi + elapsed * ((rng.random() - 0.5) * (0.06 if still else 0.16))
+    tilt, sway = rng.random() - 0.5, rng.random() * 0.4
+    path[:, 3] = [tilt + sway * math.sin(rate * float(t)) for t in elapsed]
     return path
 
 
@@ -314,9 +313,7 @@ def contours(category: int) -> list[np.ndarray]:
     return [np.concatenate([arm, arm @ quarter, -arm, -arm @ quarter])]
 
 
-def outline_masks(
-    thing: Thing, pose: np.ndarray, left: int, top: int, side: int
-) -> tuple[np.ndarray, np.ndarray]:
+def outline_masks(thing: Thing, pose: np.ndarray, left: int, top: int, side: int) -> tuple[np.ndarray, np.ndarray]:
     """How many sub-samples of each pixel of a square patch lie inside the object, and on its outline.
 
     Both (side, side) uint8, 0 ... SUB * SUB; (left, top) is the patch's corner in the frame.

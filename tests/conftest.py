@@ -2,10 +2,9 @@
 
 from pathlib import Path
 
+import eventful_vitdet  # noqa: F401
 import pytest
 import torch
-
-import eventful_vitdet  # noqa: F401
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

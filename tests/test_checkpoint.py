@@ -6,10 +6,9 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from eventful_vitdet.checkpoint import CheckpointError, VideoCheckpointer
 from safetensors.torch import save_file
 from torch import nn
-
-from eventful_vitdet.checkpoint import CheckpointError, VideoCheckpointer
 
 
 def model(width: int = 3) -> nn.Module:

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-
 from eventful_vitdet.checkpoint import CheckpointError
 from eventful_vitdet.command_line import argument_parser, build_cfg, check_output_dir, parse_arguments, run
 
@@ -27,7 +26,9 @@ def test_budgets_end_at_the_first_other_word(words, budgets, options):
     assert args.eval_only
 
 
-@pytest.mark.parametrize("words", [["--eval-only", "--budgets"], ["--eval-only", "--budgets", "-3"], ["--budgets", "64"]])
+@pytest.mark.parametrize(
+    "words", [["--eval-only", "--budgets"], ["--eval-only", "--budgets", "-3"], ["--budgets", "64"]]
+)
 def test_bad_budgets(words):
     with pytest.raises(SystemExit):
         parse(*words)

@@ -4,7 +4,6 @@ import copy
 
 import pytest
 import torch
-
 from eventful_vitdet import EventfulViT
 from eventful_vitdet.command_line import build_cfg
 from eventful_vitdet.optimizer import build_optimizer
@@ -14,7 +13,9 @@ class Detector(torch.nn.Module):
     def __init__(self):
         super().__init__()
         self.backbone = torch.nn.Module()
-        self.backbone.net = EventfulViT(32, 8, embed_dim=16, depth=2, num_heads=2, use_rel_pos=True, pretrain_img_size=32)
+        self.backbone.net = EventfulViT(
+            32, 8, embed_dim=16, depth=2, num_heads=2, use_rel_pos=True, pretrain_img_size=32
+        )
         self.head = torch.nn.Linear(16, 2)
 
     def forward(self, images):

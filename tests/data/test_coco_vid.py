@@ -5,7 +5,6 @@ import json
 
 import pytest
 from detectron2.structures import BoxMode
-
 from eventful_vitdet.data import DatasetError, load_coco_vid, split_sequences
 from eventful_vitdet.data.coco_vid import parse_coco_vid, regular_step
 

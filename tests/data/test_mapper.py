@@ -5,7 +5,6 @@ import pytest
 import torch
 from detectron2.config import get_cfg
 from detectron2.structures import BoxMode
-
 from eventful_vitdet.data import (
     DatasetError,
     VideoTrainMapper,

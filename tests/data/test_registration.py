@@ -3,10 +3,9 @@ from __future__ import annotations
 import importlib
 import json
 
+import eventful_vitdet.data
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
-
-import eventful_vitdet.data
 from eventful_vitdet.data import DatasetError, default_test_root, register_coco_vid, register_test_json
 
 from .conftest import make_document
@@ -54,13 +53,9 @@ def test_second_import_is_safe():
     assert "airborne_vid_val" in DatasetCatalog.list()
 
 
-def test_builtin_set_is_found_where_the_variable_points_when_it_is_loaded(
-    write_dataset, tmp_path, monkeypatch
-):
+def test_builtin_set_is_found_where_the_variable_points_when_it_is_loaded(write_dataset, tmp_path, monkeypatch):
     document = make_document({1: [0]})
-    document["categories"] = [
-        {"id": i + 1, "name": n} for i, n in enumerate("airplane bird drone helicopter".split())
-    ]
+    document["categories"] = [{"id": i + 1, "name": n} for i, n in enumerate("airplane bird drone helicopter".split())]
     write_dataset(document)
     for folder in ("a", "b"):
         target = tmp_path / folder / "airborne_vid"
@@ -85,9 +80,7 @@ def test_builtin_set_with_other_classes_is_refused(write_dataset, tmp_path, monk
 
 def test_absent_builtin_set_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
-    with pytest.raises(
-        DatasetError, match=f"{tmp_path}/demo_vid/annotations/test.json.*set DETECTRON2_DATASETS"
-    ):
+    with pytest.raises(DatasetError, match=f"{tmp_path}/demo_vid/annotations/test.json.*set DETECTRON2_DATASETS"):
         DatasetCatalog.get("demo_vid_test")
 
 

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 from detectron2.config import get_cfg
-
 from eventful_vitdet.data import (
     VideoReadError,
     VideoTestLoader,

@@ -5,7 +5,6 @@ import json
 import cv2
 import numpy as np
 import pytest
-
 from eventful_vitdet.data import (
     FrameCache,
     VideoReadError,
@@ -113,9 +112,7 @@ def test_truncated_mp4(tmp_path):
         list(iterate_frames([make_frame(path, 0)]))
 
 
-@pytest.mark.parametrize(
-    "content, message", [(b"", "the file is empty"), (b"no video" * 99, "cannot be opened")]
-)
+@pytest.mark.parametrize("content, message", [(b"", "the file is empty"), (b"no video" * 99, "cannot be opened")])
 def test_file_that_is_no_video(tmp_path, content, message):
     path = tmp_path / "v.mp4"
     path.write_bytes(content)

@@ -43,8 +43,7 @@ class TinyModel(nn.Module):
 def _batches(count=4, size=5):
     generator = torch.Generator().manual_seed(1)
     return [
-        [{"x": x, "y": x.sum(0, keepdim=True)} for x in torch.randn(size, 3, generator=generator)]
-        for _ in range(count)
+        [{"x": x, "y": x.sum(0, keepdim=True)} for x in torch.randn(size, 3, generator=generator)] for _ in range(count)
     ]
 
 

@@ -10,10 +10,9 @@ import pytest
 import torch
 from detectron2.config import get_cfg
 from detectron2.structures import Boxes, Instances
-from torch import nn
-
 from eventful_vitdet.config import add_eventful_vitdet_config
 from eventful_vitdet.data import register_test_json
+from torch import nn
 
 WIDTH, HEIGHT = 64, 48
 
@@ -30,9 +29,7 @@ def make_document(lengths: dict[int, int]) -> dict:
         "images": [],
         "annotations": [],
     }
-    document["videos"] = [
-        {"id": v, "file_name": f"videos/{v}.avi", "width": WIDTH, "height": HEIGHT} for v in lengths
-    ]
+    document["videos"] = [{"id": v, "file_name": f"videos/{v}.avi", "width": WIDTH, "height": HEIGHT} for v in lengths]
     for video, length in lengths.items():
         for frame in range(length):
             image = 100 * video + frame

@@ -12,11 +12,10 @@ import pytest
 import torch
 from detectron2.data import DatasetCatalog
 from detectron2.structures import Boxes, Instances
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
-
 from eventful_vitdet.data import build_video_test_loader
 from eventful_vitdet.evaluation import EvaluationError, VIDEvaluator, compute_coco_metrics
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
 from .conftest import make_document, true_box
 
@@ -70,9 +69,7 @@ def test_only_processed_frames_count(dataset):
     evaluator.reset()
     for frame in DatasetCatalog.get(name)[:2]:
         output = noisy_output(frame, np.random.default_rng(0))
-        output["instances"].pred_boxes.tensor[:] = torch.tensor(
-            true_box(frame["video_id"], frame["frame_id"])
-        )
+        output["instances"].pred_boxes.tensor[:] = torch.tensor(true_box(frame["video_id"], frame["frame_id"]))
         output["instances"].pred_classes[:] = 0
         evaluator.process([frame], [output])
     metrics = evaluator.evaluate()["bbox"]

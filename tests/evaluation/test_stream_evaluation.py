@@ -9,7 +9,6 @@ import pytest
 import torch
 from detectron2.data import DatasetCatalog
 from detectron2.utils import comm
-
 from eventful_vitdet.data import VideoReadError, build_video_test_loader
 from eventful_vitdet.evaluation import (
     CostSums,

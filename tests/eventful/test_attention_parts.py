@@ -4,10 +4,9 @@ import math
 
 import pytest
 import torch
+from eventful_vitdet import EventfulViT
 from eventful_vitdet.eventful.attention import Attention, AttentionLayout
 from eventful_vitdet.eventful.attention.position import position_table
-
-from eventful_vitdet import EventfulViT
 
 
 @pytest.mark.parametrize(("grid", "window"), [((4, 6), 2), ((5, 7), 3), ((2, 3), 4), ((6, 6), 6)])

@@ -4,10 +4,9 @@ import json
 
 import pytest
 import torch
+from eventful_vitdet import EventfulViT, TopR, count_operations
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
-
-from eventful_vitdet import EventfulViT, TopR, count_operations
 
 PRODUCTS = ("linear", "matmul", "position", "embedding")
 

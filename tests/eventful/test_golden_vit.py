@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pytest
 import torch
-
 from eventful_vitdet import EventfulViT, Threshold, TopR, count_operations
 
 OPTIONS = {
@@ -107,9 +106,16 @@ def test_every_block_output(reference):
     for t, frame in enumerate(torch.from_numpy(reference["sequence"]["frames"])):
         outputs = []
         for block in vit.blocks:
-            forward = type(block).forward_eventful
-            block.forward_eventful = lambda x, grid, step, b=block, f=forward: outputs.append(f(b, x, grid, step)) or outputs[-1]
+            record_output(block, outputs)
         vit(frame[None])
         for i, out in enumerate(outputs):
             ours = out[0].t().unflatten(1, (8, 8))
             torch.testing.assert_close(ours, expected[t, i], atol=ATOL, rtol=RTOL)
+
+
+def record_output(block, outputs: list) -> None:
+    def forward(x, grid, step):
+        outputs.append(type(block).forward_eventful(block, x, grid, step))
+        return outputs[-1]
+
+    block.forward_eventful = forward

@@ -1,6 +1,5 @@
 import pytest
 import torch
-
 from eventful_vitdet import Threshold, TopFraction, TopR
 
 NORMS = torch.tensor([[0.1, 3.0, 2.0, 0.0], [5.0, 0.2, 0.3, 4.0]])

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-
 from eventful_vitdet import EventfulViT, Threshold, TopFraction, TopR, count_operations
 
 MODES = ("tokenwise", "query-key", "full")
@@ -125,9 +124,7 @@ def test_one_stream_ends_and_another_begins(mode):
         out.append(vit(torch.stack([first[t], neighbour[t]]))["last_feat"])
         assert vit.flushed == (t == 0, t in (0, 3))
     torch.testing.assert_close(torch.stack([o[0] for o in out]), alone["first"], **CLOSE)
-    torch.testing.assert_close(
-        torch.stack([o[1] for o in out]), torch.cat([alone["second"], alone["third"]]), **CLOSE
-    )
+    torch.testing.assert_close(torch.stack([o[1] for o in out]), torch.cat([alone["second"], alone["third"]]), **CLOSE)
 
 
 def test_streams_may_join_and_leave():

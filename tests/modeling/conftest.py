@@ -1,10 +1,9 @@
 """A detector small enough to run in milliseconds."""
 
+import eventful_vitdet.modeling  # noqa: F401  (registers the model)
 import pytest
 import torch
 from detectron2.modeling import build_model
-
-import eventful_vitdet.modeling  # noqa: F401  (registers the model)
 from eventful_vitdet.command_line import build_cfg
 
 TINY = {

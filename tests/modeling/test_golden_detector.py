@@ -2,12 +2,11 @@
 
 import json
 
+import eventful_vitdet.modeling  # noqa: F401
 import numpy as np
 import pytest
 import torch
 from detectron2.modeling import build_model
-
-import eventful_vitdet.modeling  # noqa: F401
 from eventful_vitdet.command_line import build_cfg
 
 OPTIONS = {
@@ -72,7 +71,9 @@ def test_losses(detector, outputs, golden):
     from detectron2.structures import Boxes, Instances
     from detectron2.utils.events import EventStorage
 
-    expected = json.loads((golden / "detector_128.json").read_text())["training_losses"]["giou"]["results"]["all_images"]
+    expected = json.loads((golden / "detector_128.json").read_text())["training_losses"]["giou"]["results"][
+        "all_images"
+    ]
     inputs = []
     for i in (0, 1):
         target = Instances((128, 128))

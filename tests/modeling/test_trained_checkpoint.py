@@ -3,11 +3,10 @@
 import json
 
 import cv2
+import eventful_vitdet.modeling  # noqa: F401
 import pytest
 import torch
 from detectron2.modeling import build_model
-
-import eventful_vitdet.modeling  # noqa: F401
 from eventful_vitdet.checkpoint import VideoCheckpointer
 from eventful_vitdet.command_line import build_cfg
 

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-
 from eventful_vitdet import TopR, count_operations
 
 
@@ -83,7 +82,9 @@ def test_another_canvas_begins_a_sequence(tiny_model):
         True,
         False,
     ]
-    assert_same(detect(model, item(large[0], 3))[0], detect(tiny_model(MODEL__VIT__IMG_SIZE_HW=[80, 96]), item(large[0]))[0])
+    assert_same(
+        detect(model, item(large[0], 3))[0], detect(tiny_model(MODEL__VIT__IMG_SIZE_HW=[80, 96]), item(large[0]))[0]
+    )
 
 
 def test_images_without_a_video_are_computed_in_full(tiny_model):

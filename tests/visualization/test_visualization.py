@@ -6,7 +6,6 @@ import cv2
 import numpy as np
 import pytest
 from detectron2.data import DatasetCatalog
-
 from eventful_vitdet.data import DatasetError, probe_video
 from eventful_vitdet.evaluation import Detections, evaluate_budgets
 from eventful_vitdet.visualization import (
@@ -39,9 +38,7 @@ def test_boxes_are_drawn_where_they_are_and_weak_ones_are_not():
 
 
 def test_box_at_the_upper_edge_keeps_its_label_inside():
-    drawn = draw_detections(
-        np.zeros((60, 100, 3), np.uint8), detections(([80, 0, 99, 30], 0.8, 0)), ["aeroplane"]
-    )
+    drawn = draw_detections(np.zeros((60, 100, 3), np.uint8), detections(([80, 0, 99, 30], 0.8, 0)), ["aeroplane"])
     assert drawn.shape == (60, 100, 3) and drawn[:10, 30:70].any()
 
 

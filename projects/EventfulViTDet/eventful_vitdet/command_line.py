@@ -107,7 +107,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
     check_output_dir(cfg.OUTPUT_DIR)
     cfg.freeze()
     default_setup(cfg, args)
-    setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="eventful_vitdet", abbrev_name="eventful")
+    setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="eventful_vitdet")
     if comm.is_main_process():
         device, detectron = cfg.MODEL.DEVICE, detectron2.__version__
         logger.info("device: %s, detectron2 %s, torch %s", device, detectron, torch.__version__)

@@ -87,7 +87,8 @@ class MuonAdamW(torch.optim.Optimizer):
         ]
         taken = set(matrices)
         others = [
-            {**group, "params": [p for p in group["params"] if p not in taken]} for group in parameter_groups(cfg, model)
+            {**group, "params": [p for p in group["params"] if p not in taken]}
+            for group in parameter_groups(cfg, model)
         ]
         self._muon = torch.optim.Muon(
             matrices,
@@ -115,4 +116,3 @@ class MuonAdamW(torch.optim.Optimizer):
         self._muon.step()
         self._adamw.step()
         return loss
-

@@ -13,8 +13,8 @@ from detectron2.config import CfgNode
 from detectron2.engine import DefaultTrainer, HookBase, SimpleTrainer, hooks
 from torch import Tensor, nn
 
-from .checkpoint import VideoCheckpointer
 from . import modeling  # noqa: F401  (registers the model)
+from .checkpoint import VideoCheckpointer
 from .data import build_video_train_loader
 from .optimizer import build_optimizer
 
@@ -122,7 +122,7 @@ class WeightAverage(HookBase):
                 self.average[name].copy_(value)
 
     def after_train(self) -> None:
-        if self.trainer.iter + 1 >= self.trainer.max_iter:
+        if self.trainer.iter >= self.trainer.max_iter:  # not when an error ended the training
             with self.applied():
                 saver = VideoCheckpointer(self.model, self.output_dir)
                 saver.save("model_ema", tag=False)

@@ -7,7 +7,13 @@ from .config import add_data_config
 from .errors import DataError, DatasetError, VideoReadError
 from .frame_cache import FrameCache, extract_frames, thin_frames
 from .mapper import VideoTrainMapper, build_video_train_loader
-from .registration import default_test_root, register_builtin_datasets, register_coco_vid, register_test_json
+from .registration import (
+    dataset_folder,
+    default_test_root,
+    register_builtin_datasets,
+    register_coco_vid,
+    register_test_json,
+)
 from .streaming import VideoTestLoader, build_video_test_loader
 from .video_reader import VideoInfo, iterate_frames, probe_video, read_frame
 
@@ -24,6 +30,7 @@ __all__ = [
     "add_data_config",
     "build_video_test_loader",
     "build_video_train_loader",
+    "dataset_folder",
     "default_test_root",
     "extract_frames",
     "iterate_frames",

@@ -60,9 +60,7 @@ def parse_coco_vid(json_file: str, root: str) -> CocoVid:
 
     category_ids = sorted(tables["categories"])
     classes = [tables["categories"][i]["name"] for i in category_ids]
-    frames = {
-        i: _make_frame(json_file, root, image, tables["videos"]) for i, image in tables["images"].items()
-    }
+    frames = {i: _make_frame(json_file, root, image, tables["videos"]) for i, image in tables["images"].items()}
     contiguous = {category_id: i for i, category_id in enumerate(category_ids)}
     for annotation in tables["annotations"].values():
         frame, box = _make_annotation(json_file, annotation, frames, contiguous)
@@ -151,9 +149,7 @@ def _make_frame(json_file: str, root: str, image: dict, videos: dict[int, dict])
     size = {key: image.get(key, video.get(key)) for key in ("height", "width")}
     for key, value in size.items():
         if not _is_integer(value) or value <= 0:
-            raise DatasetError(
-                f"{where} has {key} {value!r}; its entry or its video's must give a positive integer"
-            )
+            raise DatasetError(f"{where} has {key} {value!r}; its entry or its video's must give a positive integer")
     is_video_file = "file_name" not in image
     file_name = video.get("file_name") if is_video_file else image["file_name"]
     if not isinstance(file_name, str) or not file_name:
@@ -235,9 +231,7 @@ def _order(json_file: str, frames: Iterable[dict], video_ids: list[int]) -> list
                     f"as images {first['image_id']} and {second['image_id']}"
                 )
         if len({frame["is_video_file"] for frame in group}) > 1:
-            raise DatasetError(
-                f"{json_file}: some images of video {video_id} have a 'file_name' and some have not"
-            )
+            raise DatasetError(f"{json_file}: some images of video {video_id} have a 'file_name' and some have not")
         step = regular_step([frame["frame_id"] for frame in group])
         for frame in group:
             frame["frame_step"] = step

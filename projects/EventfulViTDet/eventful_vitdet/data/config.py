@@ -14,6 +14,8 @@ def add_data_config(cfg: CfgNode) -> None:
     cfg.INPUT.CROP_PIXELS = (0, 0)
     # Probability that the crop is placed around a randomly chosen object instead of anywhere.
     cfg.INPUT.CROP_AROUND_OBJECT = 0.5
+    # The scale is limited so that the object at the crop's centre takes at most this share of its sides; 0: no limit.
+    cfg.INPUT.CROP_MAX_OBJECT_FILL = 0.0
     # A box of which less than this share of its area is inside the crop is dropped.
     cfg.INPUT.MIN_BOX_VISIBILITY = 0.3
     # Ranges of the random brightness and contrast factors in training; (1.0, 1.0): unchanged.
@@ -21,6 +23,9 @@ def add_data_config(cfg: CfgNode) -> None:
     cfg.INPUT.CONTRAST = (1.0, 1.0)
     # Training uses every n-th listed frame of a video (neighbours hardly differ).
     cfg.DATALOADER.TRAIN_FRAME_STRIDE = 1
+    # Draw a class first (scarce ones more often than they occur: by the square root of the number of their videos),
+    # then one of its videos, then a frame. False: every frame equally often.
+    cfg.DATALOADER.BALANCE_CLASSES = False
     # Folder for JPEG copies of the training frames, filled before training starts. Reading one takes about a
     # millisecond; decoding a frame in the middle of an mp4 takes some fifty. "": decode from the video.
     cfg.DATALOADER.FRAME_CACHE = ""

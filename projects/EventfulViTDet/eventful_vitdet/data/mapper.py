@@ -13,6 +13,7 @@ from detectron2.data import transforms as T
 from detectron2.structures import BoxMode, Instances
 from detectron2.utils import comm
 
+from .balanced_sampler import ClassBalancedSampler
 from .errors import DatasetError
 from .frame_cache import FrameCache, extract_frames, thin_frames
 from .streaming import check_image_format
@@ -34,10 +35,12 @@ class VideoTrainMapper:
         min_visibility: float = 0.0,
         frame_cache: str = "",
     ) -> None:
-        """Args:
-        augmentations: applied in order to images in `image_format`, "RGB" or "BGR".
-        min_visibility: a box with a smaller share of its area left in the image is dropped.
-        frame_cache: folder of a FrameCache; "" decodes from the video each time.
+        """Set the mapper up without a configuration.
+
+        Args:
+            augmentations: applied in order to images in `image_format`, "RGB" or "BGR".
+            min_visibility: a box with a smaller share of its area left in the image is dropped.
+            frame_cache: folder of a FrameCache; "" decodes from the video each time.
         """
         check_image_format(image_format)
         self.augmentations = T.AugmentationList(list(augmentations))
@@ -100,13 +103,12 @@ def build_train_augmentations(cfg: CfgNode) -> list[T.Augmentation]:
             jitter=cfg.INPUT.SCALE_JITTER,
             crop_size=cfg.INPUT.CROP_PIXELS,
             around_object=cfg.INPUT.CROP_AROUND_OBJECT,
+            max_object_fill=cfg.INPUT.CROP_MAX_OBJECT_FILL,
             pad_value=round(float(np.mean(cfg.MODEL.PIXEL_MEAN))),
         )
     ]
     if cfg.INPUT.RANDOM_FLIP not in ("none", "horizontal", "vertical"):
-        raise ValueError(
-            f"INPUT.RANDOM_FLIP must be none, horizontal or vertical, found {cfg.INPUT.RANDOM_FLIP!r}"
-        )
+        raise ValueError(f"INPUT.RANDOM_FLIP must be none, horizontal or vertical, found {cfg.INPUT.RANDOM_FLIP!r}")
     if cfg.INPUT.RANDOM_FLIP != "none":
         vertical = cfg.INPUT.RANDOM_FLIP == "vertical"
         augmentations.append(T.RandomFlip(horizontal=not vertical, vertical=vertical))
@@ -127,7 +129,8 @@ def build_video_train_loader(cfg: CfgNode):
         if comm.is_main_process():
             extract_frames(frames, cfg.DATALOADER.FRAME_CACHE)
         comm.synchronize()
-    return build_detection_train_loader(cfg, mapper=VideoTrainMapper(cfg), dataset=frames)
+    sampler = ClassBalancedSampler(frames, cfg.SEED) if cfg.DATALOADER.BALANCE_CLASSES else None
+    return build_detection_train_loader(cfg, mapper=VideoTrainMapper(cfg), dataset=frames, sampler=sampler)
 
 
 def load_train_frames(cfg: CfgNode) -> list[dict]:

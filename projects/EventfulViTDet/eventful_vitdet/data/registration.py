@@ -24,9 +24,7 @@ def register_coco_vid(name: str, json_file: str, root: str) -> None:
     if name in DatasetCatalog.list():
         known = MetadataCatalog.get(name)
         if (known.get("json_file"), known.get("image_root")) != (json_file, root):
-            raise DatasetError(
-                f"data set name '{name}' is already taken by {known.get('json_file', 'other data')}"
-            )
+            raise DatasetError(f"data set name '{name}' is already taken by {known.get('json_file', 'other data')}")
         return
     _register(name, lambda: (json_file, root), None)
     _set_metadata(name, json_file=json_file, image_root=root)
@@ -73,9 +71,7 @@ def _load(name: str, locate: Callable[[], tuple[str, str]], classes: list[str] |
     json_file, root = locate()
     data = parse_coco_vid(json_file, root)
     if classes is not None and data.classes != list(classes):
-        raise DatasetError(
-            f"{json_file}: has the classes {data.classes}, but data set '{name}' has {list(classes)}"
-        )
+        raise DatasetError(f"{json_file}: has the classes {data.classes}, but data set '{name}' has {list(classes)}")
     _set_metadata(
         name,
         thing_classes=data.classes,
@@ -86,9 +82,14 @@ def _load(name: str, locate: Callable[[], tuple[str, str]], classes: list[str] |
     return data.frames
 
 
+def dataset_folder(name: str) -> str:
+    """Where a builtin data set's folder (such as "demo_vid") is, or would be, under DETECTRON2_DATASETS."""
+    # Read on each call, so that setting the variable after the import still works.
+    return os.path.join(os.path.expanduser(os.environ.get("DETECTRON2_DATASETS", "datasets")), name)
+
+
 def _locate(folder: str, json_name: str) -> tuple[str, str]:
-    # Read at loading time, so that setting the variable after the import still works.
-    root = os.path.join(os.path.expanduser(os.environ.get("DETECTRON2_DATASETS", "datasets")), folder)
+    root = dataset_folder(folder)
     json_file = os.path.join(root, *json_name.split("/"))
     if not os.path.isfile(json_file):
         raise DatasetError(

@@ -39,12 +39,14 @@ class VideoTestLoader:
         image_format: str,
         prefetch: int = 4,
     ) -> None:
-        """Args:
-        frames: dicts as DatasetCatalog serves them, ordered by video and frame.
-        min_size: length in pixels to which the short edge is resized; 0 keeps the size.
-        max_size: limit of the long edge in pixels.
-        image_format: "RGB" or "BGR", the channel order that the model expects.
-        prefetch: frames decoded ahead.
+        """Set the loader up without a configuration.
+
+        Args:
+            frames: dicts as DatasetCatalog serves them, ordered by video and frame.
+            min_size: length in pixels to which the short edge is resized; 0 keeps the size.
+            max_size: limit of the long edge in pixels.
+            image_format: "RGB" or "BGR", the channel order that the model expects.
+            prefetch: frames decoded ahead.
         """
         check_image_format(image_format)
         if prefetch < 1:
@@ -128,9 +130,7 @@ class BackgroundIterator:
             raise self._error
 
 
-def build_video_test_loader(
-    cfg: CfgNode, dataset_name: str, frames: list[dict] | None = None
-) -> VideoTestLoader:
+def build_video_test_loader(cfg: CfgNode, dataset_name: str, frames: list[dict] | None = None) -> VideoTestLoader:
     """The test loader of a registered data set, configured by INPUT.*_TEST, INPUT.FORMAT and
     DATALOADER.PREFETCH_FRAMES.
 

@@ -67,50 +67,63 @@ class RandomWindow(T.Augmentation):
         jitter: tuple[float, float] = (1.0, 1.0),
         crop_size: tuple[int, int] = (0, 0),
         around_object: float = 0.0,
+        max_object_fill: float = 0.0,
         pad_value: int = 128,
     ) -> None:
-        """Args:
-        short_edges: lengths to choose from, or with `sampling` "range" the smallest and the largest.
-        max_size: limit of the long edge in pixels, before the jitter.
-        crop_size: (height, width) in pixels; (0, 0) keeps the whole frame.
-        around_object: probability that the window is placed around an object of the frame.
+        """Set the ranges to draw from.
+
+        Args:
+            short_edges: lengths to choose from, or with `sampling` "range" the smallest and the largest.
+            max_size: limit of the long edge in pixels, before the jitter.
+            crop_size: (height, width) in pixels; (0, 0) keeps the whole frame.
+            around_object: probability that the window is placed around an object of the frame.
+            max_object_fill: the scale is limited so that this object takes at most this share of the window's
+                sides; 0 sets no limit.
         """
         super().__init__()
         if sampling not in ("choice", "range"):
             raise ValueError(f"INPUT.MIN_SIZE_TRAIN_SAMPLING must be 'choice' or 'range', found {sampling!r}")
         if not 0 < jitter[0] <= jitter[1]:
-            raise ValueError(
-                f"INPUT.SCALE_JITTER must be two ascending positive factors, found {tuple(jitter)}"
-            )
+            raise ValueError(f"INPUT.SCALE_JITTER must be two ascending positive factors, found {tuple(jitter)}")
         if min(crop_size) < 0 or (min(crop_size) == 0) != (max(crop_size) == 0):
-            raise ValueError(
-                f"INPUT.CROP_PIXELS must be a height and a width, or (0, 0), found {tuple(crop_size)}"
-            )
+            raise ValueError(f"INPUT.CROP_PIXELS must be a height and a width, or (0, 0), found {tuple(crop_size)}")
         self.short_edges = (short_edges,) if isinstance(short_edges, int) else tuple(short_edges)
         self.max_size = max_size
         self.sampling = sampling
         self.jitter = tuple(jitter)
         self.crop_size = tuple(crop_size)
         self.around_object = around_object
+        self.max_object_fill = max_object_fill
         self.pad_value = pad_value
 
     def get_transform(self, image: np.ndarray, boxes: np.ndarray) -> Transform:
         """Draw the transform for an image (H, W, C) with boxes (N, 4) as x0, y0, x1, y1 in pixels."""
         height, width = image.shape[:2]
-        scale = self._draw_scale(height, width)
+        target = self._draw_target(boxes)
+        scale = min(self._draw_scale(height, width), self._largest_scale(target))
         resized = (max(1, round(height * scale)), max(1, round(width * scale)))
         if self.crop_size == (0, 0):
             return WindowTransform((0, 0, width, height), resized, resized, self.pad_value)
         out_size = tuple(min(crop, full) for crop, full in zip(self.crop_size, resized))
         window_height, window_width = out_size[0] / resized[0] * height, out_size[1] / resized[1] * width
-        target = None
-        if len(boxes) and np.random.uniform() < self.around_object:
-            target = boxes[np.random.randint(len(boxes))]
         x0 = self._draw_offset(width, window_width, None if target is None else target[0::2])
         y0 = self._draw_offset(height, window_height, None if target is None else target[1::2])
         # Rounding may carry the far edges over the image by 1e-13, which Pillow refuses.
         window = (x0, y0, min(x0 + window_width, width), min(y0 + window_height, height))
         return WindowTransform(window, out_size, self.crop_size, self.pad_value)
+
+    def _draw_target(self, boxes: np.ndarray) -> np.ndarray | None:
+        """The object to place the window around, if any."""
+        if self.crop_size == (0, 0) or not len(boxes) or np.random.uniform() >= self.around_object:
+            return None
+        return boxes[np.random.randint(len(boxes))]
+
+    def _largest_scale(self, target: np.ndarray | None) -> float:
+        """The scale at which the target takes its largest share of the window."""
+        if target is None or self.max_object_fill <= 0:
+            return np.inf
+        sides = np.maximum((target[3] - target[1], target[2] - target[0]), 1.0)
+        return float(np.min(self.max_object_fill * np.asarray(self.crop_size) / sides))
 
     def _draw_scale(self, height: int, width: int) -> float:
         if self.sampling == "range":
@@ -118,11 +131,7 @@ class RandomWindow(T.Augmentation):
         else:
             short_edge = self.short_edges[np.random.randint(len(self.short_edges))]
         # 0 means no resizing, as elsewhere in Detectron2.
-        scale = (
-            1.0
-            if short_edge == 0
-            else min(short_edge / min(height, width), self.max_size / max(height, width))
-        )
+        scale = 1.0 if short_edge == 0 else min(short_edge / min(height, width), self.max_size / max(height, width))
         return scale * np.random.uniform(*self.jitter)
 
     @staticmethod

@@ -103,9 +103,7 @@ def _open_video(path: str) -> Iterator[cv2.VideoCapture]:
     capture = cv2.VideoCapture(path)
     try:
         if not capture.isOpened():
-            raise VideoReadError(
-                f"{path}: cannot be opened as a video; it is damaged, cut short or of an unknown type"
-            )
+            raise VideoReadError(f"{path}: cannot be opened as a video; it is damaged, cut short or of an unknown type")
         yield capture
     finally:
         capture.release()
@@ -134,11 +132,7 @@ def _decode_one(path: str, frame_id: int) -> np.ndarray:
 
 def _grab(capture: cv2.VideoCapture, path: str, position: int, wanted: int) -> None:
     if not capture.grab():
-        state = (
-            "has no frame that can be decoded"
-            if position == 0
-            else f"ends or is damaged after {position} frames"
-        )
+        state = "has no frame that can be decoded" if position == 0 else f"ends or is damaged after {position} frames"
         raise VideoReadError(f"{path}: frame {wanted} cannot be read; the video {state}")
 
 

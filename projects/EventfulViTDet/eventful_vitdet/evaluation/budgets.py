@@ -100,9 +100,7 @@ def apply_budget(model: nn.Module, policy: TopR | None) -> None:
     model.reset()
 
 
-def _evaluate(
-    cfg: CfgNode, model: nn.Module, name: str, folder: str, policy: str, frames: list[dict]
-) -> dict | None:
+def _evaluate(cfg: CfgNode, model: nn.Module, name: str, folder: str, policy: str, frames: list[dict]) -> dict | None:
     """One data set, one budget: evaluate, write and return the results (None but in the first process)."""
     evaluator = VIDEvaluator(name, folder, frames)
     loader = build_video_test_loader(cfg, name, frames)
@@ -124,14 +122,9 @@ def _targets(cfg: CfgNode) -> dict[str, str]:
     """The folder for each data set's results; make sure, before any work, that they can be written."""
     names = list(cfg.DATASETS.TEST)
     if not names:
-        raise EvaluationError(
-            "DATASETS.TEST is empty: name a registered data set, or give a file by --test-json"
-        )
+        raise EvaluationError("DATASETS.TEST is empty: name a registered data set, or give a file by --test-json")
     base = os.path.join(cfg.OUTPUT_DIR, "inference")
-    folders = {
-        name: base if len(names) == 1 else os.path.join(base, re.sub(r"[^\w.-]+", "_", name))
-        for name in names
-    }
+    folders = {name: base if len(names) == 1 else os.path.join(base, re.sub(r"[^\w.-]+", "_", name)) for name in names}
     for folder in folders.values():
         try:
             os.makedirs(folder, exist_ok=True)

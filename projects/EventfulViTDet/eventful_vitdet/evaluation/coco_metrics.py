@@ -29,9 +29,7 @@ def make_ground_truth(frames: Iterable[dict], category_ids: list[int], classes: 
         "categories": [{"id": i, "name": name} for i, name in zip(category_ids, classes)],
     }
     for frame in frames:
-        document["images"].append(
-            {"id": frame["image_id"], "height": frame["height"], "width": frame["width"]}
-        )
+        document["images"].append({"id": frame["image_id"], "height": frame["height"], "width": frame["width"]})
         for annotation in frame["annotations"]:
             box = BoxMode.convert(annotation["bbox"], annotation["bbox_mode"], BoxMode.XYWH_ABS)
             document["annotations"].append(

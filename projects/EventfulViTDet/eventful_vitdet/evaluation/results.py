@@ -31,9 +31,7 @@ BUDGET_COLUMNS = (
 )
 
 
-def make_results(
-    metrics: dict, costs: CostSums, *, policy: str, attention: str, device: torch.device
-) -> dict:
+def make_results(metrics: dict, costs: CostSums, *, policy: str, attention: str, device: torch.device) -> dict:
     """The content of results.json.
 
     Args:
@@ -153,9 +151,7 @@ def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     widths = [max(len(str(row[i])) for row in (header, *rows)) for i in range(len(header))]
 
     def line(cells: Sequence[str]) -> str:
-        padded = [
-            str(c).ljust(w) if i == 0 else str(c).rjust(w) for i, (c, w) in enumerate(zip(cells, widths))
-        ]
+        padded = [str(c).ljust(w) if i == 0 else str(c).rjust(w) for i, (c, w) in enumerate(zip(cells, widths))]
         return f"| {' | '.join(padded)} |"
 
     rule = ["-" * w if i == 0 else "-" * (w - 1) + ":" for i, w in enumerate(widths)]

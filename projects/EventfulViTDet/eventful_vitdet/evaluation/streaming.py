@@ -51,9 +51,7 @@ def run_frames(model: nn.Module, loader: Iterable[list[dict]]) -> Iterator[tuple
     with _eval_mode(model), count_operations(model) as counts:
         for position, inputs in enumerate(loader):
             if len(inputs) != 1:
-                raise ValueError(
-                    f"frames are evaluated one at a time, but the loader gave {len(inputs)} at once"
-                )
+                raise ValueError(f"frames are evaluated one at a time, but the loader gave {len(inputs)} at once")
             if position == 0:
                 _start(model, inputs, device)
             counts.clear()

@@ -62,10 +62,10 @@ class VIDEvaluator(DatasetEvaluator):
     its frames, and the first one has the result.
     """
 
-    def __init__(
-        self, dataset_name: str, output_dir: str | None = None, frames: list[dict] | None = None
-    ) -> None:
-        """Args:
+    def __init__(self, dataset_name: str, output_dir: str | None = None, frames: list[dict] | None = None) -> None:
+        """Prepare for one data set.
+
+        Args:
             dataset_name: name in DatasetCatalog.
             output_dir: folder for the detections as a COCO results file; None writes none.
             frames: the data set's dicts, to save loading them again.
@@ -77,9 +77,7 @@ class VIDEvaluator(DatasetEvaluator):
         frames = DatasetCatalog.get(dataset_name) if frames is None else frames
         self._frames = {frame["image_id"]: frame for frame in frames}
         if not any(frame["annotations"] for frame in frames):
-            raise EvaluationError(
-                f"data set '{dataset_name}' has no annotations: there is nothing to evaluate against"
-            )
+            raise EvaluationError(f"data set '{dataset_name}' has no annotations: there is nothing to evaluate against")
         metadata = MetadataCatalog.get(dataset_name)
         self._classes = list(metadata.thing_classes)
         contiguous = metadata.thing_dataset_id_to_contiguous_id
@@ -113,9 +111,7 @@ class VIDEvaluator(DatasetEvaluator):
         detections = {image_id: found for part in gathered for image_id, found in part.items()}
         results = [r for i, found in sorted(detections.items()) for r in found.to_coco(i, self._category_ids)]
         if self.output_dir is not None:
-            write_atomically(
-                os.path.join(self.output_dir, DETECTIONS_FILE), json.dumps(results, allow_nan=False)
-            )
+            write_atomically(os.path.join(self.output_dir, DETECTIONS_FILE), json.dumps(results, allow_nan=False))
         evaluated = [frame for image_id, frame in self._frames.items() if image_id in detections]
         logger.info("%s: %d detections in %d frames", self.dataset_name, len(results), len(evaluated))
         ground_truth = make_ground_truth(evaluated, self._category_ids, self._classes)

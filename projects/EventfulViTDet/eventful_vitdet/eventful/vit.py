@@ -160,7 +160,9 @@ class EventfulViT(CountsOperations):
 
     def gates(self) -> dict[str, TokenGate]:
         """All gates by name, such as `blocks.0.qkv`."""
-        return {f"blocks.{i}.{name}": gate for i, block in enumerate(self.blocks) for name, gate in block.gates().items()}
+        return {
+            f"blocks.{i}.{name}": gate for i, block in enumerate(self.blocks) for name, gate in block.gates().items()
+        }
 
     # Forward passes.
 
@@ -216,8 +218,8 @@ class EventfulViT(CountsOperations):
     def _check_frame(self, images: Tensor, grid: tuple[int, int]) -> None:
         if self._grid is not None and any(self._live) and grid != self._grid:
             raise ValueError(
-                f"the running streams have {self._grid[0]} x {self._grid[1]} tokens and this frame {grid[0]} x {grid[1]}; "
-                "call reset() before a video of another size"
+                f"the running streams have {self._grid[0]} x {self._grid[1]} tokens and this frame "
+                f"{grid[0]} x {grid[1]}; call reset() before a video of another size"
             )
         if self._grid is not None and grid != self._grid:
             self.reset()

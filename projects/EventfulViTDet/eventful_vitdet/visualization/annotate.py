@@ -38,17 +38,13 @@ def annotate_budgets(
     """
     videos = group_by_video(DatasetCatalog.get(dataset_name))
     if not 0 <= video_index < len(videos):
-        raise DatasetError(
-            f"data set '{dataset_name}' has {len(videos)} videos, so there is no video {video_index}"
-        )
+        raise DatasetError(f"data set '{dataset_name}' has {len(videos)} videos, so there is no video {video_index}")
     paths = []
     for budget, policy in parse_budgets(budgets).items():
         apply_budget(model, policy)
         paths.append(os.path.join(output_dir, f"{budget}.mp4"))
         label = budget if policy is None else str(policy)
-        annotate_video(
-            cfg, model, videos[video_index], dataset_name, paths[-1], label=label, min_score=min_score
-        )
+        annotate_video(cfg, model, videos[video_index], dataset_name, paths[-1], label=label, min_score=min_score)
     return paths
 
 

@@ -42,9 +42,7 @@ def plot_tradeoff(results: Sequence[dict], path: str, title: str = "") -> None:
             axes.axhline(ap50, color="black", linewidth=0.8, linestyle=":")
         for gflops, ap50, policy in points:
             text = policy.replace("top-r ", "r = ")
-            axes.annotate(
-                text, (gflops, ap50), textcoords="offset points", xytext=(0, 7), fontsize=8, ha="center"
-            )
+            axes.annotate(text, (gflops, ap50), textcoords="offset points", xytext=(0, 7), fontsize=8, ha="center")
         axes.set(xlabel=label, ylabel="AP50 (percent)")
         # Both axes begin at zero, so that neither saving nor loss looks larger than it is.
         axes.set_xlim(0, 1.1 * max((p[0] for p in points), default=0) or 1)

@@ -70,9 +70,7 @@ class VideoWriter:
 
     def _open(self) -> cv2.VideoWriter:
         log_level = cv2.utils.logging.getLogLevel()
-        cv2.utils.logging.setLogLevel(
-            cv2.utils.logging.LOG_LEVEL_SILENT
-        )  # a codec that is missing is no error here
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # a codec that is missing is no error here
         try:
             for codec in CODECS:
                 writer = cv2.VideoWriter(
@@ -84,9 +82,7 @@ class VideoWriter:
                     return writer
         finally:
             cv2.utils.logging.setLogLevel(log_level)
-        raise VideoWriteError(
-            f"{self.path}: OpenCV cannot open it for writing with any of {', '.join(CODECS)}"
-        )
+        raise VideoWriteError(f"{self.path}: OpenCV cannot open it for writing with any of {', '.join(CODECS)}")
 
     def _check(self) -> None:
         if self._writer is None:

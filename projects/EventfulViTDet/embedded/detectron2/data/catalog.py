@@ -37,9 +37,7 @@ class Metadata(SimpleNamespace):
     def __setattr__(self, key: str, value: Any) -> None:
         known = self.__dict__.setdefault(key, value)
         if known != value:
-            raise AssertionError(
-                f"metadata '{key}' of data set '{self.name}' is {known!r} and cannot become {value!r}"
-            )
+            raise AssertionError(f"metadata '{key}' of data set '{self.name}' is {known!r} and cannot become {value!r}")
 
     def get(self, key: str, default: Any = None) -> Any:
         """An attribute, or ``default``."""

@@ -99,9 +99,7 @@ class TrainerBase:
 class SimpleTrainer(TrainerBase):
     """One model that returns a dict of losses, one optimizer, one stream of batches."""
 
-    def __init__(
-        self, model: torch.nn.Module, data_loader: Iterable, optimizer: torch.optim.Optimizer
-    ) -> None:
+    def __init__(self, model: torch.nn.Module, data_loader: Iterable, optimizer: torch.optim.Optimizer) -> None:
         super().__init__()
         model.train()
         self.model, self.data_loader, self.optimizer = model, data_loader, optimizer

@@ -30,9 +30,7 @@ class EventStorage:
         self._latest: dict[str, tuple[float, int]] = {}
         self._smooth: dict[str, bool] = {}
 
-    def put_scalar(
-        self, name: str, value: float, smoothing_hint: bool = True, cur_iter: int | None = None
-    ) -> None:
+    def put_scalar(self, name: str, value: float, smoothing_hint: bool = True, cur_iter: int | None = None) -> None:
         """Record ``value`` (anything ``float()`` takes) at the current iteration, or at ``cur_iter``.
 
         ``smoothing_hint`` tells writers to show a median of recent values; the first call fixes it.
@@ -43,9 +41,7 @@ class EventStorage:
         self._histories.setdefault(name, HistoryBuffer()).update(value, iteration)
         self._latest[name] = (value, iteration)
 
-    def put_scalars(
-        self, *, smoothing_hint: bool = True, cur_iter: int | None = None, **kwargs: float
-    ) -> None:
+    def put_scalars(self, *, smoothing_hint: bool = True, cur_iter: int | None = None, **kwargs: float) -> None:
         """`put_scalar` for every keyword."""
         for name, value in kwargs.items():
             self.put_scalar(name, value, smoothing_hint=smoothing_hint, cur_iter=cur_iter)

@@ -18,9 +18,7 @@ class _StdoutHandler(logging.StreamHandler):
         return sys.stdout
 
 
-def setup_logger(
-    output: str | None = None, distributed_rank: int = 0, *, name: str = "detectron2"
-) -> logging.Logger:
+def setup_logger(output: str | None = None, distributed_rank: int = 0, *, name: str = "detectron2") -> logging.Logger:
     """Prepare the logger ``name``; calling it again adds only what is missing.
 
     ``output`` is a folder (its ``log.txt`` is used) or a file ending in .txt or .log; ranks above 0 append

@@ -126,7 +126,7 @@ class QueryKeyAttention:
 
 
 class FullAttention(QueryKeyAttention):
-    """`full`, the paper's attention: the product O = A V is updated too, O += A_new v_delta + A_delta (v_new - v_delta).
+    """`full`, the paper's attention: O = A V is updated too, by O += A_new v_delta + A_delta (v_new - v_delta).
 
     Columns of A outside the selected set keep their stale values, so the result approximates `tokenwise`.
     """

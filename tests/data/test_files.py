@@ -1,0 +1,28 @@
+from __future__ import annotations
+
+import os
+
+import pytest
+from eventful_vitdet.data.files import write_atomically
+
+
+def test_text_and_bytes_replace_what_was_there(tmp_path):
+    path = tmp_path / "new" / "a.txt"
+    write_atomically(str(path), "first")
+    write_atomically(str(path), b"second")
+    assert path.read_bytes() == b"second" and len(list(path.parent.iterdir())) == 1
+    assert path.stat().st_mode & 0o444 == 0o444  # readable by others, as ordinary files are
+
+
+@pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
+def test_failure_keeps_the_old_file_and_leaves_no_other(tmp_path, monkeypatch, error):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+
+    def fail(source, target):
+        raise error
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(error):
+        write_atomically(str(path), "new")
+    assert path.read_text() == "old" and len(list(tmp_path.iterdir())) == 1

@@ -1,0 +1,134 @@
+"""The command line as a user runs it: render, train, resume, evaluate; and what it says when something is wrong."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+SMALL_MODEL = {
+    "MODEL.DEVICE": "cpu",
+    "MODEL.VIT.IMG_SIZE_HW": "[128,160]",
+    "MODEL.VIT.EMBED_DIM": "32",
+    "MODEL.VIT.DEPTH": "2",
+    "MODEL.VIT.NUM_HEADS": "2",
+    "MODEL.VIT.WINDOW_BLOCKS": "[0]",
+    "MODEL.SIMPLE_PYRAMID.OUT_CHANNELS": "16",
+    "MODEL.ROI_BOX_HEAD.FC_DIM": "32",
+    "MODEL.ROI_HEADS.SCORE_THRESH_TEST": "0.0",
+    "INPUT.CROP_PIXELS": "[128,160]",
+    "SOLVER.IMS_PER_BATCH": "2",
+}
+
+
+def options(**more) -> list[str]:
+    settings = {**SMALL_MODEL, **{key.replace("__", "."): str(value) for key, value in more.items()}}
+    return [word for pair in settings.items() for word in pair]
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory, repository) -> Path:
+    """A folder with a rendered data set, as the current directory of the commands."""
+    folder = tmp_path_factory.mktemp("workspace")
+    for split in ("train", "test"):
+        sizes = ["--videos", "3", "--frames", "6", "--size", "160x128"]
+        renderer = [str(repository / "datasets" / "render_synthetic_vid.py"), "--output", "datasets/demo_vid"]
+        done = command(folder, *renderer, "--split", split, *sizes)
+        assert done.returncode == 0, done.stderr
+    return folder
+
+
+def command(folder: Path, *words: str, **variables: str) -> subprocess.CompletedProcess:
+    environment = {**os.environ, "DETECTRON2_DATASETS": "datasets", "OMP_NUM_THREADS": "2", **variables}
+    return subprocess.run(
+        [sys.executable, *words], cwd=folder, env=environment, capture_output=True, text=True, timeout=300
+    )
+
+
+def train_net(folder: Path, repository: Path, *words: str, **variables: str) -> subprocess.CompletedProcess:
+    config = ["--config-file", str(repository / "configs" / "demo" / "vitdet_tiny.yaml")]
+    return command(folder, str(repository / "tools" / "train_net.py"), *config, *words, **variables)
+
+
+@pytest.fixture(scope="module")
+def trained(workspace, repository) -> Path:
+    """Twenty iterations in two runs, the second resumed."""
+    for iterations, resume in ((10, []), (20, ["--resume"])):
+        more = {"SOLVER__MAX_ITER": iterations, "SOLVER__CHECKPOINT_PERIOD": 10, "SOLVER__WARMUP_ITERS": 2}
+        done = train_net(workspace, repository, *resume, *options(OUTPUT_DIR="output", **more))
+        assert done.returncode == 0, done.stderr[-3000:]
+    assert "Starting training from iteration 10" in done.stdout + done.stderr
+    return workspace / "output"
+
+
+def test_training_writes_checkpoints_and_metrics(trained):
+    assert (trained / "last_checkpoint").read_text() == "model_final.pth"
+    weights = torch.load(trained / "model_ema.pth", weights_only=True)["model"]
+    assert all(torch.isfinite(value).all() for value in weights.values())
+    lines = [json.loads(line) for line in (trained / "metrics.json").read_text().splitlines()]
+    assert lines[-1]["iteration"] >= 19
+    assert lines[-1]["total_loss"] > 0
+
+
+def test_evaluation_at_budgets(trained, workspace, repository):
+    budgets = ["--eval-only", "--budgets", "dense", "12", "80"]
+    done = train_net(
+        workspace, repository, *budgets, *options(OUTPUT_DIR="evaluated", MODEL__WEIGHTS="output/model_ema.pth")
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    folder = workspace / "evaluated" / "inference"
+    combined = json.loads((folder / "budgets.json").read_text())
+    assert [result["policy"] for result in combined] == ["dense", "top-r 12", "top-r 80"]
+    assert combined == [json.loads((folder / name / "results.json").read_text()) for name in ("dense", "12", "80")]
+    dense, few, everything = combined
+    assert dense["frames"] == 18 and dense["videos"] == 3
+    assert few["gflops_per_frame"]["backbone"]["later"] < dense["gflops_per_frame"]["backbone"]["later"]
+    assert few["gflops_per_frame"]["backbone"]["flush"] == dense["gflops_per_frame"]["backbone"]["flush"]
+    # r = N gives the dense model's detections, to rounding: AP is a step function of the scores' order.
+    assert everything["bbox"]["AP50"] == pytest.approx(dense["bbox"]["AP50"], abs=0.5)
+    table = (folder / "budgets.md").read_text()
+    assert table in done.stdout
+    assert {"dense", "top-r 12", "top-r 80"} <= {line.split("|")[1].strip() for line in table.splitlines()}
+
+
+def test_evaluation_of_a_json_by_path(trained, workspace, repository):
+    words = ["--eval-only", "--test-json", "datasets/demo_vid/annotations/test.json"]
+    done = train_net(
+        workspace, repository, *words, *options(OUTPUT_DIR="by_path", MODEL__WEIGHTS="output/model_final.pth")
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    results = json.loads((workspace / "by_path" / "inference" / "results.json").read_text())
+    assert results["policy"] == "top-r 64" and results["frames"] == 18
+    assert {"AP", "AP50", "AP75", "AP-disc"} <= set(results["bbox"])
+
+
+def test_published_weights_are_smaller_and_equal(trained, workspace, repository):
+    script = str(repository / "tools" / "export_weights.py")
+    done = command(workspace, script, "output/model_ema.pth", "exported.safetensors", "--half")
+    assert done.returncode == 0, done.stderr
+    original = torch.load(trained / "model_ema.pth", weights_only=True)["model"]
+    exported = load_file(workspace / "exported.safetensors")
+    assert set(exported) == set(original)
+    for name, value in exported.items():
+        assert torch.equal(value, original[name].half() if original[name].is_floating_point() else original[name])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--eval-only", "--test-json", "absent.json"], "absent.json"),
+        (["--eval-only", "MODEL.WEIGHTS", "absent.pth"], "absent.pth"),
+        (["MODEL.EVENTFUL.POLICY", "best"], "MODEL.EVENTFUL.POLICY"),
+        (["--eval-only", "OUTPUT_DIR", "/proc/output"], "OUTPUT_DIR"),
+    ],
+)
+def test_mistakes_get_one_line_and_an_exit_code(workspace, repository, words, message):
+    done = train_net(workspace, repository, *words, "MODEL.DEVICE", "cpu")
+    assert done.returncode == 1
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: ") and message in last
+    assert "Traceback" not in done.stderr

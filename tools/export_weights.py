@@ -1,0 +1,40 @@
+#!/usr/bin/env python3
+"""Take the weights out of a training checkpoint, as a safetensors file to publish.
+
+python tools/export_weights.py output/demo/vitdet_tiny/model_ema.pth weights/demo_vitdet_tiny.safetensors --half
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+from eventful_vitdet.checkpoint import read_checkpoint
+from eventful_vitdet.command_line import run
+from safetensors.torch import save_file
+
+
+def main(arguments: argparse.Namespace) -> None:
+    data = read_checkpoint(arguments.checkpoint)
+    weights = {name: value.contiguous() for name, value in data.get("model", data).items()}
+    if arguments.half:
+        weights = {name: value.half() if value.is_floating_point() else value for name, value in weights.items()}
+    output = Path(arguments.output)
+    temporary = output.with_suffix(".tmp")
+    try:
+        save_file(weights, temporary)
+        temporary.replace(output)
+    finally:
+        temporary.unlink(missing_ok=True)
+    parameters = sum(value.numel() for value in weights.values())
+    kind = torch.float16 if arguments.half else "as stored"
+    print(f"{output}: {parameters} parameters ({kind}), {output.stat().st_size / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoint", help=".pth, .pkl or .safetensors")
+    parser.add_argument("output", help="the safetensors file to write")
+    parser.add_argument("--half", action="store_true", help="store float16, half the size")
+    parsed = parser.parse_args()
+    sys.exit(run(lambda: main(parsed)))

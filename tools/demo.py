@@ -15,7 +15,6 @@ from pathlib import Path
 import eventful_vitdet  # noqa: F401  (makes detectron2 importable)
 from detectron2.data import DatasetCatalog
 from detectron2.modeling import build_model
-from eventful_vitdet import modeling  # noqa: F401  (registers the model)
 from eventful_vitdet.checkpoint import VideoCheckpointer
 from eventful_vitdet.command_line import build_cfg, check_output_dir, run
 from eventful_vitdet.data import dataset_folder

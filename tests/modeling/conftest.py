@@ -1,6 +1,5 @@
 """A detector small enough to run in milliseconds."""
 
-import eventful_vitdet.modeling  # noqa: F401  (registers the model)
 import pytest
 import torch
 from detectron2.modeling import build_model

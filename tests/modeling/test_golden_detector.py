@@ -2,7 +2,6 @@
 
 import json
 
-import eventful_vitdet.modeling  # noqa: F401
 import numpy as np
 import pytest
 import torch

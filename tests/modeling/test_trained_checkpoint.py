@@ -3,7 +3,6 @@
 import json
 
 import cv2
-import eventful_vitdet.modeling  # noqa: F401
 import pytest
 import torch
 from detectron2.modeling import build_model

@@ -14,6 +14,15 @@ def _append_embedded_detectron2() -> None:
 
 _append_embedded_detectron2()
 
+from . import data, modeling  # noqa: E402, F401  (registers data sets, the backbone and the detector in Detectron2)
+from .config import add_eventful_vitdet_config  # noqa: E402
 from .eventful import EventfulViT, Threshold, TopFraction, TopR, count_operations  # noqa: E402
 
-__all__ = ["EventfulViT", "Threshold", "TopFraction", "TopR", "count_operations"]
+__all__ = [
+    "EventfulViT",
+    "Threshold",
+    "TopFraction",
+    "TopR",
+    "add_eventful_vitdet_config",
+    "count_operations",
+]

@@ -20,7 +20,6 @@ from detectron2.modeling import build_model
 from torch import nn
 from tqdm import tqdm
 
-from . import modeling  # noqa: F401  (registers the model)
 from .eventful import TopR, count_operations
 
 MACS_PER_GMAC = 1e9

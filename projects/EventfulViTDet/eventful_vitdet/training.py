@@ -13,7 +13,6 @@ from detectron2.config import CfgNode
 from detectron2.engine import DefaultTrainer, HookBase, SimpleTrainer, hooks
 from torch import Tensor, nn
 
-from . import modeling  # noqa: F401  (registers the model)
 from .checkpoint import VideoCheckpointer
 from .data import build_video_train_loader
 from .optimizer import build_optimizer

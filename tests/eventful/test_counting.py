@@ -18,7 +18,7 @@ def flops(function) -> int:
     return counter.get_total_flops() // 2
 
 
-@pytest.mark.parametrize("mode", ["tokenwise", "query-key", "full"])
+@pytest.mark.parametrize("mode", ["exact", "tokenwise", "query-key", "full"])
 @pytest.mark.parametrize("options", [{}, {"kv_pool": 2}, {"use_rel_pos": False}, {"qkv_bias": False}])
 def test_products_are_those_torch_sees(mode, options):
     # 6 x 8 tokens, windows of 2: without padding, as torch would see fewer products otherwise.

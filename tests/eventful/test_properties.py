@@ -4,7 +4,7 @@ import pytest
 import torch
 from eventful_vitdet import EventfulViT, Threshold, TopFraction, TopR, count_operations
 
-MODES = ("tokenwise", "query-key", "full")
+MODES = ("exact", "tokenwise", "query-key", "full")
 # A few float32 roundings of values around 1, as between two orders of the same sums.
 CLOSE = {"atol": 2e-5, "rtol": 1e-4}
 
@@ -57,7 +57,7 @@ def test_all_tokens_equals_dense_with_pooled_keys():
     torch.testing.assert_close(run(vit, video), dense(vit, video), **CLOSE)
 
 
-@pytest.mark.parametrize("mode", ["tokenwise", "query-key"])
+@pytest.mark.parametrize("mode", ["exact", "tokenwise", "query-key"])
 @pytest.mark.parametrize("policy", [TopR(5), TopR(1), TopFraction(0.2)])
 def test_still_video_converges_to_dense(mode, policy):
     vit = make_vit(attention=mode, policy=policy)
@@ -307,7 +307,6 @@ def test_an_interrupted_frame_starts_over():
     ("options", "message"),
     [
         ({"attention": "nonsense"}, "attention = 'nonsense' is unknown"),
-        ({"attention": "exact"}, "'exact' is not available yet"),
         ({"gate_reference": "first"}, "gate_reference = 'first' is unknown"),
         ({"num_heads": 5}, "not divisible by num_heads = 5"),
         ({"img_size": 41}, "not a multiple of patch_size"),

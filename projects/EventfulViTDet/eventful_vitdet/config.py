@@ -73,8 +73,9 @@ def _add_eventful_config(cfg: CfgNode) -> None:
     eventful.THRESHOLD = 1.0
     # fraction: share of the tokens that each gate updates per frame.
     eventful.FRACTION = 0.25
-    # Attention of the global blocks: "full", "query-key" or "tokenwise". Windowed blocks are always "tokenwise".
-    eventful.ATTENTION = "full"
+    # "exact": dense attention over the buffered tokens, computed incrementally. For comparison, the paper's modes of
+    # the global blocks: "full" (approximate), "query-key", "tokenwise"; windowed blocks are then "tokenwise".
+    eventful.ATTENTION = "exact"
     # Gate tokens before the layer norms instead of after them.
     eventful.GATE_BEFORE_NORM = False
     # What a gate compares with: "last-sent" (the paper's gate) or "previous-frame" (STGT, a baseline).

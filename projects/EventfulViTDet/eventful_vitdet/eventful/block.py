@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
-from .attention import Attention, AttentionLayout, TokenwiseAttention, make_attention
+from .attention import Attention, AttentionLayout, make_attention
 from .buffer import TokenBuffer
 from .counting import each
 from .gate import GATE_REFERENCES, GateReference, TokenGate
@@ -22,8 +22,8 @@ LAYER_NORM_EPS = 1e-6
 class EventfulOptions:
     """How a model reuses what earlier frames computed."""
 
-    attention: str = "full"
-    """Mode of the global blocks; windowed blocks are always `tokenwise`."""
+    attention: str = "exact"
+    """`exact`, or one of the paper's modes for the global blocks: `full`, `query-key`, `tokenwise`."""
     gate_before_norm: bool = False
     """Gate the input of the layer norms instead of their output; the norm then runs on the selected tokens alone."""
     gate_reference: GateReference = "last-sent"
@@ -91,21 +91,20 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
         self.mlp = Mlp(dim, int(dim * mlp_ratio))
 
+        self._layout: AttentionLayout | None = None
         self.gate_before_norm = options.gate_before_norm
         self.qkv_gate = TokenGate(f"{name} qkv gate", options.gate_reference)
         self.projection_gate = TokenGate(f"{name} projection gate", options.gate_reference)
         self.mlp_gate = TokenGate(f"{name} mlp gate", options.gate_reference)
-        self.attention = (
-            TokenwiseAttention(name, options.state_dtype)
-            if window_size
-            else make_attention(options.attention, name, options.state_dtype)
-        )
+        self.attention = make_attention(options.attention, window_size > 0, name, options.state_dtype)
         self.projection_buffer = TokenBuffer(f"{name} projection", options.state_dtype)
         self.mlp_buffer = TokenBuffer(f"{name} mlp", options.state_dtype)
 
     def layout(self, grid: tuple[int, int]) -> AttentionLayout:
         """How a token grid (h, w) is laid out for this block's attention."""
-        return AttentionLayout(grid, self.window_size, self.kv_pool)
+        if self._layout is None or self._layout.grid != grid:
+            self._layout = AttentionLayout(grid, self.window_size, self.kv_pool)
+        return self._layout
 
     def forward(self, x: Tensor, grid: tuple[int, int], step: Step) -> Tensor:
         """Dense path: (B, N, D) -> (B, N, D). Neither reads nor writes state."""

@@ -20,10 +20,13 @@ class TokenBuffer:
 
     def __call__(self, selection: Selection, rows: Tensor) -> Tensor:
         """Store rows (R, D) at their tokens; returns the values of all tokens, (B, N, D)."""
-        shape = (selection.streams, selection.tokens, rows.shape[-1])
-        b = self._b.slots(shape, rows)
+        b = self.values(selection, rows)
         selection.put(b, rows)
         return b
+
+    def values(self, selection: Selection, rows: Tensor) -> Tensor:
+        """The values (B, N, D) as they are before `rows` are stored; undefined for streams that never were."""
+        return self._b.slots((selection.streams, selection.tokens, rows.shape[-1]), rows)
 
     def clear(self) -> None:
         self._b.clear()

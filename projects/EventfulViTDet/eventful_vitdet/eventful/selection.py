@@ -39,11 +39,16 @@ class Selection:
         return cls(streams, tokens, counts, mask.flatten().nonzero().squeeze(1))
 
     @cached_property
-    def per_stream(self) -> tuple[Tensor, ...]:
-        """Token indices (0 ... N - 1) of each stream; needs `index`."""
+    def _per_stream(self) -> tuple[Tensor, ...]:
         assert self.index is not None
         parts = self.index.split(self.counts)
         return tuple(part - stream * self.tokens for stream, part in enumerate(parts))
+
+    def stream_index(self, stream: int, device: torch.device) -> Tensor:
+        """Tokens (0 ... N - 1) that one stream selected, ascending."""
+        if self.index is None:
+            return torch.arange(self.tokens, device=device)
+        return self._per_stream[stream]
 
     def take(self, values: Tensor) -> Tensor:
         """Gather the selected rows: (B, N, D) -> (R, D). May be a view of `values` when everything is selected."""

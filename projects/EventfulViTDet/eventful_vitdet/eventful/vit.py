@@ -64,7 +64,7 @@ class EventfulViT(CountsOperations):
         *,
         enabled: bool = True,
         policy: Policy | None = None,
-        attention: str = "full",
+        attention: str = "exact",
         gate_before_norm: bool = False,
         gate_reference: GateReference = "last-sent",
         kv_pool: int = 1,
@@ -77,7 +77,7 @@ class EventfulViT(CountsOperations):
             pretrain_use_cls_token: the absolute positions begin with one for a class token, which is dropped.
             enabled: take the eventful path in eval mode; may be changed at any time.
             policy: which tokens to update; a quarter of the tokens (top-r) by default.
-            attention: mode of the global blocks.
+            attention: "exact" (dense attention's result, incrementally), or for comparison one of the paper's modes.
             kv_pool: average-pool keys and values of global blocks over this many tokens per side. Part of the
                 network: the dense path pools too.
             state_dtype: storage type of buffers and attention state; None keeps that of the computation.

@@ -45,18 +45,24 @@ class Attention(nn.Module):
         """Bias terms of queries (G, a * b, d), or None where the model has no relative positions."""
         if not self.use_rel_pos:
             return None
-        return position_bias(q, self._tables(self.rel_pos_h, self.rel_pos_w, layout), layout)
+        return position_bias(q, self.position_tables(layout), layout)
+
+    def position_tables(self, layout: AttentionLayout) -> tuple[Tensor, Tensor]:
+        """Expanded tables of relative positions, (a, a / p, d) for rows and (b, b / p, d) for columns."""
+        return self._tables(self.rel_pos_h, self.rel_pos_w, layout)
 
     def attend(self, qkv: Tensor, layout: AttentionLayout) -> Tensor:
         """Dense attention over all tokens: (B, N, 3D) -> (B, N, D), before the output projection."""
-        groups = layout.partition(qkv, self.qkv.bias)
-        q, k, v = (part.flatten(0, 1) for part in self.split_heads(groups))
-        out = self._attend_groups(q, layout.pool_keys(k), layout.pool_keys(v), layout)
-        out = out.unflatten(0, (-1, self.num_heads)).transpose(1, 2).flatten(2)
-        return layout.merge(out)
+        return layout.merge(self.attend_groups(layout.partition(qkv, self.qkv.bias), layout))
 
-    def _attend_groups(self, q: Tensor, k: Tensor, v: Tensor, layout: AttentionLayout) -> Tensor:
-        """Attention of (G, n, d) queries to (G, S, d) keys, group by group where memory asks for it."""
+    def attend_groups(self, qkv: Tensor, layout: AttentionLayout) -> Tensor:
+        """Dense attention inside each group (a window, or the whole grid): (G, a * b, 3D) -> (G, a * b, D)."""
+        q, k, v = (part.flatten(0, 1) for part in self.split_heads(qkv))
+        out = self._attend_in_chunks(q, layout.pool_keys(k), layout.pool_keys(v), layout)
+        return out.unflatten(0, (-1, self.num_heads)).transpose(1, 2).flatten(2)
+
+    def _attend_in_chunks(self, q: Tensor, k: Tensor, v: Tensor, layout: AttentionLayout) -> Tensor:
+        """Attention of (G, n, d) queries to (G, S, d) keys, some groups at a time where memory asks for it."""
         if torch.is_grad_enabled():
             return self._attend_chunk(q, k, v, layout)
         size = max(1, _CHUNK_ELEMENTS // (q.shape[1] * k.shape[1]))

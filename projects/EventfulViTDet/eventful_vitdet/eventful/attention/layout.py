@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -111,3 +113,26 @@ class AttentionLayout:
         cell_y = index.div(width, rounding_mode="floor") // self.pool
         cell_x = index % width // self.pool
         return (cell_y * (width // self.pool) + cell_x).unique()
+
+    @cached_property
+    def window_members(self) -> Tensor:
+        """Tokens of every window, (windows, window * window); -1 for padding."""
+        rows, columns, side = self.padded_grid[0] // self.window, self.padded_grid[1] // self.window, self.window
+        y, x = torch.arange(self.padded_grid[0])[:, None], torch.arange(self.padded_grid[1])
+        tokens = torch.where((y < self.grid[0]) & (x < self.grid[1]), y * self.grid[1] + x, -1)
+        return tokens.view(rows, side, columns, side).transpose(1, 2).reshape(rows * columns, side * side)
+
+    @cached_property
+    def window_of_token(self) -> Tensor:
+        """The window that each token lies in, (N,)."""
+        tokens = torch.arange(self.tokens)
+        y, x = tokens // self.grid[1], tokens % self.grid[1]
+        return y // self.window * (self.padded_grid[1] // self.window) + x // self.window
+
+    def cell_members(self, cells: Tensor) -> Tensor:
+        """Tokens of pooled cells: (kk,) -> (kk, pool * pool)."""
+        width = self.grid[1]
+        top, left = cells // self.key_grid[1] * self.pool, cells % self.key_grid[1] * self.pool
+        offsets = torch.arange(self.pool, device=cells.device)
+        inside = (offsets[:, None] * width + offsets).flatten()
+        return (top * width + left)[:, None] + inside

@@ -6,7 +6,7 @@ attention's output for all tokens.
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -17,11 +17,11 @@ from ..gate import DeltaGate
 from ..selection import Selection
 from ..state import StreamTensor
 from ..step import Step
+from .exact import ExactAttention
 from .layer import Attention
 from .layout import AttentionLayout
 from .position import add_position_bias
-
-AttentionMode = Literal["tokenwise", "query-key", "full"]
+from .windows import TouchedWindowsAttention
 
 
 class EventfulAttention(Protocol):
@@ -86,7 +86,7 @@ class QueryKeyAttention:
         layer.count_position(layout, step)
         outputs = []
         for stream, flush in enumerate(step.flush):
-            index = None if flush else stream_index(selection, stream, q.device)
+            index = None if flush else selection.stream_index(stream, q.device)
             changed = None if index is None else layout.pooled_index(index)
             self._update_scores(scores, layer.scale * q[stream], k[stream], index, changed, stream, step)
             weights = attention_weights(layer, scores[stream], q[stream], layout)
@@ -169,13 +169,6 @@ class FullAttention(QueryKeyAttention):
         return super().nbytes + sum(state.nbytes for state in (self.values, self.weights, self.product))
 
 
-def stream_index(selection: Selection, stream: int, device: torch.device) -> Tensor:
-    """Token indices that one stream selected."""
-    if selection.index is None:
-        return torch.arange(selection.tokens, device=device)
-    return selection.per_stream[stream]
-
-
 def attention_weights(layer: Attention, scores: Tensor, q: Tensor, layout: AttentionLayout) -> Tensor:
     """A = softmax(S + position bias) of one stream, (H, N, S); S itself stays as it is."""
     bias = layer.position_terms(q, layout)
@@ -185,21 +178,22 @@ def attention_weights(layer: Attention, scores: Tensor, q: Tensor, layout: Atten
     return scores.softmax(dim=-1)
 
 
-ATTENTION_MODES: dict[str, type[TokenwiseAttention] | type[QueryKeyAttention]] = {
-    "tokenwise": TokenwiseAttention,
-    "query-key": QueryKeyAttention,
+ATTENTION_MODES: dict[str, type] = {
+    "exact": ExactAttention,
     "full": FullAttention,
+    "query-key": QueryKeyAttention,
+    "tokenwise": TokenwiseAttention,
 }
 
 
-def make_attention(mode: str, name: str, state_dtype: torch.dtype | None) -> EventfulAttention:
-    """Build the attention of a global block.
+def make_attention(mode: str, windowed: bool, name: str, state_dtype: torch.dtype | None) -> EventfulAttention:
+    """Build the attention of a block. Windowed blocks are `tokenwise` in all of the paper's modes.
 
     Raises:
         ValueError: the mode is unknown.
     """
-    if mode == "exact":
-        raise ValueError("attention = 'exact' is not available yet; choose 'full', 'query-key' or 'tokenwise'")
     if mode not in ATTENTION_MODES:
         raise ValueError(f"attention = {mode!r} is unknown; choose one of {', '.join(map(repr, ATTENTION_MODES))}")
+    if windowed:
+        return (TouchedWindowsAttention if mode == "exact" else TokenwiseAttention)(name, state_dtype)
     return ATTENTION_MODES[mode](name, state_dtype)

@@ -1,0 +1,189 @@
+"""`exact` attention against dense attention over the same buffered tokens, and the guards that keep it so."""
+
+import pytest
+import torch
+from eventful_vitdet import EventfulViT, Threshold, TopR, count_operations
+from eventful_vitdet.eventful.attention import Attention, AttentionLayout, exact, make_attention
+from eventful_vitdet.eventful.policies import Policy
+from eventful_vitdet.eventful.selection import Selection
+from eventful_vitdet.eventful.step import Step
+
+ATOL = 1e-4  # the promise of docs/design.md, for outputs around 1
+DIM, HEADS = 16, 2
+
+
+class Bench:
+    """One attention layer driven with hand-made queries, keys and values."""
+
+    def __init__(self, grid=(6, 8), pool=1, window=0, positions=True, streams=1):
+        torch.manual_seed(0)
+        self.layout = AttentionLayout(grid, window, pool)
+        table_grid = (window, window) if window else grid
+        self.layer = Attention(DIM, HEADS, True, positions, table_grid).requires_grad_(False)
+        for parameter in self.layer.parameters():
+            torch.nn.init.normal_(parameter)
+        self.attention = make_attention("exact", window > 0, "test", None)
+        self.qkv = torch.randn(streams, self.layout.tokens, 3 * DIM)
+        self.counts = None
+
+    def flush(self) -> torch.Tensor:
+        return self._run(Selection.everything(*self.qkv.shape[:2]), flush=True)
+
+    def change(self, mask: torch.Tensor, scale: float = 1.0) -> torch.Tensor:
+        """Give the tokens of a mask (B, N) new values."""
+        self.qkv[mask] = scale * torch.randn(int(mask.sum()), 3 * DIM)
+        return self._run(Selection.from_mask(mask), flush=False)
+
+    def _run(self, selection: Selection, flush: bool) -> torch.Tensor:
+        step = Step(Policy(), (flush,) * len(self.qkv), self.counts)
+        return self.attention(self.layer, selection.take(self.qkv), selection, self.layout, step)
+
+    def dense(self) -> torch.Tensor:
+        return self.layer.attend(self.qkv, self.layout)
+
+    def random_mask(self, share: float) -> torch.Tensor:
+        return torch.rand(self.qkv.shape[:2]) < share
+
+
+@pytest.mark.parametrize("options", [{}, {"pool": 2}, {"positions": False}, {"window": 3}, {"streams": 3}])
+@pytest.mark.parametrize("share", [0.02, 0.2, 0.35, 0.7])
+def test_equals_dense_attention_over_the_buffered_tokens(options, share):
+    bench = Bench(**options)
+    torch.testing.assert_close(bench.flush(), bench.dense(), atol=1e-5, rtol=1e-5)
+    for _ in range(20):
+        out = bench.change(bench.random_mask(share))
+        torch.testing.assert_close(out, bench.dense(), atol=ATOL, rtol=0)
+
+
+@pytest.mark.parametrize("frames", [300, pytest.param(10_000, marks=pytest.mark.long)])
+@pytest.mark.parametrize("positions", [True, False])
+def test_error_stays_bounded_over_many_frames(frames, positions):
+    bench = Bench(positions=positions)
+    bench.flush()
+    worst = 0.0
+    for _ in range(frames):
+        out = bench.change(bench.random_mask(0.1))
+        worst = max(worst, (out - bench.dense()).abs().max().item())
+    assert worst < ATOL
+
+
+def spike(bench: Bench, score: float, value: float) -> torch.Tensor:
+    """Change one key so that one query scores it with `score`, and give it a value of some size."""
+    token, query = 5, bench.qkv[0, 20, :DIM].view(HEADS, -1)
+    key = score * query / query.square().sum(dim=1, keepdim=True) / bench.layer.scale
+    bench.qkv[0, token, DIM : 2 * DIM] = key.flatten()
+    bench.qkv[0, token, 2 * DIM :] = value
+    mask = torch.zeros(1, bench.layout.tokens, dtype=torch.bool)
+    mask[0, token] = True
+    return bench._run(Selection.from_mask(mask), flush=False)
+
+
+SPIKES = {
+    # exp(82) is finite, times a value of 10,000 it is not.
+    "SCORE_LIMIT": [(85.0, 1e4)],
+    # exp(20) comes and goes; what is left of float32 after that is wrong in the third digit.
+    "DRIFT_LIMIT": [(20.0, 1.0), (0.0, 1.0)],
+}
+
+
+@pytest.mark.parametrize("guard", SPIKES)
+def test_each_guard_is_needed(guard, monkeypatch):
+    """A key grows far above all references (overflow); a key grows, then shrinks again (cancellation)."""
+
+    def worst_error(limit: float) -> float:
+        monkeypatch.setattr(exact, guard, limit)
+        bench = Bench(positions=False)
+        bench.flush()
+        errors = []
+        for score, value in SPIKES[guard]:
+            out, expected = spike(bench, score, value), bench.dense()
+            error = (out - expected).abs().max() / expected.abs().max()
+            errors.append(error.nan_to_num(nan=float("inf")).item())
+        return max(errors)
+
+    assert worst_error(getattr(exact, guard)) < ATOL
+    assert worst_error(float("inf")) > 1e-3
+
+
+def test_many_changed_keys_are_recomputed_densely():
+    bench = Bench()
+    bench.flush()
+    calls = count_dense_macs(bench, 0.9)
+    assert calls == 2 * bench.layout.tokens**2 * DIM
+
+
+def count_dense_macs(bench: Bench, share: float) -> int:
+    from eventful_vitdet.eventful.counting import OperationCounts
+
+    bench.counts = OperationCounts()
+    mask = torch.zeros(1, bench.layout.tokens, dtype=torch.bool)
+    mask[0, : int(share * bench.layout.tokens)] = True
+    bench.change(mask)
+    return bench.counts.by_category()["matmul"]
+
+
+def test_cost_follows_the_closed_form():
+    bench = Bench()
+    bench.flush()
+    tokens = bench.layout.tokens
+    r = int(0.25 * tokens)
+    # Every change here also recomputes whatever drifted; the first frame after a flush has nothing of that kind.
+    assert count_dense_macs(bench, 0.25) == (6 * r * tokens - 4 * r * r) * DIM
+
+
+def test_untouched_windows_cost_nothing():
+    bench = Bench(window=3)  # 2 x 3 windows
+    bench.flush()
+    full = bench.layer.product_macs(bench.layout)
+    from eventful_vitdet.eventful.counting import OperationCounts
+
+    bench.counts = OperationCounts()
+    mask = torch.zeros(1, 48, dtype=torch.bool)
+    mask[0, [0, 1, 9, 47]] = True  # the first three lie in the first window, the last in the last
+    torch.testing.assert_close(bench.change(mask), bench.dense(), atol=1e-6, rtol=1e-5)
+    assert bench.counts.by_category()["matmul"] == full * 2 // 6
+
+
+@pytest.mark.parametrize("options", [{}, {"kv_pool": 2}, {"gate_before_norm": True}])
+@pytest.mark.parametrize("policy", [TopR(4), TopR(10), Threshold(1.0)])
+def test_model_equals_tokenwise(options, policy):
+    def run(mode):
+        torch.manual_seed(1)
+        vit = EventfulViT(
+            (32, 48),
+            8,
+            embed_dim=24,
+            depth=3,
+            num_heads=2,
+            use_rel_pos=True,
+            window_size=3,
+            window_block_indexes=[0],
+            pretrain_img_size=32,
+            attention=mode,
+            policy=policy,
+            **options,
+        ).eval()
+        for parameter in vit.parameters():
+            torch.nn.init.normal_(parameter, std=0.2)
+        generator = torch.Generator().manual_seed(2)
+        frame = torch.randn(2, 3, 32, 48, generator=generator)
+        outputs = []
+        for _ in range(25):
+            frame = frame + 0.2 * (torch.rand(frame.shape, generator=generator) < 0.05)
+            with count_operations(vit) as counts:
+                outputs.append(vit(frame)["last_feat"])
+        return torch.stack(outputs), counts, vit.state_bytes()
+
+    ours, counts, _ = run("exact")
+    theirs, tokenwise_counts, _ = run("tokenwise")
+    torch.testing.assert_close(ours, theirs, atol=ATOL, rtol=1e-4)
+    assert counts.by_category()["linear"] == tokenwise_counts.by_category()["linear"]
+
+
+def test_state_grows_with_the_tokens_and_not_with_their_square():
+    def state(size):
+        vit = EventfulViT(size, 8, embed_dim=24, depth=1, num_heads=2, attention="exact", enabled=True).eval()
+        vit(torch.randn(1, 3, size, size))
+        return vit.state_bytes()
+
+    assert state(256) == pytest.approx(16 * state(64), rel=0.01)

@@ -22,28 +22,27 @@ from synthetic_scene import CLASSES, DYNAMICS, FPS, Box, RenderError, Settings, 
 from tqdm import tqdm
 
 DEFAULTS = {"train": (360, 8), "test": (8, 40)}  # videos, frames per video
-CODECS = ("avc1", "mp4v")  # H.264 plays in browsers, MPEG-4 is in every OpenCV build
+CODEC = "mp4v"  # MPEG-4 is in every OpenCV build, and one codec everywhere means one data set
 
 
-def open_writer(path: Path, settings: Settings) -> tuple[cv2.VideoWriter, str]:
-    """A video writer with the first codec this OpenCV offers, and that codec's name."""
+def open_writer(path: Path, settings: Settings) -> cv2.VideoWriter:
+    """A writer of MP4 video."""
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # a missing codec would print a page of messages
     log_level = cv2.utils.logging.getLogLevel()
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     try:
-        for codec in CODECS:
-            size = (settings.width, settings.height)
-            writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*codec), FPS, size)
-            if writer.isOpened():
-                return writer, codec
+        size = (settings.width, settings.height)
+        writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*CODEC), FPS, size)
     finally:
         cv2.utils.logging.setLogLevel(log_level)
-    raise RenderError(f"OpenCV {cv2.__version__} could not open {path} for MP4 video ({', '.join(CODECS)})")
+    if not writer.isOpened():
+        raise RenderError(f"OpenCV {cv2.__version__} could not open {path} for MP4 video ({CODEC})")
+    return writer
 
 
-def write_video(path: Path, settings: Settings, video: int) -> tuple[list[list[Box]], str]:
-    """Render and encode one video; returns the boxes of every frame and the codec's name."""
-    writer, codec = open_writer(path, settings)
+def write_video(path: Path, settings: Settings, video: int) -> list[list[Box]]:
+    """Render and encode one video; returns the boxes of every frame."""
+    writer = open_writer(path, settings)
     boxes = []
     try:
         for frame in render_video(settings, video):
@@ -56,7 +55,7 @@ def write_video(path: Path, settings: Settings, video: int) -> tuple[list[list[B
     reader.release()
     if written != settings.frames:
         raise RenderError(f"{path}: {written} of {settings.frames} frames were written; is the disk full?")
-    return boxes, codec
+    return boxes
 
 
 def video_name(settings: Settings, video: int) -> str:
@@ -97,8 +96,8 @@ def existing_stamp(annotation_file: Path) -> dict | None:
         raise RenderError(message) from None
 
 
-def render_split(output: Path, settings: Settings, force: bool = False) -> str | None:
-    """Render a split into `output`; returns the codec's name, or None if the split was there already.
+def render_split(output: Path, settings: Settings, force: bool = False) -> bool:
+    """Render a split into `output`; returns whether there was anything to do.
 
     The annotation file goes first and comes back last, so that one that exists always belongs to its videos.
     """
@@ -106,20 +105,20 @@ def render_split(output: Path, settings: Settings, force: bool = False) -> str |
     names = [f"{video_name(settings, video)}.mp4" for video in range(settings.videos)]
     unchanged = existing_stamp(annotation_file) == settings.stamp()
     if unchanged and not force and all((video_folder / name).is_file() for name in names):
-        return None
+        return False
     annotation_file.parent.mkdir(parents=True, exist_ok=True)
     video_folder.mkdir(exist_ok=True)
     annotation_file.unlink(missing_ok=True)
     boxes = []
     with tempfile.TemporaryDirectory(prefix=".rendering_", dir=output) as scratch:
         for video, name in enumerate(tqdm(names, desc=f"rendering {settings.split}", unit="video")):
-            seen, codec = write_video(Path(scratch, name), settings, video)
+            seen = write_video(Path(scratch, name), settings, video)
             os.replace(Path(scratch, name), video_folder / name)
             boxes.append(seen)
         unfinished = Path(scratch, annotation_file.name)
         unfinished.write_text(json.dumps(describe(settings, boxes)) + "\n", encoding="utf-8")
         os.replace(unfinished, annotation_file)
-    return codec
+    return True
 
 
 def frame_size(text: str) -> tuple[int, int]:
@@ -150,7 +149,7 @@ def main(arguments: list[str] | None = None) -> int:
     frames = frames if options.frames is None else options.frames
     try:
         settings = Settings(options.split, videos, frames, *options.size, options.seed, options.dynamics)
-        codec = render_split(options.output, settings, options.force)
+        rendered = render_split(options.output, settings, options.force)
     except RenderError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -160,7 +159,7 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted: the split is incomplete; the same command renders it again", file=sys.stderr)
         return 130
-    state = f"rendered, codec {codec}" if codec else "already complete (--force renders again)"
+    state = "rendered" if rendered else "already complete (--force renders again)"
     print(f"{options.output}: {options.split}, {videos} videos of {frames} frames, {state}")
     return 0
 

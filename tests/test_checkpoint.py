@@ -105,8 +105,9 @@ def test_pickles_that_run_code_are_refused(tmp_path, name, capsys):
         path.write_bytes(pickle.dumps(content))
     else:
         torch.save(content, path)
-    with pytest.raises(CheckpointError, match="not a file of plain tensors"):
+    with pytest.raises(CheckpointError, match="not a file of plain tensors") as caught:
         VideoCheckpointer(model()).load(str(path))
+    assert "weights_only" not in str(caught.value)  # torch's advice is to load the file all the same
     assert "code from" not in capsys.readouterr().out
 
 
@@ -135,6 +136,28 @@ def test_files_without_weights(tmp_path, content):
         VideoCheckpointer(model()).load(str(tmp_path / "w.pth"))
 
 
+@pytest.mark.parametrize("content", [{1: torch.zeros(2)}, {"heads.bias": "text"}, {"heads.bias": None}])
+def test_entries_that_are_no_named_tensors(tmp_path, content):
+    torch.save({"model": content}, tmp_path / "w.pth")
+    with pytest.raises(CheckpointError, match="w.pth holds no weights by name: .* found"):
+        VideoCheckpointer(model()).load(str(tmp_path / "w.pth"))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("name", ["w.pkl", "w.pth"])
+def test_weights_that_are_not_finite(tmp_path, name, value):
+    source = model()
+    with torch.no_grad():
+        source.heads.bias[1] = value
+    with pytest.raises(CheckpointError, match=f"{name}: the weights are not finite .*: heads.bias$"):
+        VideoCheckpointer(model()).load(write(tmp_path / name, source))
+
+
+def test_address_that_cannot_be_fetched():
+    with pytest.raises(CheckpointError, match="MODEL.WEIGHTS: nowhere://w.pth cannot be fetched"):
+        VideoCheckpointer(model()).load("nowhere://w.pth")
+
+
 def test_missing_file(tmp_path):
     with pytest.raises(CheckpointError, match="there is no file .*absent.pth"):
         VideoCheckpointer(model()).load(str(tmp_path / "absent.pth"))
@@ -153,4 +176,20 @@ def test_an_interrupted_save_leaves_the_older_checkpoint(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         saver.save("model_1")
     assert (tmp_path / "model_1.pth").read_bytes() == older
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["last_checkpoint", "model_1.pth"]
+
+
+@pytest.mark.parametrize("error", [RuntimeError("failed writing file"), OSError(28, "No space left")])
+def test_a_full_disk_leaves_the_older_checkpoint(tmp_path, monkeypatch, error):
+    saver = VideoCheckpointer(model(), str(tmp_path))
+    saver.save("model_1")
+
+    def full(data, path):
+        path.write_bytes(b"half")
+        raise error
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(CheckpointError, match="model_2.pth cannot be written"):
+        saver.save("model_2")
+    assert (tmp_path / "last_checkpoint").read_text() == "model_1.pth"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["last_checkpoint", "model_1.pth"]

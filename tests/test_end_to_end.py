@@ -70,8 +70,9 @@ def test_training_writes_checkpoints_and_metrics(trained):
     weights = torch.load(trained / "model_ema.pth", weights_only=True)["model"]
     assert all(torch.isfinite(value).all() for value in weights.values())
     lines = [json.loads(line) for line in (trained / "metrics.json").read_text().splitlines()]
-    assert lines[-1]["iteration"] >= 19
-    assert lines[-1]["total_loss"] > 0
+    steps = [line["iteration"] for line in lines if "total_loss" in line]
+    assert steps[-1] >= 19
+    assert any("bbox/AP50" in line for line in lines)  # the evaluation at the end of training
 
 
 def test_evaluation_at_budgets(trained, workspace, repository):

@@ -34,7 +34,9 @@ def main(arguments: argparse.Namespace) -> None:
     cfg = build_cfg(str(CONFIG), options)
     check_output_dir(cfg.OUTPUT_DIR)
     renderer = [sys.executable, str(ROOT / "datasets" / "render_synthetic_vid.py")]
-    subprocess.run([*renderer, "--output", dataset_folder("demo_vid"), "--split", "test"], check=True)
+    rendered = subprocess.run([*renderer, "--output", dataset_folder("demo_vid"), "--split", "test"])
+    if rendered.returncode:
+        raise OSError(f"the test videos could not be rendered to {dataset_folder('demo_vid')}")
     model = build_model(cfg).eval()
     VideoCheckpointer(model).load(cfg.MODEL.WEIGHTS)
     evaluate_budgets(cfg, model, BUDGETS)

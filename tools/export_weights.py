@@ -9,14 +9,20 @@ import sys
 from pathlib import Path
 
 import torch
-from eventful_vitdet.checkpoint import read_checkpoint
+from eventful_vitdet.checkpoint import CheckpointError, check_weights, first_line, read_checkpoint
 from eventful_vitdet.command_line import run
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 
 def main(arguments: argparse.Namespace) -> None:
     data = read_checkpoint(arguments.checkpoint)
-    weights = {name: value.contiguous() for name, value in data.get("model", data).items()}
+    stored = data.get("model", data) if isinstance(data, dict) else None
+    if not isinstance(stored, dict) or not stored:
+        raise CheckpointError(f"{arguments.checkpoint} holds no weights by name")
+    check_weights(arguments.checkpoint, stored)
+    # Copies: parameters that share memory could not be stored.
+    weights = {name: torch.as_tensor(value).clone().contiguous() for name, value in stored.items()}
     if arguments.half:
         weights = {name: value.half() if value.is_floating_point() else value for name, value in weights.items()}
     output = Path(arguments.output)
@@ -24,6 +30,8 @@ def main(arguments: argparse.Namespace) -> None:
     try:
         save_file(weights, temporary)
         temporary.replace(output)
+    except SafetensorError as error:
+        raise CheckpointError(f"{output} cannot be written: {first_line(error)}") from error
     finally:
         temporary.unlink(missing_ok=True)
     parameters = sum(value.numel() for value in weights.values())

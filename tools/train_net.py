@@ -7,14 +7,16 @@
 """
 
 import argparse
+import logging
 import sys
 
 import eventful_vitdet  # noqa: F401  (makes detectron2 importable)
-from detectron2.engine import launch
 from eventful_vitdet.checkpoint import VideoCheckpointer
-from eventful_vitdet.command_line import argument_parser, parse_arguments, run, setup
+from eventful_vitdet.command_line import argument_parser, launch_main, parse_arguments, run, setup
 from eventful_vitdet.evaluation import evaluate_budgets, evaluate_once
 from eventful_vitdet.training import VideoTrainer
+
+logger = logging.getLogger("eventful_vitdet")
 
 
 def main(args: argparse.Namespace) -> None:
@@ -25,7 +27,10 @@ def main(args: argparse.Namespace) -> None:
         trainer.train()
         return
     model = VideoTrainer.build_model(cfg)
-    VideoCheckpointer(model, cfg.OUTPUT_DIR).resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
+    checkpointer = VideoCheckpointer(model, cfg.OUTPUT_DIR)
+    checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
+    if not (cfg.MODEL.WEIGHTS or (args.resume and checkpointer.has_checkpoint())):
+        logger.warning("MODEL.WEIGHTS is empty: what is evaluated are random weights")
     if args.budgets:
         evaluate_budgets(cfg, model, args.budgets)
     else:
@@ -34,15 +39,4 @@ def main(args: argparse.Namespace) -> None:
 
 if __name__ == "__main__":
     arguments = parse_arguments(argument_parser())
-    sys.exit(
-        run(
-            lambda: launch(
-                main,
-                arguments.num_gpus,
-                num_machines=arguments.num_machines,
-                machine_rank=arguments.machine_rank,
-                dist_url=arguments.dist_url,
-                args=(arguments,),
-            )
-        )
-    )
+    sys.exit(run(lambda: launch_main(main, arguments)))

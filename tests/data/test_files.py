@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 
 import pytest
@@ -26,3 +27,14 @@ def test_failure_keeps_the_old_file_and_leaves_no_other(tmp_path, monkeypatch, e
     with pytest.raises(error):
         write_atomically(str(path), "new")
     assert path.read_text() == "old" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_full_disk_names_the_file(tmp_path, monkeypatch):
+    def full(descriptor, mode):
+        os.close(descriptor)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fdopen", full)
+    with pytest.raises(OSError, match=f"No space left on device: '{tmp_path / 'a.txt'}'"):
+        write_atomically(str(tmp_path / "a.txt"), "new")
+    assert not list(tmp_path.iterdir())

@@ -25,6 +25,7 @@ def cfg():
     cfg.INPUT.MIN_SIZE_TRAIN = (0,)
     cfg.INPUT.RANDOM_FLIP = "none"
     cfg.DATALOADER.NUM_WORKERS = 0
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES = 2
     np.random.seed(0)
     return cfg
 
@@ -240,8 +241,20 @@ def test_train_loader_without_frames(cfg, write_dataset):
     cfg.DATASETS.TRAIN = (register_test_json(*write_dataset(document)),)
     with pytest.raises(DatasetError, match="no frame has an annotation"):
         build_video_train_loader(cfg)
+    cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS, cfg.DATALOADER.BALANCE_CLASSES = False, True
+    with pytest.raises(DatasetError, match="BALANCE_CLASSES is on, but no training frame has an annotation"):
+        build_video_train_loader(cfg)
     cfg.DATASETS.TRAIN = ()
     with pytest.raises(DatasetError, match="DATASETS.TRAIN is empty"):
+        build_video_train_loader(cfg)
+
+
+@pytest.mark.parametrize("classes", [1, 3])
+def test_train_loader_for_another_number_of_classes(cfg, write_dataset, classes):
+    # Labels beyond the model's would be read as background.
+    cfg.DATASETS.TRAIN = (register_test_json(*write_dataset(make_document({1: [0], 2: [0]}))),)
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES = classes
+    with pytest.raises(DatasetError, match=f"has 2 classes, but the model {classes}: set MODEL.ROI_HEADS.NUM_CLASSES"):
         build_video_train_loader(cfg)
 
 

@@ -15,6 +15,7 @@ from eventful_vitdet.data import (
     read_frame,
     thin_frames,
 )
+from PIL import Image
 
 from .conftest import HEIGHT, WIDTH, frame_number, grey_frame, make_document, write_video
 
@@ -93,23 +94,27 @@ def test_frame_after_the_end(video):
         read_frame(make_frame(video, 40))
 
 
-def test_truncated_avi_names_the_first_missing_frame(tmp_path):
+def test_truncated_mkv_names_the_first_missing_frame(tmp_path):
     noise = np.random.default_rng(0).integers(0, 255, (12, HEIGHT, WIDTH, 3), np.uint8)
-    path = write_video(tmp_path / "v.avi", list(noise))
+    path = write_video(tmp_path / "v.mkv", list(noise), "mp4v")
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     frames = [make_frame(path, i) for i in range(12)]
     read = []
-    with pytest.raises(VideoReadError, match="v.avi: frame [4-8] cannot be"):
+    with pytest.raises(VideoReadError, match="v.mkv: frame [4-8] cannot be"):
         for frame, _ in iterate_frames(frames):
             read.append(frame["frame_id"])
     assert read == list(range(len(read)))
 
 
-def test_truncated_mp4(tmp_path):
-    path = write_video(tmp_path / "v.mp4", [grey_frame(i) for i in range(12)], "mp4v")
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(VideoReadError, match="v.mp4: "):
-        list(iterate_frames([make_frame(path, 0)]))
+@pytest.mark.parametrize("codec, suffix", [("MJPG", "avi"), ("mp4v", "mp4")])
+@pytest.mark.parametrize("share", [0.3, 0.9, 0.99])
+def test_truncated_video(tmp_path, codec, suffix, share):
+    # The decoder would make up what is missing of the last frame.
+    path = write_video(tmp_path / f"v.{suffix}", [grey_frame(i) for i in range(12)], codec)
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+    for read in (lambda: next(iterate_frames([make_frame(path, 0)])), lambda: read_frame(make_frame(path, 0))):
+        with pytest.raises(VideoReadError, match=f"v.{suffix}: the file is cut short"):
+            read()
 
 
 @pytest.mark.parametrize("content, message", [(b"", "the file is empty"), (b"no video" * 99, "cannot be opened")])
@@ -148,6 +153,22 @@ def test_truncated_image_file(tmp_path, suffix):
     cv2.imwrite(str(path), noise)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(VideoReadError, match=f"a.{suffix}: cannot be read as an image"):
+        read_frame(make_frame(path, 0, is_video_file=False))
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.float32])
+def test_pixels_without_a_known_range_are_refused(tmp_path, dtype):
+    path = tmp_path / "a.tiff"
+    cv2.imwrite(str(path), np.full((HEIGHT, WIDTH), 300, dtype))
+    with pytest.raises(VideoReadError, match="a.tiff: has pixels of type .*; expected 8 bits"):
+        read_frame(make_frame(path, 0, is_video_file=False))
+
+
+def test_image_far_too_large(tmp_path, monkeypatch):
+    path = tmp_path / "a.png"
+    cv2.imwrite(str(path), grey_frame(0))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(VideoReadError, match="a.png: cannot be read as an image .*exceeds limit"):
         read_frame(make_frame(path, 0, is_video_file=False))
 
 

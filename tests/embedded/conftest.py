@@ -8,20 +8,44 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from detectron2.layers import ShapeSpec
-from detectron2.modeling import Backbone, GeneralizedRCNN, SimpleFeaturePyramid
-from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
+from detectron2.config import get_cfg
+from detectron2.modeling import BACKBONE_REGISTRY, Backbone, GeneralizedRCNN, build_model
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool
-from detectron2.modeling.box_regression import Box2BoxTransform
-from detectron2.modeling.matcher import Matcher
-from detectron2.modeling.poolers import ROIPooler
-from detectron2.modeling.proposal_generator import RPN
-from detectron2.modeling.proposal_generator.rpn import StandardRPNHead
-from detectron2.modeling.roi_heads import FastRCNNConvFCHead, FastRCNNOutputLayers, StandardROIHeads
+from detectron2.modeling.backbone.vit import SimpleFeaturePyramid
 from detectron2.structures import Boxes, Instances
 from torch import nn
 
-LEVELS = ("p2", "p3", "p4", "p5", "p6")
+SETTINGS = """
+VERSION: 2
+INPUT: {FORMAT: RGB}
+MODEL:
+  DEVICE: cpu
+  PIXEL_MEAN: [123.675, 116.28, 103.53]
+  PIXEL_STD: [58.395, 57.12, 57.375]
+  BACKBONE: {NAME: build_reference_pyramid}
+  ANCHOR_GENERATOR: {SIZES: [[8], [16], [32], [64], [128]]}
+  RPN:
+    IN_FEATURES: [p2, p3, p4, p5, p6]
+    CONV_DIMS: [-1, -1]
+    BATCH_SIZE_PER_IMAGE: 16384
+    PRE_NMS_TOPK_TRAIN: 2000
+    PRE_NMS_TOPK_TEST: 1000
+    POST_NMS_TOPK_TRAIN: 1000
+    POST_NMS_TOPK_TEST: 300
+  ROI_HEADS:
+    NAME: StandardROIHeads
+    IN_FEATURES: [p2, p3, p4, p5]
+    NUM_CLASSES: 4
+    BATCH_SIZE_PER_IMAGE: 4096
+  ROI_BOX_HEAD:
+    NAME: FastRCNNConvFCHead
+    POOLER_RESOLUTION: 7
+    NUM_CONV: 2
+    CONV_DIM: 64
+    NUM_FC: 1
+    FC_DIM: 128
+    NORM: LN
+"""
 
 
 class PlainAttention(nn.Module):
@@ -82,9 +106,9 @@ class PlainViT(Backbone):
         return {"last_feat": x.permute(0, 3, 1, 2)}
 
 
-def build_detector(box_predictor: dict) -> GeneralizedRCNN:
-    """The reference detector with random weights; ``box_predictor`` holds the predictor's loss options."""
-    backbone = SimpleFeaturePyramid(
+@BACKBONE_REGISTRY.register()
+def build_reference_pyramid(cfg, input_shape):
+    return SimpleFeaturePyramid(
         PlainViT(),
         in_feature="last_feat",
         out_channels=32,
@@ -92,49 +116,15 @@ def build_detector(box_predictor: dict) -> GeneralizedRCNN:
         top_block=LastLevelMaxPool(),
         square_pad=128,
     )
-    rpn = RPN(
-        in_features=list(LEVELS),
-        head=StandardRPNHead(in_channels=32, num_anchors=3, conv_dims=[-1, -1]),
-        anchor_generator=DefaultAnchorGenerator(
-            sizes=[[8], [16], [32], [64], [128]],
-            aspect_ratios=[0.5, 1.0, 2.0],
-            strides=[4, 8, 16, 32, 64],
-            offset=0.0,
-        ),
-        anchor_matcher=Matcher([0.3, 0.7], [0, -1, 1], allow_low_quality_matches=True),
-        box2box_transform=Box2BoxTransform(weights=(1.0, 1.0, 1.0, 1.0)),
-        batch_size_per_image=16384,
-        positive_fraction=0.5,
-        pre_nms_topk=(2000, 1000),
-        post_nms_topk=(1000, 300),
-    )
-    box_head = FastRCNNConvFCHead(
-        ShapeSpec(channels=32, height=7, width=7), conv_dims=[64, 64], fc_dims=[128], conv_norm="LN"
-    )
-    roi_heads = StandardROIHeads(
-        num_classes=4,
-        batch_size_per_image=4096,
-        positive_fraction=0.25,
-        proposal_matcher=Matcher([0.5], [0, 1], allow_low_quality_matches=False),
-        box_in_features=list(LEVELS[:4]),
-        box_pooler=ROIPooler(7, [1 / 4, 1 / 8, 1 / 16, 1 / 32], 0, "ROIAlignV2"),
-        box_head=box_head,
-        box_predictor=FastRCNNOutputLayers(
-            ShapeSpec(channels=128),
-            box2box_transform=Box2BoxTransform(weights=(10.0, 10.0, 5.0, 5.0)),
-            num_classes=4,
-            test_score_thresh=0.05,
-            **box_predictor,
-        ),
-    )
-    return GeneralizedRCNN(
-        backbone=backbone,
-        proposal_generator=rpn,
-        roi_heads=roi_heads,
-        pixel_mean=[123.675, 116.28, 103.53],
-        pixel_std=[58.395, 57.12, 57.375],
-        input_format="RGB",
-    )
+
+
+@pytest.fixture
+def detector_cfg(tmp_path):
+    """The configuration of the reference detector."""
+    (tmp_path / "detector.yaml").write_text(SETTINGS)
+    cfg = get_cfg()
+    cfg.merge_from_file(str(tmp_path / "detector.yaml"))
+    return cfg
 
 
 @pytest.fixture(scope="session")
@@ -151,12 +141,13 @@ def reference(golden) -> SimpleNamespace:
 
 
 @pytest.fixture
-def make_detector(reference):
+def make_detector(reference, detector_cfg):
     """Builds the reference detector with its weights, for the box loss "giou" (weight 2) or "smooth_l1"."""
 
     def make(box_loss: str = "giou") -> GeneralizedRCNN:
-        weight = {"loss_box_reg": 2.0} if box_loss == "giou" else 1.0
-        detector = build_detector({"box_reg_loss_type": box_loss, "loss_weight": weight})
+        detector_cfg.MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE = box_loss
+        detector_cfg.MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_WEIGHT = 2.0 if box_loss == "giou" else 1.0
+        detector = build_model(detector_cfg)
         detector.load_state_dict(reference.weights, strict=True)
         return detector
 

@@ -28,14 +28,14 @@ def test_anchors_follow_the_definition(offset):
 
 
 def test_one_list_of_sizes_serves_all_maps_and_nothing_is_saved():
-    generator = DefaultAnchorGenerator(sizes=[[8.0, 16.0]], aspect_ratios=[[1.0]], strides=[4, 8, 16])
+    generator = DefaultAnchorGenerator(sizes=[[8.0, 16.0]], aspect_ratios=[[1.0]], strides=[4, 8, 16], offset=0.0)
     assert list(generator.num_anchors) == [2, 2, 2]
     assert not generator.state_dict()
 
 
 @pytest.mark.parametrize("wrong", [{"sizes": [[8.0], [16.0]]}, {"aspect_ratios": []}, {"offset": 1.0}])
 def test_anchor_settings_that_do_not_fit_are_refused(wrong):
-    settings = {"sizes": [[8.0]], "aspect_ratios": [[1.0]], "strides": [4, 8, 16], **wrong}
+    settings = {"sizes": [[8.0]], "aspect_ratios": [[1.0]], "strides": [4, 8, 16], "offset": 0.0, **wrong}
     with pytest.raises(WRONG_USE):
         DefaultAnchorGenerator(**settings)
 

@@ -76,6 +76,7 @@ def cfg(tmp_path, dataset):
     cfg = get_cfg()
     add_eventful_vitdet_config(cfg)
     cfg.MODEL.DEVICE = "cpu"
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES = 2
     cfg.INPUT.MIN_SIZE_TEST = 0
     cfg.OUTPUT_DIR = str(tmp_path / "out")
     cfg.DATASETS.TEST = (dataset[0],)

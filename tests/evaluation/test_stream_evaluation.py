@@ -9,7 +9,7 @@ import pytest
 import torch
 from detectron2.data import DatasetCatalog
 from detectron2.utils import comm
-from eventful_vitdet.data import VideoReadError, build_video_test_loader
+from eventful_vitdet.data import DataError, VideoReadError, build_video_test_loader
 from eventful_vitdet.evaluation import (
     CostSums,
     EvaluationError,
@@ -192,6 +192,7 @@ def test_bad_budgets(budgets):
 
 
 def test_repeated_budgets_run_once():
+    assert list(parse_budgets(["007", "7"])) == ["7"]
     assert list(parse_budgets(["dense", 8, "8", "dense"])) == ["dense", "8"]
 
 
@@ -209,6 +210,25 @@ def test_no_data_set(cfg, model):
     cfg.DATASETS.TEST = ()
     with pytest.raises(EvaluationError, match="DATASETS.TEST is empty"):
         evaluate_once(cfg, model)
+
+
+@pytest.mark.parametrize("classes", [1, 3])
+def test_other_number_of_classes_is_found_before_any_work(cfg, model, classes):
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES = classes
+    for evaluate in (lambda: evaluate_once(cfg, model), lambda: evaluate_budgets(cfg, model, ["dense"])):
+        with pytest.raises(DataError, match=f"has 2 classes, but the model {classes}: set MODEL.ROI_HEADS.NUM_CLASSES"):
+            evaluate()
+    assert model.seen == []
+
+
+@pytest.mark.parametrize("crowds", [True, False])
+def test_nothing_to_evaluate_against_is_found_before_any_work(cfg, model, write_dataset, crowds):
+    document = make_document({1: 2})
+    document["annotations"] = [{**box, "iscrowd": 1} for box in document["annotations"]] if crowds else []
+    cfg.DATASETS.TEST = (write_dataset(document, "nothing")[0],)
+    with pytest.raises(EvaluationError, match="has no annotations"):
+        evaluate_once(cfg, model)
+    assert model.seen == []
 
 
 def test_unwritable_output_is_found_before_any_work(cfg, model, tmp_path):

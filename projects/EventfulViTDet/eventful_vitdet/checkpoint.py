@@ -7,9 +7,12 @@ import pickle
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from torch import nn
+
+from .data.files import write_atomically
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +42,10 @@ class VideoCheckpointer(DetectionCheckpointer):
     def load(self, path: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
         if path and "://" not in path and not Path(path.split("?")[0]).is_file():
             raise CheckpointError(f"MODEL.WEIGHTS: there is no file {path}")
-        return super().load(path, *args, **kwargs)
+        try:
+            return super().load(path, *args, **kwargs)
+        except (OSError, AssertionError) as error:  # fvcore asserts that a file is there
+            raise CheckpointError(f"MODEL.WEIGHTS: {path} cannot be fetched: {error}") from error
 
     def save(self, name: str, *, tag: bool = True, **kwargs: Any) -> None:
         """Write to a temporary file first, so that an interruption leaves the older checkpoint whole.
@@ -56,17 +62,24 @@ class VideoCheckpointer(DetectionCheckpointer):
         try:
             torch.save(data, temporary)
             temporary.replace(final)
+        except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+            raise CheckpointError(f"{final} cannot be written (is the disk full?): {first_line(error)}") from error
         finally:
             temporary.unlink(missing_ok=True)
         logger.info("saved checkpoint %s", final)
         if tag:
             self.tag_last_checkpoint(final.name)
 
+    def tag_last_checkpoint(self, last_filename_basename: str) -> None:
+        # fvcore would empty the file before it writes, and a full disk leave it so.
+        write_atomically(str(Path(self.save_dir, "last_checkpoint")), last_filename_basename)
+
     def _load_file(self, filename: str) -> dict[str, Any]:
         data = read_checkpoint(filename)
         weights = data.get("model", data) if isinstance(data, dict) else None
         if not isinstance(weights, dict):
             raise CheckpointError(f"{filename} holds no weights by name (found {type(weights or data).__name__})")
+        check_weights(filename, weights)
         return data if "model" in data else {"model": data}
 
     def _load_model(self, checkpoint: dict[str, Any]) -> Any:
@@ -106,6 +119,23 @@ class VideoCheckpointer(DetectionCheckpointer):
             )
 
 
+def check_weights(filename: str, weights: dict) -> None:
+    """Raise CheckpointError for entries that are no tensors, or that hold NaN or infinity.
+
+    The detector drops boxes and scores that are not finite, so such weights would quietly find nothing.
+    """
+    broken = []
+    for name, value in weights.items():
+        if not isinstance(name, str) or not isinstance(value, (torch.Tensor, np.ndarray)):
+            found = f"{name!r}: {type(value).__name__}"
+            raise CheckpointError(f"{filename} holds no weights by name: expected names with tensors, found {found}")
+        finite = torch.isfinite(value) if isinstance(value, torch.Tensor) else np.isfinite(value)
+        if not finite.all():
+            broken.append(name)
+    if broken:
+        raise CheckpointError(f"{filename}: the weights are not finite (did training diverge?): {shorten(broken)}")
+
+
 def shorten(names: list[str], limit: int = _NAMES_SHOWN) -> str:
     """The first few names of a list, and how many more there are."""
     rest = f" and {len(names) - limit} more" if len(names) > limit else ""
@@ -141,8 +171,11 @@ def read_checkpoint(filename: str) -> dict[str, Any]:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    """The first sentence of an error's message, without what torch advises its own users."""
+    text = str(error).rpartition("WeightsUnpickler error: ")[2]
+    lines = [line.strip() for line in text.splitlines() if line.strip()] or [type(error).__name__]
+    advice = len(lines) > 1 and lines[0].startswith("Weights only load failed")
+    return lines[advice].partition(". ")[0]
 
 
 class ArrayUnpickler(pickle.Unpickler):

@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import argparse
 import logging
+import multiprocessing
+import os
+import re
+import signal
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import detectron2
 import torch
+import yaml
 from detectron2.config import CfgNode, get_cfg
-from detectron2.engine import default_argument_parser, default_setup
+from detectron2.engine import default_argument_parser, default_setup, launch
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
+from torch.multiprocessing.spawn import ProcessException
 
-from .checkpoint import CheckpointError
 from .config import add_eventful_vitdet_config
 from .data import register_test_json
-from .data.errors import DataError
+from .errors import USER_ERRORS, ToolError, describe_error
 
 logger = logging.getLogger("eventful_vitdet")
-
-USER_ERRORS = (DataError, CheckpointError, ValueError, KeyError, OSError, FloatingPointError)
-"""Errors whose message is for the user; anything else is a defect and shows its traceback."""
 
 
 def argument_parser() -> argparse.ArgumentParser:
@@ -47,7 +50,15 @@ def parse_arguments(parser: argparse.ArgumentParser, words: Sequence[str] | None
     """Parse a command line; `--budgets` takes words up to the first that is neither 'dense' nor a number."""
     words, budgets = take_budgets(list(sys.argv[1:] if words is None else words))
     args = parser.parse_args(words)
+    if args.budgets is not None:
+        parser.error("--budgets is written in full, once, with its words behind it: --budgets dense 64 128")
     args.budgets = budgets
+    if args.num_machines == 1 and args.dist_url == parser.get_default("dist_url"):
+        args.dist_url = "auto"  # the default is one port per user, which a second run at the same time finds taken
+    if min(args.num_gpus, args.num_machines) < 1:
+        parser.error("--num-gpus and --num-machines are 1 or larger")
+    if args.test_root is not None and args.test_json is None:
+        parser.error("--test-root belongs to --test-json")
     if budgets and not args.eval_only:
         parser.error("--budgets belongs to an evaluation: add --eval-only")
     return args
@@ -73,21 +84,55 @@ def build_cfg(config_file: str, options: Sequence[str] = ()) -> CfgNode:
     cfg = get_cfg()
     add_eventful_vitdet_config(cfg)
     if config_file:
-        merge(cfg.merge_from_file, str(find_config(config_file)), config_file)
-    if len(options) % 2:
-        raise ValueError(f"options come as KEY VALUE pairs, found {' '.join(options)!r}")
-    merge(cfg.merge_from_list, list(options), "the command line")
-    if cfg.MODEL.DEVICE == "auto":
-        cfg.MODEL.DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+        path = str(find_config(config_file))
+        # The real Detectron2 would by default also read files that run code.
+        merge(lambda: cfg.merge_from_file(path, allow_unsafe=False), path)
+    check_pairs(options)
+    merge(lambda: cfg.merge_from_list(list(options)), "the command line")
+    cfg.MODEL.DEVICE = resolve_device(cfg.MODEL.DEVICE)
     return cfg
 
 
-def merge(into: Callable, source: object, origin: str) -> None:
-    """Merge settings; yacs reports an unknown key as an assertion or a bare KeyError, depending on the source."""
+def check_pairs(options: Sequence[str]) -> None:
+    """Raise ValueError unless options are configuration keys with a value each."""
+    for word in options[::2]:
+        if not re.fullmatch(r"[A-Z][A-Z0-9_.]*", word):
+            raise ValueError(f"{word!r} is no option; KEY VALUE pairs come last, and their keys are like MODEL.DEVICE")
+    if len(options) % 2:
+        raise ValueError(f"options come as KEY VALUE pairs, but {options[-1]} has no value")
+
+
+def merge(into: Callable[[], None], origin: str) -> None:
+    """Merge settings; what is wrong with them reaches us in many forms, depending on where it was noticed."""
     try:
-        into(source)
-    except (AssertionError, KeyError, ValueError) as error:
-        raise ValueError(f"{origin}: {error.args[0] if error.args else error}") from error
+        into()
+    except RecursionError as error:
+        raise ValueError(f"{origin}: its _BASE_ leads back to the file itself") from error
+    except yaml.YAMLError as error:
+        raise ValueError(f"{origin}: is not valid yaml: {error}") from error
+    except (AssertionError, KeyError, ValueError, TypeError, AttributeError) as error:
+        text = str(error.args[0]) if isinstance(error, (AssertionError, KeyError)) and error.args else str(error)
+        if isinstance(error, (TypeError, AttributeError)):  # yaml of no, or another, content
+            text = f"expected a mapping of keys to values ({text})"
+        # Where a whole group of keys meets a single value, the message lists the group.
+        text = re.sub(r" with values \(.*\n.*\)(?= for )", "", text, flags=re.DOTALL)
+        raise ValueError(f"{origin}: {text.removeprefix(origin + ': ')}") from error
+
+
+def resolve_device(name: str) -> str:
+    """The device of MODEL.DEVICE; "auto" is cuda where available, else cpu. Raises ValueError if there is none."""
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"MODEL.DEVICE = {name!r} is no device; choose 'auto', 'cpu' or 'cuda'") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(
+            f"MODEL.DEVICE = {name!r}, but PyTorch finds {torch.cuda.device_count()} usable GPUs here; "
+            "'cpu' runs without one"
+        )
+    return name
 
 
 def find_config(name: str) -> Path:
@@ -130,13 +175,68 @@ def run(main: Callable[[], object]) -> int:
 
     An error made by the user becomes one line on standard error, an interruption leaves quietly.
     """
+    logging.raiseExceptions = False  # a log that cannot be written, on a full disk, is not worth a traceback a line
     try:
         main()
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
     except USER_ERRORS as error:
-        message = error.args[0] if isinstance(error, KeyError) and error.args else error
-        print(f"error: {message}", file=sys.stderr)
+        print(f"error: {describe_error(error)}", file=sys.stderr)
         return 1
     return 0
+
+
+def launch_main(main: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> None:
+    """Call `main(args)` in as many processes as the arguments ask for.
+
+    An error of the user in one of them ends all, and is raised here with its message.
+    """
+    if args.num_gpus * args.num_machines == 1:
+        main(args)
+        return
+    reports = multiprocessing.get_context("spawn").SimpleQueue()
+    try:
+        launch(
+            report_user_errors,
+            args.num_gpus,
+            num_machines=args.num_machines,
+            machine_rank=args.machine_rank,
+            dist_url=args.dist_url,
+            args=(main, args, reports),
+        )
+    except ProcessException as error:
+        if reports.empty():
+            raise
+        raise ToolError(reports.get()) from error
+    except KeyboardInterrupt:
+        end_processes()
+        raise
+
+
+def report_user_errors(
+    main: Callable[[argparse.Namespace], None], args: argparse.Namespace, reports: multiprocessing.SimpleQueue
+) -> None:
+    """In one of several processes: hand an error of the user to the process that started this one."""
+    logging.raiseExceptions = False
+    try:
+        main(args)
+    except USER_ERRORS as error:
+        # Before the others can notice that this process is gone: theirs would only be errors that follow from it.
+        reports.put(describe_error(error))
+        raise SystemExit(1) from error
+
+
+def end_processes(patience: float = 5.0) -> None:
+    """Wait for processes that were interrupted; those still there after some seconds are interrupted, then killed.
+
+    A terminal interrupts all processes of a command, whoever sends a signal perhaps only the first of them.
+    """
+    for end in (None, lambda process: os.kill(process.pid, signal.SIGINT), lambda process: process.kill()):
+        running = multiprocessing.active_children()
+        deadline = time.monotonic() + patience
+        for process in running:
+            if end is not None:
+                end(process)
+        for process in running:
+            process.join(max(0.0, deadline - time.monotonic()))

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from .checkpoint import VideoCheckpointer
 from .data import build_video_train_loader
+from .errors import USER_ERRORS
+from .evaluation import evaluate_once, load_test_frames
 from .optimizer import build_optimizer
 
 logger = logging.getLogger(__name__)
@@ -24,6 +26,7 @@ class VideoTrainer(DefaultTrainer):
     """Trains a VideoRCNN as a plain detector, on single frames, and evaluates it on video."""
 
     def __init__(self, cfg: CfgNode) -> None:
+        check_training(cfg)
         super().__init__(cfg)
         if cfg.SOLVER.AMP.ENABLED and cfg.MODEL.DEVICE == "cpu":
             self._trainer = Bfloat16Trainer(self._trainer.model, self._trainer.data_loader, self._trainer.optimizer)
@@ -34,7 +37,7 @@ class VideoTrainer(DefaultTrainer):
             self.model, self.cfg.OUTPUT_DIR, complete=False, trainer=weakref.proxy(self)
         )
         built = super().build_hooks()
-        if self.cfg.SOLVER.EMA_DECAY > 0:
+        if self.cfg.SOLVER.EMA_DECAY != 0:
             built = self._with_weight_average(built)
         return built
 
@@ -57,6 +60,10 @@ class VideoTrainer(DefaultTrainer):
         self.checkpointer.complete = resume and self.checkpointer.has_checkpoint()
         super().resume_or_load(resume)
 
+    def train(self) -> Any:
+        with user_errors_without_traceback():
+            return super().train()
+
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
         return build_optimizer(cfg, model)
@@ -67,10 +74,35 @@ class VideoTrainer(DefaultTrainer):
 
     @classmethod
     def test(cls, cfg: CfgNode, model: nn.Module, evaluators: Any = None) -> dict[str, Any]:
-        """Evaluate on cfg.DATASETS.TEST with the streaming evaluator."""
-        from .evaluation import evaluate_once
-
+        """Evaluate on cfg.DATASETS.TEST with the streaming evaluator; nothing where that is empty."""
+        if not cfg.DATASETS.TEST:
+            return {}
         return evaluate_once(cfg, unwrap(model))
+
+
+def check_training(cfg: CfgNode) -> None:
+    """Find what would end a training only after its first iterations, or at the evaluation after its last."""
+    for key in ("MAX_ITER", "CHECKPOINT_PERIOD"):
+        if cfg.SOLVER[key] < 1:
+            raise ValueError(f"SOLVER.{key} must be 1 or larger, found {cfg.SOLVER[key]}")
+    for name in cfg.DATASETS.TEST:
+        load_test_frames(cfg, name)
+
+
+@contextmanager
+def user_errors_without_traceback() -> Iterator[None]:
+    """Detectron2's training loop logs every exception with its traceback; errors of the user need only their message,
+    and whoever catches the exception prints that."""
+
+    def is_defect(record: logging.LogRecord) -> bool:
+        return not (record.exc_info and isinstance(record.exc_info[1], USER_ERRORS))
+
+    loop_logger = logging.getLogger("detectron2.engine.train_loop")
+    loop_logger.addFilter(is_defect)
+    try:
+        yield
+    finally:
+        loop_logger.removeFilter(is_defect)
 
 
 class Bfloat16Trainer(SimpleTrainer):

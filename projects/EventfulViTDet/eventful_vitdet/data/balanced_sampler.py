@@ -10,6 +10,8 @@ import numpy as np
 from detectron2.utils import comm
 from torch.utils.data import Sampler
 
+from .errors import DatasetError
+
 
 class ClassBalancedSampler(Sampler):
     """An endless stream of frame indices: a class, then one of its videos, then one of that video's frames.
@@ -24,6 +26,8 @@ class ClassBalancedSampler(Sampler):
         Args:
             frames: data-set dicts; frames without annotations are never drawn.
             seed: of the random stream; below 0, processes agree on a random one.
+
+        Raises DatasetError if no frame has annotations.
         """
         self._rank, self._processes = comm.get_rank(), comm.get_world_size()
         self._seed = comm.shared_random_seed() if seed < 0 else seed
@@ -32,6 +36,8 @@ class ClassBalancedSampler(Sampler):
             for category in {annotation["category_id"] for annotation in frame["annotations"]}:
                 videos[category][frame["video_id"]].append(index)
         self._frames = [list(videos[category].values()) for category in sorted(videos)]
+        if not videos:
+            raise DatasetError("DATALOADER.BALANCE_CLASSES is on, but no training frame has an annotation")
         weights = np.sqrt([len(of_class) for of_class in self._frames])
         self._class_shares = weights / weights.sum()
 

@@ -26,6 +26,7 @@ REQUIRED_KEYS = {
 }
 MAX_OVERSHOOT_PIXELS = 1.0
 MAX_NAMED_FILES = 10
+MAX_INTEGER = 1 << 53  # JSON's integers have any length; a float holds these exactly
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ def parse_coco_vid(json_file: str, root: str) -> CocoVid:
 
     category_ids = sorted(tables["categories"])
     classes = [tables["categories"][i]["name"] for i in category_ids]
+    _check_class_names(json_file, classes)
     frames = {i: _make_frame(json_file, root, image, tables["videos"]) for i, image in tables["images"].items()}
     contiguous = {category_id: i for i, category_id in enumerate(category_ids)}
     for annotation in tables["annotations"].values():
@@ -111,7 +113,7 @@ def _read_document(json_file: str) -> dict:
             document = json.load(file)
     except OSError as error:
         raise DatasetError(f"{json_file}: cannot read the annotation file ({error.strerror})") from error
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise DatasetError(f"{json_file}: is not valid JSON ({error})") from error
     if not isinstance(document, dict):
         raise DatasetError(f"{json_file}: expected a JSON object with the keys {', '.join(REQUIRED_KEYS)}")
@@ -121,6 +123,16 @@ def _read_document(json_file: str) -> dict:
         if not isinstance(document[key], list):
             raise DatasetError(f"{json_file}: '{key}' must be a list, found {type(document[key]).__name__}")
     return document
+
+
+def _check_class_names(json_file: str, classes: list) -> None:
+    # Results are reported by class name, so that two classes of one name would hide each other.
+    for name, count in Counter(map(repr, classes)).items():
+        if count > 1:
+            raise DatasetError(f"{json_file}: {count} categories have the name {name}")
+    for name in classes:
+        if not isinstance(name, str) or not name:
+            raise DatasetError(f"{json_file}: a category has the name {name!r}; expected text")
 
 
 def _index_by_id(json_file: str, document: dict, table: str) -> dict[int, dict]:
@@ -255,4 +267,6 @@ def _is_integer(value: object) -> bool:
 
 
 def _is_finite(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    return math.isfinite(value) if isinstance(value, float) else abs(value) < MAX_INTEGER

@@ -21,6 +21,9 @@ def write_atomically(path: str, content: bytes | str) -> None:
             file.write(data)
         os.chmod(temporary, 0o644)  # mkstemp makes files that only their owner can read
         os.replace(temporary, path)
-    except BaseException:  # Ctrl-C included: the temporary file must go whatever the reason
+    except BaseException as error:  # Ctrl-C included: the temporary file must go whatever the reason
         os.unlink(temporary)
+        if isinstance(error, OSError):
+            # A full disk is reported without a name, other errors with that of the temporary file.
+            raise OSError(error.errno, error.strerror, path) from error
         raise

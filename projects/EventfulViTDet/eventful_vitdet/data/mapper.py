@@ -16,6 +16,7 @@ from detectron2.utils import comm
 from .balanced_sampler import ClassBalancedSampler
 from .errors import DatasetError
 from .frame_cache import FrameCache, extract_frames, thin_frames
+from .registration import check_classes
 from .streaming import check_image_format
 from .transforms import RandomWindow
 from .video_reader import read_frame
@@ -142,6 +143,7 @@ def load_train_frames(cfg: CfgNode) -> list[dict]:
     frames: list[dict] = []
     for name in cfg.DATASETS.TRAIN:
         frames += thin_frames(DatasetCatalog.get(name), cfg.DATALOADER.TRAIN_FRAME_STRIDE)
+        check_classes(name, cfg.MODEL.ROI_HEADS.NUM_CLASSES)
     if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
         frames = [frame for frame in frames if any(not a["iscrowd"] for a in frame["annotations"])]
     if not frames:

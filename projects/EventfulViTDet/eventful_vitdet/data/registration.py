@@ -99,6 +99,16 @@ def _locate(folder: str, json_name: str) -> tuple[str, str]:
     return json_file, root
 
 
+def check_classes(name: str, num_classes: int) -> None:
+    """Raise DatasetError unless a loaded data set has as many classes as the model."""
+    classes = MetadataCatalog.get(name).get("thing_classes")
+    if classes is not None and len(classes) != num_classes:
+        raise DatasetError(
+            f"data set '{name}' has {len(classes)} classes, but the model {num_classes}: set "
+            f"MODEL.ROI_HEADS.NUM_CLASSES to {len(classes)} and use weights trained for these classes"
+        )
+
+
 def _refuse_imagenet_vid(name: str) -> list[dict]:
     raise DatasetError(
         f"data set '{name}' has class names only: ImageNet VID's own layout is not read yet. Convert it to "

@@ -49,6 +49,11 @@ class VideoTestLoader:
             prefetch: frames decoded ahead.
         """
         check_image_format(image_format)
+        if min_size < 0 or max_size < 1:
+            raise ValueError(
+                "INPUT.MIN_SIZE_TEST must be 0 or larger and INPUT.MAX_SIZE_TEST 1 or larger, "
+                f"found {min_size} and {max_size}"
+            )
         if prefetch < 1:
             raise ValueError(f"DATALOADER.PREFETCH_FRAMES must be 1 or larger, found {prefetch}")
         self.frames = frames

@@ -14,7 +14,11 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from .containers import count_missing_bytes
 from .errors import VideoReadError
+
+UNBOUNDED_MODES = ("I", "F")
+"""Pillow's types of pixels without a fixed range, which its conversion to 8 bits would cut off at white."""
 
 
 @dataclass(frozen=True)
@@ -76,10 +80,12 @@ def read_image_file(path: str) -> np.ndarray:
     # nothing.
     try:
         with Image.open(path) as image:
+            if image.mode in UNBOUNDED_MODES or image.mode.startswith("I;16"):
+                raise VideoReadError(f"{path}: has pixels of type {image.mode}; expected 8 bits per channel")
             rgb = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
     except FileNotFoundError as error:
         raise VideoReadError(f"{path}: the file does not exist") from error
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
         raise VideoReadError(f"{path}: cannot be read as an image ({error})") from error
     return np.ascontiguousarray(rgb[:, :, ::-1])
 
@@ -100,6 +106,10 @@ def _open_video(path: str) -> Iterator[cv2.VideoCapture]:
         raise VideoReadError(f"{path}: the file does not exist")
     if os.path.getsize(path) == 0:
         raise VideoReadError(f"{path}: the file is empty")
+    missing = count_missing_bytes(path)
+    if missing:
+        # Decoders fill what is missing of the last frame with something plausible and report no error.
+        raise VideoReadError(f"{path}: the file is cut short, at least {missing} bytes are missing at its end")
     capture = cv2.VideoCapture(path)
     try:
         if not capture.isOpened():

@@ -1,6 +1,6 @@
 """Evaluation on video: streaming inference, average precision, operations and seconds per frame."""
 
-from .budgets import evaluate_budgets, evaluate_once
+from .budgets import evaluate_budgets, evaluate_once, load_test_frames
 from .coco_metrics import compute_coco_metrics
 from .costs import CostSums, FrameCost
 from .errors import EvaluationError
@@ -17,5 +17,6 @@ __all__ = [
     "evaluate_budgets",
     "evaluate_once",
     "evaluate_stream",
+    "load_test_frames",
     "run_frames",
 ]

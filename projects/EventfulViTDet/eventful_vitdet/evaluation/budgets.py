@@ -13,6 +13,7 @@ from detectron2.utils import comm
 from torch import nn
 
 from ..data import build_video_test_loader
+from ..data.registration import check_classes
 from ..eventful import TopR
 from ..modeling.backbone import build_policy
 from .errors import EvaluationError
@@ -26,7 +27,7 @@ from .results import (
     write_json,
 )
 from .streaming import evaluate_stream
-from .vid_evaluator import VIDEvaluator
+from .vid_evaluator import VIDEvaluator, check_annotated
 
 DENSE = "dense"
 
@@ -41,7 +42,7 @@ def evaluate_once(cfg: CfgNode, model: nn.Module) -> dict[str, dict]:
     policy = str(build_policy(cfg)) if model.enabled else DENSE
     returned = {}
     for name, folder in _targets(cfg).items():
-        results = _evaluate(cfg, model, name, folder, policy, DatasetCatalog.get(name))
+        results = _evaluate(cfg, model, name, folder, policy, load_test_frames(cfg, name))
         if results is not None:
             print(f"\n{name}\n\n{format_results(results)}\n")
             returned[name] = scalar_results(results)
@@ -60,7 +61,7 @@ def evaluate_budgets(cfg: CfgNode, model: nn.Module, budgets: Sequence[str | int
     combined: dict[str, list[dict]] = {}
     try:
         for name, folder in _targets(cfg).items():
-            frames = DatasetCatalog.get(name)
+            frames = load_test_frames(cfg, name)
             for budget, policy in policies.items():
                 apply_budget(model, policy)
                 description = DENSE if policy is None else str(policy)
@@ -77,6 +78,17 @@ def evaluate_budgets(cfg: CfgNode, model: nn.Module, budgets: Sequence[str | int
     return combined
 
 
+def load_test_frames(cfg: CfgNode, name: str) -> list[dict]:
+    """The frames of a data set, which can be evaluated: it has annotations, and as many classes as the model.
+
+    Raises DataError or EvaluationError.
+    """
+    frames = DatasetCatalog.get(name)
+    check_classes(name, cfg.MODEL.ROI_HEADS.NUM_CLASSES)
+    check_annotated(name, frames)
+    return frames
+
+
 def parse_budgets(budgets: Sequence[str | int]) -> dict[str, TopR | None]:
     """Map each budget, as text, to its policy; "dense" to None. Raises EvaluationError for anything else."""
     policies: dict[str, TopR | None] = {}
@@ -84,6 +96,7 @@ def parse_budgets(budgets: Sequence[str | int]) -> dict[str, TopR | None]:
         word = str(budget).strip()
         if word != DENSE and not re.fullmatch(r"\d+", word):
             raise EvaluationError(f"budget {word!r} is neither 'dense' nor a number of tokens, 0 or more")
+        word = word if word == DENSE else str(int(word))
         policies[word] = None if word == DENSE else TopR(int(word))
     if not policies:
         raise EvaluationError("no budgets to evaluate: name 'dense' or numbers of tokens")

@@ -54,6 +54,14 @@ class Detections:
         ]
 
 
+def check_annotated(dataset_name: str, frames: list[dict]) -> None:
+    """Raise EvaluationError unless a frame has an annotation that counts, one that is no crowd."""
+    if all(annotation.get("iscrowd", 0) for frame in frames for annotation in frame["annotations"]):
+        raise EvaluationError(
+            f"data set '{dataset_name}' has no annotations (other than crowds): there is nothing to evaluate against"
+        )
+
+
 class VIDEvaluator(DatasetEvaluator):
     """
     Average precision on a registered video data set; `evaluate` returns {"bbox": {metric: percent or None}}.
@@ -76,8 +84,7 @@ class VIDEvaluator(DatasetEvaluator):
         self.output_dir = output_dir
         frames = DatasetCatalog.get(dataset_name) if frames is None else frames
         self._frames = {frame["image_id"]: frame for frame in frames}
-        if not any(frame["annotations"] for frame in frames):
-            raise EvaluationError(f"data set '{dataset_name}' has no annotations: there is nothing to evaluate against")
+        check_annotated(dataset_name, frames)
         metadata = MetadataCatalog.get(dataset_name)
         self._classes = list(metadata.thing_classes)
         contiguous = metadata.thing_dataset_id_to_contiguous_id

@@ -38,7 +38,7 @@ class TopR(Policy):
     r: int
 
     def __post_init__(self) -> None:
-        if isinstance(self.r, bool) or not isinstance(self.r, int):
+        if isinstance(self.r, bool) or not hasattr(self.r, "__index__"):
             raise TypeError(f"TopR needs a whole number of tokens, got {self.r!r}")
         if self.r < 0:
             raise ValueError(f"TopR needs r >= 0 tokens, got r = {self.r}")

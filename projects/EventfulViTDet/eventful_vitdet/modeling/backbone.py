@@ -45,7 +45,7 @@ def synchronize(device: torch.device) -> None:
 def build_eventful_vitdet_backbone(cfg: CfgNode, input_shape: ShapeSpec | None = None) -> SimpleFeaturePyramid:
     """Build EventfulViT with the simple feature pyramid from MODEL.VIT, MODEL.SIMPLE_PYRAMID and MODEL.EVENTFUL."""
     pyramid = cfg.MODEL.SIMPLE_PYRAMID
-    return SimpleFeaturePyramid(
+    backbone = SimpleFeaturePyramid(
         net=build_vit(cfg),
         in_feature="last_feat",
         out_channels=pyramid.OUT_CHANNELS,
@@ -54,11 +54,37 @@ def build_eventful_vitdet_backbone(cfg: CfgNode, input_shape: ShapeSpec | None =
         norm=pyramid.NORM,
         square_pad=0 if cfg.MODEL.VIT.IMG_SIZE_HW else cfg.MODEL.VIT.IMG_SIZE,
     )
+    check_levels(cfg, list(backbone.output_shape()))
+    return backbone
+
+
+def check_levels(cfg: CfgNode, levels: list[str]) -> None:
+    """Raise ValueError, naming the key, if the detector wants feature maps that the pyramid does not make."""
+    for part in ("RPN", "ROI_HEADS"):
+        unknown = [name for name in cfg.MODEL[part].IN_FEATURES if name not in levels]
+        if unknown:
+            raise ValueError(
+                f"MODEL.{part}.IN_FEATURES names {', '.join(unknown)}, but the pyramid makes {', '.join(levels)} "
+                "(was --config-file forgotten?)"
+            )
+
+
+def check_vit(cfg: CfgNode) -> None:
+    """Raise ValueError, naming the key, for numbers that no ViT can have."""
+    vit = cfg.MODEL.VIT
+    keys = ("IMG_SIZE", "PRETRAIN_IMG_SIZE", "PATCH_SIZE", "EMBED_DIM", "DEPTH", "NUM_HEADS")
+    numbers = {f"VIT.{key}": vit[key] for key in keys} | {"EVENTFUL.KV_POOL": cfg.MODEL.EVENTFUL.KV_POOL}
+    for key, number in numbers.items():
+        if number < 1:
+            raise ValueError(f"MODEL.{key} must be 1 or larger, found {number}")
+    if len(vit.IMG_SIZE_HW) not in (0, 2):
+        raise ValueError(f"MODEL.VIT.IMG_SIZE_HW must be (height, width) or (), found {tuple(vit.IMG_SIZE_HW)}")
 
 
 def build_vit(cfg: CfgNode) -> ViTBackbone:
     """Build the ViT alone."""
     vit, eventful = cfg.MODEL.VIT, cfg.MODEL.EVENTFUL
+    check_vit(cfg)
     try:
         return ViTBackbone(
             img_size=tuple(vit.IMG_SIZE_HW) or vit.IMG_SIZE,

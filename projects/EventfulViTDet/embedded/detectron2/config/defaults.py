@@ -3,7 +3,7 @@ need is absent, so that setting it is an error instead of being ignored."""
 
 from __future__ import annotations
 
-from .config import CfgNode
+from fvcore.common.config import CfgNode
 
 _MODEL = {
     "META_ARCHITECTURE": "GeneralizedRCNN",
@@ -12,20 +12,15 @@ _MODEL = {
     # Subtracted from and divided into 0-255 pixels, in the channel order of INPUT.FORMAT.
     "PIXEL_MEAN": [103.530, 116.280, 123.675],
     "PIXEL_STD": [1.0, 1.0, 1.0],
-    "BACKBONE": {"NAME": "build_resnet_backbone", "FREEZE_AT": 2},
-    "FPN": {"IN_FEATURES": [], "OUT_CHANNELS": 256, "NORM": "", "FUSE_TYPE": "sum"},
-    "PROPOSAL_GENERATOR": {"NAME": "RPN", "MIN_SIZE": 0},
+    "BACKBONE": {"NAME": "build_resnet_backbone"},
     "ANCHOR_GENERATOR": {
-        "NAME": "DefaultAnchorGenerator",
         "SIZES": [[32, 64, 128, 256, 512]],  # side of a square of equal area, pixels; one list per level
         "ASPECT_RATIOS": [[0.5, 1.0, 2.0]],  # height / width
         "OFFSET": 0.0,  # of the first anchor's centre, in strides
     },
     "RPN": {
-        "HEAD_NAME": "StandardRPNHead",
         "IN_FEATURES": ["res4"],
         "CONV_DIMS": [-1],  # one 3x3 convolution per entry; -1 keeps the number of channels
-        "BOUNDARY_THRESH": -1,
         "IOU_THRESHOLDS": [0.3, 0.7],
         "IOU_LABELS": [0, -1, 1],
         "BATCH_SIZE_PER_IMAGE": 256,
@@ -51,7 +46,6 @@ _MODEL = {
         "POSITIVE_FRACTION": 0.25,
         "SCORE_THRESH_TEST": 0.05,
         "NMS_THRESH_TEST": 0.5,
-        "PROPOSAL_APPEND_GT": True,
     },
     "ROI_BOX_HEAD": {
         "NAME": "",
@@ -60,7 +54,6 @@ _MODEL = {
         "BBOX_REG_WEIGHTS": (10.0, 10.0, 5.0, 5.0),
         "SMOOTH_L1_BETA": 0.0,
         "CLS_AGNOSTIC_BBOX_REG": False,
-        "TRAIN_ON_PRED_BOXES": False,
         "POOLER_TYPE": "ROIAlignV2",
         "POOLER_RESOLUTION": 14,
         "POOLER_SAMPLING_RATIO": 0,
@@ -70,17 +63,11 @@ _MODEL = {
         "FC_DIM": 1024,
         "NORM": "",
     },
-    # Read by nothing here: they let the usual Faster R-CNN base files merge.
+    # What the usual Faster R-CNN files set besides; only MASK_ON is looked at, and has to be False.
     "MASK_ON": False,
+    "FPN": {"IN_FEATURES": []},
+    "RESNETS": {"DEPTH": 50, "OUT_FEATURES": ["res4"]},
     "ROI_MASK_HEAD": {"NAME": "MaskRCNNConvUpsampleHead", "NUM_CONV": 0, "POOLER_RESOLUTION": 14},
-    "RESNETS": {
-        "DEPTH": 50,
-        "OUT_FEATURES": ["res4"],
-        "NUM_GROUPS": 1,
-        "WIDTH_PER_GROUP": 64,
-        "NORM": "FrozenBN",
-        "STRIDE_IN_1X1": True,
-    },
 }
 _SOLVER = {
     "LR_SCHEDULER_NAME": "WarmupMultiStepLR",  # or "WarmupCosineLR"
@@ -93,8 +80,6 @@ _SOLVER = {
     "GAMMA": 0.1,
     "WARMUP_FACTOR": 1.0 / 1000,
     "WARMUP_ITERS": 1000,
-    "WARMUP_METHOD": "linear",  # or "constant"
-    "RESCALE_INTERVAL": False,
     "MOMENTUM": 0.9,
     "NESTEROV": False,
     "WEIGHT_DECAY": 0.0001,
@@ -111,26 +96,18 @@ _INPUT = {
     "MIN_SIZE_TEST": 800,  # 0: no resizing
     "MAX_SIZE_TEST": 1333,
     "RANDOM_FLIP": "horizontal",  # or "vertical", "none"
-    "CROP": {"ENABLED": False, "TYPE": "relative_range", "SIZE": [0.9, 0.9]},
     "FORMAT": "BGR",
 }
-_C = CfgNode(
+DEFAULTS = CfgNode(
     {
         "VERSION": 2,
         "OUTPUT_DIR": "./output",
         "SEED": -1,  # negative: a different random seed in every run
         "CUDNN_BENCHMARK": False,
-        "FLOAT32_PRECISION": "",  # "highest", "high" or "medium", as in torch.set_float32_matmul_precision
-        "VIS_PERIOD": 0,
         "MODEL": _MODEL,
         "INPUT": _INPUT,
         "DATASETS": {"TRAIN": (), "TEST": ()},
-        "DATALOADER": {
-            "NUM_WORKERS": 4,
-            "ASPECT_RATIO_GROUPING": True,
-            "SAMPLER_TRAIN": "TrainingSampler",
-            "FILTER_EMPTY_ANNOTATIONS": True,
-        },
+        "DATALOADER": {"NUM_WORKERS": 4, "FILTER_EMPTY_ANNOTATIONS": True},
         "SOLVER": _SOLVER,
         "TEST": {"EVAL_PERIOD": 0, "DETECTIONS_PER_IMAGE": 100},
     }

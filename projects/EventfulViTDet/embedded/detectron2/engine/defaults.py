@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import logging
 import os
 import weakref
@@ -20,15 +19,14 @@ from detectron2.utils.env import seed_all_rng
 from detectron2.utils.events import CommonMetricPrinter, EventWriter, JSONWriter, TensorboardXWriter
 from detectron2.utils.logger import setup_logger
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim.lr_scheduler import LRScheduler
 
 from . import hooks
 from .train_loop import AMPTrainer, HookBase, SimpleTrainer, TrainerBase
 
 
-def default_argument_parser(epilog: str | None = None) -> argparse.ArgumentParser:
+def default_argument_parser() -> argparse.ArgumentParser:
     """The options every training script has, and ``opts``: KEY VALUE pairs at the end for the config."""
-    parser = argparse.ArgumentParser(epilog=epilog or "example: --config-file FILE SOLVER.BASE_LR 0.001")
+    parser = argparse.ArgumentParser(epilog="example: --config-file FILE SOLVER.BASE_LR 0.001")
     parser.add_argument("--config-file", default="", metavar="FILE", help="yaml file with settings")
     parser.add_argument("--resume", action="store_true", help="go on after OUTPUT_DIR's last checkpoint")
     parser.add_argument("--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS instead of training")
@@ -44,47 +42,19 @@ def default_argument_parser(epilog: str | None = None) -> argparse.ArgumentParse
 
 
 def default_setup(cfg: CfgNode, args: argparse.Namespace) -> None:
-    """Prepare OUTPUT_DIR, logging and random numbers; log environment and settings; write config.yaml.
-
-    Raises OSError naming OUTPUT_DIR if it cannot be written.
-    """
+    """Prepare OUTPUT_DIR, logging and random numbers; log environment and settings; write config.yaml."""
     rank, output_dir = comm.get_rank(), cfg.OUTPUT_DIR
-    try:
-        os.makedirs(output_dir, exist_ok=True)
-        setup_logger(output_dir, distributed_rank=rank, name="fvcore")
-        logger = setup_logger(output_dir, distributed_rank=rank)
-        if comm.is_main_process():
-            with open(os.path.join(output_dir, "config.yaml"), "w") as file:
-                file.write(cfg.dump())
-    except OSError as error:
-        raise OSError(f"OUTPUT_DIR '{output_dir}' cannot be written: {error}") from error
+    os.makedirs(output_dir, exist_ok=True)
+    setup_logger(output_dir, distributed_rank=rank, name="fvcore")
+    logger = setup_logger(output_dir, distributed_rank=rank)
+    if comm.is_main_process():
+        with open(os.path.join(output_dir, "config.yaml"), "w") as file:
+            file.write(cfg.dump())
     logger.info("Process %d of %d, arguments: %s", rank, comm.get_world_size(), args)
     logger.info("Settings, also in %s/config.yaml:\n%s", output_dir, cfg.dump())
-
     seed_all_rng(cfg.SEED + rank if cfg.SEED >= 0 else None)
     if not args.eval_only:
         torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
-    if cfg.FLOAT32_PRECISION:
-        torch.set_float32_matmul_precision(cfg.FLOAT32_PRECISION)
-        torch.backends.cudnn.allow_tf32 = cfg.FLOAT32_PRECISION != "highest"
-
-
-def default_writers(output_dir: str, max_iter: int | None = None) -> list[EventWriter]:
-    """Log, ``metrics.json`` and, where the tensorboard package is installed, its event file."""
-    os.makedirs(output_dir, exist_ok=True)
-    writers = [CommonMetricPrinter(max_iter), JSONWriter(os.path.join(output_dir, "metrics.json"))]
-    if importlib.util.find_spec("tensorboard") is not None:
-        writers.append(TensorboardXWriter(output_dir))
-    return writers
-
-
-def create_ddp_model(model: torch.nn.Module, **kwargs: Any) -> torch.nn.Module:
-    """The model itself in a single process; otherwise wrapped so that all processes share their gradients."""
-    if comm.get_world_size() == 1:
-        return model
-    if next(model.parameters()).is_cuda:
-        kwargs["device_ids"] = [comm.get_local_rank()]
-    return DistributedDataParallel(model, **kwargs)
 
 
 class DefaultTrainer(TrainerBase):
@@ -96,11 +66,13 @@ class DefaultTrainer(TrainerBase):
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
         data_loader = self.build_train_loader(cfg)
-        model = create_ddp_model(model, broadcast_buffers=False)
+        if comm.get_world_size() > 1:
+            devices = [comm.get_local_rank()] if next(model.parameters()).is_cuda else None
+            model = DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)
         trainer_class = AMPTrainer if cfg.SOLVER.AMP.ENABLED else SimpleTrainer
         self._trainer = trainer_class(model, data_loader, optimizer)
         self.model, self.optimizer = model, optimizer
-        self.scheduler = self.build_lr_scheduler(cfg, optimizer)
+        self.scheduler = build_lr_scheduler(cfg, optimizer)
         self.checkpointer = DetectionCheckpointer(model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
         self.max_iter = cfg.SOLVER.MAX_ITER
         self.cfg = cfg
@@ -120,8 +92,15 @@ class DefaultTrainer(TrainerBase):
             built.append(hooks.PeriodicCheckpointer(self.checkpointer, self.cfg.SOLVER.CHECKPOINT_PERIOD))
         built.append(hooks.EvalHook(self.cfg.TEST.EVAL_PERIOD, lambda: self.test(self.cfg, self.model)))
         if comm.is_main_process():
-            built.append(hooks.PeriodicWriter(default_writers(self.cfg.OUTPUT_DIR, self.max_iter)))
+            built.append(hooks.PeriodicWriter(self.build_writers()))
         return built
+
+    def build_writers(self) -> list[EventWriter]:
+        """Log, ``metrics.json`` and TensorBoard's event file."""
+        folder = self.cfg.OUTPUT_DIR
+        os.makedirs(folder, exist_ok=True)
+        metrics = JSONWriter(os.path.join(folder, "metrics.json"))
+        return [CommonMetricPrinter(self.max_iter), metrics, TensorboardXWriter(folder)]
 
     def train(self) -> None:
         """Iterations from where `resume_or_load` left off up to SOLVER.MAX_ITER."""
@@ -149,14 +128,10 @@ class DefaultTrainer(TrainerBase):
         raise NotImplementedError(f"{cls.__name__} needs build_optimizer")
 
     @classmethod
-    def build_lr_scheduler(cls, cfg: CfgNode, optimizer: torch.optim.Optimizer) -> LRScheduler:
-        return build_lr_scheduler(cfg, optimizer)
-
-    @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> Iterable[list]:
         raise NotImplementedError(f"{cls.__name__} needs build_train_loader")
 
     @classmethod
     def test(cls, cfg: CfgNode, model: torch.nn.Module) -> dict[str, Any]:
-        """Evaluate ``model`` on DATASETS.TEST and return ``{task: {metric: value}}``; nothing by default."""
-        return {}
+        """Evaluate ``model`` on DATASETS.TEST and return ``{task: {metric: value}}``."""
+        raise NotImplementedError(f"{cls.__name__} needs test")

@@ -16,21 +16,19 @@ from .train_loop import HookBase
 
 
 class IterationTimer(HookBase):
-    """Records "time", the seconds of each iteration, and logs the mean; the first ``warmup_iter`` iterations,
-    which are slower, do not count. Belongs first among the hooks, so that it does not time the others."""
+    """Records "time", the seconds of each iteration, and logs the mean; the first iterations, which are slower, do
+    not count. Belongs first among the hooks, so that it does not time the others."""
 
-    def __init__(self, warmup_iter: int = 3) -> None:
-        self._warmup_iter = warmup_iter
+    WARMUP = 3
+
+    def __init__(self) -> None:
         self._train_start = self._step_start = time.perf_counter()
-
-    def before_train(self) -> None:
-        self._train_start = time.perf_counter()
 
     def before_step(self) -> None:
         self._step_start = time.perf_counter()
 
     def after_step(self) -> None:
-        if self.trainer.iter - self.trainer.start_iter >= self._warmup_iter:
+        if self.trainer.iter - self.trainer.start_iter >= self.WARMUP:
             self.trainer.storage.put_scalar("time", time.perf_counter() - self._step_start)
 
     def after_train(self) -> None:

@@ -12,7 +12,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from detectron2.utils import comm
 
-DEFAULT_TIMEOUT = timedelta(minutes=30)
+TIMEOUT = timedelta(minutes=30)
 
 
 def launch(
@@ -22,7 +22,6 @@ def launch(
     machine_rank: int = 0,
     dist_url: str | None = None,
     args: tuple = (),
-    timeout: timedelta = DEFAULT_TIMEOUT,
 ) -> None:
     """Run ``main_func(*args)`` in ``num_gpus_per_machine`` processes on each machine, joined by NCCL, or by
     gloo where no GPU is visible. A single process runs here, without any of that.
@@ -43,26 +42,19 @@ def launch(
             probe.bind(("127.0.0.1", 0))
             dist_url = f"tcp://127.0.0.1:{probe.getsockname()[1]}"
     first_rank = machine_rank * num_gpus_per_machine
-    mp.spawn(_run, (main_func, args, first_rank, world_size, dist_url, timeout), nprocs=num_gpus_per_machine)
+    mp.spawn(_run, (main_func, args, first_rank, world_size, dist_url), nprocs=num_gpus_per_machine)
 
 
 def _run(
-    local_rank: int,
-    main_func: Callable[..., None],
-    args: tuple,
-    first_rank: int,
-    world_size: int,
-    dist_url: str,
-    timeout: timedelta,
+    local_rank: int, main_func: Callable[..., None], args: tuple, first_rank: int, world_size: int, url: str
 ) -> None:
     os.environ["LOCAL_RANK"] = str(local_rank)
     backend = "gloo"
     if torch.cuda.is_available():
         backend = "nccl"
         torch.cuda.set_device(local_rank)
-    dist.init_process_group(
-        backend, init_method=dist_url, world_size=world_size, rank=first_rank + local_rank, timeout=timeout
-    )
+    rank = first_rank + local_rank
+    dist.init_process_group(backend, init_method=url, world_size=world_size, rank=rank, timeout=TIMEOUT)
     try:
         comm.synchronize()
         main_func(*args)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import math
 import time
@@ -46,12 +45,11 @@ class TrainerBase:
         self._hooks: list[HookBase] = []
         self.iter = self.start_iter = self.max_iter = 0
 
-    def register_hooks(self, hooks: Iterable[HookBase | None]) -> None:
-        """Add hooks, called in this order; None is skipped."""
+    def register_hooks(self, hooks: Iterable[HookBase]) -> None:
+        """Add hooks, called in this order."""
         for hook in hooks:
-            if hook is not None:
-                hook.trainer = weakref.proxy(self)  # a trainer owns its hooks, not the other way round
-                self._hooks.append(hook)
+            hook.trainer = weakref.proxy(self)  # a trainer owns its hooks, not the other way round
+            self._hooks.append(hook)
 
     def train(self, start_iter: int, max_iter: int) -> None:
         """Iterations ``start_iter`` up to, not including, ``max_iter``."""
@@ -115,16 +113,14 @@ class SimpleTrainer(TrainerBase):
             self._batches = iter(self.data_loader)
         batch = next(self._batches)
         data_seconds = time.perf_counter() - start
-        with self._precision():
-            losses = self.model(batch)
-            total = sum(losses.values())
+        losses = self._compute_losses(batch)
         self.optimizer.zero_grad()
-        self._backward(total)
+        self._backward(sum(losses.values()))
         self._record(losses, data_seconds)
         self._update()
 
-    def _precision(self) -> contextlib.AbstractContextManager:
-        return contextlib.nullcontext()
+    def _compute_losses(self, batch: list[dict]) -> dict[str, torch.Tensor]:
+        return self.model(batch)
 
     def _backward(self, total: torch.Tensor) -> None:
         total.backward()
@@ -155,24 +151,15 @@ class SimpleTrainer(TrainerBase):
 
 
 class AMPTrainer(SimpleTrainer):
-    """Mixed precision: ``precision`` (float16 by default) and scaled gradients on a GPU; on a CPU bfloat16,
-    which needs no scaling."""
+    """Mixed precision on a GPU: float16 with scaled gradients."""
 
-    def __init__(
-        self,
-        model: torch.nn.Module,
-        data_loader: Iterable,
-        optimizer: torch.optim.Optimizer,
-        *,
-        precision: torch.dtype = torch.float16,
-    ) -> None:
+    def __init__(self, model: torch.nn.Module, data_loader: Iterable, optimizer: torch.optim.Optimizer) -> None:
         super().__init__(model, data_loader, optimizer)
-        self._device = next(model.parameters()).device.type
-        self.precision = torch.bfloat16 if self._device == "cpu" else precision
-        self.grad_scaler = torch.amp.GradScaler(self._device, enabled=self._device != "cpu")
+        self.grad_scaler = torch.amp.GradScaler("cuda", enabled=torch.cuda.is_available())
 
-    def _precision(self) -> contextlib.AbstractContextManager:
-        return torch.autocast(self._device, dtype=self.precision)
+    def _compute_losses(self, batch: list[dict]) -> dict[str, torch.Tensor]:
+        with torch.autocast("cuda"):
+            return super()._compute_losses(batch)
 
     def _backward(self, total: torch.Tensor) -> None:
         self.grad_scaler.scale(total).backward()
@@ -186,5 +173,5 @@ class AMPTrainer(SimpleTrainer):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict(state_dict)
-        if state_dict.get("grad_scaler"):  # empty: written on a CPU; absent: in full precision
+        if state_dict.get("grad_scaler"):  # absent in checkpoints of full precision or of a CPU
             self.grad_scaler.load_state_dict(state_dict["grad_scaler"])

@@ -1,32 +1,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Union
+from typing import Union
 
 import torch
-from detectron2.config import CfgNode, configurable
-from detectron2.layers import ShapeSpec
 from detectron2.structures import Boxes
-from fvcore.common.registry import Registry
 from torch import nn
-
-ANCHOR_GENERATOR_REGISTRY = Registry("ANCHOR_GENERATOR")
 
 FloatLists = Union[Sequence[Sequence[float]], Sequence[float]]
 
 
-def build_anchor_generator(cfg: CfgNode, input_shape: list[ShapeSpec]) -> nn.Module:
-    return ANCHOR_GENERATOR_REGISTRY.get(cfg.MODEL.ANCHOR_GENERATOR.NAME)(cfg, input_shape)
-
-
-@ANCHOR_GENERATOR_REGISTRY.register()
 class DefaultAnchorGenerator(nn.Module):
     """Boxes of fixed sizes and shapes at every position of every feature map."""
 
-    box_dim = 4
-
-    @configurable
-    def __init__(self, *, sizes: FloatLists, aspect_ratios: FloatLists, strides: Sequence[int], offset: float = 0.5):
+    def __init__(self, *, sizes: FloatLists, aspect_ratios: FloatLists, strides: Sequence[int], offset: float):
         """
         Args:
             sizes: square roots of the anchors' areas in pixels, a list per feature map or one for all.
@@ -44,15 +31,6 @@ class DefaultAnchorGenerator(nn.Module):
         for index, (map_sizes, map_ratios) in enumerate(zip(sizes, aspect_ratios)):
             # Buffers so that they move with the model, but no part of a checkpoint.
             self.register_buffer(f"cell_anchors_{index}", _cell_anchors(map_sizes, map_ratios), persistent=False)
-
-    @classmethod
-    def from_config(cls, cfg: CfgNode, input_shape: list[ShapeSpec]) -> dict[str, Any]:
-        return {
-            "sizes": cfg.MODEL.ANCHOR_GENERATOR.SIZES,
-            "aspect_ratios": cfg.MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS,
-            "strides": [shape.stride for shape in input_shape],
-            "offset": cfg.MODEL.ANCHOR_GENERATOR.OFFSET,
-        }
 
     def forward(self, features: list[torch.Tensor]) -> list[Boxes]:
         """H * W * A anchors for every map (N, C, H, W), ordered by row, column, size, aspect ratio."""

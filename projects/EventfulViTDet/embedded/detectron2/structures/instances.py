@@ -44,12 +44,6 @@ class Instances:
     def has(self, name: str) -> bool:
         return name in self._fields
 
-    def get(self, name: str) -> Any:
-        return self._fields[name]
-
-    def remove(self, name: str) -> None:
-        del self._fields[name]
-
     def get_fields(self) -> dict[str, Any]:
         """The fields themselves, not a copy."""
         return self._fields
@@ -60,11 +54,7 @@ class Instances:
         return Instances(self._image_size, **moved)
 
     def __getitem__(self, item) -> Instances:
-        """The objects selected by an int, a slice, an index vector or a bool vector."""
-        if isinstance(item, int):
-            if not -len(self) <= item < len(self):
-                raise IndexError(f"instance {item} of {len(self)} does not exist")
-            item = slice(item % len(self), item % len(self) + 1)
+        """The objects selected by a slice, an index vector or a bool vector."""
         return Instances(self._image_size, **{name: value[item] for name, value in self._fields.items()})
 
     def __len__(self) -> int:
@@ -72,24 +62,13 @@ class Instances:
             return len(value)
         raise NotImplementedError("Instances without any field have no length")
 
-    def __iter__(self):
-        raise NotImplementedError("Instances are not iterable: loop over a field or over range(len(instances))")
-
     @staticmethod
     def cat(instance_lists: Sequence[Instances]) -> Instances:
-        """All objects in one, with the fields of the first; ValueError if the image sizes differ."""
-        first = instance_lists[0]
-        if any(other.image_size != first.image_size for other in instance_lists):
-            raise ValueError("cannot join Instances of images of different sizes")
-        joined = Instances(first.image_size)
-        for name, value in first.get_fields().items():
-            parts = [other.get(name) for other in instance_lists]
-            if isinstance(value, torch.Tensor):
-                joined.set(name, torch.cat(parts))
-            elif isinstance(value, list):
-                joined.set(name, sum(parts, []))
-            else:
-                joined.set(name, type(value).cat(parts))
+        """All objects in one, with the fields of the first."""
+        joined = Instances(instance_lists[0].image_size)
+        for name, value in instance_lists[0].get_fields().items():
+            parts = [getattr(instances, name) for instances in instance_lists]
+            joined.set(name, torch.cat(parts) if isinstance(value, torch.Tensor) else type(value).cat(parts))
         return joined
 
     def __repr__(self) -> str:

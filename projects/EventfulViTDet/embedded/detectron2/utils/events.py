@@ -10,6 +10,9 @@ from collections.abc import Iterator
 import torch
 from fvcore.common.history_buffer import HistoryBuffer
 
+# Iterations that shown values are taken from.
+_WINDOW = 20
+
 # The storages opened with `with`, innermost last: how a loss deep inside a model finds its trainer's storage.
 _OPEN_STORAGES: list[EventStorage] = []
 
@@ -30,27 +33,19 @@ class EventStorage:
         self._latest: dict[str, tuple[float, int]] = {}
         self._smooth: dict[str, bool] = {}
 
-    def put_scalar(self, name: str, value: float, smoothing_hint: bool = True, cur_iter: int | None = None) -> None:
-        """Record ``value`` (anything ``float()`` takes) at the current iteration, or at ``cur_iter``.
+    def put_scalar(self, name: str, value: float, smoothing_hint: bool = True) -> None:
+        """Record ``value`` (anything ``float()`` takes) at the current iteration.
 
         ``smoothing_hint`` tells writers to show a median of recent values; the first call fixes it.
         """
-        if self._smooth.setdefault(name, smoothing_hint) != smoothing_hint:
-            raise AssertionError(f"scalar '{name}' was first put with smoothing_hint={not smoothing_hint}")
-        value, iteration = float(value), self.iter if cur_iter is None else cur_iter
-        self._histories.setdefault(name, HistoryBuffer()).update(value, iteration)
-        self._latest[name] = (value, iteration)
+        self._smooth.setdefault(name, smoothing_hint)
+        self._histories.setdefault(name, HistoryBuffer()).update(float(value), self.iter)
+        self._latest[name] = (float(value), self.iter)
 
-    def put_scalars(self, *, smoothing_hint: bool = True, cur_iter: int | None = None, **kwargs: float) -> None:
+    def put_scalars(self, **values: float) -> None:
         """`put_scalar` for every keyword."""
-        for name, value in kwargs.items():
-            self.put_scalar(name, value, smoothing_hint=smoothing_hint, cur_iter=cur_iter)
-
-    def history(self, name: str) -> HistoryBuffer:
-        """All values of one scalar. Raises KeyError for a name never put."""
-        if name not in self._histories:
-            raise KeyError(f"no scalar '{name}' has been recorded")
-        return self._histories[name]
+        for name, value in values.items():
+            self.put_scalar(name, value)
 
     def histories(self) -> dict[str, HistoryBuffer]:
         """All values of all scalars."""
@@ -60,7 +55,7 @@ class EventStorage:
         """The last (value, iteration) of every scalar."""
         return self._latest
 
-    def latest_with_smoothing_hint(self, window_size: int = 20) -> dict[str, tuple[float, int]]:
+    def latest_with_smoothing_hint(self, window_size: int) -> dict[str, tuple[float, int]]:
         """Like `latest`, with the median over the last ``window_size`` iterations where that is wanted."""
         return {
             name: (self.median(name, window_size) if self._smooth[name] else value, iteration)
@@ -84,8 +79,7 @@ class EventStorage:
 class EventWriter:
     """Takes what is in the open storage somewhere else."""
 
-    def __init__(self, window_size: int = 20) -> None:
-        self._window_size = window_size
+    def __init__(self) -> None:
         self._last_write = -1
 
     def write(self) -> None:
@@ -96,7 +90,7 @@ class EventWriter:
 
     def _new_scalars(self) -> Iterator[tuple[int, str, float]]:
         """(iteration, name, value) of what was recorded after the last call, by iteration."""
-        latest = get_event_storage().latest_with_smoothing_hint(self._window_size)
+        latest = get_event_storage().latest_with_smoothing_hint(_WINDOW)
         found = sorted((i, name, value) for name, (value, i) in latest.items() if i > self._last_write)
         self._last_write = found[-1][0] if found else self._last_write
         return iter(found)
@@ -105,8 +99,8 @@ class EventWriter:
 class JSONWriter(EventWriter):
     """Appends new scalars to a file, one JSON object per line and iteration."""
 
-    def __init__(self, json_file: str, window_size: int = 20) -> None:
-        super().__init__(window_size)
+    def __init__(self, json_file: str) -> None:
+        super().__init__()
         self._file = open(json_file, "a")
 
     def write(self) -> None:
@@ -121,12 +115,12 @@ class JSONWriter(EventWriter):
 
 
 class TensorboardXWriter(EventWriter):
-    """Writes new scalars for TensorBoard, which must be installed."""
+    """Writes new scalars for TensorBoard."""
 
-    def __init__(self, log_dir: str, window_size: int = 20) -> None:
-        from torch.utils.tensorboard import SummaryWriter  # an optional package
+    def __init__(self, log_dir: str) -> None:
+        from torch.utils.tensorboard import SummaryWriter  # takes a second, and only training needs it
 
-        super().__init__(window_size)
+        super().__init__()
         self._writer = SummaryWriter(log_dir=log_dir)
 
     def write(self) -> None:
@@ -140,24 +134,24 @@ class TensorboardXWriter(EventWriter):
 class CommonMetricPrinter(EventWriter):
     """Logs one line: time left, iteration, losses, seconds per iteration, learning rate, GPU memory."""
 
-    def __init__(self, max_iter: int | None = None, window_size: int = 20) -> None:
-        super().__init__(window_size)
+    def __init__(self, max_iter: int) -> None:
+        super().__init__()
         self._max_iter = max_iter
 
     def write(self) -> None:
         storage = get_event_storage()
-        if self._max_iter is not None and storage.iter >= self._max_iter:
+        if storage.iter >= self._max_iter:
             return  # training is over; evaluation results are not this writer's business
         recorded = storage.histories()
         parts = [f"iter: {storage.iter}"]
-        if self._max_iter is not None and "time" in recorded:
+        if "time" in recorded:
             seconds = recorded["time"].median(1000) * (self._max_iter - storage.iter - 1)
             parts.insert(0, f"eta: {datetime.timedelta(seconds=int(seconds))}")
-        losses = [name for name in recorded if "loss" in name or "[metric]" in name]
-        parts += [f"{name}: {storage.median(name, self._window_size):.4g}" for name in losses]
+        losses = [name for name in recorded if "loss" in name]
+        parts += [f"{name}: {storage.median(name, _WINDOW):.4g}" for name in losses]
         for name in ("time", "data_time"):
             if name in recorded:
-                parts.append(f"{name}: {recorded[name].avg(self._window_size):.4f}")
+                parts.append(f"{name}: {recorded[name].avg(_WINDOW):.4f}")
         if "lr" in recorded:
             parts.append(f"lr: {recorded['lr'].latest():.5g}")
         if torch.cuda.is_available():

@@ -5,14 +5,15 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode, configurable
+from detectron2.layers import ShapeSpec
 from detectron2.structures import ImageList, Instances
 from fvcore.common.registry import Registry
 from torch import nn
 
-from ..backbone import Backbone, build_backbone
+from ..backbone import BACKBONE_REGISTRY, Backbone
 from ..postprocessing import detector_postprocess
-from ..proposal_generator import build_proposal_generator
-from ..roi_heads import build_roi_heads
+from ..proposal_generator import RPN
+from ..roi_heads import StandardROIHeads
 
 META_ARCH_REGISTRY = Registry("META_ARCH")
 
@@ -35,27 +36,25 @@ class GeneralizedRCNN(nn.Module):
         roi_heads: nn.Module,
         pixel_mean: Sequence[float],
         pixel_std: Sequence[float],
-        input_format: str | None = None,
     ):
-        """``pixel_mean``, ``pixel_std``: per channel, in the order ``input_format``, on the images' scale."""
+        """``pixel_mean``, ``pixel_std``: per channel, in the images' order and on their scale."""
         super().__init__()
         if len(pixel_mean) != len(pixel_std):
             raise ValueError(f"MODEL.PIXEL_MEAN {pixel_mean} and MODEL.PIXEL_STD {pixel_std} differ in length")
         self.backbone = backbone
         self.proposal_generator = proposal_generator
         self.roi_heads = roi_heads
-        self.input_format = input_format
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), persistent=False)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        backbone = build_backbone(cfg)
+        build_backbone = BACKBONE_REGISTRY.get(cfg.MODEL.BACKBONE.NAME)
+        backbone = build_backbone(cfg, ShapeSpec(channels=len(cfg.MODEL.PIXEL_MEAN)))
         return {
             "backbone": backbone,
-            "proposal_generator": build_proposal_generator(cfg, backbone.output_shape()),
-            "roi_heads": build_roi_heads(cfg, backbone.output_shape()),
-            "input_format": cfg.INPUT.FORMAT,
+            "proposal_generator": RPN(cfg, backbone.output_shape()),
+            "roi_heads": StandardROIHeads(cfg, backbone.output_shape()),
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,
         }
@@ -76,9 +75,6 @@ class GeneralizedRCNN(nn.Module):
         """
         if not self.training:
             return self.inference(batched_inputs)
-        for index, item in enumerate(batched_inputs):
-            if "instances" not in item:
-                raise KeyError(f"training input {index} has no 'instances' (ground truth), only {sorted(item)}")
         targets = [item["instances"].to(self.device) for item in batched_inputs]
         images = self.preprocess_image(batched_inputs)
         features = self.backbone(images.tensor)
@@ -86,28 +82,18 @@ class GeneralizedRCNN(nn.Module):
         _, detector_losses = self.roi_heads(images, features, proposals, targets)
         return {**detector_losses, **proposal_losses}
 
-    def inference(self, batched_inputs: list[dict[str, Any]], *, do_postprocess: bool = True):
-        """As ``forward``; without ``do_postprocess`` a list of Instances at the network's input size."""
+    def inference(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Instances]]:
+        """See ``forward``."""
         images = self.preprocess_image(batched_inputs)
         features = self.backbone(images.tensor)
         proposals, _ = self.proposal_generator(images, features, None)
         results, _ = self.roi_heads(images, features, proposals, None)
-        if not do_postprocess:
-            return results
-        return self._postprocess(results, batched_inputs, images.image_sizes)
+        return [
+            {"instances": detector_postprocess(found, item.get("height", height), item.get("width", width))}
+            for found, item, (height, width) in zip(results, batched_inputs, images.image_sizes)
+        ]
 
     def preprocess_image(self, batched_inputs: list[dict[str, Any]]) -> ImageList:
         """Normalise the images, then pad them into one batch as the backbone wants it."""
         normalised = [(item["image"].to(self.device) - self.pixel_mean) / self.pixel_std for item in batched_inputs]
-        return ImageList.from_tensors(
-            normalised, self.backbone.size_divisibility, padding_constraints=self.backbone.padding_constraints
-        )
-
-    @staticmethod
-    def _postprocess(
-        instances: list[Instances], batched_inputs: list[dict[str, Any]], image_sizes: list[tuple[int, int]]
-    ) -> list[dict[str, Instances]]:
-        return [
-            {"instances": detector_postprocess(found, item.get("height", height), item.get("width", width))}
-            for found, item, (height, width) in zip(instances, batched_inputs, image_sizes)
-        ]
+        return ImageList.from_tensors(normalised, padding_constraints=self.backbone.padding_constraints)

@@ -1,3 +1,3 @@
-from .rpn import PROPOSAL_GENERATOR_REGISTRY, RPN, build_proposal_generator
+from .rpn import RPN
 
-__all__ = ["PROPOSAL_GENERATOR_REGISTRY", "RPN", "build_proposal_generator"]
+__all__ = ["RPN"]

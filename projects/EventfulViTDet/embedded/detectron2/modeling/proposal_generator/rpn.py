@@ -7,37 +7,26 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
-from detectron2.config import CfgNode, configurable
-from detectron2.layers import Conv2d, ShapeSpec, batched_nms, cat
-from detectron2.structures import Boxes, ImageList, Instances, pairwise_iou
+from detectron2.config import CfgNode
+from detectron2.layers import Conv2d, ShapeSpec
+from detectron2.structures import Boxes, ImageList, Instances
 from detectron2.utils.events import get_event_storage
-from fvcore.common.registry import Registry
 from torch import nn
+from torchvision.ops import batched_nms, box_iou
 
-from ..anchor_generator import build_anchor_generator
+from ..anchor_generator import DefaultAnchorGenerator
 from ..box_regression import Box2BoxTransform, box_regression_loss
 from ..matcher import Matcher
 from ..sampling import subsample_labels
 
-PROPOSAL_GENERATOR_REGISTRY = Registry("PROPOSAL_GENERATOR")
-RPN_HEAD_REGISTRY = Registry("RPN_HEAD")
 
-
-def build_proposal_generator(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> nn.Module:
-    """The module registered as ``MODEL.PROPOSAL_GENERATOR.NAME``, called with (cfg, feature shapes)."""
-    return PROPOSAL_GENERATOR_REGISTRY.get(cfg.MODEL.PROPOSAL_GENERATOR.NAME)(cfg, input_shape)
-
-
-@RPN_HEAD_REGISTRY.register()
 class StandardRPNHead(nn.Module):
     """3x3 convolutions, then a 1x1 convolution each for objectness and box deltas; shared by all levels."""
 
-    @configurable
-    def __init__(self, *, in_channels: int, num_anchors: int, box_dim: int = 4, conv_dims: Sequence[int] = (-1,)):
+    def __init__(self, *, in_channels: int, num_anchors: int, conv_dims: Sequence[int]):
         """``num_anchors`` (A) per position; -1 among ``conv_dims`` keeps the number of channels."""
         super().__init__()
         convs = []
@@ -51,26 +40,10 @@ class StandardRPNHead(nn.Module):
         numbered = OrderedDict((f"conv{index}", conv) for index, conv in enumerate(convs))
         self.conv = convs[0] if len(convs) == 1 else nn.Sequential(numbered)
         self.objectness_logits = nn.Conv2d(in_channels, num_anchors, kernel_size=1)
-        self.anchor_deltas = nn.Conv2d(in_channels, num_anchors * box_dim, kernel_size=1)
+        self.anchor_deltas = nn.Conv2d(in_channels, num_anchors * 4, kernel_size=1)
         for layer in (*convs, self.objectness_logits, self.anchor_deltas):
             nn.init.normal_(layer.weight, std=0.01)
             nn.init.zeros_(layer.bias)
-
-    @classmethod
-    def from_config(cls, cfg: CfgNode, input_shape: list[ShapeSpec]) -> dict[str, Any]:
-        anchors = build_anchor_generator(cfg, input_shape)
-        channels = {shape.channels for shape in input_shape}
-        if len(channels) != 1 or len(set(anchors.num_anchors)) != 1:
-            raise ValueError(
-                "MODEL.RPN.IN_FEATURES share one head, so they need the same channels and anchors per position, "
-                f"got {sorted(channels)} channels and {anchors.num_anchors} anchors"
-            )
-        return {
-            "in_channels": input_shape[0].channels,
-            "num_anchors": anchors.num_anchors[0],
-            "box_dim": anchors.box_dim,
-            "conv_dims": cfg.MODEL.RPN.CONV_DIMS,
-        }
 
     def forward(self, features: list[torch.Tensor]) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
         """Objectness logits (N, A, Hi, Wi) and box deltas (N, A * 4, Hi, Wi) of every level."""
@@ -78,83 +51,44 @@ class StandardRPNHead(nn.Module):
         return [self.objectness_logits(h) for h in hidden], [self.anchor_deltas(h) for h in hidden]
 
 
-@PROPOSAL_GENERATOR_REGISTRY.register()
 class RPN(nn.Module):
     """Finds boxes that are likely to hold an object of any class."""
 
-    @configurable
-    def __init__(
-        self,
-        *,
-        in_features: Sequence[str],
-        head: nn.Module,
-        anchor_generator: nn.Module,
-        anchor_matcher: Matcher,
-        box2box_transform: Box2BoxTransform,
-        batch_size_per_image: int,
-        positive_fraction: float,
-        pre_nms_topk: tuple[int, int],
-        post_nms_topk: tuple[int, int],
-        nms_thresh: float = 0.7,
-        min_box_size: float = 0.0,
-        anchor_boundary_thresh: float = -1.0,
-        loss_weight: float | dict[str, float] = 1.0,
-        box_reg_loss_type: str = "smooth_l1",
-        smooth_l1_beta: float = 0.0,
-    ):
-        """
-        Args:
-            batch_size_per_image: anchors to train per image, at most ``positive_fraction`` of them positives.
-            pre_nms_topk: (training, inference) boxes per level that enter non-maximum suppression.
-            post_nms_topk: (training, inference) proposals per image.
-            min_box_size: both sides of a proposal are longer than this, in pixels.
-            anchor_boundary_thresh: anchors more pixels outside of the image are not trained; -1 for no limit.
-            loss_weight: for both losses, or by name: "loss_rpn_cls", "loss_rpn_loc" (1 for a name not given).
-        """
+    def __init__(self, cfg: CfgNode, input_shape: dict[str, ShapeSpec]):
+        """``input_shape`` of the backbone's feature maps by name; ValueError if MODEL.RPN.IN_FEATURES do not agree."""
         super().__init__()
-        self.in_features = list(in_features)
-        self.rpn_head = head
-        self.anchor_generator = anchor_generator
-        self.anchor_matcher = anchor_matcher
-        self.box2box_transform = box2box_transform
-        self.batch_size_per_image = batch_size_per_image
-        self.positive_fraction = positive_fraction
-        # By self.training.
-        self.pre_nms_topk = {True: pre_nms_topk[0], False: pre_nms_topk[1]}
-        self.post_nms_topk = {True: post_nms_topk[0], False: post_nms_topk[1]}
-        self.nms_thresh = nms_thresh
-        self.min_box_size = float(min_box_size)
-        self.anchor_boundary_thresh = anchor_boundary_thresh
-        if not isinstance(loss_weight, dict):
-            loss_weight = {"loss_rpn_cls": loss_weight, "loss_rpn_loc": loss_weight}
-        self.loss_weight = loss_weight
-        self.box_reg_loss_type = box_reg_loss_type
-        self.smooth_l1_beta = smooth_l1_beta
-
-    @classmethod
-    def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
         rpn = cfg.MODEL.RPN
-        shapes = [input_shape[name] for name in rpn.IN_FEATURES]
-        return {
-            "in_features": rpn.IN_FEATURES,
-            "head": RPN_HEAD_REGISTRY.get(rpn.HEAD_NAME)(cfg, shapes),
-            "anchor_generator": build_anchor_generator(cfg, shapes),
-            "anchor_matcher": Matcher(rpn.IOU_THRESHOLDS, rpn.IOU_LABELS, allow_low_quality_matches=True),
-            "box2box_transform": Box2BoxTransform(weights=rpn.BBOX_REG_WEIGHTS),
-            "batch_size_per_image": rpn.BATCH_SIZE_PER_IMAGE,
-            "positive_fraction": rpn.POSITIVE_FRACTION,
-            "pre_nms_topk": (rpn.PRE_NMS_TOPK_TRAIN, rpn.PRE_NMS_TOPK_TEST),
-            "post_nms_topk": (rpn.POST_NMS_TOPK_TRAIN, rpn.POST_NMS_TOPK_TEST),
-            "nms_thresh": rpn.NMS_THRESH,
-            "min_box_size": cfg.MODEL.PROPOSAL_GENERATOR.MIN_SIZE,
-            "anchor_boundary_thresh": rpn.BOUNDARY_THRESH,
-            "loss_weight": {
-                "loss_rpn_cls": rpn.LOSS_WEIGHT,
-                "loss_rpn_loc": rpn.BBOX_REG_LOSS_WEIGHT * rpn.LOSS_WEIGHT,
-            },
-            "box_reg_loss_type": rpn.BBOX_REG_LOSS_TYPE,
-            "smooth_l1_beta": rpn.SMOOTH_L1_BETA,
+        self.in_features = list(rpn.IN_FEATURES)
+        shapes = [input_shape[name] for name in self.in_features]
+        self.anchor_generator = DefaultAnchorGenerator(
+            sizes=cfg.MODEL.ANCHOR_GENERATOR.SIZES,
+            aspect_ratios=cfg.MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS,
+            strides=[shape.stride for shape in shapes],
+            offset=cfg.MODEL.ANCHOR_GENERATOR.OFFSET,
+        )
+        channels, num_anchors = {shape.channels for shape in shapes}, self.anchor_generator.num_anchors
+        if len(channels) != 1 or len(set(num_anchors)) != 1:
+            raise ValueError(
+                "MODEL.RPN.IN_FEATURES share one head, so they need the same channels and anchors per position, "
+                f"got {sorted(channels)} channels and {num_anchors} anchors"
+            )
+        self.rpn_head = StandardRPNHead(
+            in_channels=shapes[0].channels, num_anchors=num_anchors[0], conv_dims=rpn.CONV_DIMS
+        )
+        self.anchor_matcher = Matcher(rpn.IOU_THRESHOLDS, rpn.IOU_LABELS, allow_low_quality_matches=True)
+        self.box2box_transform = Box2BoxTransform(weights=rpn.BBOX_REG_WEIGHTS)
+        self.batch_size_per_image = rpn.BATCH_SIZE_PER_IMAGE
+        self.positive_fraction = rpn.POSITIVE_FRACTION
+        # By self.training.
+        self.pre_nms_topk = {True: rpn.PRE_NMS_TOPK_TRAIN, False: rpn.PRE_NMS_TOPK_TEST}
+        self.post_nms_topk = {True: rpn.POST_NMS_TOPK_TRAIN, False: rpn.POST_NMS_TOPK_TEST}
+        self.nms_thresh = rpn.NMS_THRESH
+        self.loss_weight = {
+            "loss_rpn_cls": rpn.LOSS_WEIGHT,
+            "loss_rpn_loc": rpn.BBOX_REG_LOSS_WEIGHT * rpn.LOSS_WEIGHT,
         }
+        self.box_reg_loss_type = rpn.BBOX_REG_LOSS_TYPE
+        self.smooth_l1_beta = rpn.SMOOTH_L1_BETA
 
     def forward(
         self, images: ImageList, features: dict[str, torch.Tensor], gt_instances: list[Instances] | None = None
@@ -177,8 +111,6 @@ class RPN(nn.Module):
         ]  # (N, Hi * Wi * A, 4)
         losses = {}
         if self.training:
-            if gt_instances is None:
-                raise ValueError("the proposal network needs gt_instances in training")
             gt_labels, gt_boxes = self.label_and_sample_anchors(anchors, gt_instances)
             losses = self.losses(anchors, logits, gt_labels, deltas, gt_boxes)
         return self.predict_proposals(anchors, logits, deltas, images.image_sizes), losses
@@ -191,9 +123,7 @@ class RPN(nn.Module):
         all_anchors = Boxes.cat(anchors)
         gt_labels, gt_boxes = [], []
         for truth in gt_instances:
-            matches, labels = self.anchor_matcher(pairwise_iou(truth.gt_boxes, all_anchors))
-            if self.anchor_boundary_thresh >= 0:
-                labels[~all_anchors.inside_box(truth.image_size, self.anchor_boundary_thresh)] = -1
+            matches, labels = self.anchor_matcher(box_iou(truth.gt_boxes.tensor, all_anchors.tensor))
             positive, negative = subsample_labels(labels, self.batch_size_per_image, self.positive_fraction, bg_label=0)
             sampled = torch.full_like(labels, -1)
             sampled[positive] = 1
@@ -228,19 +158,17 @@ class RPN(nn.Module):
         loss_loc = box_regression_loss(
             self.box2box_transform,
             Boxes.cat(anchors).tensor[anchor_index],
-            cat(pred_anchor_deltas, dim=1)[image_index, anchor_index],
+            torch.cat(pred_anchor_deltas, dim=1)[image_index, anchor_index],
             torch.stack(gt_boxes)[image_index, anchor_index],
             self.box_reg_loss_type,
             self.smooth_l1_beta,
         )
         loss_cls = F.binary_cross_entropy_with_logits(
-            cat(pred_objectness_logits, dim=1)[sampled], labels[sampled].float(), reduction="sum"
+            torch.cat(pred_objectness_logits, dim=1)[sampled], labels[sampled].float(), reduction="sum"
         )
         num_to_sample = self.batch_size_per_image * num_images
-        return {
-            "loss_rpn_cls": loss_cls / num_to_sample * self.loss_weight.get("loss_rpn_cls", 1.0),
-            "loss_rpn_loc": loss_loc / num_to_sample * self.loss_weight.get("loss_rpn_loc", 1.0),
-        }
+        losses = {"loss_rpn_cls": loss_cls / num_to_sample, "loss_rpn_loc": loss_loc / num_to_sample}
+        return {name: loss * self.loss_weight[name] for name, loss in losses.items()}
 
     @torch.no_grad()
     def predict_proposals(
@@ -262,16 +190,18 @@ class RPN(nn.Module):
             boxes.append(top_boxes.view(*top.shape, 4))
             scores.append(top_logits)
             levels.append(torch.full_like(top[0], level))
-        all_levels = cat(levels)
+        all_levels = torch.cat(levels)
         return [
             self._select(image_boxes, image_scores, all_levels, image_size)
-            for image_boxes, image_scores, image_size in zip(cat(boxes, dim=1), cat(scores, dim=1), image_sizes)
+            for image_boxes, image_scores, image_size in zip(
+                torch.cat(boxes, dim=1), torch.cat(scores, dim=1), image_sizes
+            )
         ]
 
     def _select(
         self, boxes: torch.Tensor, scores: torch.Tensor, levels: torch.Tensor, image_size: tuple[int, int]
     ) -> Instances:
-        """Clip one image's candidates, drop small ones, suppress duplicates within every level."""
+        """Clip one image's candidates, drop empty ones, suppress duplicates within every level."""
         finite = torch.isfinite(boxes).all(dim=1) & torch.isfinite(scores)
         if not finite.all():
             if self.training:
@@ -282,7 +212,7 @@ class RPN(nn.Module):
             boxes, scores, levels = boxes[finite], scores[finite], levels[finite]
         clipped = Boxes(boxes)
         clipped.clip(image_size)
-        large = clipped.nonempty(self.min_box_size)
-        clipped, scores, levels = clipped[large], scores[large], levels[large]
+        nonempty = clipped.nonempty()
+        clipped, scores, levels = clipped[nonempty], scores[nonempty], levels[nonempty]
         keep = batched_nms(clipped.tensor, scores, levels, self.nms_thresh)[: self.post_nms_topk[self.training]]
         return Instances(image_size, proposal_boxes=clipped[keep], objectness_logits=scores[keep])

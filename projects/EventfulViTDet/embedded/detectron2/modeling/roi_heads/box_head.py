@@ -1,30 +1,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-from detectron2.config import CfgNode, configurable
 from detectron2.layers import Conv2d, ShapeSpec, get_norm
-from fvcore.common.registry import Registry
 from fvcore.nn import weight_init
 from torch import nn
 
-ROI_BOX_HEAD_REGISTRY = Registry("ROI_BOX_HEAD")
 
-
-def build_box_head(cfg: CfgNode, input_shape: ShapeSpec) -> nn.Module:
-    """The module registered as ``MODEL.ROI_BOX_HEAD.NAME``, called with (cfg, shape of a pooled region)."""
-    return ROI_BOX_HEAD_REGISTRY.get(cfg.MODEL.ROI_BOX_HEAD.NAME)(cfg, input_shape)
-
-
-@ROI_BOX_HEAD_REGISTRY.register()
 class FastRCNNConvFCHead(nn.Sequential):
     """3x3 convolutions ("conv1", ...), then linear layers ("fc1", ...), each with a ReLU, on (R, C, H, W)."""
 
-    @configurable
-    def __init__(
-        self, input_shape: ShapeSpec, *, conv_dims: Sequence[int], fc_dims: Sequence[int], conv_norm: str = ""
-    ):
+    def __init__(self, input_shape: ShapeSpec, *, conv_dims: Sequence[int], fc_dims: Sequence[int], conv_norm: str):
         """Output channels of the layers; ``conv_norm`` as in ``get_norm``, a bias only without it."""
         super().__init__()
         if not conv_dims and not fc_dims:
@@ -36,7 +22,7 @@ class FastRCNNConvFCHead(nn.Sequential):
             weight_init.c2_msra_fill(conv)
             self.add_module(f"conv{index}", conv)
             channels = dim
-        self._output_shape = ShapeSpec(channels, input_shape.height, input_shape.width)
+        self.output_shape = ShapeSpec(channels, input_shape.height, input_shape.width)
         if not fc_dims:
             return
         self.add_module("flatten", nn.Flatten())
@@ -47,18 +33,4 @@ class FastRCNNConvFCHead(nn.Sequential):
             self.add_module(f"fc{index}", linear)
             self.add_module(f"fc_relu{index}", nn.ReLU())
             channels = dim
-        self._output_shape = ShapeSpec(channels)
-
-    @classmethod
-    def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec) -> dict[str, Any]:
-        head = cfg.MODEL.ROI_BOX_HEAD
-        return {
-            "input_shape": input_shape,
-            "conv_dims": [head.CONV_DIM] * head.NUM_CONV,
-            "fc_dims": [head.FC_DIM] * head.NUM_FC,
-            "conv_norm": head.NORM,
-        }
-
-    @property
-    def output_shape(self) -> ShapeSpec:
-        return self._output_shape
+        self.output_shape = ShapeSpec(channels)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
-from detectron2.config import CfgNode, configurable
-from detectron2.layers import ShapeSpec, batched_nms, cat
+from detectron2.config import CfgNode
+from detectron2.layers import ShapeSpec
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import get_event_storage
 from torch import nn
+from torchvision.ops import batched_nms
 
 from ..box_regression import Box2BoxTransform, box_regression_loss
 
@@ -20,66 +19,26 @@ Predictions = tuple[torch.Tensor, torch.Tensor]
 class FastRCNNOutputLayers(nn.Module):
     """Scores (K classes, then background) and box deltas of every region, their losses, the detections."""
 
-    @configurable
-    def __init__(
-        self,
-        input_shape: ShapeSpec | int,
-        *,
-        box2box_transform: Box2BoxTransform,
-        num_classes: int,
-        test_score_thresh: float = 0.0,
-        test_nms_thresh: float = 0.5,
-        test_topk_per_image: int = 100,
-        cls_agnostic_bbox_reg: bool = False,
-        smooth_l1_beta: float = 0.0,
-        box_reg_loss_type: str = "smooth_l1",
-        loss_weight: float | dict[str, float] = 1.0,
-    ):
-        """
-        Args:
-            input_shape: of a region's features, which are flattened.
-            test_score_thresh: detections need a score above it.
-            test_topk_per_image: most detections per image; below 0 for no limit.
-            cls_agnostic_bbox_reg: one box per region instead of one per class.
-            loss_weight: for both losses, or by name: "loss_cls", "loss_box_reg" (1 for a name not given).
-        """
+    def __init__(self, cfg: CfgNode, input_shape: ShapeSpec):
+        """``input_shape`` of a region's features, which are flattened."""
         super().__init__()
-        if num_classes < 1:
-            raise ValueError(f"MODEL.ROI_HEADS.NUM_CLASSES must be at least 1, got {num_classes}")
-        if isinstance(input_shape, int):
-            input_shape = ShapeSpec(channels=input_shape)
+        heads, box_head = cfg.MODEL.ROI_HEADS, cfg.MODEL.ROI_BOX_HEAD
+        if heads.NUM_CLASSES < 1:
+            raise ValueError(f"MODEL.ROI_HEADS.NUM_CLASSES must be at least 1, got {heads.NUM_CLASSES}")
         inputs = input_shape.channels * (input_shape.width or 1) * (input_shape.height or 1)
-        self.num_classes = num_classes
-        self.cls_score = nn.Linear(inputs, num_classes + 1)
-        self.bbox_pred = nn.Linear(inputs, 4 if cls_agnostic_bbox_reg else 4 * num_classes)
+        self.num_classes = heads.NUM_CLASSES
+        self.cls_score = nn.Linear(inputs, self.num_classes + 1)
+        self.bbox_pred = nn.Linear(inputs, 4 if box_head.CLS_AGNOSTIC_BBOX_REG else 4 * self.num_classes)
         for layer, std in ((self.cls_score, 0.01), (self.bbox_pred, 0.001)):
             nn.init.normal_(layer.weight, std=std)
             nn.init.zeros_(layer.bias)
-        self.box2box_transform = box2box_transform
-        self.test_score_thresh = test_score_thresh
-        self.test_nms_thresh = test_nms_thresh
-        self.test_topk_per_image = test_topk_per_image
-        self.smooth_l1_beta = smooth_l1_beta
-        self.box_reg_loss_type = box_reg_loss_type
-        if not isinstance(loss_weight, dict):
-            loss_weight = {"loss_cls": loss_weight, "loss_box_reg": loss_weight}
-        self.loss_weight = loss_weight
-
-    @classmethod
-    def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec) -> dict[str, Any]:
-        heads, box_head = cfg.MODEL.ROI_HEADS, cfg.MODEL.ROI_BOX_HEAD
-        return {
-            "input_shape": input_shape,
-            "box2box_transform": Box2BoxTransform(weights=box_head.BBOX_REG_WEIGHTS),
-            "num_classes": heads.NUM_CLASSES,
-            "test_score_thresh": heads.SCORE_THRESH_TEST,
-            "test_nms_thresh": heads.NMS_THRESH_TEST,
-            "test_topk_per_image": cfg.TEST.DETECTIONS_PER_IMAGE,
-            "cls_agnostic_bbox_reg": box_head.CLS_AGNOSTIC_BBOX_REG,
-            "smooth_l1_beta": box_head.SMOOTH_L1_BETA,
-            "box_reg_loss_type": box_head.BBOX_REG_LOSS_TYPE,
-            "loss_weight": {"loss_box_reg": box_head.BBOX_REG_LOSS_WEIGHT},
-        }
+        self.box2box_transform = Box2BoxTransform(weights=box_head.BBOX_REG_WEIGHTS)
+        self.test_score_thresh = heads.SCORE_THRESH_TEST
+        self.test_nms_thresh = heads.NMS_THRESH_TEST
+        self.test_topk_per_image = cfg.TEST.DETECTIONS_PER_IMAGE  # below 0: no limit
+        self.smooth_l1_beta = box_head.SMOOTH_L1_BETA
+        self.box_reg_loss_type = box_head.BBOX_REG_LOSS_TYPE
+        self.box_reg_loss_weight = box_head.BBOX_REG_LOSS_WEIGHT
 
     def forward(self, x: torch.Tensor) -> Predictions:
         """Region features (R, ...) to logits (R, K + 1), background last, and deltas (R, K * 4) or (R, 4)."""
@@ -96,11 +55,11 @@ class FastRCNNOutputLayers(nn.Module):
             "loss_cls", the mean over all regions; "loss_box_reg", the sum over the foreground divided by R.
         """
         logits, deltas = (prediction.float() for prediction in predictions)
-        gt_classes = cat([p.gt_classes for p in proposals])
+        gt_classes = torch.cat([p.gt_classes for p in proposals])
         _log_accuracy(logits, gt_classes)
-        boxes = cat([p.proposal_boxes.tensor for p in proposals])
+        boxes = torch.cat([p.proposal_boxes.tensor for p in proposals])
         # Images without objects have no foreground, so what stands for their gt_boxes is never read.
-        gt_boxes = cat([(p.gt_boxes if p.has("gt_boxes") else p.proposal_boxes).tensor for p in proposals])
+        gt_boxes = torch.cat([(p.gt_boxes if p.has("gt_boxes") else p.proposal_boxes).tensor for p in proposals])
 
         foreground = ((gt_classes >= 0) & (gt_classes < self.num_classes)).nonzero().flatten()
         per_class = deltas.unflatten(1, (-1, 4))  # (R, K or 1, 4)
@@ -114,18 +73,19 @@ class FastRCNNOutputLayers(nn.Module):
             self.smooth_l1_beta,
         )
         num_regions = max(len(gt_classes), 1)
-        losses = {
+        return {
             "loss_cls": F.cross_entropy(logits, gt_classes, reduction="sum") / num_regions,
-            "loss_box_reg": loss_box_reg / num_regions,
+            "loss_box_reg": loss_box_reg / num_regions * self.box_reg_loss_weight,
         }
-        return {name: loss * self.loss_weight.get(name, 1.0) for name, loss in losses.items()}
 
     def inference(
         self, predictions: Predictions, proposals: list[Instances]
     ) -> tuple[list[Instances], list[torch.Tensor]]:
         """Per image the detections (``pred_boxes``, ``scores``, ``pred_classes``) and their regions."""
         sizes = [len(p) for p in proposals]
-        boxes = self.box2box_transform.apply_deltas(predictions[1], cat([p.proposal_boxes.tensor for p in proposals]))
+        boxes = self.box2box_transform.apply_deltas(
+            predictions[1], torch.cat([p.proposal_boxes.tensor for p in proposals])
+        )
         scores = predictions[0].float().softmax(dim=1)
         found = [
             self._detect(image_boxes, image_scores, p.image_size)

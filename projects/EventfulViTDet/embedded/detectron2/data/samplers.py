@@ -1,5 +1,3 @@
-"""The order in which training sees its data."""
-
 from __future__ import annotations
 
 import itertools
@@ -13,15 +11,10 @@ from torch.utils.data import Sampler
 class TrainingSampler(Sampler):
     """Endless passes over ``range(size)``, each shuffled anew; process r of n takes every n-th, from r on."""
 
-    def __init__(self, size: int, shuffle: bool = True, seed: int | None = None) -> None:
+    def __init__(self, size: int, *, seed: int | None = None) -> None:
         """With ``seed=None`` the processes agree on a random one, so all of them must come here together."""
-        if not isinstance(size, int):
-            raise TypeError(f"TrainingSampler needs an int as size, not a {type(size).__name__}")
-        if size <= 0:
-            raise ValueError(f"TrainingSampler needs at least one element, not {size}")
         self._size = size
-        self._shuffle = shuffle
-        self._seed = comm.shared_random_seed() if seed is None else int(seed)
+        self._seed = comm.shared_random_seed() if seed is None else seed
 
     def __iter__(self) -> Iterator[int]:
         return itertools.islice(self._all_processes(), comm.get_rank(), None, comm.get_world_size())
@@ -30,7 +23,4 @@ class TrainingSampler(Sampler):
         generator = torch.Generator()
         generator.manual_seed(self._seed)
         while True:
-            if self._shuffle:
-                yield from torch.randperm(self._size, generator=generator).tolist()
-            else:
-                yield from range(self._size)
+            yield from torch.randperm(self._size, generator=generator).tolist()

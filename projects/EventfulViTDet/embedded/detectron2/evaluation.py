@@ -1,5 +1,3 @@
-"""The interface of evaluators."""
-
 from __future__ import annotations
 
 from typing import Any

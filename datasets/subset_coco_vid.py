@@ -1,0 +1,62 @@
+#!/usr/bin/env python3
+"""Write a part of a COCO-VID file, for evaluations that should take less time.
+
+    python datasets/subset_coco_vid.py datasets/airborne_vid/annotations/val.json \\
+        datasets/airborne_vid/annotations/val_2s.json --start 120 --frames 60
+
+keeps frames 120 to 179 of every video; `--every 10` keeps every tenth of those. File names stay relative to the same
+folder, so write the new file beside the old one.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+
+def subset(data: dict, start: int, frames: int, every: int) -> dict:
+    """The part of a COCO-VID file with frame numbers start, start + every, ... below start + frames (0: no end)."""
+    end = start + frames if frames else float("inf")
+    images = [
+        image
+        for image in data["images"]
+        if start <= image["frame_id"] < end and (image["frame_id"] - start) % every == 0
+    ]
+    kept = {image["id"] for image in images}
+    videos = {image["video_id"] for image in images}
+    return {
+        **data,
+        "videos": [video for video in data["videos"] if video["id"] in videos],
+        "images": images,
+        "annotations": [annotation for annotation in data["annotations"] if annotation["image_id"] in kept],
+    }
+
+
+def main(arguments: argparse.Namespace) -> None:
+    part = subset(json.loads(arguments.input.read_text()), arguments.start, arguments.frames, arguments.every)
+    if not part["images"]:
+        raise ValueError(f"{arguments.input}: no video has frames from {arguments.start} on")
+    temporary = arguments.output.with_suffix(".tmp")
+    temporary.write_text(json.dumps(part))
+    temporary.replace(arguments.output)
+    print(f"{arguments.output}: {len(part['images'])} frames of {len(part['videos'])} videos")
+
+
+def positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("must be 1 or larger")
+    return value
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("input", type=Path)
+    parser.add_argument("output", type=Path)
+    parser.add_argument("--start", type=int, default=0, help="first frame number (default: 0)")
+    parser.add_argument("--frames", type=int, default=0, help="length in frame numbers (default: to the end)")
+    parser.add_argument("--every", type=positive, default=1, help="keep every n-th frame (default: 1)")
+    try:
+        main(parser.parse_args())
+    except (OSError, ValueError, KeyError) as error:
+        sys.exit(f"error: {error}")

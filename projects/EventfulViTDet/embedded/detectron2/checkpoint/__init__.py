@@ -1,3 +1,0 @@
-from .detection_checkpoint import DetectionCheckpointer
-
-__all__ = ["DetectionCheckpointer"]

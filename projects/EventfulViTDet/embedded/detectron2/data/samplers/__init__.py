@@ -1,3 +1,0 @@
-from .distributed_sampler import TrainingSampler
-
-__all__ = ["TrainingSampler"]

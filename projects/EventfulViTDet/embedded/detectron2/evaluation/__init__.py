@@ -1,3 +1,0 @@
-from .evaluator import DatasetEvaluator
-
-__all__ = ["DatasetEvaluator"]

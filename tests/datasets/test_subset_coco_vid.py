@@ -1,0 +1,46 @@
+"""Parts of a COCO-VID file."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+
+@pytest.fixture
+def source(tmp_path):
+    images = [{"id": 10 * v + f, "video_id": v, "frame_id": f} for v in (1, 2) for f in range(6 if v == 1 else 3)]
+    annotations = [{"id": i, "image_id": image["id"], "bbox": [0, 0, 1, 1]} for i, image in enumerate(images)]
+    data = {"videos": [{"id": 1}, {"id": 2}], "images": images, "annotations": annotations, "categories": [{"id": 1}]}
+    path = tmp_path / "all.json"
+    path.write_text(json.dumps(data))
+    return path
+
+
+def run(repository, *words):
+    script = str(repository / "datasets" / "subset_coco_vid.py")
+    return subprocess.run([sys.executable, script, *map(str, words)], capture_output=True, text=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--start", 1, "--frames", 3], [11, 12, 13, 21, 22]),
+        (["--start", 1, "--frames", 4, "--every", 2], [11, 13, 21]),
+        (["--start", 4], [14, 15]),
+    ],
+)
+def test_frames_annotations_and_videos(repository, source, options, expected):
+    target = source.with_name("part.json")
+    assert run(repository, source, target, *options).returncode == 0
+    part = json.loads(target.read_text())
+    assert [image["id"] for image in part["images"]] == expected
+    assert [annotation["image_id"] for annotation in part["annotations"]] == expected
+    assert [video["id"] for video in part["videos"]] == ([1] if options == ["--start", 4] else [1, 2])
+    assert part["categories"] == [{"id": 1}]
+
+
+def test_nothing_left_is_an_error(repository, source):
+    done = run(repository, source, source.with_name("part.json"), "--start", 99)
+    assert done.returncode == 1 and "no video has frames from 99" in done.stderr
+    assert not source.with_name("part.json").exists()

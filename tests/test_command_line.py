@@ -116,9 +116,10 @@ def test_bad_configuration_is_one_line(file, options, message, capsys):
     [
         ("MODEL: [1, 2\nB: }", "is not valid yaml"),
         ("WEIGHTS: !!python/object/apply:print ['code from a configuration']", "is not valid yaml"),
-        ("", "expected a mapping"),
+        ("", "mapping"),
         ("- 1\n- 2", "mapping"),
-        ("MODEL: 5", "for config key: MODEL"),
+        ("MODEL: 5", "file.yaml: "),
+        ("SEED: many", "for config key: SEED"),
         ("MODEL:\n  FOO: 1", "MODEL.FOO"),
         ("_BASE_: file.yaml", "its _BASE_ leads back to the file itself"),
         ("_BASE_: absent.yaml", "absent.yaml"),

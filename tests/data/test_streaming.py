@@ -119,9 +119,9 @@ def test_error_in_the_consumer_ends_the_thread():
     assert not reader_threads()
 
 
-@pytest.mark.parametrize("options", [{"image_format": "L"}, {"prefetch": 0}])
+@pytest.mark.parametrize("options", [{"image_format": "L"}, {"prefetch": 0}, {"min_size": -1}, {"max_size": 0}])
 def test_bad_options(options):
-    with pytest.raises(ValueError, match="INPUT.FORMAT|DATALOADER.PREFETCH_FRAMES"):
+    with pytest.raises(ValueError, match="INPUT.FORMAT|DATALOADER.PREFETCH_FRAMES|INPUT.MIN_SIZE_TEST"):
         make_loader([], **options)
 
 

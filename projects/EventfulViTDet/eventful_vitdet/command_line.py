@@ -227,7 +227,7 @@ def report_user_errors(
         raise SystemExit(1) from error
 
 
-def end_processes(patience: float = 5.0) -> None:
+def end_processes(patience: float = 3.0) -> None:
     """Wait for processes that were interrupted; those still there after some seconds are interrupted, then killed.
 
     A terminal interrupts all processes of a command, whoever sends a signal perhaps only the first of them.

@@ -24,8 +24,8 @@ from eventful_vitdet.visualization import annotate_budgets, plot_budgets
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = ROOT / "configs" / "demo" / "vitdet_tiny.yaml"
 WEIGHTS = ROOT / "weights" / "demo_vitdet_tiny.safetensors"
-BUDGETS = ["dense", "128", "64", "32", "8"]
-MOVING_VIDEO = 1
+BUDGETS = ["dense", "64", "32", "16", "8"]
+MOVING_VIDEO = 0
 """Index of the test video to annotate: several moving objects before a static camera."""
 
 

@@ -13,7 +13,7 @@ from eventful_vitdet.data import (
     register_test_json,
 )
 from eventful_vitdet.data.mapper import build_train_augmentations
-from eventful_vitdet.data.transforms import RandomWindow, WindowTransform
+from eventful_vitdet.data.transforms import ChannelGain, RandomWindow, WindowTransform
 
 from .conftest import HEIGHT, WIDTH, make_document, write_video
 
@@ -262,3 +262,26 @@ def test_the_config_keys_merge_from_a_list(cfg):
     cfg.merge_from_list(["INPUT.CROP_PIXELS", "(384, 320)", "INPUT.SCALE_JITTER", "[0.5, 2.0]"])
     assert tuple(cfg.INPUT.CROP_PIXELS) == (384, 320)
     VideoTrainMapper(cfg)
+
+
+def test_channel_gain_multiplies_each_channel_by_its_own_factor():
+    image = np.full((4, 5, 3), 100, dtype=np.uint8)
+    transform = ChannelGain(0.5, 3.0).get_transform(image)
+    assert len(set(transform.factors.tolist())) == 3
+    expected = np.clip(100 * transform.factors, 0, 255).astype(np.uint8)
+    assert (transform.apply_image(image) == expected).all()
+    assert (transform.apply_coords(np.array([[1.0, 2.0]])) == [[1.0, 2.0]]).all()
+
+
+@pytest.mark.parametrize("factors", [(1.2, 0.8), (0.0, 1.0)])
+def test_bad_channel_gain(factors):
+    with pytest.raises(ValueError, match="INPUT.CHANNEL_GAIN"):
+        ChannelGain(*factors)
+
+
+def test_a_large_object_limits_the_scale_of_its_crop():
+    window = RandomWindow((0,), 1000, jitter=(2.0, 2.0), crop_size=(64, 64), around_object=1.0, max_object_fill=0.5)
+    box = np.array([[40.0, 30.0, 120.0, 90.0]])  # 80 x 60 pixels: at most 32 of the crop's 64
+    transform = window.get_transform(np.zeros((200, 200, 3), np.uint8), box)
+    width, height = transform.apply_box(box)[0, 2:] - transform.apply_box(box)[0, :2]
+    assert width == pytest.approx(32, rel=0.02) and height == pytest.approx(24, rel=0.02)

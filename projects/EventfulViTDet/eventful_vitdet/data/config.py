@@ -21,6 +21,8 @@ def add_data_config(cfg: CfgNode) -> None:
     # Ranges of the random brightness and contrast factors in training; (1.0, 1.0): unchanged.
     cfg.INPUT.BRIGHTNESS = (1.0, 1.0)
     cfg.INPUT.CONTRAST = (1.0, 1.0)
+    # Range of random factors, one for each colour channel; (1.0, 1.0): unchanged.
+    cfg.INPUT.CHANNEL_GAIN = (1.0, 1.0)
     # Training uses every n-th listed frame of a video (neighbours hardly differ).
     cfg.DATALOADER.TRAIN_FRAME_STRIDE = 1
     # Draw a class first (scarce ones more often than they occur: by the square root of the number of their videos),

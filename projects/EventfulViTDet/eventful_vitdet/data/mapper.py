@@ -18,7 +18,7 @@ from .errors import DatasetError
 from .frame_cache import FrameCache, extract_frames, thin_frames
 from .registration import check_classes
 from .streaming import check_image_format
-from .transforms import RandomWindow
+from .transforms import ChannelGain, RandomWindow
 from .video_reader import read_frame
 
 MIN_BOX_PIXELS = 1.0
@@ -117,6 +117,8 @@ def build_train_augmentations(cfg: CfgNode) -> list[T.Augmentation]:
         augmentations.append(T.RandomBrightness(*cfg.INPUT.BRIGHTNESS))
     if tuple(cfg.INPUT.CONTRAST) != (1.0, 1.0):
         augmentations.append(T.RandomContrast(*cfg.INPUT.CONTRAST))
+    if tuple(cfg.INPUT.CHANNEL_GAIN) != (1.0, 1.0):
+        augmentations.append(ChannelGain(*cfg.INPUT.CHANNEL_GAIN))
     return augmentations
 
 

@@ -142,3 +142,34 @@ class RandomWindow(T.Augmentation):
             a, b = sorted((float(target[1]) - window, float(target[0])))
             low, high = min(max(a, low), high), min(max(b, low), high)
         return float(np.random.uniform(low, high))
+
+
+class ChannelGain(T.Augmentation):
+    """Multiplies every colour channel by a factor of its own: other cameras, other light."""
+
+    def __init__(self, low: float, high: float) -> None:
+        """
+        Args:
+            low, high: range of the factors.
+        """
+        super().__init__()
+        if not 0 < low <= high:
+            raise ValueError(f"INPUT.CHANNEL_GAIN must be two ascending positive factors, found {(low, high)}")
+        self.low, self.high = low, high
+
+    def get_transform(self, image: np.ndarray) -> Transform:
+        return GainTransform(np.random.uniform(self.low, self.high, image.shape[2]).astype(np.float32))
+
+
+class GainTransform(Transform):
+    """Multiplies the channels of a uint8 image (H, W, C) by factors (C,); coordinates stay."""
+
+    def __init__(self, factors: np.ndarray) -> None:
+        super().__init__()
+        self.factors = factors
+
+    def apply_image(self, img: np.ndarray) -> np.ndarray:
+        return np.clip(img * self.factors, 0, 255).astype(img.dtype)
+
+    def apply_coords(self, coords: np.ndarray) -> np.ndarray:
+        return coords

@@ -29,7 +29,8 @@ def evaluate_stream(
     """
     evaluator.reset()
     sums = CostSums()
-    progress = tqdm(total=len(loader), desc=description, unit="frame", disable=not comm.is_main_process())
+    quiet = not comm.is_main_process()
+    progress = tqdm(total=len(loader), desc=description, unit="frame", mininterval=1.0, disable=quiet)
     with progress, closing(run_frames(model, loader)) as run:
         for model_input, output, cost in run:
             evaluator.process([model_input], [output])

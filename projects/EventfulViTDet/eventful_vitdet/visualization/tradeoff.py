@@ -40,9 +40,10 @@ def plot_tradeoff(results: Sequence[dict], path: str, title: str = "") -> None:
         for gflops, ap50, _ in (point for point in points if point[2] == "dense"):
             axes.plot([gflops], [ap50], "s", color="black", label="dense")
             axes.axhline(ap50, color="black", linewidth=0.8, linestyle=":")
-        for gflops, ap50, policy in points:
+        for i, (gflops, ap50, policy) in enumerate(points):
             text = policy.replace("top-r ", "r = ")
-            axes.annotate(text, (gflops, ap50), textcoords="offset points", xytext=(0, 7), fontsize=8, ha="center")
+            place = (0, 7 if i % 2 else -14)  # in turn above and below, as neighbours may be close
+            axes.annotate(text, (gflops, ap50), textcoords="offset points", xytext=place, fontsize=8, ha="center")
         axes.set(xlabel=label, ylabel="AP50 (percent)")
         # Both axes begin at zero, so that neither saving nor loss looks larger than it is.
         axes.set_xlim(0, 1.1 * max((p[0] for p in points), default=0) or 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 
@@ -69,8 +70,10 @@ class VideoWriter:
                 os.unlink(self._temporary)
 
     def _open(self) -> cv2.VideoWriter:
+        # A codec that is missing is no error here; OpenCV and FFmpeg would print a page about it.
+        os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
         log_level = cv2.utils.logging.getLogLevel()
-        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # a codec that is missing is no error here
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
         try:
             for codec in CODECS:
                 writer = cv2.VideoWriter(
@@ -78,7 +81,7 @@ class VideoWriter:
                 )
                 if writer.isOpened():
                     if codec != CODECS[0]:
-                        logger.info("This OpenCV cannot encode H.264; %s is MPEG-4 (%s)", self.path, codec)
+                        say_once("this OpenCV cannot encode H.264: videos are MPEG-4, which browsers may not play")
                     return writer
         finally:
             cv2.utils.logging.setLogLevel(log_level)
@@ -95,3 +98,9 @@ class VideoWriter:
             raise VideoWriteError(
                 f"{self.path}: only {found} of {self._written} frames were written; is the disk full?"
             )
+
+
+@functools.cache
+def say_once(message: str) -> None:
+    """Log a message the first time it comes up."""
+    logger.warning(message)

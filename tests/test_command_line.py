@@ -205,3 +205,14 @@ def test_processes_end_even_if_they_do_not_listen():
     process.start()
     end_processes(patience=0.2)
     assert not process.is_alive()
+
+
+def test_plain_detectron2_use_needs_no_tool(repository):
+    from detectron2.config import get_cfg
+    from detectron2.modeling import build_model
+    from eventful_vitdet import add_eventful_vitdet_config
+
+    cfg = get_cfg()
+    add_eventful_vitdet_config(cfg)
+    cfg.merge_from_file(str(repository / "configs" / "demo" / "vitdet_tiny.yaml"))
+    assert type(build_model(cfg)).__name__ == "VideoRCNN"

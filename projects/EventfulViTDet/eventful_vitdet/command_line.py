@@ -80,7 +80,7 @@ def take_budgets(words: list[str]) -> tuple[list[str], list[str]]:
 
 
 def build_cfg(config_file: str, options: Sequence[str] = ()) -> CfgNode:
-    """Defaults, then a configuration file, then KEY VALUE pairs; the device is resolved."""
+    """Defaults, then a configuration file, then KEY VALUE pairs; the device is checked."""
     cfg = get_cfg()
     add_eventful_vitdet_config(cfg)
     if config_file:
@@ -89,7 +89,7 @@ def build_cfg(config_file: str, options: Sequence[str] = ()) -> CfgNode:
         merge(lambda: cfg.merge_from_file(path, allow_unsafe=False), path)
     check_pairs(options)
     merge(lambda: cfg.merge_from_list(list(options)), "the command line")
-    cfg.MODEL.DEVICE = resolve_device(cfg.MODEL.DEVICE)
+    check_device(cfg.MODEL.DEVICE)
     return cfg
 
 
@@ -119,20 +119,17 @@ def merge(into: Callable[[], None], origin: str) -> None:
         raise ValueError(f"{origin}: {text.removeprefix(origin + ': ')}") from error
 
 
-def resolve_device(name: str) -> str:
-    """The device of MODEL.DEVICE; "auto" is cuda where available, else cpu. Raises ValueError if there is none."""
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+def check_device(name: str) -> None:
+    """Raise ValueError if MODEL.DEVICE is no device, or one that is not there."""
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise ValueError(f"MODEL.DEVICE = {name!r} is no device; choose 'auto', 'cpu' or 'cuda'") from error
+        raise ValueError(f"MODEL.DEVICE = {name!r} is no device; choose 'cpu' or 'cuda'") from error
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ValueError(
             f"MODEL.DEVICE = {name!r}, but PyTorch finds {torch.cuda.device_count()} usable GPUs here; "
             "'cpu' runs without one"
         )
-    return name
 
 
 def find_config(name: str) -> Path:

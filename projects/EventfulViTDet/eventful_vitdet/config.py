@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from detectron2.config import CfgNode
 
 
@@ -9,8 +10,8 @@ def add_eventful_vitdet_config(cfg: CfgNode) -> None:
     """Add every key that the project defines, with its default, to a Detectron2 configuration."""
     from .data.config import add_data_config
 
-    # Device to run on; "auto" is cuda where available, else cpu.
-    cfg.MODEL.DEVICE = "auto"
+    # Device to run on: cuda where available, else cpu, unless set.
+    cfg.MODEL.DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
     cfg.MODEL.META_ARCHITECTURE = "VideoRCNN"
     cfg.MODEL.BACKBONE.NAME = "build_eventful_vitdet_backbone"
     _add_vit_config(cfg)

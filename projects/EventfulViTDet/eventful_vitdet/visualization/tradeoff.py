@@ -42,8 +42,8 @@ def plot_tradeoff(results: Sequence[dict], path: str, title: str = "") -> None:
             axes.axhline(ap50, color="black", linewidth=0.8, linestyle=":")
         for i, (gflops, ap50, policy) in enumerate(points):
             text = policy.replace("top-r ", "r = ")
-            place = (0, 7 if i % 2 else -14)  # in turn above and below, as neighbours may be close
-            axes.annotate(text, (gflops, ap50), textcoords="offset points", xytext=place, fontsize=8, ha="center")
+            place = (5, -12 if i % 2 else 6)  # in turn above and below, as neighbours may be close
+            axes.annotate(text, (gflops, ap50), textcoords="offset points", xytext=place, fontsize=8)
         axes.set(xlabel=label, ylabel="AP50 (percent)")
         # Both axes begin at zero, so that neither saving nor loss looks larger than it is.
         axes.set_xlim(0, 1.1 * max((p[0] for p in points), default=0) or 1)

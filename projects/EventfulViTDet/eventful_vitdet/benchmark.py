@@ -21,6 +21,7 @@ from torch import nn
 from tqdm import tqdm
 
 from .eventful import TopR, count_operations
+from .modeling.backbone import synchronize
 
 MACS_PER_GMAC = 1e9
 MEBIBYTE = 2**20
@@ -116,12 +117,6 @@ def measure(model: nn.Module, variant: Variant, frame: dict, keep: bool) -> None
     variant.backbone_gmacs = counts.backbone() / MACS_PER_GMAC
     variant.total_gmacs = counts.total() / MACS_PER_GMAC
     variant.peak_mebibytes = peak[0]
-
-
-def synchronize(device: torch.device) -> None:
-    """Wait until the device has finished."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from torch import nn
 from tqdm import tqdm
 
 from ..eventful import count_operations
+from ..modeling.backbone import synchronize
 from .costs import CostSums, FrameCost
 
 
@@ -76,19 +77,14 @@ def _start(model: nn.Module, inputs: list[dict], device: torch.device) -> None:
 
 
 def _timed_call(model: nn.Module, inputs: list[dict], device: torch.device) -> tuple[list[dict], float]:
-    _synchronize(device)
+    synchronize(device)
     start = time.perf_counter()
     # Around the call alone: a generator that held it across a yield would switch off the consumer's gradients
     # too. And not inference_mode, whose tensors, as the model's state, could not be updated outside of it.
     with torch.no_grad():
         outputs = model(inputs)
-    _synchronize(device)
+    synchronize(device)
     return outputs, time.perf_counter() - start
-
-
-def _synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 @contextmanager

@@ -230,3 +230,14 @@ def test_airborne_vid(shared_data):
     assert len(data.frames) == 7501
     assert sum(len(f["annotations"]) for f in data.frames) == 7501
     assert len(split_sequences(data.frames)) == 24
+
+
+def test_flags_are_kept_where_they_are_given(write_dataset):
+    document = make_document({1: [0, 1]})
+    document["annotations"][0].update(occluded=True, generated=0)
+    first, second = load_coco_vid(*write_dataset(document))
+    assert (first["annotations"][0]["occluded"], first["annotations"][0]["generated"]) == (1, 0)
+    assert second["annotations"][0].keys().isdisjoint({"occluded", "generated"})
+    document["annotations"][0]["generated"] = "yes"
+    with pytest.raises(DatasetError, match="annotation 100 has generated 'yes'; expected 0 or 1"):
+        load_coco_vid(*write_dataset(document))

@@ -6,7 +6,13 @@ import json
 import eventful_vitdet.data
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from eventful_vitdet.data import DatasetError, default_test_root, register_coco_vid, register_test_json
+from eventful_vitdet.data import (
+    DatasetError,
+    default_test_root,
+    load_frames,
+    register_coco_vid,
+    register_test_json,
+)
 
 from .conftest import make_document
 
@@ -84,13 +90,36 @@ def test_absent_builtin_set_says_what_to_do(tmp_path, monkeypatch):
         DatasetCatalog.get("demo_vid_test")
 
 
-def test_imagenet_vid_is_metadata_only():
-    metadata = MetadataCatalog.get("imagenet_vid_val")
+@pytest.mark.parametrize("name", ["imagenet_vid_val", "imagenet_det_30_train", "imagenet_vid_archive_vid_minival"])
+def test_imagenet_vid_has_its_classes_before_it_is_loaded(name):
+    metadata = MetadataCatalog.get(name)
     assert len(metadata.thing_classes) == len(set(metadata.thing_classes)) == len(set(metadata.wnids)) == 30
     assert (metadata.thing_classes[9], metadata.wnids[9]) == ("domestic_cat", "n02121808")
     assert metadata.thing_dataset_id_to_contiguous_id == {i: i - 1 for i in range(1, 31)}
-    with pytest.raises(DatasetError, match="imagenet_vid_val.*COCO-VID"):
-        DatasetCatalog.get("imagenet_vid_val")
+    assert metadata.evaluator_type == "coco_vid"
+
+
+def test_videos_with_absent_files_stop_or_are_skipped(write_dataset, name, tmp_path, caplog):
+    register_coco_vid(name, *write_dataset(make_document({1: [0, 1], 2: [0], 3: [4]})))
+    assert load_frames(name, "skip") == (DatasetCatalog.get(name), [])
+    (tmp_path / "videos" / "2.avi").unlink()
+    with pytest.raises(DatasetError, match="1 of the 3 files it names do not exist"):
+        load_frames(name, "stop")
+    frames, (bad,) = load_frames(name, "skip")
+    assert [frame["video_id"] for frame in frames] == [1, 1, 3]
+    assert (bad.video_id, bad.name, bad.file_name) == (2, "2", str(tmp_path / "videos" / "2.avi"))
+    assert f"{name}: skipping video 2: {bad.file_name}: does not exist" in caplog.text
+    for number in (1, 3):
+        (tmp_path / "videos" / f"{number}.avi").unlink()
+    with pytest.raises(DatasetError, match="not one video can be used, the first because of: .*1.avi: does not exist"):
+        load_frames(name, "skip")
+    with pytest.raises(ValueError, match="TEST.ON_BAD_VIDEO .* must be 'stop' or 'skip', found 'ignore'"):
+        load_frames(name, "ignore")
+
+
+def test_a_data_set_that_others_registered_is_loaded_as_it_is(name):
+    DatasetCatalog.register(name, lambda: [{"video_id": 1}])
+    assert load_frames(name, "skip") == load_frames(name, "stop") == ([{"video_id": 1}], [])
 
 
 def test_default_test_root():

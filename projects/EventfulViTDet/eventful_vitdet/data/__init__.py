@@ -10,16 +10,19 @@ from .mapper import VideoTrainMapper, build_video_train_loader
 from .registration import (
     dataset_folder,
     default_test_root,
+    load_frames,
     register_builtin_datasets,
     register_coco_vid,
     register_test_json,
 )
 from .streaming import VideoTestLoader, build_video_test_loader
+from .video_data import BadVideo
 from .video_reader import VideoInfo, iterate_frames, probe_video, read_frame
 
 register_builtin_datasets()
 
 __all__ = [
+    "BadVideo",
     "DataError",
     "DatasetError",
     "FrameCache",
@@ -35,6 +38,7 @@ __all__ = [
     "extract_frames",
     "iterate_frames",
     "load_coco_vid",
+    "load_frames",
     "probe_video",
     "read_frame",
     "register_coco_vid",

@@ -38,7 +38,8 @@ IMAGENET_VID_WNIDS = {
     "whale": "n02062744",
     "zebra": "n02391049",
 }
-IMAGENET_VID_NAMES = ("imagenet_vid_train", "imagenet_vid_val")
+IMAGENET_VID_FOLDER = "ILSVRC2015"
+IMAGENET_VID_ARCHIVE_FOLDER = "vid_data"
 
 # name: (folder, annotation file inside it, classes)
 BUILTIN_COCO_VID = {
@@ -46,4 +47,20 @@ BUILTIN_COCO_VID = {
     "airborne_vid_val": ("airborne_vid", "annotations/val.json", AIRBORNE_VID_CLASSES),
     "demo_vid_train": ("demo_vid", "annotations/train.json", DEMO_VID_CLASSES),
     "demo_vid_test": ("demo_vid", "annotations/test.json", DEMO_VID_CLASSES),
+}
+
+# What is known about complete data sets, as counted by others.
+KNOWN_TOTALS = {
+    "imagenet_vid_val": {
+        "videos": 555,
+        "frames": 176_126,
+        "frames with objects": 172_080,
+        "frames without objects": 4_046,
+        "boxes": 273_505,
+    },
+    "imagenet_vid_train": {"videos": 3_862, "frames": 57_834},
+    "imagenet_vid_train_all": {"videos": 3_862},
+    "imagenet_det_30_train": {"videos": 53_639, "frames": 53_639},
+    "airborne_vid_train": {"videos": 93, "frames": 29_230, "boxes": 29_229},
+    "airborne_vid_val": {"videos": 24, "frames": 7_501, "boxes": 7_501},
 }

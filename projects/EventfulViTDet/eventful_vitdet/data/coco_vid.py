@@ -11,12 +11,12 @@ import json
 import math
 import os
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable
 
 from detectron2.structures import BoxMode
 
 from .errors import DatasetError
+from .video_data import BadVideo, Defect, VideoData
 
 REQUIRED_KEYS = {
     "categories": ("id", "name"),
@@ -24,22 +24,10 @@ REQUIRED_KEYS = {
     "images": ("id", "video_id", "frame_id"),
     "annotations": ("id", "image_id", "category_id", "bbox"),
 }
+FLAGS = ("occluded", "generated")
 MAX_OVERSHOOT_PIXELS = 1.0
 MAX_NAMED_FILES = 10
 MAX_INTEGER = 1 << 53  # JSON's integers have any length; a float holds these exactly
-
-
-@dataclass(frozen=True)
-class CocoVid:
-    """A validated annotation file.
-
-    `classes[i]` is the name of contiguous class i, `category_ids[i]` its id in the file. `frames` holds one
-    dict per listed frame, ordered by video (as in the file), then by frame number.
-    """
-
-    classes: list[str]
-    category_ids: list[int]
-    frames: list[dict]
 
 
 def load_coco_vid(json_file: str, root: str) -> list[dict]:
@@ -47,12 +35,17 @@ def load_coco_vid(json_file: str, root: str) -> list[dict]:
     return parse_coco_vid(json_file, root).frames
 
 
-def parse_coco_vid(json_file: str, root: str) -> CocoVid:
+def parse_coco_vid(json_file: str, root: str, *, strict: bool = True) -> VideoData:
     """Read and check an annotation file whose file names are relative to `root`.
 
-    Raises DatasetError, naming file and entry, for whatever makes the file unusable.
+    Raises DatasetError, naming file and entry, for whatever makes the file unusable. Videos of which a file is absent
+    are an error too, or with `strict=False` become the result's bad videos.
     """
-    document = _read_document(json_file)
+    return parse_document(json_file, root, read_document(json_file), strict=strict)
+
+
+def parse_document(json_file: str, root: str, document: dict, *, strict: bool = True) -> VideoData:
+    """`parse_coco_vid` for the content of a file; `json_file` is the name in errors."""
     tables = {key: _index_by_id(json_file, document, key) for key in REQUIRED_KEYS}
     if not tables["images"]:
         raise DatasetError(f"{json_file}: 'images' is empty, so there is no frame to read")
@@ -62,15 +55,25 @@ def parse_coco_vid(json_file: str, root: str) -> CocoVid:
     category_ids = sorted(tables["categories"])
     classes = [tables["categories"][i]["name"] for i in category_ids]
     _check_class_names(json_file, classes)
-    frames = {i: _make_frame(json_file, root, image, tables["videos"]) for i, image in tables["images"].items()}
+    as_stored = bool(document.get("images_as_stored", False))
+    frames = {
+        i: _make_frame(json_file, root, image, tables["videos"], as_stored) for i, image in tables["images"].items()
+    }
     contiguous = {category_id: i for i, category_id in enumerate(category_ids)}
     for annotation in tables["annotations"].values():
         frame, box = _make_annotation(json_file, annotation, frames, contiguous)
         frame["annotations"].append(box)
 
     ordered = _order(json_file, frames.values(), list(tables["videos"]))
-    _check_files(json_file, root, ordered)
-    return CocoVid(classes, category_ids, ordered)
+    names = {i: str(video.get("name", video.get("file_name", i))) for i, video in tables["videos"].items()}
+    absent = _absent_files(ordered)
+    if strict and absent:
+        raise DatasetError(_describe_absent(json_file, root, absent, ordered))
+    bad_videos = [
+        BadVideo(i, names[i], tuple(Defect(f, f"{f}: does not exist, but {json_file} lists it") for f in files))
+        for i, files in absent.items()
+    ]
+    return VideoData(classes, category_ids, ordered, names, bad_videos)
 
 
 def group_by_video(frames: Iterable[dict]) -> list[list[dict]]:
@@ -107,7 +110,8 @@ def split_sequences(frames: Iterable[dict]) -> list[list[dict]]:
     return runs
 
 
-def _read_document(json_file: str) -> dict:
+def read_document(json_file: str, tables: Collection[str] = tuple(REQUIRED_KEYS)) -> dict:
+    """The content of a JSON file that holds a list under each of the given names. Raises DatasetError."""
     try:
         with open(json_file, encoding="utf-8") as file:
             document = json.load(file)
@@ -116,10 +120,10 @@ def _read_document(json_file: str) -> dict:
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise DatasetError(f"{json_file}: is not valid JSON ({error})") from error
     if not isinstance(document, dict):
-        raise DatasetError(f"{json_file}: expected a JSON object with the keys {', '.join(REQUIRED_KEYS)}")
-    for key in REQUIRED_KEYS:
+        raise DatasetError(f"{json_file}: expected a JSON object with the keys {', '.join(tables)}")
+    for key in tables:
         if key not in document:
-            raise DatasetError(f"{json_file}: key '{key}' is missing (needed: {', '.join(REQUIRED_KEYS)})")
+            raise DatasetError(f"{json_file}: key '{key}' is missing (needed: {', '.join(tables)})")
         if not isinstance(document[key], list):
             raise DatasetError(f"{json_file}: '{key}' must be a list, found {type(document[key]).__name__}")
     return document
@@ -151,7 +155,7 @@ def _index_by_id(json_file: str, document: dict, table: str) -> dict[int, dict]:
     return entries
 
 
-def _make_frame(json_file: str, root: str, image: dict, videos: dict[int, dict]) -> dict:
+def _make_frame(json_file: str, root: str, image: dict, videos: dict[int, dict], as_stored: bool) -> dict:
     where = f"{json_file}: image {image['id']}"
     video = videos.get(image["video_id"]) if _is_integer(image["video_id"]) else None
     if video is None:
@@ -176,6 +180,7 @@ def _make_frame(json_file: str, root: str, image: dict, videos: dict[int, dict])
         "frame_id": image["frame_id"],
         "image_id": image["id"],
         **size,
+        **({"as_stored": True} if as_stored else {}),
         "annotations": [],
     }
 
@@ -196,6 +201,9 @@ def _make_annotation(
         )
     if annotation.get("iscrowd", 0) not in (0, 1):
         raise DatasetError(f"{where} has iscrowd {annotation['iscrowd']!r}; expected 0 or 1")
+    for key in FLAGS:
+        if annotation.get(key, 0) not in (0, 1):
+            raise DatasetError(f"{where} has {key} {annotation[key]!r}; expected 0 or 1")
     box = _checked_box(where, annotation["bbox"], frame["width"], frame["height"])
     return frame, {
         "bbox": box,
@@ -204,6 +212,7 @@ def _make_annotation(
         "instance_id": annotation.get("instance_id", -1),
         "iscrowd": int(annotation.get("iscrowd", 0)),
         "area": _checked_area(where, annotation, box),
+        **{key: int(annotation[key]) for key in FLAGS if key in annotation},
     }
 
 
@@ -250,16 +259,22 @@ def _order(json_file: str, frames: Iterable[dict], video_ids: list[int]) -> list
     return [frame for group in by_video.values() for frame in group]
 
 
-def _check_files(json_file: str, root: str, frames: list[dict]) -> None:
-    names = dict.fromkeys(frame["file_name"] for frame in frames)
-    absent = [name for name in names if not os.path.isfile(name)]
-    if absent:
-        shown = ", ".join(absent[:MAX_NAMED_FILES])
-        more = f" and {len(absent) - MAX_NAMED_FILES} more" if len(absent) > MAX_NAMED_FILES else ""
-        raise DatasetError(
-            f"{json_file}: {len(absent)} of the {len(names)} files it names do not exist under the root "
-            f"{root}: {shown}{more}"
-        )
+def _absent_files(frames: list[dict]) -> dict[int, list[str]]:
+    """For every video that lacks some: its files that do not exist, in the order of the frames."""
+    exists = {name: os.path.isfile(name) for name in {frame["file_name"] for frame in frames}}
+    absent: dict[int, dict[str, None]] = {}
+    for frame in frames:
+        if not exists[frame["file_name"]]:
+            absent.setdefault(frame["video_id"], {})[frame["file_name"]] = None
+    return {video_id: list(files) for video_id, files in absent.items()}
+
+
+def _describe_absent(json_file: str, root: str, absent: dict[int, list[str]], frames: list[dict]) -> str:
+    names = list(dict.fromkeys(name for files in absent.values() for name in files))
+    listed = len({frame["file_name"] for frame in frames})
+    shown = ", ".join(names[:MAX_NAMED_FILES])
+    more = f" and {len(names) - MAX_NAMED_FILES} more" if len(names) > MAX_NAMED_FILES else ""
+    return f"{json_file}: {len(names)} of the {listed} files it names do not exist under the root {root}: {shown}{more}"
 
 
 def _is_integer(value: object) -> bool:

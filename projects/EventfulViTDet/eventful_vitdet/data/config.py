@@ -33,3 +33,7 @@ def add_data_config(cfg: CfgNode) -> None:
     cfg.DATALOADER.FRAME_CACHE = ""
     # Frames that the evaluation's reader decodes ahead of the model. Memory is bounded by this number.
     cfg.DATALOADER.PREFETCH_FRAMES = 4
+    # What to do about a video that cannot be used, in evaluation and in training: "stop" with an error that names it,
+    # or "skip" the whole video and say so. Training only skips what is known to be bad before it starts.
+    cfg.TEST.ON_BAD_VIDEO = "stop"
+    cfg.DATALOADER.ON_BAD_VIDEO = "stop"

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO
 
 
 def write_atomically(path: str, content: bytes | str) -> None:
@@ -12,18 +15,24 @@ def write_atomically(path: str, content: bytes | str) -> None:
     Whoever reads `path`, at whatever moment, sees the old file or the new one, never a part.
     Raises OSError if the folder cannot be written.
     """
+    with open_atomically(path) as file:
+        file.write(content.encode("utf-8") if isinstance(content, str) else content)
+
+
+@contextmanager
+def open_atomically(path: str) -> Iterator[IO[bytes]]:
+    """A binary file to write, which becomes `path` when the block ends, and vanishes if it ends by an error."""
     folder = os.path.dirname(os.path.abspath(path))
     os.makedirs(folder, exist_ok=True)
-    data = content.encode("utf-8") if isinstance(content, str) else content
     descriptor, temporary = tempfile.mkstemp(dir=folder, prefix=".", suffix=".tmp")
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
+            yield file
         os.chmod(temporary, 0o644)  # mkstemp makes files that only their owner can read
         os.replace(temporary, path)
     except BaseException as error:  # Ctrl-C included: the temporary file must go whatever the reason
         os.unlink(temporary)
-        if isinstance(error, OSError):
+        if isinstance(error, OSError) and error.filename in (None, temporary):
             # A full disk is reported without a name, other errors with that of the temporary file.
             raise OSError(error.errno, error.strerror, path) from error
         raise

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from detectron2.config import CfgNode, configurable
-from detectron2.data import DatasetCatalog, build_detection_train_loader
+from detectron2.data import build_detection_train_loader
 from detectron2.data import detection_utils as utils
 from detectron2.data import transforms as T
 from detectron2.structures import BoxMode, Instances
@@ -16,7 +16,7 @@ from detectron2.utils import comm
 from .balanced_sampler import ClassBalancedSampler
 from .errors import DatasetError
 from .frame_cache import FrameCache, extract_frames, thin_frames
-from .registration import check_classes
+from .registration import check_classes, load_frames
 from .streaming import check_image_format
 from .transforms import ChannelGain, RandomWindow
 from .video_reader import read_frame
@@ -144,7 +144,8 @@ def load_train_frames(cfg: CfgNode) -> list[dict]:
         raise DatasetError("DATASETS.TRAIN is empty: name at least one registered data set")
     frames: list[dict] = []
     for name in cfg.DATASETS.TRAIN:
-        frames += thin_frames(DatasetCatalog.get(name), cfg.DATALOADER.TRAIN_FRAME_STRIDE)
+        usable, _ = load_frames(name, cfg.DATALOADER.ON_BAD_VIDEO)
+        frames += thin_frames(usable, cfg.DATALOADER.TRAIN_FRAME_STRIDE)
         check_classes(name, cfg.MODEL.ROI_HEADS.NUM_CLASSES)
     if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
         frames = [frame for frame in frames if any(not a["iscrowd"] for a in frame["annotations"])]

@@ -7,9 +7,12 @@ from collections.abc import Callable
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from .builtin import BUILTIN_COCO_VID, IMAGENET_VID_NAMES, IMAGENET_VID_WNIDS
+from .builtin import BUILTIN_COCO_VID, IMAGENET_VID_ARCHIVE_FOLDER, IMAGENET_VID_FOLDER, IMAGENET_VID_WNIDS
 from .coco_vid import parse_coco_vid
 from .errors import DatasetError
+from .imagenet_vid.archive import ARCHIVE_SPLITS, load_archive
+from .imagenet_vid.official import OFFICIAL_SPLITS, load_official
+from .video_data import BadVideo, VideoData, check_on_bad_video, drop_bad_videos, refuse_bad_videos
 
 EVALUATOR_TYPE = "coco_vid"
 
@@ -26,7 +29,7 @@ def register_coco_vid(name: str, json_file: str, root: str) -> None:
         if (known.get("json_file"), known.get("image_root")) != (json_file, root):
             raise DatasetError(f"data set name '{name}' is already taken by {known.get('json_file', 'other data')}")
         return
-    _register(name, lambda: (json_file, root), None)
+    _register(name, lambda strict: _load_coco_vid(name, json_file, root, None, strict))
     _set_metadata(name, json_file=json_file, image_root=root)
 
 
@@ -44,42 +47,89 @@ def default_test_root(json_file: str) -> str:
 
 
 def register_builtin_datasets() -> None:
-    """Register the data sets of builtin.py; those that are registered already are left alone."""
+    """Register the data sets of builtin.py and of ImageNet VID; those that are registered already are left alone."""
     for name, (folder, json_name, classes) in BUILTIN_COCO_VID.items():
         if name not in DatasetCatalog.list():
-            _register(name, lambda folder=folder, json_name=json_name: _locate(folder, json_name), classes)
-    for name in IMAGENET_VID_NAMES:
+            _register(name, lambda strict, item=(name, folder, json_name, classes): _load_builtin(*item, strict))
+            _set_metadata(name, thing_classes=list(classes))
+    loaders = {name: lambda strict, name=name: _load_official(name) for name in OFFICIAL_SPLITS}
+    for split in ARCHIVE_SPLITS:
+        loaders[f"imagenet_vid_archive_{split}"] = lambda strict, split=split: _load_archive(split)
+    for name, load in loaders.items():
         if name not in DatasetCatalog.list():
-            DatasetCatalog.register(name, lambda name=name: _refuse_imagenet_vid(name))
+            _register(name, load)
             _set_metadata(
                 name,
                 thing_classes=list(IMAGENET_VID_WNIDS),
                 thing_dataset_id_to_contiguous_id={i + 1: i for i in range(len(IMAGENET_VID_WNIDS))},
                 wnids=list(IMAGENET_VID_WNIDS.values()),
-                evaluator_type=EVALUATOR_TYPE,
             )
 
 
-def _register(name: str, locate: Callable[[], tuple[str, str]], classes: list[str] | None) -> None:
-    DatasetCatalog.register(name, lambda: _load(name, locate, classes))
-    _set_metadata(name, evaluator_type=EVALUATOR_TYPE)
-    if classes is not None:
-        _set_metadata(name, thing_classes=list(classes))
+def load_frames(name: str, on_bad_video: str = "stop") -> tuple[list[dict], list[BadVideo]]:
+    """The frames of a registered data set, and the videos among them that were left out.
+
+    With "stop", as DatasetCatalog.get: raises DatasetError if a video is known to be unusable. With "skip", such
+    videos are left out and named in the log. What is only found in reading a frame is the reader's VideoReadError.
+    """
+    check_on_bad_video(on_bad_video, "TEST.ON_BAD_VIDEO (in training DATALOADER.ON_BAD_VIDEO)")
+    if on_bad_video == "stop" or MetadataCatalog.get(name).get("load_video_data") is None:
+        return DatasetCatalog.get(name), []
+    data = load_video_data(name)
+    return drop_bad_videos(name, data.frames, data.bad_videos), data.bad_videos
 
 
-def _load(name: str, locate: Callable[[], tuple[str, str]], classes: list[str] | None) -> list[dict]:
-    json_file, root = locate()
-    data = parse_coco_vid(json_file, root)
+def load_video_data(name: str) -> VideoData:
+    """All that is known about a registered data set, unusable videos included. Raises DatasetError."""
+    load = MetadataCatalog.get(name).get("load_video_data") if name in DatasetCatalog.list() else None
+    if load is None:
+        known = ", ".join(sorted(n for n in DatasetCatalog.list() if MetadataCatalog.get(n).get("load_video_data")))
+        raise DatasetError(f"'{name}' is no registered video data set; there are: {known}")
+    return load(False)
+
+
+def _register(name: str, load: Callable[[bool], VideoData]) -> None:
+    """Register a function that loads a data set; called with True, it raises DatasetError for unusable videos."""
+
+    def load_and_describe(strict: bool) -> VideoData:
+        data = load(strict)
+        if strict:
+            refuse_bad_videos(f"data set '{name}'", data.bad_videos)
+        _set_metadata(
+            name,
+            thing_classes=data.classes,
+            thing_dataset_id_to_contiguous_id={category: i for i, category in enumerate(data.category_ids)},
+            video_names=data.video_names,
+        )
+        return data
+
+    DatasetCatalog.register(name, lambda: load_and_describe(True).frames)
+    _set_metadata(name, evaluator_type=EVALUATOR_TYPE, load_video_data=load_and_describe)
+
+
+def _load_coco_vid(name: str, json_file: str, root: str, classes: list[str] | None, strict: bool) -> VideoData:
+    data = parse_coco_vid(json_file, root, strict=strict)
     if classes is not None and data.classes != list(classes):
         raise DatasetError(f"{json_file}: has the classes {data.classes}, but data set '{name}' has {list(classes)}")
-    _set_metadata(
-        name,
-        thing_classes=data.classes,
-        thing_dataset_id_to_contiguous_id={category: i for i, category in enumerate(data.category_ids)},
-        json_file=json_file,
-        image_root=root,
-    )
-    return data.frames
+    _set_metadata(name, json_file=json_file, image_root=root)
+    return data
+
+
+def _load_builtin(name: str, folder: str, json_name: str, classes: list[str], strict: bool) -> VideoData:
+    json_file, root = _locate(folder, json_name)
+    return _load_coco_vid(name, json_file, root, classes, strict)
+
+
+def _load_official(name: str) -> VideoData:
+    root = dataset_folder(IMAGENET_VID_FOLDER)
+    _set_metadata(name, image_root=root)
+    return load_official(name, root)
+
+
+def _load_archive(split: str) -> VideoData:
+    root = dataset_folder(IMAGENET_VID_ARCHIVE_FOLDER)
+    _set_metadata(f"imagenet_vid_archive_{split}", image_root=root)
+    return load_archive(split, root)
 
 
 def dataset_folder(name: str) -> str:
@@ -107,13 +157,6 @@ def check_classes(name: str, num_classes: int) -> None:
             f"data set '{name}' has {len(classes)} classes, but the model {num_classes}: set "
             f"MODEL.ROI_HEADS.NUM_CLASSES to {len(classes)} and use weights trained for these classes"
         )
-
-
-def _refuse_imagenet_vid(name: str) -> list[dict]:
-    raise DatasetError(
-        f"data set '{name}' has class names only: ImageNet VID's own layout is not read yet. Convert it to "
-        "COCO-VID JSON and give that file by path (--test-json) or register_coco_vid"
-    )
 
 
 def _set_metadata(name: str, **values: object) -> None:

@@ -48,33 +48,37 @@ def iterate_frames(frames: Iterable[dict]) -> Iterator[tuple[dict, np.ndarray]]:
     """Yield (frame dict, image) for the given frames of *one* video, which are in ascending order.
 
     A video file is decoded once, forward only; frames that were not asked for are skipped. Raises
-    VideoReadError naming file and frame when a frame is absent, damaged or of another size than listed.
+    VideoReadError, with the identity of the frame, when a frame is absent, damaged or of another size than listed.
     """
     frames = list(frames)
     if frames and frames[0]["is_video_file"]:
         images = _decode_forward(frames[0]["file_name"], [frame["frame_id"] for frame in frames])
     else:
-        images = (read_image_file(frame["file_name"]) for frame in frames)
-    for frame, image in zip(frames, images):
-        check_size(frame, image)
+        images = (_read_listed_image(frame) for frame in frames)
+    for frame in frames:
+        with _identified(frame):
+            image = next(images)
+            check_size(frame, image)
         yield frame, image
 
 
 def read_frame(frame: dict) -> np.ndarray:
     """Read a single frame, (H, W, 3), from its image file or from the middle of its video. Raises
-    VideoReadError.
+    VideoReadError, with the identity of the frame.
     """
-    if frame["is_video_file"]:
-        image = _decode_one(frame["file_name"], frame["frame_id"])
-    else:
-        image = read_image_file(frame["file_name"])
-    check_size(frame, image)
+    with _identified(frame):
+        if frame["is_video_file"]:
+            image = _decode_one(frame["file_name"], frame["frame_id"])
+        else:
+            image = _read_listed_image(frame)
+        check_size(frame, image)
     return image
 
 
-def read_image_file(path: str) -> np.ndarray:
-    """Read an image file upright, as BGR (H, W, 3). Raises VideoReadError if it is absent, damaged or cut
-    short.
+def read_image_file(path: str, *, upright: bool = True) -> np.ndarray:
+    """Read an image file as BGR (H, W, 3). Raises VideoReadError if it is absent, damaged or cut short.
+
+    Its EXIF orientation is applied, or with `upright=False` ignored.
     """
     # Pillow rather than cv2.imread: the latter fills the missing part of a truncated JPEG with grey and says
     # nothing.
@@ -82,7 +86,7 @@ def read_image_file(path: str) -> np.ndarray:
         with Image.open(path) as image:
             if image.mode in UNBOUNDED_MODES or image.mode.startswith("I;16"):
                 raise VideoReadError(f"{path}: has pixels of type {image.mode}; expected 8 bits per channel")
-            rgb = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+            rgb = np.asarray((ImageOps.exif_transpose(image) if upright else image).convert("RGB"))
     except FileNotFoundError as error:
         raise VideoReadError(f"{path}: the file does not exist") from error
     except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
@@ -98,6 +102,21 @@ def check_size(frame: dict, image: np.ndarray) -> None:
             f"{frame['file_name']}: frame {frame['frame_id']} is {width} x {height} pixels, but the "
             f"annotation file lists {frame['width']} x {frame['height']}"
         )
+
+
+@contextmanager
+def _identified(frame: dict) -> Iterator[None]:
+    """Tells a VideoReadError which frame was being read."""
+    try:
+        yield
+    except VideoReadError as error:
+        error.file_name = frame["file_name"]
+        error.video_id, error.frame_id = frame["video_id"], frame["frame_id"]
+        raise
+
+
+def _read_listed_image(frame: dict) -> np.ndarray:
+    return read_image_file(frame["file_name"], upright=not frame.get("as_stored", False))
 
 
 @contextmanager

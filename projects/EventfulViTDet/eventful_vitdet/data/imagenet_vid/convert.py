@@ -1,0 +1,198 @@
+"""From ImageNet's own layout to a COCO-VID file and back.
+
+Boxes, tracks, flags (occluded, generated, iscrowd), frame numbers and image ids survive both ways, boxes to the last
+digit. What a COCO-VID file has beyond that (areas, other keys) is not carried, and videos are numbered anew. Objects of
+classes outside of the 30 are left out, as in loading.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from typing import IO
+
+import cv2
+from tqdm import tqdm
+
+from ..builtin import IMAGENET_VID_WNIDS
+from ..coco_vid import FLAGS, group_by_video, parse_document, read_document
+from ..errors import DatasetError
+from ..files import open_atomically, write_atomically
+from ..video_reader import iterate_frames
+from .boxes import clip_box
+from .official import OfficialData, read_official
+from .xml_files import ABSENT, XmlFrame, XmlObject, format_xml
+
+FRAME_MODES = ("link", "copy", "none")
+JPEG_QUALITY = 95
+XML_BOX = "xml_box"
+"""Key of a COCO-VID annotation: the box of the XML file, [x, y, width, height], where `bbox` is only its part inside of
+the image."""
+
+
+def official_to_coco(name: str, root: str, output: str) -> tuple[int, int, int]:
+    """Write a data set of OFFICIAL_SPLITS below `root` as a COCO-VID file, whose file names are relative to `root`.
+
+    Returns the numbers of videos, frames and annotations. Raises DatasetError, also if an XML file cannot be used.
+    """
+    data = read_official(name, root)
+    defects = data.defects()
+    if defects:
+        raise DatasetError(f"{len(defects)} XML files cannot be used, the first: {defects[0][1].reason}")
+    categories = [{"id": i, "name": n, "wnid": w} for i, (n, w) in enumerate(IMAGENET_VID_WNIDS.items(), start=1)]
+    videos = [{"id": position + 1, "name": video.name} for position, video in enumerate(data.videos)]
+    with open_atomically(output) as file:
+        file.write(f'{{"images_as_stored": true,\n"categories": {json.dumps(categories)}'.encode())
+        _write_table(file, "videos", videos)
+        _write_table(file, "images", _coco_images(data))
+        _write_table(file, "annotations", _coco_annotations(data))
+        file.write(b"}\n")
+    return len(videos), len(data.index.sizes), len(data.index.boxes)
+
+
+def _write_table(file: IO[bytes], name: str, entries: Iterable[dict]) -> None:
+    """One entry at a time: all of them would take gigabytes."""
+    file.write(f',\n"{name}": ['.encode())
+    for i, entry in enumerate(entries):
+        file.write(((",\n" if i else "\n") + json.dumps(entry)).encode())
+    file.write(b"]")
+
+
+def _coco_images(data: OfficialData) -> Iterator[dict]:
+    for (position, frame, image_id), (width, height) in zip(data.frames(), data.index.sizes.tolist()):
+        yield {
+            "id": image_id,
+            "video_id": position + 1,
+            "frame_id": frame,
+            "file_name": data.image_name(position, frame),
+            "width": width,
+            "height": height,
+        }
+
+
+def _coco_annotations(data: OfficialData) -> Iterator[dict]:
+    index, annotation_id = data.index, 0
+    for i, (position, _, image_id) in enumerate(data.frames()):
+        for row in range(index.box_starts[i], index.box_starts[i + 1]):
+            annotation_id += 1
+            box = [_plain(value) for value in index.boxes[row].tolist()]
+            clipped = clip_box(box, *index.sizes[i].tolist())
+            track, (*flags, crowd) = int(index.tracks[row]), index.flags[row].tolist()
+            yield {
+                "id": annotation_id,
+                "image_id": image_id,
+                "video_id": position + 1,
+                "category_id": int(index.classes[row]) + 1,
+                "bbox": clipped,
+                "area": clipped[2] * clipped[3],
+                "iscrowd": max(0, crowd),
+                **({} if track == ABSENT else {"instance_id": track}),
+                **{key: flag for key, flag in zip(FLAGS, flags) if flag != ABSENT},
+                **({} if clipped == box else {XML_BOX: box}),
+            }
+
+
+def _plain(value: float) -> int | float:
+    return int(value) if value == int(value) else value
+
+
+def coco_to_official(
+    json_file: str, json_root: str, root: str, *, kind: str = "VID", part: str = "val", frames: str = "link"
+) -> tuple[int, int]:
+    """Write a COCO-VID file, whose file names are relative to `json_root`, in the layout of ILSVRC2015 below `root`.
+
+    Args:
+        kind: "VID", or "DET" for images, each of which is a video of one frame.
+        part: "train" or "val".
+        frames: "link" makes symbolic links to image files and "copy" copies them; frames of video files are written
+            as JPEG in both cases. "none" writes annotations alone.
+
+    The list is written last, so that an interrupted conversion is not mistaken for a complete one. Nothing that exists
+    is overwritten. Returns the numbers of videos and frames. Raises DatasetError.
+    """
+    lists = {"VID": f"VID_{part}_frames.txt", "DET": f"DET_{part}_30classes.txt"}
+    list_path = os.path.join(root, "ImageSets", "VID", lists[kind])
+    for path in (list_path, *(os.path.join(root, top, kind, part) for top in ("Annotations", "Data"))):
+        if os.path.lexists(path):
+            raise DatasetError(f"{path}: exists already; choose another folder, or delete it")
+    document = read_document(json_file)
+    data = parse_document(json_file, json_root, document, strict=frames != "none")
+    wnids = _wnids_by_category(json_file, document["categories"])
+    objects: dict[int, list[XmlObject]] = {}
+    for annotation in document["annotations"]:
+        item = _xml_object(json_file, annotation, wnids)
+        objects.setdefault(annotation["image_id"], []).append(item)
+
+    videos = group_by_video(data.frames)
+    names = _official_names(json_file, videos, data.video_names, kind, part)
+    lines = []
+    for video in tqdm(videos, desc="writing videos", unit="video", mininterval=1.0, delay=2.0):
+        stems = [_stem(names[frame["video_id"]], frame["frame_id"], kind) for frame in video]
+        for frame, stem in zip(video, stems):
+            content = XmlFrame(frame["width"], frame["height"], objects.get(frame["image_id"], []))
+            path = os.path.join(root, "Annotations", kind, f"{stem}.xml")
+            write_atomically(path, format_xml(*stem.rpartition("/")[::2], content))
+            lines.append(f"{stem} {frame['image_id']}\n")
+        if frames != "none":
+            _write_images(video, [os.path.join(root, "Data", kind, f"{stem}.JPEG") for stem in stems], frames)
+    write_atomically(list_path, "".join(lines))
+    return len(videos), len(data.frames)
+
+
+def _wnids_by_category(json_file: str, categories: list[dict]) -> dict[int, str]:
+    known = set(IMAGENET_VID_WNIDS.values())
+    wnids = {item["id"]: item.get("wnid", IMAGENET_VID_WNIDS.get(item["name"])) for item in categories}
+    for item in categories:
+        if wnids[item["id"]] not in known:
+            raise DatasetError(f"{json_file}: category {item['name']!r} is none of the 30 classes of ImageNet VID")
+    return wnids
+
+
+def _xml_object(json_file: str, annotation: dict, wnids: dict[int, str]) -> XmlObject:
+    track = annotation.get("instance_id", ABSENT)
+    if not isinstance(track, int) or not abs(track) < 2**31:
+        raise DatasetError(f"{json_file}: annotation {annotation['id']} has instance_id {track!r}; expected an integer")
+    return XmlObject(
+        name=wnids[annotation["category_id"]],
+        box=tuple(annotation.get(XML_BOX, annotation["bbox"])),
+        track=track,
+        **{key: int(annotation.get(key, ABSENT)) for key in FLAGS},
+        crowd=1 if annotation.get("iscrowd", 0) else ABSENT,
+    )
+
+
+def _official_names(
+    json_file: str, videos: list[list[dict]], names: dict[int, str], kind: str, part: str
+) -> dict[int, str]:
+    """The path of every video below Annotations/<kind>."""
+    taken: dict[str, int] = {}
+    for video in videos:
+        name = names[video[0]["video_id"]]
+        path = name if name.startswith(f"{part}/") else f"{part}/{name}"
+        if any(character.isspace() for character in name) or not {"", ".", ".."}.isdisjoint(path.split("/")):
+            raise DatasetError(f"{json_file}: a video's name becomes a folder and cannot be {name!r}")
+        if taken.setdefault(path, video[0]["video_id"]) != video[0]["video_id"]:
+            raise DatasetError(f"{json_file}: two videos have the name {name!r}")
+        if kind == "DET" and [frame["frame_id"] for frame in video] != [0]:
+            raise DatasetError(f"{json_file}: video {name!r} is more than frame 0, the one that an image of DET has")
+    return {video_id: path for path, video_id in taken.items()}
+
+
+def _stem(name: str, frame_id: int, kind: str) -> str:
+    return name if kind == "DET" else f"{name}/{frame_id:06d}"
+
+
+def _write_images(video: list[dict], paths: list[str], mode: str) -> None:
+    if video[0]["is_video_file"]:
+        for path, (_, image) in zip(paths, iterate_frames(video)):
+            _, encoded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+            write_atomically(path, encoded.tobytes())
+        return
+    for path, frame in zip(paths, video):
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        if mode == "link":
+            os.symlink(os.path.abspath(frame["file_name"]), path)
+        else:
+            shutil.copyfile(frame["file_name"], path)

@@ -8,6 +8,7 @@ import sys
 import pytest
 from eventful_vitdet.data import DatasetError, register_test_json
 from eventful_vitdet.data import check as check_module
+from eventful_vitdet.data import processes as processes_module
 from eventful_vitdet.data.check import check_dataset, format_report
 
 from .conftest import make_document
@@ -47,8 +48,7 @@ def test_other_classes_are_counted(full_tree):  # noqa: F811
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_everything_missing_or_unreadable_is_named(full_tree, monkeypatch, processes):  # noqa: F811
-    monkeypatch.setattr(check_module, "MAX_PROCESSES", processes)
-    monkeypatch.setattr(check_module.os, "sched_getaffinity", lambda _: {0, 1})
+    monkeypatch.setattr(processes_module, "usable_processes", lambda: processes)
     cut = full_tree.image("VID", f"{FIRST}/000002")
     cut.write_bytes(cut.read_bytes()[:300])
     other_size = write_jpeg(full_tree.image("VID", f"{FIRST}/000004"), size=(20, 10))

@@ -12,7 +12,7 @@ from eventful_vitdet.data import (
     build_video_train_loader,
     register_test_json,
 )
-from eventful_vitdet.data.mapper import build_train_augmentations
+from eventful_vitdet.data.mapper import build_train_augmentations, load_train_frames
 from eventful_vitdet.data.transforms import ChannelGain, RandomWindow, WindowTransform
 
 from .conftest import HEIGHT, WIDTH, make_document, write_video
@@ -285,3 +285,13 @@ def test_a_large_object_limits_the_scale_of_its_crop():
     transform = window.get_transform(np.zeros((200, 200, 3), np.uint8), box)
     width, height = transform.apply_box(box)[0, 2:] - transform.apply_box(box)[0, :2]
     assert width == pytest.approx(32, rel=0.02) and height == pytest.approx(24, rel=0.02)
+
+
+def test_training_leaves_out_bad_videos_if_asked(cfg, write_dataset, tmp_path):
+    name = register_test_json(write_dataset(make_document({1: [0, 1], 2: [0]}))[0])
+    cfg.DATASETS.TRAIN = (name,)
+    (tmp_path / "videos" / "2.avi").unlink()
+    with pytest.raises(DatasetError, match="2.avi"):
+        load_train_frames(cfg)
+    cfg.DATALOADER.ON_BAD_VIDEO = "skip"
+    assert [frame["video_id"] for frame in load_train_frames(cfg)] == [1, 1]

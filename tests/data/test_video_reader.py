@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import json
+import pickle
 
 import cv2
 import numpy as np
 import pytest
 from eventful_vitdet.data import (
+    BadVideo,
     FrameCache,
     VideoReadError,
     extract_frames,
@@ -233,3 +235,16 @@ def test_single_frames_of_real_h264_equal_forward_decoding(shared_data):
     wanted = [make_frame(path, i) | {"width": 640, "height": 512} for i in (3, 61, 140)]
     for frame, image in iterate_frames(wanted):
         assert np.array_equal(image, read_frame(frame))
+
+
+@pytest.mark.parametrize("read", [lambda frame: next(iterate_frames([frame])), read_frame])
+@pytest.mark.parametrize("is_video_file", [True, False])
+def test_errors_tell_which_frame_of_which_video(tmp_path, read, is_video_file):
+    path = tmp_path / "gone.x"
+    with pytest.raises(VideoReadError, match="gone.x: the file does not exist") as caught:
+        read({**make_frame(path, 7, is_video_file=is_video_file), "video_id": 3})
+    copied = pickle.loads(pickle.dumps(caught.value))  # as between processes
+    for error in (caught.value, copied):
+        assert (error.file_name, error.video_id, error.frame_id) == (str(path), 3, 7)
+    bad = BadVideo.from_error(caught.value, "the third")
+    assert (bad.video_id, bad.name, bad.file_name, bad.reason) == (3, "the third", str(path), str(caught.value))

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 
 import numpy as np
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
-from eventful_vitdet.data import DatasetError, VideoReadError, iterate_frames, load_frames, read_frame, split_sequences
+from eventful_vitdet.data import (
+    DatasetError,
+    VideoReadError,
+    iterate_frames,
+    load_frames,
+    processes,
+    read_frame,
+    split_sequences,
+)
 from eventful_vitdet.data.coco_vid import group_by_video
 from eventful_vitdet.data.imagenet_vid import index as index_module
 from eventful_vitdet.data.imagenet_vid.official import OFFICIAL_SPLITS
@@ -249,6 +256,6 @@ def test_several_processes_read_the_same(full_tree, monkeypatch):
     shutil.rmtree(full_tree.root / "cache")
     monkeypatch.setattr(index_module, "MIN_FILES_FOR_PROCESSES", 1)
     monkeypatch.setattr(index_module, "FILES_PER_TASK", 3)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2})
+    monkeypatch.setattr(processes, "usable_processes", lambda: 3)
     assert DatasetCatalog.get("imagenet_vid_train_all") == expected
     assert json.dumps(expected)  # numbers of Python, not of numpy

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from tqdm import tqdm
 
 from .builtin import KNOWN_TOTALS
 from .coco_vid import group_by_video, split_sequences
-from .errors import DatasetError, VideoReadError
+from .errors import VideoReadError
+from .processes import map_in_processes
 from .registration import load_video_data
 from .video_data import BadVideo, Defect, VideoData
 from .video_reader import iterate_frames
-
-MAX_PROCESSES = 16
 
 
 @dataclass(frozen=True)
@@ -94,27 +89,10 @@ def count_classes(data: VideoData) -> dict[str, tuple[int, int]]:
 
 
 def _read_all(videos: list[list[dict]], names: dict[int, str]) -> Iterator[BadVideo]:
-    """Decode all videos in as many processes as there are cores; yields those that cannot be read."""
-    processes = min(len(os.sched_getaffinity(0)), MAX_PROCESSES, len(videos))
-    if processes <= 1:
-        yield from _collect(videos, names, map(read_video, videos))
-        return
-    with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("fork")) as pool:
-        try:
-            yield from _collect(videos, names, pool.map(read_video, videos))
-        except BrokenProcessPool as error:
-            raise DatasetError("a process that read frames was killed; is there too little memory?") from error
-        except BaseException:  # Ctrl-C included: what has not been started is not worth waiting for
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
-def _collect(
-    videos: list[list[dict]], names: dict[int, str], results: Iterable[tuple[Defect, ...]]
-) -> Iterator[BadVideo]:
+    """Decode all videos; yields those that cannot be read."""
     frames = sum(map(len, videos))
     with tqdm(total=frames, desc="reading frames", unit="frame", mininterval=1.0, delay=2.0) as progress:
-        for video, defects in zip(videos, results):
+        for video, defects in zip(videos, map_in_processes(read_video, videos)):
             progress.update(len(video))
             if defects:
                 yield BadVideo(video[0]["video_id"], names[video[0]["video_id"]], defects)

@@ -58,7 +58,7 @@ def iterate_frames(frames: Iterable[dict]) -> Iterator[tuple[dict, np.ndarray]]:
     for frame in frames:
         with _identified(frame):
             image = next(images)
-            check_size(frame, image)
+        check_size(frame, image)
         yield frame, image
 
 
@@ -71,7 +71,7 @@ def read_frame(frame: dict) -> np.ndarray:
             image = _decode_one(frame["file_name"], frame["frame_id"])
         else:
             image = _read_listed_image(frame)
-        check_size(frame, image)
+    check_size(frame, image)
     return image
 
 
@@ -100,7 +100,10 @@ def check_size(frame: dict, image: np.ndarray) -> None:
     if (height, width) != (frame["height"], frame["width"]):
         raise VideoReadError(
             f"{frame['file_name']}: frame {frame['frame_id']} is {width} x {height} pixels, but the "
-            f"annotation file lists {frame['width']} x {frame['height']}"
+            f"annotation file lists {frame['width']} x {frame['height']}",
+            file_name=frame["file_name"],
+            video_id=frame["video_id"],
+            frame_id=frame["frame_id"],
         )
 
 

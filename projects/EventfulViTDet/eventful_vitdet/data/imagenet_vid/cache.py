@@ -91,7 +91,10 @@ def _can_write(path: str) -> bool:
 @contextmanager
 def _locked(path: str) -> Iterator[None]:
     with open(path, "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:  # some network disks have no locks; the file itself is replaced in one step anyway
+            logger.warning("%s: cannot be locked (%s); several processes may read the annotations", path, error.strerror)
         yield
 
 

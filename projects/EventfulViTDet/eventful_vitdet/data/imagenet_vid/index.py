@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, fields
 from typing import NamedTuple
 
@@ -16,12 +11,12 @@ import numpy as np
 from tqdm import tqdm
 
 from ..errors import DatasetError
+from ..processes import map_in_processes
 from .lists import ListedVideo
 from .xml_files import XmlFrame, read_xml
 
 FILES_PER_TASK = 500
 MIN_FILES_FOR_PROCESSES = 4000
-MAX_PROCESSES = 16
 ROW_LENGTH = 9  # box, class, track, three flags
 
 
@@ -94,8 +89,8 @@ def build_index(
         processes: how many read; None decides by the number of files. A progress bar is shown.
     """
     paths = [xml_path(folder, video, frame, is_still) for video in videos for frame in video.frames]
-    if processes is None:
-        processes = _usable_processes() if len(paths) >= MIN_FILES_FOR_PROCESSES else 1
+    if processes is None and len(paths) < MIN_FILES_FOR_PROCESSES:
+        processes = 1
     numbered = {name: i for i, name in enumerate(classes)}
     tasks = [
         ReadTask(paths[start : start + FILES_PER_TASK], numbered, may_have_others)
@@ -103,36 +98,10 @@ def build_index(
     ]
     results = []
     with tqdm(total=len(paths), desc="reading annotations", unit="file", mininterval=1.0, delay=2.0) as progress:
-        for result in _run(tasks, processes):
+        for result in map_in_processes(read_files, tasks, processes):
             results.append(result)
             progress.update(len(result.sizes))
     return _join(results, len(folder) + 1)
-
-
-def _usable_processes() -> int:
-    if multiprocessing.current_process().daemon:  # which may not have children
-        return 1
-    return min(len(os.sched_getaffinity(0)), MAX_PROCESSES)
-
-
-def _run(tasks: list[ReadTask], processes: int) -> Iterator[ReadResult]:
-    if processes == 1:
-        yield from map(read_files, tasks)
-        return
-    # Forked, as the readers need nothing but what is in memory already; a fresh process would import PyTorch first.
-    context = multiprocessing.get_context("fork")
-    with ProcessPoolExecutor(processes, mp_context=context, initializer=_ignore_interrupts) as pool:
-        try:
-            yield from pool.map(read_files, tasks)
-        except BrokenProcessPool as error:
-            raise DatasetError("a process that read annotations was killed; is there too little memory?") from error
-        except BaseException:  # Ctrl-C included: what has not been started is not worth waiting for
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
-def _ignore_interrupts() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it too, and ends the work
 
 
 def read_files(task: ReadTask) -> ReadResult:

@@ -143,6 +143,9 @@ BAD_DOCUMENTS = {
     "name with a space": (change("videos", name="a b"), "cannot be 'a b'"),
     "track": (change("annotations", instance_id="x"), "annotation 5 has instance_id 'x'"),
     "huge track": (change("annotations", instance_id=2**40), "annotation 5 has instance_id"),
+    "box of the XML file": (change("annotations", xml_box=[1, "x", 3, 4]), "annotation 5 has xml_box"),
+    "endless box": (change("annotations", xml_box=[1, float("inf"), 3, 4]), "annotation 5 has xml_box"),
+    "backslash": (change("videos", name="a\\b"), "a video's name becomes a folder and cannot be"),
     "absent file": (change("videos", file_name="b.avi"), "1 of the 1 files it names do not exist"),
     "two of a name": (
         lambda d: (d["videos"].append({**d["videos"][0], "id": 1}), d["images"][0].update(video_id=1)),

@@ -218,7 +218,7 @@ def _make_annotation(
 
 def _checked_box(where: str, box: object, width: int, height: int) -> list[float]:
     """Return [x, y, width, height] clipped to the frame; an overshoot of up to a pixel is rounding."""
-    if not isinstance(box, list) or len(box) != 4 or not all(_is_finite(value) for value in box):
+    if not isinstance(box, list) or len(box) != 4 or not all(is_finite(value) for value in box):
         raise DatasetError(f"{where} has box {box!r}; expected four finite numbers [x, y, width, height]")
     x, y, w, h = (float(value) for value in box)
     if w <= 0 or h <= 0:
@@ -234,7 +234,7 @@ def _checked_box(where: str, box: object, width: int, height: int) -> list[float
 
 def _checked_area(where: str, annotation: dict, box: list[float]) -> float:
     area = annotation.get("area", box[2] * box[3])
-    if not _is_finite(area) or area < 0:
+    if not is_finite(area) or area < 0:
         raise DatasetError(f"{where} has area {area!r}; expected a number of pixels")
     return float(area)
 
@@ -281,7 +281,8 @@ def _is_integer(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _is_finite(value: object) -> bool:
+def is_finite(value: object) -> bool:
+    """Whether a value of a JSON file is a number that a float can hold."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return False
     return math.isfinite(value) if isinstance(value, float) else abs(value) < MAX_INTEGER

@@ -93,8 +93,8 @@ def _locked(path: str) -> Iterator[None]:
     with open(path, "w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX)
-        except OSError as error:  # some network disks have no locks; the file itself is replaced in one step anyway
-            logger.warning("%s: cannot be locked (%s); several processes may read the annotations", path, error.strerror)
+        except OSError as error:  # some network disks have no locks; the cache is replaced in one step anyway
+            logger.warning("%s: cannot be locked (%s); several processes may do the same", path, error.strerror)
         yield
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import IO
 
@@ -17,7 +18,7 @@ import cv2
 from tqdm import tqdm
 
 from ..builtin import IMAGENET_VID_WNIDS
-from ..coco_vid import FLAGS, group_by_video, parse_document, read_document
+from ..coco_vid import FLAGS, group_by_video, is_finite, parse_document, read_document
 from ..errors import DatasetError
 from ..files import open_atomically, write_atomically
 from ..video_reader import iterate_frames
@@ -120,23 +121,20 @@ def coco_to_official(
     document = read_document(json_file)
     data = parse_document(json_file, json_root, document, strict=frames != "none")
     wnids = _wnids_by_category(json_file, document["categories"])
-    objects: dict[int, list[XmlObject]] = {}
+    objects: dict[int, list[XmlObject]] = defaultdict(list)
     for annotation in document["annotations"]:
-        item = _xml_object(json_file, annotation, wnids)
-        objects.setdefault(annotation["image_id"], []).append(item)
+        objects[annotation["image_id"]].append(_xml_object(json_file, annotation, wnids))
 
     videos = group_by_video(data.frames)
     names = _official_names(json_file, videos, data.video_names, kind, part)
     lines = []
     for video in tqdm(videos, desc="writing videos", unit="video", mininterval=1.0, delay=2.0):
-        stems = [_stem(names[frame["video_id"]], frame["frame_id"], kind) for frame in video]
-        for frame, stem in zip(video, stems):
-            content = XmlFrame(frame["width"], frame["height"], objects.get(frame["image_id"], []))
-            path = os.path.join(root, "Annotations", kind, f"{stem}.xml")
-            write_atomically(path, format_xml(*stem.rpartition("/")[::2], content))
-            lines.append(f"{stem} {frame['image_id']}\n")
+        name = names[video[0]["video_id"]]
+        stems = [name if kind == "DET" else f"{name}/{frame['frame_id']:06d}" for frame in video]
+        _write_annotations(video, [os.path.join(root, "Annotations", kind, f"{stem}.xml") for stem in stems], objects)
         if frames != "none":
             _write_images(video, [os.path.join(root, "Data", kind, f"{stem}.JPEG") for stem in stems], frames)
+        lines += [f"{stem} {frame['image_id']}\n" for frame, stem in zip(video, stems)]
     write_atomically(list_path, "".join(lines))
     return len(videos), len(data.frames)
 
@@ -154,9 +152,12 @@ def _xml_object(json_file: str, annotation: dict, wnids: dict[int, str]) -> XmlO
     track = annotation.get("instance_id", ABSENT)
     if not isinstance(track, int) or not abs(track) < 2**31:
         raise DatasetError(f"{json_file}: annotation {annotation['id']} has instance_id {track!r}; expected an integer")
+    box = annotation.get(XML_BOX, annotation["bbox"])
+    if not (isinstance(box, list) and len(box) == 4 and all(is_finite(value) for value in box)):
+        raise DatasetError(f"{json_file}: annotation {annotation['id']} has {XML_BOX} {box!r}; expected four numbers")
     return XmlObject(
         name=wnids[annotation["category_id"]],
-        box=tuple(annotation.get(XML_BOX, annotation["bbox"])),
+        box=tuple(box),
         track=track,
         **{key: int(annotation.get(key, ABSENT)) for key in FLAGS},
         crowd=1 if annotation.get("iscrowd", 0) else ABSENT,
@@ -171,7 +172,8 @@ def _official_names(
     for video in videos:
         name = names[video[0]["video_id"]]
         path = name if name.startswith(f"{part}/") else f"{part}/{name}"
-        if any(character.isspace() for character in name) or not {"", ".", ".."}.isdisjoint(path.split("/")):
+        forbidden = any(character.isspace() or character == "\\" for character in name)
+        if forbidden or not {"", ".", ".."}.isdisjoint(path.split("/")):
             raise DatasetError(f"{json_file}: a video's name becomes a folder and cannot be {name!r}")
         if taken.setdefault(path, video[0]["video_id"]) != video[0]["video_id"]:
             raise DatasetError(f"{json_file}: two videos have the name {name!r}")
@@ -180,8 +182,11 @@ def _official_names(
     return {video_id: path for path, video_id in taken.items()}
 
 
-def _stem(name: str, frame_id: int, kind: str) -> str:
-    return name if kind == "DET" else f"{name}/{frame_id:06d}"
+def _write_annotations(video: list[dict], paths: list[str], objects: dict[int, list[XmlObject]]) -> None:
+    for frame, path in zip(video, paths):
+        content = XmlFrame(frame["width"], frame["height"], objects[frame["image_id"]])
+        folder, _, file = path.rpartition("/")
+        write_atomically(path, format_xml(os.path.basename(folder), file[: -len(".xml")], content))
 
 
 def _write_images(video: list[dict], paths: list[str], mode: str) -> None:

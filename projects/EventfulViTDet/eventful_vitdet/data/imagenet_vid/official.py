@@ -152,7 +152,7 @@ def _read_videos(name: str, split: OfficialSplit, root: str, annotations: str) -
             + (" (the data set imagenet_vid_train_all needs none)" if name == "imagenet_vid_train" else "")
         )
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(path, encoding="utf-8-sig") as file:
             content = file.read()
     except (OSError, UnicodeDecodeError) as error:
         raise DatasetError(f"{path}: cannot be read as a list ({error})") from error

@@ -49,7 +49,7 @@ BUILTIN_COCO_VID = {
     "demo_vid_test": ("demo_vid", "annotations/test.json", DEMO_VID_CLASSES),
 }
 
-# What is known about complete data sets, as counted by others.
+# What complete data sets hold: published numbers of ImageNet VID, those of airborne_vid's own annotation files.
 KNOWN_TOTALS = {
     "imagenet_vid_val": {
         "videos": 555,

@@ -35,7 +35,10 @@ setup(
         "eventful_vitdet.embedded": f"{PROJECT}/embedded",
         "eventful_vitdet.configs": "configs",
     },
-    package_data={name: ["*.yaml"] for name in config_packages()},
+    package_data={
+        "eventful_vitdet.eventful.kernels": ["*.cpp", "*.h"],
+        **{name: ["*.yaml"] for name in config_packages()},
+    },
     install_requires=[
         "fvcore>=0.1.5.post20221221",
         "iopath>=0.1.9",

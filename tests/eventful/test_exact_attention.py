@@ -8,6 +8,7 @@ from eventful_vitdet.eventful.policies import Policy
 from eventful_vitdet.eventful.selection import Selection
 from eventful_vitdet.eventful.step import Step
 
+pytestmark = pytest.mark.usefixtures("kernels_or_not")
 ATOL = 1e-4  # the promise of docs/design.md, for outputs around 1
 DIM, HEADS = 16, 2
 

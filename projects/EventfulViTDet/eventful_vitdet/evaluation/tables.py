@@ -23,9 +23,7 @@ class DetectionTable:
 
     @classmethod
     def empty(cls) -> DetectionTable:
-        return cls(
-            np.zeros(0, np.int64), np.zeros(0, np.int32), np.zeros(0, np.float32), np.zeros((0, 4), np.float32)
-        )
+        return cls(np.zeros(0, np.int64), np.zeros(0, np.int32), np.zeros(0, np.float32), np.zeros((0, 4), np.float32))
 
     @classmethod
     def join(cls, tables: Iterable[DetectionTable]) -> DetectionTable:

@@ -11,11 +11,12 @@ from torchvision.ops import StochasticDepth
 from .attention import Attention, AttentionLayout, make_attention
 from .buffer import TokenBuffer
 from .counting import each
-from .gate import GATE_REFERENCES, GateReference, TokenGate
+from .gate import GATE_REFERENCES, GateInput, GateReference, TokenGate
 from .selection import Selection
 from .step import Step
 
 LAYER_NORM_EPS = 1e-6
+MLP_ROWS = 1024
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,11 @@ class Mlp(nn.Module):
         self.fc2 = nn.Linear(hidden, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(self.act(self.fc1(x)))
+        if torch.is_grad_enabled() or x.device.type != "cpu":
+            return self.fc2(self.act(self.fc1(x)))
+        rows = x.flatten(0, -2)
+        # The hidden rows of a few hundred tokens are still in cache when they are read again.
+        return torch.cat([self.fc2(self.act(self.fc1(part))) for part in rows.split(MLP_ROWS)]).view(x.shape)
 
 
 class Block(nn.Module):
@@ -125,7 +130,7 @@ class Block(nn.Module):
         self._count_linears(selection, step, self.attn.proj)
 
         selection, rows = self._gate_norm(self.mlp_gate, self.norm2, x, step)
-        x = x + self.mlp_buffer(selection, self.mlp(rows))
+        x += self.mlp_buffer(selection, self.mlp(rows))
         self._count_linears(selection, step, self.mlp.fc1, self.mlp.fc2)
         self._count_residuals(layout, step)
         return x
@@ -135,7 +140,7 @@ class Block(nn.Module):
         if self.gate_before_norm:
             selection, rows = gate(x, step)
             return selection, norm(rows)
-        return gate(norm(x), step)
+        return gate(GateInput(x, norm), step)
 
     def clear(self) -> None:
         """Release the state of all streams."""

@@ -2,17 +2,55 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from .kernels import native
 from .selection import Selection
 from .state import StreamTensor
 from .step import Step
 
 GateReference = Literal["last-sent", "previous-frame"]
 GATE_REFERENCES: tuple[GateReference, ...] = ("last-sent", "previous-frame")
+
+
+class GateInput:
+    """The current tokens c (B, N, D) of a gate, c = norm(x), of which all that is needed may be some rows.
+
+    Where there are kernels, a layer norm is evaluated inside the comparison and again for the selected rows, and the
+    normalised tokens are never all in memory.
+    """
+
+    def __init__(self, x: Tensor, norm: nn.LayerNorm | None = None) -> None:
+        self.x = x
+        self.norm = norm
+
+    @cached_property
+    def values(self) -> Tensor:
+        """All of c."""
+        return self.x if self.norm is None else self.norm(self.x)
+
+    def error_norms(self, u: Tensor) -> Tensor:
+        """|c - u| of every token, (B, N)."""
+        if self._fused(u):
+            return native.error_norms(self.x, u, self.norm)
+        return torch.linalg.vector_norm(self.values - u, dim=-1, dtype=torch.float32)
+
+    def send(self, selection: Selection, u: Tensor) -> Tensor:
+        """The selected rows of c, (R, D), which become those of the reference: u[M] <- c[M]."""
+        if selection.index is not None and self._fused(u):
+            return native.take_rows(self.x, u, selection.index, self.norm)
+        rows = selection.take(self.values)
+        selection.put(u, rows)
+        return rows
+
+    def _fused(self, u: Tensor) -> bool:
+        return (
+            self.x.dtype == torch.float32 and self.x.is_contiguous() and u.is_contiguous() and native.usable(self.x, u)
+        )
 
 
 class TokenGate:
@@ -25,15 +63,15 @@ class TokenGate:
     The gate keeps a copy; the tensor it is given may be changed afterwards.
     """
 
-    def __init__(self, name: str, reference: GateReference = "last-sent") -> None:
+    def __init__(self, name: str, reference: GateReference = "last-sent", dtype: torch.dtype | None = None) -> None:
         self.reference = reference
-        self._u = StreamTensor(f"{name} reference")
+        self._u = StreamTensor(f"{name} reference", dtype)
         self.norms: Tensor | None = None
         """Error norms (B, N) of the last frame; rows of streams that flushed are infinite, None if all did."""
         self.selection: Selection | None = None
         """Tokens selected in the last frame."""
 
-    def __call__(self, c: Tensor, step: Step) -> tuple[Selection, Tensor]:
+    def __call__(self, c: GateInput | Tensor, step: Step) -> tuple[Selection, Tensor]:
         """Gate one frame.
 
         Args:
@@ -43,24 +81,26 @@ class TokenGate:
         Returns:
             The selection M, and its tokens packed, (R, D).
         """
-        u = self._u.slots(tuple(c.shape), c)
+        if isinstance(c, Tensor):
+            c = GateInput(c)
+        u = self._u.slots(tuple(c.x.shape), c.x)
         selection = self.selection = self._select(c, u, step)
-        rows = selection.take(c)
         if self.reference == "previous-frame":
-            u.copy_(c)
+            rows = selection.take(c.values)
+            u.copy_(c.values)
         else:
-            selection.put(u, rows)
+            rows = c.send(selection, u)
         step.count("gate", [0 if flush else u[0].numel() for flush in step.flush])
         return selection, rows
 
-    def _select(self, c: Tensor, u: Tensor, step: Step) -> Selection:
+    def _select(self, c: GateInput, u: Tensor, step: Step) -> Selection:
         if all(step.flush):
             self.norms = None
-            return Selection.everything(*c.shape[:2])
-        norms = torch.linalg.vector_norm(c - u, dim=-1, dtype=torch.float32)
+            return Selection.everything(*c.x.shape[:2])
+        norms = c.error_norms(u)
         mask = step.policy.choose(norms)
         if any(step.flush):
-            fresh = torch.tensor(step.flush, device=c.device)
+            fresh = torch.tensor(step.flush, device=norms.device)
             mask = mask | fresh[:, None]
             norms = norms.masked_fill(fresh[:, None], torch.inf)
         self.norms = norms

@@ -118,7 +118,7 @@ class EventfulViT(CountsOperations):
         self._initialise()
         self.set_policy(TopR(grid[0] * grid[1] // 4) if policy is None else policy)
         self._live: list[bool] = []
-        self._grid: tuple[int, int] | None = None
+        self._form: tuple[tuple[int, int], torch.device, torch.dtype] | None = None
         self._position_cache: tuple[tuple, Tensor] | None = None
         self.flushed: tuple[bool, ...] = ()
         """For each stream of the last eventful frame, whether it was computed in full."""
@@ -141,18 +141,23 @@ class EventfulViT(CountsOperations):
         self.policy = policy
 
     def reset(self, streams: Sequence[int] | None = None) -> None:
-        """Forget the past: the next frame of these streams (positions in the batch), or of all, is a flush."""
+        """Forget the past: the next frame of these streams (positions in the batch), or of all, is a flush.
+
+        The state's memory is kept for the next video; `release` frees it.
+        """
         if streams is None:
             self._live = []
-            self._grid = None
-            for block in self.blocks:
-                block.clear()
-            return
-        for stream in streams:
+        for stream in streams or ():
             if stream < 0:
                 raise ValueError(f"a stream is a position in the batch, got {stream}")
             if stream < len(self._live):
                 self._live[stream] = False
+
+    def release(self) -> None:
+        """Free the state of all streams, whose next frame is a flush."""
+        self._live = []
+        for block in self.blocks:
+            block.clear()
 
     def state_bytes(self) -> int:
         """Bytes of state held for all streams."""
@@ -207,8 +212,7 @@ class EventfulViT(CountsOperations):
         step = Step(self.policy, tuple(not alive for alive in live), self.counts)
         # An interrupted frame leaves half of the state behind: these streams are live again only at its end.
         self._live[:streams] = [False] * streams
-        self._grid = grid
-        x = self._embed(images, grid, step)
+        x = self._embed(images, grid, step).contiguous()
         for block in self.blocks:
             x = block.forward_eventful(x, grid, step)
         self._live[:streams] = [True] * streams
@@ -216,17 +220,19 @@ class EventfulViT(CountsOperations):
         return x
 
     def _check_frame(self, images: Tensor, grid: tuple[int, int]) -> None:
-        if self._grid is not None and any(self._live) and grid != self._grid:
+        form = (grid, images.device, images.dtype)
+        if self._form is not None and any(self._live) and grid != self._form[0]:
             raise ValueError(
-                f"the running streams have {self._grid[0]} x {self._grid[1]} tokens and this frame "
+                f"the running streams have {self._form[0][0]} x {self._form[0][1]} tokens and this frame "
                 f"{grid[0]} x {grid[1]}; call reset() before a video of another size"
             )
-        if self._grid is not None and grid != self._grid:
-            self.reset()
         finite = torch.isfinite(images).flatten(1).all(dim=1)
         if not bool(finite.all()):
             bad = (~finite).nonzero().flatten().tolist()
             raise ValueError(f"NaN or infinity in the frame of stream {', '.join(map(str, bad))}; no state was changed")
+        if form != self._form:
+            self.release()
+        self._form = form
 
     # Embedding.
 

@@ -17,10 +17,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..kernels import native
 from ..selection import Selection
 from ..state import StreamTensor
 from ..step import Step
-from .keys import KeyChange, KeyStore
+from .keys import KeyChange, KeyStore, split
 from .layer import Attention
 from .layout import AttentionLayout
 
@@ -39,7 +40,7 @@ TILE_SCORES = 2**20
 class ExactAttention:
     """`exact`: see the module's description. The streams of a batch are updated one after the other."""
 
-    PARTS = ("sums", "normalisers", "references", "drift", "bias rows", "bias columns")
+    PARTS = ("sums", "normalisers", "references", "drift")
 
     def __init__(self, name: str, state_dtype: torch.dtype | None = None) -> None:
         self.keys = KeyStore(name, state_dtype)
@@ -49,28 +50,28 @@ class ExactAttention:
         self, layer: Attention, rows: Tensor, selection: Selection, layout: AttentionLayout, step: Step
     ) -> Tensor:
         changes = self.keys.update(rows, selection, layout, step.flush)
-        outputs = []
+        output = rows.new_empty(selection.streams, layout.tokens, layer.proj.in_features)
+        work_class = NativeStreamAttention if native.usable(self.keys.qkv, rows) else StreamAttention
         for stream, change in enumerate(changes):
-            tensors = self._slots(layer, layout, selection.streams, stream, rows)
-            work = StreamAttention(layer, layout, *self.keys.read(layout, stream, layer.num_heads), *tensors)
+            sums = self._slots(layer, layout, selection.streams, stream, rows)
+            work = work_class(layer, layout, *self.keys.read(layout, stream), *sums)
             if change is None or len(change.keys) > DENSE_ABOVE * layout.keys:
-                work.recompute_all(None if change is None else change.tokens)
-            else:
+                work.recompute_all()
+            elif len(change.tokens):
                 work.update(change)
-            outputs.append(work.output())
+            work.write_output(output[stream])
             for category, macs in work.macs.items():
                 step.count_stream(category, stream, macs)
-        return torch.stack(outputs).to(rows.dtype)
+        return output
 
     def _slots(
         self, layer: Attention, layout: AttentionLayout, streams: int, stream: int, like: Tensor
     ) -> list[Tensor]:
         """One stream's slices of the state, in the order of PARTS."""
-        per_query = ((layer.proj.in_features // layer.num_heads,), (), (), (), *((n,) for n in layout.key_grid))
-        parts = self.PARTS if layer.use_rel_pos else self.PARTS[:4]
+        per_query = ((layer.proj.in_features // layer.num_heads,), (), (), ())
         return [
             self._states[part].slots((streams, layer.num_heads, layout.tokens, *size), like)[stream]
-            for part, size in zip(parts, per_query)
+            for part, size in zip(self.PARTS, per_query)
         ]
 
     def clear(self) -> None:
@@ -83,8 +84,8 @@ class ExactAttention:
         return self.keys.nbytes + sum(state.nbytes for state in self._states.values())
 
 
-class StreamAttention:
-    """The work of one frame on one stream's state, which it updates in place. All tensors are float32."""
+class StreamWork:
+    """The work of one frame on one stream's sums, which it updates in place."""
 
     def __init__(
         self,
@@ -97,57 +98,112 @@ class StreamAttention:
         normalisers: Tensor,
         references: Tensor,
         drift: Tensor,
-        bias_rows: Tensor | None = None,
-        bias_columns: Tensor | None = None,
     ) -> None:
         """
         Args:
-            q: unscaled queries, (H, N, d).
-            k, v: all keys and values, (H, S, d), as of this frame.
-            sums: U, (H, N, d).
-            normalisers, references, drift: Z, m and the error bound, (H, N) each.
-            bias_rows, bias_columns: position terms for key rows (H, N, a / p) and columns (H, N, b / p).
+            q: unscaled queries, (N, D).
+            k, v: all keys and values, (S, D), as of this frame.
+            sums: U, (H, N, d), float32.
+            normalisers, references, drift: Z, m and the error bound, (H, N) each, float32.
         """
         self.layer, self.layout = layer, layout
         self.q, self.k, self.v = q, k, v
         self.sums, self.normalisers, self.references, self.drift = sums, normalisers, references, drift
-        self.bias_rows, self.bias_columns = bias_rows, bias_columns
+        self.heads, self.channels = layer.num_heads, sums.shape[-1]
         self.macs = {"matmul": 0, "position": 0, "add": 0, "accumulator": 0}
 
-    def output(self) -> Tensor:
-        """O = U / Z of all tokens, (N, D)."""
-        return (self.sums / self.normalisers[..., None]).transpose(0, 1).flatten(1)
+    def _count_position(self) -> None:
+        self.macs["position"] += self.layer.position_macs(self.layout)
+
+    def _count_recomputed(self, queries: int) -> None:
+        """`queries`: pairs of a head and a query."""
+        scores = queries * self.layout.keys
+        self.macs["matmul"] += 2 * scores * self.channels
+        if self.layer.use_rel_pos:
+            self.macs["add"] += 2 * scores
+
+    def _count_exchanged(self, queries: int, keys: int) -> None:
+        scores = 2 * queries * keys
+        self.macs["matmul"] += 2 * scores * self.channels
+        self.macs["accumulator"] += queries * (self.channels + 1) if keys else 0
+        if self.layer.use_rel_pos:
+            self.macs["add"] += 2 * scores
+
+
+class NativeStreamAttention(StreamWork):
+    """By the compiled kernels, which recompute an unreliable query in the heads alone where it is unreliable."""
+
+    def recompute_all(self) -> None:
+        nothing = self.q.new_empty(0)
+        self._run(None, nothing.long(), nothing)
+
+    def update(self, change: KeyChange) -> None:
+        renew = torch.zeros(self.layout.tokens, dtype=torch.bool)
+        renew[change.tokens] = True
+        self._run(renew, change.keys.contiguous(), change.old.contiguous())
+
+    def _run(self, renew: Tensor | None, keys: Tensor, old: Tensor) -> None:
+        layer, layout = self.layer, self.layout
+        problem = native.AttentionProblem(
+            self.q,
+            self.k,
+            self.v,
+            self.heads,
+            layer.scale,
+            layout.query_grid,
+            layout.key_grid,
+            layer.position_tables(layout) if layer.use_rel_pos else None,
+        )
+        sums = (self.sums, self.normalisers, self.references, self.drift)
+        limits = (SCORE_LIMIT, DRIFT_LIMIT, TERM_ROUNDING)
+        exchanged, renewed = native.update_sums(problem, sums, renew, keys, old, limits)
+        self._count_position()
+        self._count_exchanged(exchanged, len(keys))
+        self._count_recomputed(renewed)
+
+    def write_output(self, out: Tensor) -> None:
+        """O = U / Z of all tokens, into (N, D)."""
+        native.divide_sums(self.sums, self.normalisers, out)
+
+
+class StreamAttention(StreamWork):
+    """By PyTorch operations, in float32, a tile of queries after another."""
+
+    def __init__(self, layer: Attention, layout: AttentionLayout, q: Tensor, k: Tensor, v: Tensor, *sums: Tensor):
+        super().__init__(layer, layout, *(split(x, layer.num_heads) for x in (q, k, v)), *sums)
+        self._bias = self._position_terms()
+
+    def _position_terms(self) -> tuple[Tensor, Tensor] | None:
+        """Position terms for key rows (H, N, a / p) and columns (H, N, b / p).
+
+        They are made anew from the queries of all tokens: a thirtieth of a frame's work at most, against a tenth
+        of the state for keeping them.
+        """
+        terms = self.layer.position_terms(self.q, self.layout)
+        if terms is None:
+            return None
+        self._count_position()
+        return terms[0].flatten(1, 2), terms[1].flatten(1, 2)
+
+    def write_output(self, out: Tensor) -> None:
+        """O = U / Z of all tokens, into (N, D)."""
+        out.unflatten(-1, (self.heads, -1)).transpose(0, 1).copy_(self.sums / self.normalisers[..., None])
 
     def update(self, change: KeyChange) -> None:
         """Recompute changed queries, update the others by signed delta keys, and recompute those it is bad for."""
         unchanged = torch.ones(self.layout.tokens, dtype=torch.bool, device=self.q.device)
         unchanged[change.tokens] = False
-        self._update_bias(change.tokens)
         self._recompute(change.tokens)
         unreliable = self._apply_deltas(unchanged.nonzero().squeeze(1), change)
         self._recompute(unreliable)
 
-    def recompute_all(self, tokens: Tensor | None) -> None:
-        """Recompute every query; `tokens` are those with new queries, None for all."""
-        everything = torch.arange(self.layout.tokens, device=self.q.device)
-        self._update_bias(everything if tokens is None else tokens)
-        self._recompute(everything)
-
-    def _update_bias(self, tokens: Tensor) -> None:
-        """Position terms of changed queries; the others' stay as they are."""
-        if self.bias_rows is None or self.bias_columns is None or not len(tokens):
-            return
-        rows, columns = self.layer.position_tables(self.layout)
-        width = self.layout.grid[1]
-        q = self.q[:, tokens].transpose(0, 1)
-        self.bias_rows[:, tokens] = (q @ rows[tokens // width].mT.float()).transpose(0, 1)
-        self.bias_columns[:, tokens] = (q @ columns[tokens % width].mT.float()).transpose(0, 1)
-        self.macs["position"] += len(tokens) * sum(self.layout.key_grid) * self.layer.proj.in_features
+    def recompute_all(self) -> None:
+        """Recompute every query."""
+        self._recompute(torch.arange(self.layout.tokens, device=self.q.device))
 
     def _recompute(self, tokens: Tensor) -> None:
         """Compute the sums of these queries over all keys, with new references."""
-        heads, keys, channels = self.k.shape
-        for tile in tokens.split(max(1, TILE_SCORES // (heads * keys))):
+        for tile in tokens.split(max(1, TILE_SCORES // (self.heads * self.layout.keys))):
             scores = (self.q[:, tile] * self.layer.scale) @ self.k.mT
             self._add_bias(scores, tile, None)
             reference = scores.amax(dim=-1)
@@ -156,7 +212,7 @@ class StreamAttention:
             self.normalisers[:, tile] = weights.sum(dim=-1)
             self.sums[:, tile] = weights @ self.v
             self.drift[:, tile] = TERM_ROUNDING
-        self.macs["matmul"] += 2 * heads * len(tokens) * keys * channels
+        self._count_recomputed(self.heads * len(tokens))
 
     def _apply_deltas(self, tokens: Tensor, change: KeyChange) -> Tensor:
         """Exchange the terms of changed keys in the sums of unchanged queries.
@@ -164,15 +220,14 @@ class StreamAttention:
         Returns:
             The queries whose sums are no longer to be relied upon.
         """
-        heads, _, channels = self.k.shape
         changed = len(change.keys)
         if not changed:
             return tokens[:0]
-        old_k, old_v = (part.unflatten(-1, (heads, -1)).transpose(0, 1).float() for part in change.old.chunk(2, -1))
+        old_k, old_v = (split(part, self.heads) for part in change.old.chunk(2, -1))
         keys = torch.cat([self.k[:, change.keys], old_k], dim=1)
         values = torch.cat([self.v[:, change.keys], -old_v], dim=1)
         unreliable = []
-        for tile in tokens.split(max(1, TILE_SCORES // (2 * heads * changed))):
+        for tile in tokens.split(max(1, TILE_SCORES // (2 * self.heads * changed))):
             scores = (self.q[:, tile] * self.layer.scale) @ keys.mT
             self._add_bias(scores, tile, change.keys)
             scores -= self.references[:, tile, None]
@@ -180,8 +235,7 @@ class StreamAttention:
             weights = scores.exp_()
             drifted = self._accumulate(tile, weights, values, changed)
             unreliable.append(tile[too_high | drifted])
-        self.macs["matmul"] += 4 * heads * len(tokens) * changed * channels
-        self.macs["accumulator"] += len(tokens) * heads * (channels + 1)
+        self._count_exchanged(self.heads * len(tokens), changed)
         return torch.cat(unreliable)
 
     def _accumulate(self, tile: Tensor, weights: Tensor, values: Tensor, changed: int) -> Tensor:
@@ -199,18 +253,16 @@ class StreamAttention:
 
     def _add_bias(self, scores: Tensor, tile: Tensor, keys: Tensor | None) -> None:
         """Add position terms to scores (H, T, S), or to those of delta keys (H, T, 2 kk): new ones, then old ones."""
-        if self.bias_rows is None or self.bias_columns is None:
+        if self._bias is None:
             return
-        rows, columns = self.bias_rows[:, tile], self.bias_columns[:, tile]
+        rows, columns = (terms[:, tile] for terms in self._bias)
         if keys is None:
             spread = scores.unflatten(-1, self.layout.key_grid)
             spread += rows[..., :, None]
             spread += columns[..., None, :]
-            self.macs["add"] += 2 * scores.numel()
             return
         width = self.layout.key_grid[1]
         bias = rows.index_select(-1, keys // width)
         bias += columns.index_select(-1, keys % width)
         spread = scores.unflatten(-1, (2, len(keys)))
         spread += bias[..., None, :]
-        self.macs["add"] += bias.numel() + scores.numel()

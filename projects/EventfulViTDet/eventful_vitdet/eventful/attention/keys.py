@@ -50,12 +50,16 @@ class KeyStore:
             for keys, old in zip(found, before)
         ]
 
-    def read(self, layout: AttentionLayout, stream: int, heads: int) -> tuple[Tensor, Tensor, Tensor]:
-        """One stream's queries (H, N, d), keys and values (H, S, d), in float32; views where the state is."""
+    @property
+    def qkv(self) -> Tensor:
+        """Queries, keys and values of all tokens, (B, N, 3D), as of the last update."""
         assert self._qkv is not None
-        q = self._qkv[stream, :, : self._qkv.shape[-1] // 3]
-        k, v = self._keys(stream, layout).chunk(2, dim=-1)
-        return split(q, heads), split(k, heads), split(v, heads)
+        return self._qkv
+
+    def read(self, layout: AttentionLayout, stream: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Views of one stream's queries (N, D), keys and values (S, D)."""
+        q = self.qkv[stream, :, : self.qkv.shape[-1] // 3]
+        return q, *self._keys(stream, layout).chunk(2, dim=-1)
 
     @staticmethod
     def _find(

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..counting import each
+from ..kernels import native
 from ..step import Step
 from .layout import AttentionLayout
 from .position import PositionTables, add_position_bias, position_bias
 
 _CHUNK_ELEMENTS = 2**24
-"""Scores alive at a time without gradients: 64 MB in float32, instead of the whole H x N x N tensor."""
+"""Scores, or their position bias, alive at a time without gradients: 64 MB in float32, not the whole H x N x N."""
 
 
 class Attention(nn.Module):
@@ -53,6 +55,12 @@ class Attention(nn.Module):
 
     def attend(self, qkv: Tensor, layout: AttentionLayout) -> Tensor:
         """Dense attention over all tokens: (B, N, 3D) -> (B, N, D), before the output projection."""
+        if native.usable(qkv):
+            out = qkv.new_empty(*qkv.shape[:2], self.proj.in_features)
+            for stream, tokens in enumerate(qkv):
+                members = layout.window_members if layout.window else None
+                native.attend_groups(self.native_problem(tokens, layout), members, out[stream])
+            return out
         return layout.merge(self.attend_groups(layout.partition(qkv, self.qkv.bias), layout))
 
     def attend_groups(self, qkv: Tensor, layout: AttentionLayout) -> Tensor:
@@ -61,20 +69,47 @@ class Attention(nn.Module):
         out = self._attend_in_chunks(q, layout.pool_keys(k), layout.pool_keys(v), layout)
         return out.unflatten(0, (-1, self.num_heads)).transpose(1, 2).flatten(2)
 
+    def native_problem(self, qkv: Tensor, layout: AttentionLayout) -> native.AttentionProblem:
+        """The same for the compiled kernels, from one stream's tokens (N, 3D)."""
+        q, k, v = qkv.chunk(3, dim=-1)
+        if layout.pool > 1:
+            k, v = layout.pool_keys(qkv[:, q.shape[-1] :]).chunk(2, dim=-1)
+        return native.AttentionProblem(
+            q,
+            k,
+            v,
+            self.num_heads,
+            self.scale,
+            layout.query_grid,
+            layout.key_grid,
+            self.position_tables(layout) if self.use_rel_pos else None,
+            None if self.qkv.bias is None else self.qkv.bias.to(qkv.dtype),
+        )
+
     def _attend_in_chunks(self, q: Tensor, k: Tensor, v: Tensor, layout: AttentionLayout) -> Tensor:
         """Attention of (G, n, d) queries to (G, S, d) keys, some groups at a time where memory asks for it."""
         if torch.is_grad_enabled():
-            return self._attend_chunk(q, k, v, layout)
+            return self._attend_by_products(q, k, v, layout)
         size = max(1, _CHUNK_ELEMENTS // (q.shape[1] * k.shape[1]))
+        # On a CPU the library's fused attention is hardly faster than products, and no operation counter sees it.
+        attend = self._attend_fused if q.is_cuda else self._attend_by_products
         chunks = zip(q.split(size), k.split(size), v.split(size))
-        return torch.cat([self._attend_chunk(*chunk, layout) for chunk in chunks])
+        return torch.cat([attend(*chunk, layout) for chunk in chunks])
 
-    def _attend_chunk(self, q: Tensor, k: Tensor, v: Tensor, layout: AttentionLayout) -> Tensor:
+    def _attend_by_products(self, q: Tensor, k: Tensor, v: Tensor, layout: AttentionLayout) -> Tensor:
         scores = (q * self.scale) @ k.transpose(-2, -1)
         bias = self.position_terms(q, layout)
         if bias is not None:
             scores = add_position_bias(scores, bias, layout)
         return scores.softmax(dim=-1) @ v
+
+    def _attend_fused(self, q: Tensor, k: Tensor, v: Tensor, layout: AttentionLayout) -> Tensor:
+        bias = self.position_terms(q, layout)
+        mask = None
+        if bias is not None:
+            mask = (bias[0][..., :, None] + bias[1][..., None, :]).view(1, *q.shape[:2], k.shape[1])
+        # As one image with many heads; the groups do not mix either way.
+        return F.scaled_dot_product_attention(q[None], k[None], v[None], attn_mask=mask, scale=self.scale)[0]
 
     # Operations, by the closed forms of the paper's evaluation.
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ..buffer import TokenBuffer
+from ..kernels import native
 from ..selection import Selection
 from ..state import StreamTensor
 from ..step import Step
@@ -46,6 +47,10 @@ class TouchedWindowsAttention:
         stream, window = touched.nonzero(as_tuple=True)
         members = layout.window_members.to(qkv.device)[window]
         inside = members >= 0
+        if native.usable(qkv) and dtype == torch.float32:
+            members = torch.where(inside, members + stream[:, None] * layout.tokens, -1)
+            native.attend_groups(layer.native_problem(qkv.flatten(0, 1), layout), members, output.flatten(0, 1))
+            return
         flat = members.clamp(min=0) + stream[:, None] * layout.tokens
         groups = qkv.flatten(0, 1)[flat].to(dtype)
         if any(layout.padding):

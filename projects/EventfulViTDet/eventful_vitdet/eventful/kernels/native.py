@@ -1,0 +1,199 @@
+"""The compiled kernels as functions of tensors. Shapes and results are those of the PyTorch operations they stand for."""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import _get_current_dispatch_mode
+
+from .build import load_library
+
+SUFFIXES = {torch.float32: "f32", torch.bfloat16: "bf16"}
+"""Types of state that the kernels read and write. Inside they compute in float32."""
+
+_void, _int, _long, _float = ctypes.c_void_p, ctypes.c_int32, ctypes.c_int64, ctypes.c_float
+
+
+class _Problem(ctypes.Structure):
+    _fields_ = [
+        ("q", _void),
+        ("k", _void),
+        ("v", _void),
+        ("q_stride", _long),
+        ("kv_stride", _long),
+        ("padding", _void),
+        ("row_table", _void),
+        ("column_table", _void),
+        ("heads", _int),
+        ("channels", _int),
+        ("rows", _int),
+        ("columns", _int),
+        ("key_rows", _int),
+        ("key_columns", _int),
+        ("scale", _float),
+        ("threads", _int),
+    ]
+
+
+class _Sums(ctypes.Structure):
+    _fields_ = [("sums", _void), ("normalisers", _void), ("references", _void), ("drift", _void)]
+
+
+class _Change(ctypes.Structure):
+    _fields_ = [("renew", _void), ("keys", _void), ("old", _void), ("count", _long)]
+
+
+class _Limits(ctypes.Structure):
+    _fields_ = [("score", _float), ("drift", _float), ("rounding", _float)]
+
+
+class _Norm(ctypes.Structure):
+    _fields_ = [("weight", _void), ("bias", _void), ("eps", _float)]
+
+
+def usable(*tensors: Tensor) -> bool:
+    """Whether the kernels are there and can work on these tensors.
+
+    They are not used under a dispatch mode (an operation counter, fake tensors): it would not see what they do.
+    """
+    return (
+        all(x.device.type == "cpu" and x.dtype in SUFFIXES for x in tensors)
+        and not torch.is_grad_enabled()
+        and _get_current_dispatch_mode() is None
+        and load_library() is not None
+    )
+
+
+@dataclass(frozen=True)
+class AttentionProblem:
+    """Attention inside groups of tokens, by row and column of a grid."""
+
+    q: Tensor
+    """Queries, unscaled: rows (N, D) of any stride."""
+    k: Tensor
+    """Keys, (S, D)."""
+    v: Tensor
+    """Values, (S, D), with the stride of `k`."""
+    heads: int
+    scale: float
+    query_grid: tuple[int, int]
+    key_grid: tuple[int, int]
+    tables: tuple[Tensor, Tensor] | None
+    """Relative positions, (a, a / p, d) for rows and (b, b / p, d) for columns."""
+    padding: Tensor | None = None
+    """What a padding token has for q, k and v, (3D,), in their type; zeros where None."""
+
+    def build(self) -> tuple[_Problem, list[Tensor]]:
+        """The C structure, and the tensors that must outlive it."""
+        assert self.k.stride() == self.v.stride() and self.q.stride(-1) == self.k.stride(-1) == 1
+        tables = [] if self.tables is None else [table.float().contiguous() for table in self.tables]
+        problem = _Problem(
+            *(x.data_ptr() for x in (self.q, self.k, self.v)),
+            self.q.stride(0),
+            self.k.stride(0),
+            None if self.padding is None else self.padding.data_ptr(),
+            *((table.data_ptr() for table in tables) if tables else (None, None)),
+            self.heads,
+            self.q.shape[-1] // self.heads,
+            *self.query_grid,
+            *self.key_grid,
+            self.scale,
+            torch.get_num_threads(),
+        )
+        return problem, tables
+
+
+def attend_groups(problem: AttentionProblem, members: Tensor | None, out: Tensor) -> None:
+    """Dense attention inside groups of tokens.
+
+    Args:
+        members: tokens of each group, (G, a * b), -1 for padding; None: one group, all tokens in order.
+        out: (N, D), written at the groups' tokens; type of the queries.
+    """
+    native, _tables = problem.build()
+    groups = 1 if members is None else len(members)
+    pointer = None if members is None else members.data_ptr()
+    run = _function("attend_groups", problem.q.dtype)
+    run(ctypes.byref(native), pointer, _long(groups), out.data_ptr(), _long(out.stride(0)))
+
+
+def update_sums(
+    problem: AttentionProblem,
+    sums: tuple[Tensor, Tensor, Tensor, Tensor],
+    renew: Tensor | None,
+    keys: Tensor,
+    old: Tensor,
+    limits: tuple[float, float, float],
+) -> tuple[int, int]:
+    """Bring the sums of `exact` attention up to date.
+
+    Args:
+        sums: U (H, N, d), Z, m and drift (H, N).
+        renew: per token, whether its query is new, (N,) bool; None: compute every query anew.
+        keys: changed keys, (kk,).
+        old: their former keys and values, (kk, 2D).
+        limits: score, drift and rounding limits.
+
+    Returns:
+        Numbers of (head, query) pairs: whose terms were exchanged, and that were computed anew.
+    """
+    native, _tables = problem.build()
+    executed = (_long * 2)()
+    change = _Change(None if renew is None else renew.data_ptr(), keys.data_ptr(), old.data_ptr(), len(keys))
+    _function("update", problem.q.dtype)(
+        *map(ctypes.byref, (native, _Sums(*(x.data_ptr() for x in sums)), change, _Limits(*limits))), executed
+    )
+    return executed[0], executed[1]
+
+
+def error_norms(x: Tensor, reference: Tensor, norm: nn.LayerNorm | None) -> Tensor:
+    """|norm(x) - reference| of every token: x (B, N, D) in float32, reference (B, N, D) -> (B, N)."""
+    result = x.new_empty(x.shape[:-1])
+    run = _function("errors", reference.dtype)
+    native = _norm(norm)
+    run(x.data_ptr(), reference.data_ptr(), _long(result.numel()), x.shape[-1], ctypes.byref(native), result.data_ptr(),
+        torch.get_num_threads())  # fmt: skip
+    return result
+
+
+def take_rows(x: Tensor, reference: Tensor, index: Tensor, norm: nn.LayerNorm | None) -> Tensor:
+    """norm(x) at some tokens (R,) of all B * N, packed (R, D); it is stored in the reference too."""
+    rows = x.new_empty(len(index), x.shape[-1])
+    run = _function("take", reference.dtype)
+    native = _norm(norm)
+    run(x.data_ptr(), reference.data_ptr(), index.data_ptr(), _long(len(index)), x.shape[-1], ctypes.byref(native),
+        rows.data_ptr(), torch.get_num_threads())  # fmt: skip
+    return rows
+
+
+def divide_sums(sums: Tensor, normalisers: Tensor, out: Tensor) -> None:
+    """U (H, N, d) / Z (H, N) -> out (N, D)."""
+    heads, tokens, channels = sums.shape
+    run = _function("divide_sums")
+    run(sums.data_ptr(), normalisers.data_ptr(), _long(tokens), heads, channels, out.data_ptr(),
+        torch.get_num_threads())  # fmt: skip
+
+
+def _norm(norm: nn.LayerNorm | None) -> _Norm:
+    return _Norm(None, None, 0.0) if norm is None else _Norm(norm.weight.data_ptr(), norm.bias.data_ptr(), norm.eps)
+
+
+_SIGNATURES = {
+    "attend_groups": [_void, _void, _long, _void, _long],
+    "update": [_void] * 5,
+    "errors": [_void, _void, _long, _int, _void, _void, _int],
+    "take": [_void, _void, _void, _long, _int, _void, _void, _int],
+    "divide_sums": [_void, _void, _long, _int, _int, _void, _int],
+}
+
+
+def _function(name: str, dtype: torch.dtype | None = None) -> ctypes._CFuncPtr:
+    library = load_library()
+    assert library is not None
+    function = getattr(library, name if dtype is None else f"{name}_{SUFFIXES[dtype]}")
+    if function.argtypes is None:
+        function.argtypes, function.restype = _SIGNATURES[name], None
+    return function

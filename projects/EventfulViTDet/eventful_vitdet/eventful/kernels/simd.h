@@ -1,0 +1,76 @@
+// Vectors of floats for whatever the compiler targets, and the few functions on them that the kernels need.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+#define INLINE inline __attribute__((always_inline))
+
+// Elements per vector, and the register tiles of the two matrix products: as many accumulators as leave a few registers.
+#if defined(__AVX512F__)
+constexpr int VL = 16, KEY_ROWS = 8, QUERY_VECS = 3, OUT_VECS = 4;
+#elif defined(__AVX__)
+constexpr int VL = 8, KEY_ROWS = 6, QUERY_VECS = 2, OUT_VECS = 2;
+#else
+constexpr int VL = 4, KEY_ROWS = 4, QUERY_VECS = 3, OUT_VECS = 2;
+#endif
+
+typedef float vec __attribute__((vector_size(4 * VL), aligned(4), may_alias));
+typedef int32_t ivec __attribute__((vector_size(4 * VL), aligned(4), may_alias));
+typedef uint32_t uvec __attribute__((vector_size(4 * VL), aligned(4), may_alias));
+
+struct bf16 {
+    uint16_t bits;
+};
+
+INLINE vec load(const float* p) { return *reinterpret_cast<const vec*>(p); }
+INLINE void store(float* p, vec x) { *reinterpret_cast<vec*>(p) = x; }
+INLINE vec splat(float x) { return x - vec{}; }
+INLINE vec choose(ivec mask, vec a, vec b) { return mask ? a : b; }
+INLINE vec maximum(vec a, vec b) { return choose(a > b, a, b); }
+
+INLINE float to_float(float x) { return x; }
+INLINE float to_float(bf16 x) {
+    uint32_t bits = uint32_t(x.bits) << 16;
+    float result;
+    std::memcpy(&result, &bits, 4);
+    return result;
+}
+
+INLINE void assign(float& to, float x) { to = x; }
+INLINE void assign(bf16& to, float x) {  // to the nearest, ties to even
+    uint32_t bits;
+    std::memcpy(&bits, &x, 4);
+    if ((bits & 0x7fffffffu) > 0x7f800000u) {
+        to.bits = uint16_t((bits >> 16) | 0x40);  // NaN stays NaN
+        return;
+    }
+    to.bits = uint16_t((bits + 0x7fffu + ((bits >> 16) & 1)) >> 16);
+}
+
+INLINE float sum(vec x) {
+    float total = 0;
+    for (int i = 0; i < VL; ++i) total += x[i];
+    return total;
+}
+
+// e^x to about 2 ulp. Below -87.3 the result is 1e-38 instead of a denormal, above 88 it stays at 1e38; NaN stays NaN.
+INLINE vec exponential(vec x) {
+    x = choose(x < splat(-87.3f), splat(-87.3f), x);
+    x = choose(x > splat(88.0f), splat(88.0f), x);
+    const vec shift = splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to a whole number
+    vec n = x * 1.44269504f + shift;
+    ivec whole = reinterpret_cast<ivec>(n) - reinterpret_cast<ivec>(shift);
+    n = n - shift;
+    vec r = x - n * 0.693145752f;
+    r = r - n * 1.42860677e-6f;
+    vec p = splat(1.3888889e-3f);
+    p = p * r + 8.3333333e-3f;
+    p = p * r + 4.1666667e-2f;
+    p = p * r + 1.6666667e-1f;
+    p = p * r + 0.5f;
+    p = p * r + 1.0f;
+    p = p * r + 1.0f;
+    return reinterpret_cast<vec>(reinterpret_cast<ivec>(p) + (whole << 23));
+}

@@ -83,8 +83,11 @@ def _add_eventful_config(cfg: CfgNode) -> None:
     eventful.GATE_REFERENCE = "last-sent"
     # Average-pool keys and values of global blocks over KV_POOL x KV_POOL tokens, in the dense model too.
     eventful.KV_POOL = 1
-    # Storage type of buffers and attention state: "float32", "float16", "bfloat16"; "" keeps that of the computation.
+    # Storage type of what is kept between frames: "float32", "float16", "bfloat16"; "" keeps that of the computation.
     eventful.STATE_DTYPE = ""
+    # Type of the products of the ViT's linear layers in inference, dense or eventful: "float32", "float16", "bfloat16";
+    # "" is that of the weights. Tokens, norms, softmax and the sums of attention stay in float32.
+    eventful.COMPUTE_DTYPE = ""
 
 
 def _add_solver_config(cfg: CfgNode) -> None:

@@ -12,6 +12,7 @@ from .attention import Attention, AttentionLayout, make_attention
 from .buffer import TokenBuffer
 from .counting import each
 from .gate import GATE_REFERENCES, GateInput, GateReference, TokenGate
+from .linear import Linear
 from .selection import Selection
 from .step import Step
 
@@ -30,7 +31,9 @@ class EventfulOptions:
     gate_reference: GateReference = "last-sent"
     """What a gate compares with: the value last sent on, or that of the previous frame (STGT baseline)."""
     state_dtype: torch.dtype | None = None
-    """Storage type of buffers and attention state; None keeps the type of the computation."""
+    """Storage type of references, buffers and attention state; None keeps the type of the tokens."""
+    compute_dtype: torch.dtype | None = None
+    """Type of the products of linear layers in inference; None is that of the parameters."""
 
     def __post_init__(self) -> None:
         if self.gate_reference not in GATE_REFERENCES:
@@ -45,9 +48,9 @@ class Mlp(nn.Module):
 
     def __init__(self, dim: int, hidden: int) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(dim, hidden)
+        self.fc1 = Linear(dim, hidden)
         self.act = nn.GELU()
-        self.fc2 = nn.Linear(hidden, dim)
+        self.fc2 = Linear(hidden, dim)
 
     def forward(self, x: Tensor) -> Tensor:
         if torch.is_grad_enabled() or x.device.type != "cpu":
@@ -96,11 +99,14 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
         self.mlp = Mlp(dim, int(dim * mlp_ratio))
 
+        for layer in (self.attn.qkv, self.attn.proj, self.mlp.fc1, self.mlp.fc2):
+            layer.compute_dtype = options.compute_dtype
+
         self._layout: AttentionLayout | None = None
         self.gate_before_norm = options.gate_before_norm
-        self.qkv_gate = TokenGate(f"{name} qkv gate", options.gate_reference)
-        self.projection_gate = TokenGate(f"{name} projection gate", options.gate_reference)
-        self.mlp_gate = TokenGate(f"{name} mlp gate", options.gate_reference)
+        self.qkv_gate = TokenGate(f"{name} qkv gate", options.gate_reference, options.state_dtype)
+        self.projection_gate = TokenGate(f"{name} projection gate", options.gate_reference, options.state_dtype)
+        self.mlp_gate = TokenGate(f"{name} mlp gate", options.gate_reference, options.state_dtype)
         self.attention = make_attention(options.attention, window_size > 0, name, options.state_dtype)
         self.projection_buffer = TokenBuffer(f"{name} projection", options.state_dtype)
         self.mlp_buffer = TokenBuffer(f"{name} mlp", options.state_dtype)
@@ -122,7 +128,8 @@ class Block(nn.Module):
         """Eventful path: (B, N, D) -> (B, N, D), updating the state of the batch's streams."""
         layout = self.layout(grid)
         selection, rows = self._gate_norm(self.qkv_gate, self.norm1, x, step)
-        a = self.attention(self.attn, self.attn.qkv(rows), selection, layout, step)
+        # Sums of attention, and the residual stream, are kept in the type of the tokens, whatever the products use.
+        a = self.attention(self.attn, self.attn.qkv(rows).to(x.dtype), selection, layout, step)
         self._count_linears(selection, step, self.attn.qkv)
 
         selection, rows = self.projection_gate(a, step)

@@ -69,6 +69,7 @@ class EventfulViT(CountsOperations):
         gate_reference: GateReference = "last-sent",
         kv_pool: int = 1,
         state_dtype: torch.dtype | None = None,
+        compute_dtype: torch.dtype | None = None,
     ) -> None:
         """
         Args:
@@ -80,12 +81,14 @@ class EventfulViT(CountsOperations):
             attention: "exact" (dense attention's result, incrementally), or for comparison one of the paper's modes.
             kv_pool: average-pool keys and values of global blocks over this many tokens per side. Part of the
                 network: the dense path pools too.
-            state_dtype: storage type of buffers and attention state; None keeps that of the computation.
+            state_dtype: storage type of references, buffers and attention state; None keeps that of the tokens.
+            compute_dtype: type of the linear layers' products in inference, dense or eventful; None is that of the
+                parameters. Tokens, norms, softmax and the sums of attention keep theirs.
 
         See `EventfulOptions` for the remaining options.
         """
         super().__init__()
-        options = EventfulOptions(attention, gate_before_norm, gate_reference, state_dtype)
+        options = EventfulOptions(attention, gate_before_norm, gate_reference, state_dtype, compute_dtype)
         height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
         if height % patch_size or width % patch_size:
             raise ValueError(f"img_size {height} x {width} is not a multiple of patch_size = {patch_size}")

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..eventful import EventfulViT, Policy, Threshold, TopFraction, TopR
 
-STATE_DTYPES = {"": None, "float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+DTYPES = {"": None, "float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 class ViTBackbone(EventfulViT, Backbone):
@@ -106,7 +106,8 @@ def build_vit(cfg: CfgNode) -> ViTBackbone:
             gate_before_norm=eventful.GATE_BEFORE_NORM,
             gate_reference=eventful.GATE_REFERENCE,
             kv_pool=eventful.KV_POOL,
-            state_dtype=_state_dtype(eventful.STATE_DTYPE),
+            state_dtype=_dtype(cfg, "STATE_DTYPE"),
+            compute_dtype=_dtype(cfg, "COMPUTE_DTYPE"),
         )
     except ValueError as error:
         raise ValueError(f"MODEL.VIT or MODEL.EVENTFUL: {error}") from error
@@ -134,8 +135,11 @@ def build_policy(cfg: CfgNode) -> Policy:
         raise ValueError(f"MODEL.EVENTFUL.{key}: {error}") from error
 
 
-def _state_dtype(name: str) -> torch.dtype | None:
-    if name not in STATE_DTYPES:
-        known = ", ".join(map(repr, STATE_DTYPES))
-        raise ValueError(f"STATE_DTYPE = {name!r} is unknown; choose one of {known}")
-    return STATE_DTYPES[name]
+def _dtype(cfg: CfgNode, key: str) -> torch.dtype | None:
+    """The type that a key of MODEL.EVENTFUL names. Raises ValueError where it is unknown, or the GPU has none such."""
+    name = cfg.MODEL.EVENTFUL[key]
+    if name not in DTYPES:
+        raise ValueError(f"{key} = {name!r} is unknown; choose one of {', '.join(map(repr, DTYPES))}")
+    if name == "bfloat16" and cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_bf16_supported():
+        raise ValueError(f"{key} = {name!r}: this GPU has no bfloat16; choose 'float16' or ''")
+    return DTYPES[name]

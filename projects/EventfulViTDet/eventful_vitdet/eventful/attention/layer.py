@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ..counting import each
 from ..kernels import native
+from ..linear import Linear
 from ..step import Step
 from .layout import AttentionLayout
 from .position import PositionTables, add_position_bias, position_bias
@@ -31,8 +32,8 @@ class Attention(nn.Module):
             raise ValueError(f"embed_dim = {dim} is not divisible by num_heads = {num_heads}")
         self.num_heads = num_heads
         self.scale = (dim // num_heads) ** -0.5
-        self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
-        self.proj = nn.Linear(dim, dim)
+        self.qkv = Linear(dim, 3 * dim, bias=qkv_bias)
+        self.proj = Linear(dim, dim)
         self.use_rel_pos = use_rel_pos
         if use_rel_pos:
             self.rel_pos_h = nn.Parameter(torch.zeros(2 * table_grid[0] - 1, dim // num_heads))

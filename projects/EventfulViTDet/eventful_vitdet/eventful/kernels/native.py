@@ -1,4 +1,4 @@
-"""The compiled kernels as functions of tensors. Shapes and results are those of the PyTorch operations they stand for."""
+"""The compiled kernels as functions of tensors, with the shapes and results of the PyTorch operations they replace."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 from detectron2.structures import BoxMode
@@ -92,13 +92,11 @@ def compute_table_metrics(
     chosen = keep_best(detections, score_threshold, max_detections)
     label_of = {category_id: label for label, category_id in enumerate(category_ids)}
 
-    def of_category(category_id: int) -> list[dict]:
+    def of_category(category_id: int) -> Iterator[dict]:
         table = chosen.select(np.flatnonzero(chosen.classes == label_of[category_id]))
         boxes = np.concatenate([table.boxes[:, :2], table.boxes[:, 2:] - table.boxes[:, :2]], axis=1)
-        return [
-            {"image_id": image_id, "category_id": category_id, "bbox": box, "score": score}
-            for image_id, box, score in zip(table.image_ids.tolist(), boxes.tolist(), table.scores.tolist())
-        ]
+        for image_id, box, score in zip(table.image_ids.tolist(), boxes.tolist(), table.scores.tolist()):
+            yield {"image_id": image_id, "category_id": category_id, "bbox": box, "score": score}
 
     return _evaluate(make_ground_truth(frames, category_ids, classes), of_category)
 
@@ -111,7 +109,7 @@ def keep_best(detections: DetectionTable, score_threshold: float, max_detections
     return table.select(np.arange(len(table)) - first < max_detections)
 
 
-def _evaluate(ground_truth: dict, detections_of: Callable[[int], list[dict]]) -> dict[str, float | None]:
+def _evaluate(ground_truth: dict, detections_of: Callable[[int], Iterable[dict]]) -> dict[str, float | None]:
     """Evaluate category by category, so that only one's detections exist as Python objects at a time."""
     if not any(not annotation["iscrowd"] for annotation in ground_truth["annotations"]):
         raise EvaluationError(
@@ -135,33 +133,31 @@ def _evaluate(ground_truth: dict, detections_of: Callable[[int], list[dict]]) ->
     return metrics
 
 
-def _precision(category: dict, annotations: list[dict], detections: list[dict]) -> np.ndarray:
+def _precision(category: dict, annotations: list[dict], detections: Iterable[dict]) -> np.ndarray:
     """(IoU thresholds, recalls, areas) precision of one category; -1 where no object counts."""
-    image_ids = sorted({entry["image_id"] for entries in (annotations, detections) for entry in entries})
-    # Images without the category contribute nothing, so they are left out.
-    document = {"images": [{"id": i} for i in image_ids], "categories": [category], "annotations": annotations}
-    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools reports its progress by print
-        evaluation = COCOeval(_index(document), _index_detections(document, detections), "bbox")
-        evaluation.evaluate()
-        evaluation.accumulate()
-    # (IoU thresholds, recalls, categories, areas, detections per image); the last is the largest limit.
-    return evaluation.eval["precision"][:, :, 0, :, -1]
-
-
-def _index(document: dict) -> COCO:
-    coco = COCO()
-    coco.dataset = document
-    coco.createIndex()
-    return coco
-
-
-def _index_detections(ground_truth: dict, detections: list[dict]) -> COCO:
-    # COCO.loadRes does this too, but fails on an empty list.
-    annotations = [
+    # COCO.loadRes completes detections too, but fails on an empty list.
+    completed = [
         {**detection, "id": i, "area": detection["bbox"][2] * detection["bbox"][3], "iscrowd": 0}
         for i, detection in enumerate(detections, start=1)
     ]
-    return _index({**ground_truth, "annotations": annotations})
+    # Images without the category contribute nothing, so they are left out.
+    image_ids = sorted({entry["image_id"] for entries in (annotations, completed) for entry in entries})
+    document = {"images": [{"id": i} for i in image_ids], "categories": [category]}
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools reports its progress by print
+        evaluation = COCOeval(_index(document, annotations), _index(document, completed), "bbox")
+        # Precision is wanted at the largest limit alone, 100 detections per image and category.
+        evaluation.params.maxDets = evaluation.params.maxDets[-1:]
+        evaluation.evaluate()
+        evaluation.accumulate()
+    # (IoU thresholds, recalls, categories, areas, limits)
+    return evaluation.eval["precision"][:, :, 0, :, 0]
+
+
+def _index(document: dict, annotations: list[dict]) -> COCO:
+    coco = COCO()
+    coco.dataset = {**document, "annotations": annotations}
+    coco.createIndex()
+    return coco
 
 
 def _mean_percent(precision: np.ndarray) -> float | None:

@@ -12,16 +12,7 @@ from .coco_metrics import compute_table_metrics
 from .ground_truth import NO_TRACK, Objects, locate_rows
 from .matching import Matches, box_ious, match_detections
 from .motion import MOTION_WINDOW, motion_ious
-from .splits import (
-    AGE_RANGES,
-    Split,
-    by_age,
-    by_motion,
-    by_size,
-    frame_ages,
-    mark_objects,
-    undivided,
-)
+from .splits import AGE_RANGES, Split, by_age, by_motion, by_size, frame_ages, mark_objects, undivided
 from .tables import DetectionTable
 from .vid_ap import average_precisions, mean_over_classes, object_shares
 

@@ -8,8 +8,10 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from detectron2.config import get_cfg
+from detectron2.config import CfgNode, get_cfg
+from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances
+from eventful_vitdet.command_line import build_cfg
 from eventful_vitdet.config import add_eventful_vitdet_config
 from eventful_vitdet.data import register_test_json
 from eventful_vitdet.eventful.counting import CountsOperations
@@ -60,13 +62,16 @@ def read_strict(path) -> object:
 def write_dataset(tmp_path):
     """Write a document and its videos and registers it; returns (name, json file)."""
 
-    def write(document: dict, name: str = "set") -> tuple[str, str]:
+    def write(document: dict, name: str = "set", moving: bool = False) -> tuple[str, str]:
         (tmp_path / "videos").mkdir(exist_ok=True)
         for video in document["videos"]:
-            path = str(tmp_path / video["file_name"])
-            writer = cv2.VideoWriter(path, cv2.VideoWriter_fourcc(*"MJPG"), 30, (WIDTH, HEIGHT))
+            path, size = str(tmp_path / video["file_name"]), (video["width"], video["height"])
+            writer = cv2.VideoWriter(path, cv2.VideoWriter_fourcc(*"MJPG"), 30, size)
+            rng = np.random.default_rng(video["id"])
+            texture = cv2.resize(rng.integers(0, 256, (6, 8, 3), np.uint8), size)
             for frame in range(8):
-                writer.write(np.full((HEIGHT, WIDTH, 3), 20 * frame, np.uint8))
+                even = np.full((*size[::-1], 3), 20 * frame, np.uint8)
+                writer.write(np.roll(texture, 3 * frame, axis=1) if moving else even)
             writer.release()
         json_file = tmp_path / f"{name}.json"
         json_file.write_text(json.dumps(document))
@@ -91,6 +96,52 @@ def cfg(tmp_path, dataset):
     cfg.OUTPUT_DIR = str(tmp_path / "out")
     cfg.DATASETS.TEST = (dataset[0],)
     return cfg
+
+
+REAL_SETTINGS = {
+    "MODEL.DEVICE": "cpu",
+    "MODEL.VIT.IMG_SIZE": 96,
+    "MODEL.VIT.EMBED_DIM": 24,
+    "MODEL.VIT.DEPTH": 2,
+    "MODEL.VIT.NUM_HEADS": 2,
+    "MODEL.VIT.WINDOW_SIZE": 3,
+    "MODEL.VIT.WINDOW_BLOCKS": [0],
+    "MODEL.VIT.PRETRAIN_IMG_SIZE": 64,
+    "MODEL.SIMPLE_PYRAMID.SCALE_FACTORS": [2.0, 1.0, 0.5],
+    "MODEL.SIMPLE_PYRAMID.OUT_CHANNELS": 16,
+    "MODEL.EVENTFUL.R": 6,
+    "MODEL.ANCHOR_GENERATOR.SIZES": [[16], [32], [64]],
+    "MODEL.RPN.IN_FEATURES": ["p3", "p4", "p5"],
+    "MODEL.RPN.POST_NMS_TOPK_TEST": 20,
+    "MODEL.ROI_HEADS.IN_FEATURES": ["p3", "p4", "p5"],
+    "MODEL.ROI_HEADS.NUM_CLASSES": 2,
+    "MODEL.ROI_BOX_HEAD.NUM_CONV": 1,
+    "MODEL.ROI_BOX_HEAD.CONV_DIM": 16,
+    "MODEL.ROI_BOX_HEAD.FC_DIM": 32,
+    "INPUT.MIN_SIZE_TEST": 0,
+    "TEST.THREADS_PER_PROCESS": 1,
+}
+
+
+@pytest.fixture
+def make_real(repository, tmp_path):
+    """Makes a configuration and a VideoRCNN that takes milliseconds, always of the same weights, for a data set."""
+
+    def make(dataset_name: str, **overrides) -> tuple[CfgNode, nn.Module]:
+        settings = {**REAL_SETTINGS, **{key.replace("__", "."): value for key, value in overrides.items()}}
+        options = [item for pair in settings.items() for item in pair]
+        cfg = build_cfg(str(repository / "configs" / "Base-ViTDet.yaml"), options)
+        cfg.OUTPUT_DIR, cfg.DATASETS.TEST = str(tmp_path / "out"), (dataset_name,)
+        torch.manual_seed(3)
+        model = build_model(cfg).eval()
+        with torch.no_grad():
+            # Larger weights than at the start of training, so that frames and boxes differ visibly.
+            for name, parameter in model.named_parameters():
+                if parameter.ndim > 1 and "bbox" not in name and "deltas" not in name:
+                    parameter.mul_(3)
+        return cfg, model
+
+    return make
 
 
 class Work(CountsOperations):

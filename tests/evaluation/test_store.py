@@ -8,7 +8,6 @@ from dataclasses import fields, replace
 
 import numpy as np
 import pytest
-from eventful_vitdet.eventful.counting import CATEGORIES
 from eventful_vitdet.evaluation import (
     DetectionTable,
     EvaluationError,
@@ -18,6 +17,7 @@ from eventful_vitdet.evaluation import (
     write_record,
 )
 from eventful_vitdet.evaluation.store import is_record_of, record_path, remove_unfinished
+from eventful_vitdet.eventful.counting import CATEGORIES
 
 
 def make_record(video_id: int | str = 7, counts: tuple[int, ...] = (2, 0, 3)) -> VideoRecord:

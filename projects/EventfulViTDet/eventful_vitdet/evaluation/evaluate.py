@@ -12,7 +12,7 @@ from torch import nn
 
 from .collect import coco_limits, collect, finished_videos, measure, write_detections, write_video_rows
 from .errors import EvaluationError
-from .fingerprint import DENSE, hash_weights, make_fingerprint
+from .fingerprint import DENSE, hash_weights, make_fingerprint, write_fingerprint
 from .heads import StoredDetections
 from .plan import make_plan
 from .processes import fetch_records, fixed_threads, patience
@@ -72,6 +72,7 @@ class Evaluation:
             with self.stored.applied(self.model):
                 skipped = run_share(self.cfg, self.model, test_set, plan, policy)
             wait()
+        write_fingerprint(folder, fingerprint, complete=True)
         fetch_records(folder, [video[0]["video_id"] for video in test_set.videos])
         gathered = {video_id: reason for part in comm.gather(skipped, dst=0) for video_id, reason in part.items()}
         return test_set.skipped + [

@@ -1,12 +1,14 @@
 """What the numbers of an evaluation depend on, so that results of different settings are never mixed.
 
-The fingerprint lies beside the records of an evaluation. A run that finds another one there refuses to go on.
+The fingerprint lies beside the records of an evaluation. A run that finds another one there replaces a complete
+evaluation and refuses to touch an incomplete one.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -38,6 +40,8 @@ POLICY_KEYS = tuple(EVENTFUL_ONLY + key for key in ("ENABLED", "POLICY", "R", "T
 
 COMPUTING = ("eventful", "modeling")
 """Folders of the package that detections and counts come from."""
+
+logger = logging.getLogger(__name__)
 
 _MAX_NAMED = 5
 
@@ -99,32 +103,42 @@ def hash_frames(frames: Iterable[Mapping], classes: list[str]) -> str:
     return state.hexdigest()
 
 
-def check_fingerprint(folder: str, fingerprint: Mapping, finished: int) -> None:
-    """Raise EvaluationError if the `finished` records in a folder were made under another fingerprint."""
+def is_outdated(folder: str, fingerprint: Mapping, finished: int) -> bool:
+    """Whether the `finished` records in a folder belong to a *complete* evaluation under another fingerprint.
+
+    Raises EvaluationError if they belong to one that is incomplete: many hours of work may be waiting to go on.
+    """
     if not finished:
-        return
+        return False
     path = os.path.join(folder, FINGERPRINT_FILE)
     try:
         with open(path, encoding="utf-8") as file:
             found = json.load(file)
-    except (OSError, ValueError) as error:
+        complete, before = found["complete"], found["fingerprint"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise EvaluationError(
             f"{path}: cannot be read ({error}), so nobody knows how the {finished} finished videos beside it were "
             "evaluated; start over with --restart"
         ) from error
     # Through JSON, which turns tuples into lists.
-    differences = list(_differences(found, json.loads(json.dumps(fingerprint))))
-    if differences:
-        more = f" and {len(differences) - _MAX_NAMED} more" if len(differences) > _MAX_NAMED else ""
+    differences = list(_differences(before, json.loads(json.dumps(fingerprint))))
+    if not differences:
+        return False
+    more = f" and {len(differences) - _MAX_NAMED} more" if len(differences) > _MAX_NAMED else ""
+    named = "; ".join(differences[:_MAX_NAMED]) + more
+    if not complete:
         raise EvaluationError(
-            f"{folder} holds {finished} finished videos of an evaluation that this one does not continue: "
-            f"{'; '.join(differences[:_MAX_NAMED])}{more}. Start over with --restart, or choose another OUTPUT_DIR"
+            f"{folder} holds {finished} finished videos of an incomplete evaluation that this one does not continue: "
+            f"{named}. Start over with --restart, or choose another OUTPUT_DIR"
         )
+    logger.warning("%s holds the results of another evaluation, which are replaced: %s", folder, named)
+    return True
 
 
-def write_fingerprint(folder: str, fingerprint: Mapping) -> None:
-    """Say under which settings the records of a folder are made."""
-    write_atomically(os.path.join(folder, FINGERPRINT_FILE), json.dumps(fingerprint, indent=2) + "\n")
+def write_fingerprint(folder: str, fingerprint: Mapping, *, complete: bool) -> None:
+    """Say under which settings the records of a folder are made, and whether all videos have been run."""
+    content = {"complete": complete, "fingerprint": fingerprint}
+    write_atomically(os.path.join(folder, FINGERPRINT_FILE), json.dumps(content, indent=2) + "\n")
 
 
 def remove_fingerprint(folder: str) -> None:

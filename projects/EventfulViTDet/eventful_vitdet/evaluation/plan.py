@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from detectron2.utils import comm
 
 from ..data.schedule import Video, shard_videos
-from .fingerprint import check_fingerprint, remove_fingerprint, write_fingerprint
+from .fingerprint import is_outdated, remove_fingerprint, write_fingerprint
 from .store import is_record_of, record_path, record_paths, remove_records, remove_unfinished
 
 logger = logging.getLogger(__name__)
@@ -35,17 +35,18 @@ def make_plan(folder: str, videos: list[Video], fingerprint: Mapping, *, restart
         fingerprint: what the numbers depend on.
         restart: forget what is there.
 
-    Raises EvaluationError if what is there was made under another fingerprint.
+    A complete evaluation under another fingerprint is replaced. Raises EvaluationError if there is an incomplete one.
     """
-    if restart:
+    outdated = not restart and is_outdated(folder, fingerprint, len(record_paths(folder)))
+    # All look before anybody removes something, and nobody goes on before it is gone.
+    if restart or any(comm.all_gather(outdated)):
         remove_records(folder)
         remove_fingerprint(folder)
     remove_unfinished(folder)
     comm.synchronize()
-    check_fingerprint(folder, fingerprint, len(record_paths(folder)))
     here = [video[0]["video_id"] for video in videos if _is_finished(folder, video)]
-    finished = frozenset().union(*comm.all_gather(here))  # after this, nobody is still looking at the old fingerprint
-    write_fingerprint(folder, fingerprint)
+    finished = frozenset().union(*comm.all_gather(here))
+    write_fingerprint(folder, fingerprint, complete=False)
     missing = [frame for video in videos if video[0]["video_id"] not in finished for frame in video]
     if finished and comm.is_main_process():
         left = len(videos) - len(finished)

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from eventful_vitdet.evaluation import EvaluationError, evaluate_budgets, evaluate_once, read_record, record_paths
+from eventful_vitdet.evaluation import (
+    EvaluationError,
+    evaluate_budgets,
+    evaluate_once,
+    pulse,
+    read_record,
+    record_paths,
+)
 from eventful_vitdet.evaluation.processes import fetch_records, fixed_threads
 from eventful_vitdet.evaluation.store import write_record
 
@@ -152,13 +161,17 @@ def test_records_of_other_machines_are_fetched(tmp_path):
     assert len(record_paths(str(tmp_path / "1"))) == 2
 
 
-def evaluate_and_fail(cfg, folder: Path) -> None:
-    """The second process ends with an error in its first video, the first has nothing else to do than to wait."""
+def evaluate_and_fail(cfg, folder: Path, end: str) -> None:
+    """The second process ends in its first video, while the first has more than ten seconds of work."""
 
     class Failing(OracleDetector):
         def detect(self, frame):
-            if torch.distributed.get_rank() == 1:
+            if torch.distributed.get_rank() == 0:
+                time.sleep(2.5)
+            elif end == "raises":
                 raise ZeroDivisionError
+            else:
+                os.kill(os.getpid(), signal.SIGKILL)
             return super().detect(frame)
 
     start = time.monotonic()
@@ -169,8 +182,10 @@ def evaluate_and_fail(cfg, folder: Path) -> None:
         raise
 
 
-def test_processes_notice_that_one_is_gone(cfg, tmp_path):
-    assert run_forked(2, evaluate_and_fail, cfg, tmp_path) == [1, 1]
+@pytest.mark.parametrize("end", ["raises", "is killed"])
+def test_processes_end_when_one_of_them(cfg, tmp_path, monkeypatch, end):
+    monkeypatch.setattr(pulse, "GRACE_SECONDS", 0.2)
+    codes = run_forked(2, evaluate_and_fail, cfg, tmp_path, end)
+    assert codes == [1, 1 if end == "raises" else -signal.SIGKILL]
     seconds, _, message = (tmp_path / "said").read_text().partition(" ")
-    assert float(seconds) < 20 and "another process of this evaluation has ended" in message
-    assert [Path(path).name for path in record_paths(str(tmp_path / "out" / "inference"))] == ["1.npz"]
+    assert float(seconds) < 8 and "another process of this evaluation has failed" in message

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from functools import cached_property
 
@@ -15,10 +16,13 @@ from .errors import EvaluationError
 from .fingerprint import DENSE, hash_weights, make_fingerprint, write_fingerprint
 from .heads import StoredDetections
 from .plan import make_plan
-from .processes import fetch_records, fixed_threads, patience
+from .processes import fetch_records, fixed_threads
+from .pulse import shared_fate
 from .results import RESULTS_FILE, describe_device, make_results, write_json
 from .run import run_share
 from .targets import VideoTestSet
+
+logger = logging.getLogger(__name__)
 
 
 class Evaluation:
@@ -51,14 +55,20 @@ class Evaluation:
         in the others. Raises DataError or EvaluationError.
         """
         with fixed_threads(self.cfg.TEST.THREADS_PER_PROCESS) as threads:
-            skipped = self._run_videos(test_set, folder, policy, threads)
-            if not comm.is_main_process():
-                return None
-            return self._write_results(test_set, folder, policy, threads, skipped)
+            fingerprint = self._fingerprint(test_set, policy, threads)
+            try:
+                with shared_fate():
+                    skipped = self._run_videos(test_set, folder, policy, fingerprint)
+            except KeyboardInterrupt:
+                logger.warning("interrupted; finished videos are safe in %s, and the same command goes on", folder)
+                raise
+            write_fingerprint(folder, fingerprint, complete=True)
+            with shared_fate():  # the first process may need minutes
+                skipped = self._bring_together(test_set, folder, skipped)
+                return self._write_results(test_set, folder, policy, threads, skipped)
 
-    def _run_videos(self, test_set: VideoTestSet, folder: str, policy: str, threads: int) -> list[dict]:
-        """Returns the videos that were skipped, of all processes, in the first one."""
-        fingerprint = make_fingerprint(
+    def _fingerprint(self, test_set: VideoTestSet, policy: str, threads: int) -> dict:
+        return make_fingerprint(
             self.cfg,
             policy=policy,
             stored=self.stored,
@@ -67,12 +77,15 @@ class Evaluation:
             device=describe_device(self.device),
             threads=threads,
         )
-        with patience() as wait:
-            plan = make_plan(folder, test_set.videos, fingerprint, restart=self.restart)
-            with self.stored.applied(self.model):
-                skipped = run_share(self.cfg, self.model, test_set, plan, policy)
-            wait()
-        write_fingerprint(folder, fingerprint, complete=True)
+
+    def _run_videos(self, test_set: VideoTestSet, folder: str, policy: str, fingerprint: dict) -> dict:
+        """Run this process's share; returns the videos that it skipped, with the reasons."""
+        plan = make_plan(folder, test_set.videos, fingerprint, restart=self.restart)
+        with self.stored.applied(self.model):
+            return run_share(self.cfg, self.model, test_set, plan, policy)
+
+    def _bring_together(self, test_set: VideoTestSet, folder: str, skipped: dict) -> list[dict]:
+        """Returns, in the first process, the videos that any process skipped; and it has all records."""
         fetch_records(folder, [video[0]["video_id"] for video in test_set.videos])
         gathered = {video_id: reason for part in comm.gather(skipped, dst=0) for video_id, reason in part.items()}
         return test_set.skipped + [
@@ -81,7 +94,10 @@ class Evaluation:
 
     def _write_results(
         self, test_set: VideoTestSet, folder: str, policy: str, threads: int, skipped: list[dict]
-    ) -> dict:
+    ) -> dict | None:
+        """Make all results of the records, in the first process."""
+        if not comm.is_main_process():
+            return None
         videos = finished_videos(test_set, folder)
         if not videos:
             raise EvaluationError(

@@ -1,21 +1,16 @@
-"""The processes of one evaluation: waiting for each other, and bringing their results together."""
+"""What the processes of one evaluation have in common: the number of threads, and in the end the results."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
 
 import torch
-import torch.distributed as dist
 from detectron2.utils import comm
 
 from ..data.files import write_atomically
-from .errors import EvaluationError
 from .store import record_path
-
-LONGEST_WAIT = timedelta(days=30)
 
 
 @contextmanager
@@ -27,31 +22,6 @@ def fixed_threads(number: int) -> Iterator[int]:
         yield torch.get_num_threads()
     finally:
         torch.set_num_threads(before)
-
-
-@contextmanager
-def patience() -> Iterator[Callable[[], None]]:
-    """Yields a function that waits until every process has called it, even if the slowest needs hours longer.
-
-    PyTorch's own patience, half an hour, would end an evaluation of which one process has the long videos. All
-    processes enter the context together.
-    """
-    if comm.get_world_size() == 1:
-        yield lambda: None
-        return
-    group = dist.new_group(backend="gloo", timeout=LONGEST_WAIT)
-
-    def wait() -> None:
-        try:
-            dist.barrier(group=group)
-        except RuntimeError as error:
-            raise EvaluationError(
-                "another process of this evaluation has ended before its time; its own message says why. Finished "
-                "videos are safe, and the same command goes on from there"
-            ) from error
-
-    yield wait
-    dist.destroy_process_group(group)
 
 
 def fetch_records(folder: str, video_ids: Iterable[int | str]) -> None:

@@ -37,11 +37,7 @@ def run_share(cfg: CfgNode, model: nn.Module, test_set: VideoTestSet, plan: Plan
         mix_sizes=not cfg.MODEL.VIT.IMG_SIZE_HW,  # then frames are padded to one square
         skip_bad_videos=cfg.TEST.ON_BAD_VIDEO == SKIP,
     )
-    try:
-        _run(model, loader, test_set, plan.folder, description)
-    except KeyboardInterrupt:
-        logger.warning("interrupted; finished videos are safe in %s, and the same command goes on", plan.folder)
-        raise
+    _run(model, loader, test_set, plan.folder, description)
     return loader.skipped
 
 

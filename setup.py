@@ -1,11 +1,13 @@
 """Installs the package `eventful_vitdet`, with its configurations and the embedded part of Detectron2 inside it."""
 
+import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
 
 ROOT = Path(__file__).parent
 PROJECT = "projects/EventfulViTDet"
+VERSION = re.search(r'__version__ = "(.*)"', (ROOT / PROJECT / "eventful_vitdet" / "__init__.py").read_text()).group(1)
 
 
 def embedded_packages() -> list:
@@ -23,7 +25,7 @@ def config_packages() -> list:
 
 setup(
     name="eventful-vitdet",
-    version="0.1.0",
+    version=VERSION,
     description="Video object detection with eventful ViTDet: recompute only the tokens that changed",
     long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",

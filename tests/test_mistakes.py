@@ -28,6 +28,8 @@ SETTINGS = {
     "SOLVER.WARMUP_ITERS": "1",
     "TEST.EVAL_PERIOD": "0",
 }
+PROGRESS = {"metrics.json", "fingerprint.json"}
+"""Files of a run that has begun."""
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +91,12 @@ def check_error(capsys, message: str) -> None:
 def written(tmp_path) -> set[str]:
     """Names of files that a run writes when it has come to something, and of what it may have left over."""
     files = {path.name for path in (tmp_path / "out").rglob("*") if path.is_file()}
-    return {name for name in files if name.endswith((".pth", ".json", ".md", ".tmp")) and name != "metrics.json"}
+    return {name for name in files if name.endswith((".pth", ".json", ".md", ".tmp"))} - PROGRESS
+
+
+def finished(tmp_path) -> set[str]:
+    """Names of the videos that an evaluation has finished."""
+    return {path.stem for path in (tmp_path / "out" / "inference" / "videos").glob("*.npz")}
 
 
 def test_without_mistakes(train_net, tmp_path, capsys):
@@ -104,14 +111,14 @@ def test_evaluation_of_a_truncated_video(train_net, tmp_path, capsys):
     cut(tmp_path / "2.avi")
     assert train_net("--eval-only") == 1
     check_error(capsys, "2.avi: the file is cut short")
-    assert written(tmp_path) == set()
+    assert written(tmp_path) == set() and finished(tmp_path) == {"1"}
 
 
 def test_earlier_results_survive_a_failed_run(train_net, tmp_path, capsys):
     assert train_net("--eval-only") == 0
     before = (tmp_path / "out" / "inference" / "results.json").read_bytes()
     cut(tmp_path / "2.avi")
-    assert train_net("--eval-only") == 1
+    assert train_net("--eval-only", "--restart") == 1
     assert (tmp_path / "out" / "inference" / "results.json").read_bytes() == before
 
 

@@ -32,9 +32,9 @@ def main(args: argparse.Namespace) -> None:
     if not (cfg.MODEL.WEIGHTS or (args.resume and checkpointer.has_checkpoint())):
         logger.warning("MODEL.WEIGHTS is empty: what is evaluated are random weights")
     if args.budgets:
-        evaluate_budgets(cfg, model, args.budgets)
+        evaluate_budgets(cfg, model, args.budgets, restart=args.restart)
     else:
-        evaluate_once(cfg, model)
+        evaluate_once(cfg, model, restart=args.restart)
 
 
 if __name__ == "__main__":

@@ -8,10 +8,13 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from detectron2.config import get_cfg
+from detectron2.config import CfgNode, get_cfg
+from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances
+from eventful_vitdet.command_line import build_cfg
 from eventful_vitdet.config import add_eventful_vitdet_config
 from eventful_vitdet.data import register_test_json
+from eventful_vitdet.eventful.counting import CountsOperations
 from torch import nn
 
 WIDTH, HEIGHT = 64, 48
@@ -46,17 +49,29 @@ def make_document(lengths: dict[int, int]) -> dict:
     return document
 
 
+def read_strict(path) -> object:
+    """Parse JSON that has to be free of NaN and infinity."""
+
+    def refuse(constant):
+        raise AssertionError(f"{path} holds {constant}")
+
+    return json.loads(path.read_text(), parse_constant=refuse)
+
+
 @pytest.fixture
 def write_dataset(tmp_path):
     """Write a document and its videos and registers it; returns (name, json file)."""
 
-    def write(document: dict, name: str = "set") -> tuple[str, str]:
+    def write(document: dict, name: str = "set", moving: bool = False) -> tuple[str, str]:
         (tmp_path / "videos").mkdir(exist_ok=True)
         for video in document["videos"]:
-            path = str(tmp_path / video["file_name"])
-            writer = cv2.VideoWriter(path, cv2.VideoWriter_fourcc(*"MJPG"), 30, (WIDTH, HEIGHT))
+            path, size = str(tmp_path / video["file_name"]), (video["width"], video["height"])
+            writer = cv2.VideoWriter(path, cv2.VideoWriter_fourcc(*"MJPG"), 30, size)
+            rng = np.random.default_rng(video["id"])
+            texture = cv2.resize(rng.integers(0, 256, (6, 8, 3), np.uint8), size)
             for frame in range(8):
-                writer.write(np.full((HEIGHT, WIDTH, 3), 20 * frame, np.uint8))
+                even = np.full((*size[::-1], 3), 20 * frame, np.uint8)
+                writer.write(np.roll(texture, 3 * frame, axis=1) if moving else even)
             writer.release()
         json_file = tmp_path / f"{name}.json"
         json_file.write_text(json.dumps(document))
@@ -83,6 +98,60 @@ def cfg(tmp_path, dataset):
     return cfg
 
 
+REAL_SETTINGS = {
+    "MODEL.DEVICE": "cpu",
+    "MODEL.VIT.IMG_SIZE": 96,
+    "MODEL.VIT.EMBED_DIM": 24,
+    "MODEL.VIT.DEPTH": 2,
+    "MODEL.VIT.NUM_HEADS": 2,
+    "MODEL.VIT.WINDOW_SIZE": 3,
+    "MODEL.VIT.WINDOW_BLOCKS": [0],
+    "MODEL.VIT.PRETRAIN_IMG_SIZE": 64,
+    "MODEL.SIMPLE_PYRAMID.SCALE_FACTORS": [2.0, 1.0, 0.5],
+    "MODEL.SIMPLE_PYRAMID.OUT_CHANNELS": 16,
+    "MODEL.EVENTFUL.R": 6,
+    "MODEL.ANCHOR_GENERATOR.SIZES": [[16], [32], [64]],
+    "MODEL.RPN.IN_FEATURES": ["p3", "p4", "p5"],
+    "MODEL.RPN.POST_NMS_TOPK_TEST": 20,
+    "MODEL.ROI_HEADS.IN_FEATURES": ["p3", "p4", "p5"],
+    "MODEL.ROI_HEADS.NUM_CLASSES": 2,
+    "MODEL.ROI_BOX_HEAD.NUM_CONV": 1,
+    "MODEL.ROI_BOX_HEAD.CONV_DIM": 16,
+    "MODEL.ROI_BOX_HEAD.FC_DIM": 32,
+    "INPUT.MIN_SIZE_TEST": 0,
+    "TEST.THREADS_PER_PROCESS": 1,
+}
+
+
+@pytest.fixture
+def make_real(repository, tmp_path):
+    """Makes a configuration and a VideoRCNN that takes milliseconds, always of the same weights, for a data set."""
+
+    def make(dataset_name: str, **overrides) -> tuple[CfgNode, nn.Module]:
+        settings = {**REAL_SETTINGS, **{key.replace("__", "."): value for key, value in overrides.items()}}
+        options = [item for pair in settings.items() for item in pair]
+        cfg = build_cfg(str(repository / "configs" / "Base-ViTDet.yaml"), options)
+        cfg.OUTPUT_DIR, cfg.DATASETS.TEST = str(tmp_path / "out"), (dataset_name,)
+        torch.manual_seed(3)
+        model = build_model(cfg).eval()
+        with torch.no_grad():
+            # Larger weights than at the start of training, so that frames and boxes differ visibly.
+            for name, parameter in model.named_parameters():
+                if parameter.ndim > 1 and "bbox" not in name and "deltas" not in name:
+                    parameter.mul_(3)
+        return cfg, model
+
+    return make
+
+
+class Work(CountsOperations):
+    """Operations without anything computed."""
+
+    def forward(self, macs: list[int]) -> None:
+        if self.counts is not None:
+            self.counts.add("linear", macs)
+
+
 class OracleDetector(nn.Module):
     """
     Answers like a VideoRCNN, from the frame's number alone: the true box moved by `shift` pixels, and a false
@@ -93,35 +162,37 @@ class OracleDetector(nn.Module):
 
     def __init__(self, shift: float = 0.0) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.zeros(1))
-        self.linear = nn.Linear(1, 1)
-        self.shift = shift
+        self.weight = nn.Parameter(torch.full((1,), shift))  # tells detectors apart, as weights do
+        self.work = Work()
+        self.shift, self.scale = shift, 1
         self.enabled, self.policy = True, None
         self.seen: list[tuple[int, int]] = []
         self.modes: set[tuple[bool, bool]] = set()
         self.flushed: tuple[bool, ...] = ()
         self.backbone_seconds = 0.25
         self.resets = 0
-        self._last: int | None = None
+        self._last: dict[int, int] = {}
 
     def set_policy(self, policy) -> None:
         self.policy = policy
 
     def reset(self, streams=None) -> None:
         self.resets += 1
-        self._last = None
+        self._last = {}
 
     def forward(self, inputs: list[dict]) -> list[dict]:
-        (frame,) = inputs
         self.modes.add((self.training, torch.is_grad_enabled()))
-        self.seen.append((frame["video_id"], frame["frame_id"]))
-        self.flushed = (self._last != frame["video_id"],)
-        self._last = frame["video_id"]
-        rows = 100 if self.flushed[0] else 10 + (self.policy.r if self.enabled and self.policy else 0)
-        self.linear(torch.zeros(1, rows, 1))  # what count_operations counts
-        return [{"instances": self.detect(frame)}]
+        videos = {i: frame.get("video_id") for i, frame in enumerate(inputs)}
+        self.flushed = tuple(self._last.get(i) != video for i, video in videos.items())
+        self._last.update(videos)
+        self.seen += [(frame["video_id"], frame["frame_id"]) for frame in inputs if "video_id" in frame]
+        later = 10 + (self.policy.r if self.enabled and self.policy else 0)
+        self.work([self.scale * (100 if flushed else later) for flushed in self.flushed])
+        return [{"instances": self.detect(frame)} for frame in inputs]
 
     def detect(self, frame: dict) -> Instances:
+        if "video_id" not in frame:  # a filler
+            return Instances((frame["height"], frame["width"]))
         box = [value + self.shift for value in true_box(frame["video_id"], frame["frame_id"])]
         found = Instances((frame["height"], frame["width"]))
         found.pred_boxes = Boxes(torch.tensor([box, [40.0, 30.0, 60.0, 44.0]]))

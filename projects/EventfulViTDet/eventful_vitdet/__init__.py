@@ -3,6 +3,8 @@
 import sys
 from pathlib import Path
 
+__version__ = "0.1.0"
+
 
 def _append_embedded_detectron2() -> None:
     """Put the embedded part of Detectron2 at the end of the module search, where an installed one goes first."""

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import detectron2
 import torch
@@ -20,7 +21,7 @@ from detectron2.config import CfgNode, get_cfg
 from detectron2.engine import default_argument_parser, default_setup, launch
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
-from torch.multiprocessing.spawn import ProcessException
+from torch.multiprocessing.spawn import ProcessException, ProcessExitedException
 
 from .config import add_eventful_vitdet_config
 from .data import register_test_json
@@ -43,6 +44,9 @@ def argument_parser() -> argparse.ArgumentParser:
         metavar="BUDGET",
         help="evaluate each of these: 'dense', or a number of tokens r per gate and frame (as in: dense 64 128 256)",
     )
+    parser.add_argument(
+        "--restart", action="store_true", help="evaluate all videos anew; otherwise those without results in OUTPUT_DIR"
+    )
     return parser
 
 
@@ -59,8 +63,9 @@ def parse_arguments(parser: argparse.ArgumentParser, words: Sequence[str] | None
         parser.error("--num-gpus and --num-machines are 1 or larger")
     if args.test_root is not None and args.test_json is None:
         parser.error("--test-root belongs to --test-json")
-    if budgets and not args.eval_only:
-        parser.error("--budgets belongs to an evaluation: add --eval-only")
+    for option, given in (("--budgets", budgets), ("--restart", args.restart)):
+        if given and not args.eval_only:
+            parser.error(f"{option} belongs to an evaluation: add --eval-only")
     return args
 
 
@@ -202,13 +207,25 @@ def launch_main(main: Callable[[argparse.Namespace], None], args: argparse.Names
             dist_url=args.dist_url,
             args=(main, args, reports),
         )
+    except ProcessExitedException as error:
+        if error.signal_name is not None:
+            raise ToolError(
+                f"process {error.error_index + 1} of {args.num_gpus} was killed ({error.signal_name}; is memory "
+                "short?), and the others were ended. An evaluation goes on from here with the same command"
+            ) from error
+        raise_report(reports, error)
     except ProcessException as error:
-        if reports.empty():
-            raise
-        raise ToolError(reports.get()) from error
+        raise_report(reports, error)
     except KeyboardInterrupt:
         end_processes()
         raise
+
+
+def raise_report(reports: multiprocessing.SimpleQueue, error: ProcessException) -> NoReturn:
+    """Raise what the process that failed reported, or, if that was no error of the user, the error itself."""
+    if reports.empty():
+        raise error
+    raise ToolError(reports.get()) from error
 
 
 def report_user_errors(

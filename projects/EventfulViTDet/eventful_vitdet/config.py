@@ -18,6 +18,7 @@ def add_eventful_vitdet_config(cfg: CfgNode) -> None:
     _add_pyramid_config(cfg)
     _add_eventful_config(cfg)
     _add_solver_config(cfg)
+    _add_test_config(cfg)
     add_data_config(cfg)
 
 
@@ -99,3 +100,16 @@ def _add_solver_config(cfg: CfgNode) -> None:
     cfg.SOLVER.LAYER_DECAY = 1.0
     # Decay of an exponential moving average of the weights, which evaluation and the final checkpoint use; 0: off.
     cfg.SOLVER.EMA_DECAY = 0.0
+
+
+def _add_test_config(cfg: CfgNode) -> None:
+    # Evaluation stores detections above this score, ...
+    cfg.TEST.VID_SCORE_FLOOR = 0.001
+    # ... at most so many per frame, which VID-AP50 is made from. The COCO figures use those of them that
+    # MODEL.ROI_HEADS.SCORE_THRESH_TEST and TEST.DETECTIONS_PER_IMAGE let through.
+    cfg.TEST.VID_DETECTIONS_PER_IMAGE = 300
+    # Videos that run side by side as one batch. More are faster on a GPU; rounding differs a little from that of 1.
+    cfg.TEST.STREAMS_PER_BATCH = 1
+    # CPU threads of every evaluating process; 0: PyTorch's default, usually one per core. Results are equal bit for bit
+    # for any number of processes, as long as this is the same.
+    cfg.TEST.THREADS_PER_PROCESS = 0

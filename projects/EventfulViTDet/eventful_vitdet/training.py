@@ -77,7 +77,7 @@ class VideoTrainer(DefaultTrainer):
         """Evaluate on cfg.DATASETS.TEST with the streaming evaluator; nothing where that is empty."""
         if not cfg.DATASETS.TEST:
             return {}
-        return evaluate_once(cfg, unwrap(model))
+        return evaluate_once(cfg, unwrap(model), restart=True)  # the weights are others each time
 
 
 def check_training(cfg: CfgNode) -> None:

@@ -8,6 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO
 
+TEMPORARY_PREFIX = "."
+TEMPORARY_SUFFIX = ".tmp"
+
 
 def write_atomically(path: str, content: bytes | str) -> None:
     """Write `content` to a temporary neighbour of `path` and rename it, making folders as needed.
@@ -20,14 +23,20 @@ def write_atomically(path: str, content: bytes | str) -> None:
 
 
 @contextmanager
-def open_atomically(path: str) -> Iterator[IO[bytes]]:
-    """A binary file to write, which becomes `path` when the block ends, and vanishes if it ends by an error."""
+def open_atomically(path: str, *, durable: bool = False) -> Iterator[IO[bytes]]:
+    """A binary file to write, which becomes `path` when the block ends, and vanishes if it ends by an error.
+
+    `durable` waits until the disk has the content, so that not even a power failure leaves `path` without it.
+    """
     folder = os.path.dirname(os.path.abspath(path))
     os.makedirs(folder, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=folder, prefix=".", suffix=".tmp")
+    descriptor, temporary = tempfile.mkstemp(dir=folder, prefix=TEMPORARY_PREFIX, suffix=TEMPORARY_SUFFIX)
     try:
         with os.fdopen(descriptor, "wb") as file:
             yield file
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         os.chmod(temporary, 0o644)  # mkstemp makes files that only their owner can read
         os.replace(temporary, path)
     except BaseException as error:  # Ctrl-C included: the temporary file must go whatever the reason
@@ -36,3 +45,18 @@ def open_atomically(path: str) -> Iterator[IO[bytes]]:
             # A full disk is reported without a name, other errors with that of the temporary file.
             raise OSError(error.errno, error.strerror, path) from error
         raise
+
+
+def remove_temporary_files(folder: str) -> None:
+    """Delete what killed processes left of their unfinished files in a folder; nobody may be writing there."""
+    for name in os.listdir(folder):
+        if name.startswith(TEMPORARY_PREFIX) and name.endswith(TEMPORARY_SUFFIX):
+            remove_if_there(os.path.join(folder, name))
+
+
+def remove_if_there(path: str) -> None:
+    """Delete a file that another process may delete as well."""
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 from detectron2.structures import BoxMode
@@ -13,12 +12,23 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from .errors import EvaluationError
+from .tables import DetectionTable
 
-# Positions of the summary's values in COCOeval.stats.
-SUMMARY = {"AP": 0, "AP50": 1, "AP75": 2, "APs": 3, "APm": 4, "APl": 5}
+AREAS = ("all", "small", "medium", "large")
+"""COCOeval's areas in its order."""
+IOUS = {"0.50-0.95": slice(None), "0.50": 0, "0.75": 5}
+"""Positions in COCOeval's ten thresholds from 0.50 on."""
+SUMMARY = {
+    "AP": ("0.50-0.95", "all"),
+    "AP50": ("0.50", "all"),
+    "AP75": ("0.75", "all"),
+    "APs": ("0.50-0.95", "small"),
+    "APm": ("0.50-0.95", "medium"),
+    "APl": ("0.50-0.95", "large"),
+}
 
 
-def make_ground_truth(frames: Iterable[dict], category_ids: list[int], classes: list[str]) -> dict:
+def make_ground_truth(frames: Iterable[dict], category_ids: Sequence[int], classes: Sequence[str]) -> dict:
     """Turn frame dicts into a COCO ground-truth document.
 
     `category_ids[i]` and `classes[i]` are the id and the name to give to contiguous class i.
@@ -46,54 +56,111 @@ def make_ground_truth(frames: Iterable[dict], category_ids: list[int], classes: 
     return document
 
 
-def compute_coco_metrics(ground_truth: dict, detections: list[dict]) -> dict[str, float | None]:
+def compute_coco_metrics(ground_truth: dict, detections: Iterable[dict]) -> dict[str, float | None]:
     """AP, AP50, AP75, APs, APm, APl and AP-<class> in percent; None where there is no ground truth to define
     them.
 
     Args:
         ground_truth: COCO document with images, annotations and categories.
         detections: COCO results, each with image_id, category_id, bbox [x, y, width, height] and score; may
-            be empty.
+            be empty. Those of other images do not count.
 
     Raises EvaluationError if no annotation counts.
     """
+    image_ids = {image["id"] for image in ground_truth["images"]}
+    by_category: dict[int, list[dict]] = {}
+    for detection in detections:
+        if detection["image_id"] in image_ids:
+            by_category.setdefault(detection["category_id"], []).append(detection)
+    return _evaluate(ground_truth, lambda category_id: by_category.get(category_id, []))
+
+
+def compute_table_metrics(
+    frames: Sequence[dict],
+    classes: Sequence[str],
+    category_ids: Sequence[int],
+    detections: DetectionTable,
+    *,
+    score_threshold: float,
+    max_detections: int,
+) -> dict[str, float | None]:
+    """`compute_coco_metrics` of the detections with at least `score_threshold`, the best `max_detections` per frame.
+
+    Their order does not matter: equal scores are taken by ascending class, then box. Raises EvaluationError if
+    no annotation counts.
+    """
+    chosen = keep_best(detections, score_threshold, max_detections)
+    label_of = {category_id: label for label, category_id in enumerate(category_ids)}
+
+    def of_category(category_id: int) -> Iterator[dict]:
+        table = chosen.select(np.flatnonzero(chosen.classes == label_of[category_id]))
+        boxes = np.concatenate([table.boxes[:, :2], table.boxes[:, 2:] - table.boxes[:, :2]], axis=1)
+        for image_id, box, score in zip(table.image_ids.tolist(), boxes.tolist(), table.scores.tolist()):
+            yield {"image_id": image_id, "category_id": category_id, "bbox": box, "score": score}
+
+    return _evaluate(make_ground_truth(frames, category_ids, classes), of_category)
+
+
+def keep_best(detections: DetectionTable, score_threshold: float, max_detections: int) -> DetectionTable:
+    """At most `max_detections` of each frame with at least `score_threshold`, sorted by frame and falling score."""
+    table = detections.select(np.flatnonzero(detections.scores >= score_threshold))
+    table = table.select(np.lexsort((*table.boxes.T[::-1], table.classes, -table.scores, table.image_ids)))
+    first = np.searchsorted(table.image_ids, table.image_ids, "left")
+    return table.select(np.arange(len(table)) - first < max_detections)
+
+
+def _evaluate(ground_truth: dict, detections_of: Callable[[int], Iterable[dict]]) -> dict[str, float | None]:
+    """Evaluate category by category, so that only one's detections exist as Python objects at a time."""
     if not any(not annotation["iscrowd"] for annotation in ground_truth["annotations"]):
         raise EvaluationError(
             f"the ground truth has no annotations in the {len(ground_truth['images'])} evaluated "
             "images, so no average precision is defined"
         )
-    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools reports its progress by print
-        evaluation = COCOeval(_index(ground_truth), _index_detections(ground_truth, detections), "bbox")
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    metrics = {name: _percent(evaluation.stats[i]) for name, i in SUMMARY.items()}
-    # (IoU thresholds, recalls, classes, areas, detections per image); classes ascend by id.
-    precision = evaluation.eval["precision"][:, :, :, 0, -1]
-    names = {category["id"]: category["name"] for category in ground_truth["categories"]}
-    for position, category_id in enumerate(evaluation.params.catIds):
-        of_class = precision[:, :, position]
-        defined = of_class[of_class > -1]
-        metrics[f"AP-{names[category_id]}"] = _percent(np.mean(defined) if defined.size else -1)
+    annotations: dict[int, list[dict]] = {}
+    for annotation in ground_truth["annotations"]:
+        annotations.setdefault(annotation["category_id"], []).append(annotation)
+    metrics = dict.fromkeys(SUMMARY)
+    precisions = []
+    for category in sorted(ground_truth["categories"], key=lambda category: category["id"]):
+        precision = None
+        if category["id"] in annotations:
+            precision = _precision(category, annotations[category["id"]], detections_of(category["id"]))
+            precisions.append(precision)
+        metrics[f"AP-{category['name']}"] = None if precision is None else _mean_percent(precision[..., 0])
+    stacked = np.stack(precisions, axis=2)
+    for name, (iou, area) in SUMMARY.items():
+        metrics[name] = _mean_percent(stacked[IOUS[iou], ..., AREAS.index(area)])
     return metrics
 
 
-def _index(document: dict) -> COCO:
+def _precision(category: dict, annotations: list[dict], detections: Iterable[dict]) -> np.ndarray:
+    """(IoU thresholds, recalls, areas) precision of one category; -1 where no object counts."""
+    # COCO.loadRes completes detections too, but fails on an empty list.
+    completed = [
+        {**detection, "id": i, "area": detection["bbox"][2] * detection["bbox"][3], "iscrowd": 0}
+        for i, detection in enumerate(detections, start=1)
+    ]
+    # Images without the category contribute nothing, so they are left out.
+    image_ids = sorted({entry["image_id"] for entries in (annotations, completed) for entry in entries})
+    document = {"images": [{"id": i} for i in image_ids], "categories": [category]}
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools reports its progress by print
+        evaluation = COCOeval(_index(document, annotations), _index(document, completed), "bbox")
+        # Precision is wanted at the largest limit alone, 100 detections per image and category.
+        evaluation.params.maxDets = evaluation.params.maxDets[-1:]
+        evaluation.evaluate()
+        evaluation.accumulate()
+    # (IoU thresholds, recalls, categories, areas, limits)
+    return evaluation.eval["precision"][:, :, 0, :, 0]
+
+
+def _index(document: dict, annotations: list[dict]) -> COCO:
     coco = COCO()
-    coco.dataset = document
+    coco.dataset = {**document, "annotations": annotations}
     coco.createIndex()
     return coco
 
 
-def _index_detections(ground_truth: dict, detections: list[dict]) -> COCO:
-    # COCO.loadRes does this too, but fails on an empty list.
-    annotations = [
-        {**detection, "id": i, "area": detection["bbox"][2] * detection["bbox"][3], "iscrowd": 0}
-        for i, detection in enumerate(detections, start=1)
-    ]
-    return _index({**ground_truth, "annotations": annotations})
-
-
-def _percent(value: float) -> float | None:
+def _mean_percent(precision: np.ndarray) -> float | None:
     """COCOeval marks undefined values by -1."""
-    return None if value < 0 or math.isnan(value) else float(value) * 100
+    defined = precision[precision > -1]
+    return 100 * float(defined.mean()) if defined.size else None

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ..eventful.counting import BACKBONE_CATEGORIES, CATEGORIES
+from .store import VideoRecord
 
 MACS_PER_GFLOP = 10**9  # the paper's "GFlops" are 10^9 multiply-accumulates
 
@@ -30,30 +31,24 @@ class FrameCost:
 
 @dataclass
 class CostSums:
-    """Sums over frames, flush frames and later frames apart."""
+    """Sums over the frames of finished videos, flush frames and later frames apart."""
 
     frames: Counter = field(default_factory=Counter)
     macs: dict[bool, Counter] = field(default_factory=lambda: {True: Counter(), False: Counter()})
     backbone_seconds: float = 0.0
     total_seconds: float = 0.0
-    videos: set = field(default_factory=set)
+    videos: int = 0
 
-    def add(self, video_id: int, cost: FrameCost) -> None:
-        """Add a frame of a video."""
-        self.videos.add(video_id)
-        self.frames[cost.flushed] += 1
-        self.macs[cost.flushed].update(cost.macs)
-        self.backbone_seconds += cost.backbone_seconds
-        self.total_seconds += cost.total_seconds
-
-    def merge(self, other: CostSums) -> None:
-        """Add the sums of another process."""
-        self.videos |= other.videos
-        self.frames.update(other.frames)
-        for flushed, macs in other.macs.items():
-            self.macs[flushed].update(macs)
-        self.backbone_seconds += other.backbone_seconds
-        self.total_seconds += other.total_seconds
+    def add(self, record: VideoRecord) -> None:
+        """Add a video's frames; their operations as integers, so that neither order nor grouping matters."""
+        self.videos += 1
+        for flushed in (True, False):
+            rows = record.flushed == flushed
+            self.frames[flushed] += int(rows.sum())
+            sums = (sum(column) for column in record.macs[rows].T.tolist())
+            self.macs[flushed].update(dict(zip(CATEGORIES, sums)))
+        self.backbone_seconds += float(record.backbone_seconds.sum())
+        self.total_seconds += float(record.total_seconds.sum())
 
     @property
     def num_frames(self) -> int:

@@ -13,15 +13,19 @@ import torch
 
 from ..data.files import write_atomically
 from .costs import CostSums
+from .metrics import VID_AP50
 
 RESULTS_FILE = "results.json"
 BUDGETS_FILE = "budgets.json"
 BUDGETS_TABLE = "budgets.md"
+METRIC_GROUPS = ("bbox", "motion", "size", "stability", "agreement")
 BUDGET_COLUMNS = (
     "budget",
     "AP",
     "AP50",
     "AP75",
+    "VID-AP50",
+    "agreement",
     "backbone GFlops: flush",
     "later",
     "mean",
@@ -31,23 +35,39 @@ BUDGET_COLUMNS = (
 )
 
 
-def make_results(metrics: dict, costs: CostSums, *, policy: str, attention: str, device: torch.device) -> dict:
+def make_results(
+    metrics: dict[str, dict],
+    costs: CostSums,
+    *,
+    policy: str,
+    attention: str,
+    device: torch.device,
+    threads: int,
+    streams: int,
+    skipped: Sequence[dict],
+) -> dict:
     """The content of results.json.
 
     Args:
-        metrics: what the evaluator returned, {"bbox": {...}} in percent.
+        metrics: what `compute_metrics` returned, by group.
         policy: for example "top-r 256", or "dense".
         attention: mode of the global blocks, or "dense".
+        threads: CPU threads of every process.
+        streams: videos that ran side by side as one batch.
+        skipped: [{"video", "reason"}] of the videos that could not be evaluated.
     """
     return to_strict(
         {
             **metrics,
             "gflops_per_frame": costs.gflops_per_frame(),
             "seconds_per_frame": costs.seconds_per_frame(),
-            "videos": len(costs.videos),
+            "videos": costs.videos,
             "frames": costs.num_frames,
+            "skipped": list(skipped),
             "policy": policy,
             "attention": attention,
+            "threads_per_process": threads,
+            "streams_per_batch": streams,
             "detectron2": detectron2.__version__,
             "torch": torch.__version__,
             "device": describe_device(device),
@@ -90,7 +110,7 @@ def scalar_results(results: dict) -> dict[str, dict[str, float]]:
     """
     gflops = results["gflops_per_frame"]
     tasks = {
-        "bbox": results["bbox"],
+        **{group: results[group] for group in METRIC_GROUPS if group in results},
         "gflops_per_frame": {name: gflops[name]["mean"] for name in gflops},
         "seconds_per_frame": results["seconds_per_frame"],
     }
@@ -101,11 +121,13 @@ def scalar_results(results: dict) -> dict[str, dict[str, float]]:
 
 
 def format_results(results: dict) -> str:
-    """One evaluation as markdown tables: accuracy, cost, cost by category."""
+    """One evaluation as markdown tables: accuracy by group, cost, cost by category, and the videos left out."""
     gflops, seconds = results["gflops_per_frame"], results["seconds_per_frame"]
-    accuracy = format_table(
-        ("metric", "percent"), [(name, _number(value, 2)) for name, value in results["bbox"].items()]
-    )
+    accuracy = [
+        format_table((group, "percent"), [(name, _number(value, 2)) for name, value in results[group].items()])
+        for group in METRIC_GROUPS
+        if group in results
+    ]
     cost = format_table(
         ("per frame", "GFlops: flush", "later", "mean", "seconds"),
         [
@@ -126,7 +148,8 @@ def format_results(results: dict) -> str:
         f"{results['videos']} videos on {results['device']} (detectron2 {results['detectron2']}, "
         f"torch {results['torch']})"
     )
-    return "\n\n".join((head, accuracy, cost, categories))
+    skipped = [f"skipped video {entry['video']}: {entry['reason']}" for entry in results["skipped"]]
+    return "\n\n".join((head, *accuracy, cost, categories, *skipped))
 
 
 def format_budgets(results: Sequence[dict]) -> str:
@@ -137,7 +160,8 @@ def format_budgets(results: Sequence[dict]) -> str:
         rows.append(
             (
                 result["policy"],
-                *(_number(result["bbox"][name], 2) for name in ("AP", "AP50", "AP75")),
+                *(_number(result["bbox"][name], 2) for name in ("AP", "AP50", "AP75", VID_AP50)),
+                _number(result.get("agreement", {}).get(VID_AP50), 2),
                 *(_number(gflops["backbone"][kind], 3) for kind in ("flush", "later", "mean")),
                 _number(gflops["total"]["mean"], 3),
                 *(_number(seconds[name], 4) for name in ("backbone", "total")),

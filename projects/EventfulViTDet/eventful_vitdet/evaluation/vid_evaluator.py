@@ -1,125 +1,95 @@
-"""Collecting the detections of a video data set, and evaluating them."""
+"""The evaluator for loops of one's own, such as Detectron2's `inference_on_dataset`."""
 
 from __future__ import annotations
 
-import json
 import logging
 import os
-from dataclasses import dataclass
 
-import numpy as np
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import DatasetCatalog
 from detectron2.evaluation import DatasetEvaluator
-from detectron2.structures import Instances
 from detectron2.utils import comm
 
-from ..data.files import write_atomically
-from .coco_metrics import compute_coco_metrics, make_ground_truth
+from .coco_metrics import keep_best
+from .detections import Detections
 from .errors import EvaluationError
+from .formats import DETECTIONS_FILE, write_coco_detections
+from .metrics import compute_metrics
+from .tables import DetectionTable
+from .targets import VideoTestSet, check_annotated
 
-DETECTIONS_FILE = "coco_instances_results.json"
+JOIN_AT = 1000
+"""Frames whose tables are joined at a time: many small arrays take more memory than one."""
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Detections:
-    """
-    One frame's detections in memory of the CPU: boxes (N, 4) as x0, y0, x1, y1 in pixels, scores and classes
-    (N,).
-    """
-
-    boxes: np.ndarray
-    scores: np.ndarray
-    classes: np.ndarray
-
-    @classmethod
-    def from_instances(cls, instances: Instances, model_input: dict) -> Detections:
-        """Copy a model's output; raise EvaluationError, naming the frame, if it holds NaN or infinity."""
-        boxes = instances.pred_boxes.tensor.detach().float().cpu().numpy()
-        scores = instances.scores.detach().float().cpu().numpy()
-        if not (np.isfinite(boxes).all() and np.isfinite(scores).all()):
-            raise EvaluationError(
-                f"the model gave boxes or scores that are not finite for frame {model_input.get('frame_id')} "
-                f"of video {model_input.get('video_id')} ({model_input.get('file_name', 'unknown file')})"
-            )
-        return cls(boxes, scores, instances.pred_classes.cpu().numpy().astype(np.int32))
-
-    def to_coco(self, image_id: int, category_ids: list[int]) -> list[dict]:
-        """COCO results of this frame."""
-        sides = np.concatenate([self.boxes[:, :2], self.boxes[:, 2:] - self.boxes[:, :2]], axis=1)
-        return [
-            {"image_id": image_id, "category_id": category_ids[c], "bbox": box, "score": score}
-            for box, score, c in zip(sides.tolist(), self.scores.tolist(), self.classes.tolist())
-        ]
-
-
-def check_annotated(dataset_name: str, frames: list[dict]) -> None:
-    """Raise EvaluationError unless a frame has an annotation that counts, one that is no crowd."""
-    if all(annotation.get("iscrowd", 0) for frame in frames for annotation in frame["annotations"]):
-        raise EvaluationError(
-            f"data set '{dataset_name}' has no annotations (other than crowds): there is nothing to evaluate against"
-        )
-
-
 class VIDEvaluator(DatasetEvaluator):
     """
-    Average precision on a registered video data set; `evaluate` returns {"bbox": {metric: percent or None}}.
+    The metrics of a registered video data set; `evaluate` returns {group: {metric: percent or None}}.
 
     Only frames that were processed count, in the ground truth too. With several processes each contributes
-    its frames, and the first one has the result.
+    its frames, and the first one has the result. `tools/train_net.py` does without it: see `evaluate_once`.
     """
 
-    def __init__(self, dataset_name: str, output_dir: str | None = None, frames: list[dict] | None = None) -> None:
+    def __init__(
+        self,
+        dataset_name: str,
+        output_dir: str | None = None,
+        frames: list[dict] | None = None,
+        *,
+        score_threshold: float = 0.0,
+        max_detections: int = 100,
+    ) -> None:
         """Prepare for one data set.
 
         Args:
             dataset_name: name in DatasetCatalog.
             output_dir: folder for the detections as a COCO results file; None writes none.
             frames: the data set's dicts, to save loading them again.
+            score_threshold: COCO's figures are made from detections with at least this score ...
+            max_detections: ... and the best so many of each frame.
 
         Raises EvaluationError if the data set has no annotations at all.
         """
-        self.dataset_name = dataset_name
         self.output_dir = output_dir
+        self.limits = {"score_threshold": score_threshold, "max_detections": max_detections}
         frames = DatasetCatalog.get(dataset_name) if frames is None else frames
-        self._frames = {frame["image_id"]: frame for frame in frames}
         check_annotated(dataset_name, frames)
-        metadata = MetadataCatalog.get(dataset_name)
-        self._classes = list(metadata.thing_classes)
-        contiguous = metadata.thing_dataset_id_to_contiguous_id
-        self._category_ids = sorted(contiguous, key=contiguous.__getitem__)
-        self._detections: dict[int, Detections] = {}
+        self._test_set = VideoTestSet(dataset_name, frames, [])
+        self._image_ids = {frame["image_id"] for frame in frames}
+        self.reset()
 
     def reset(self) -> None:
         """Forget all detections."""
-        self._detections = {}
+        self._processed: set[int] = set()
+        self._joined: list[DetectionTable] = []
+        self._recent: list[DetectionTable] = []
 
     def process(self, inputs: list[dict], outputs: list[dict]) -> None:
         """Take in a batch: inputs with "image_id", outputs with "instances"."""
         for model_input, output in zip(inputs, outputs):
             image_id = model_input["image_id"]
-            if image_id not in self._frames:
-                raise EvaluationError(f"image {image_id} does not belong to data set '{self.dataset_name}'")
-            detections = Detections.from_instances(output["instances"], model_input)
-            if detections.classes.size and detections.classes.max() >= len(self._classes):
-                raise EvaluationError(
-                    f"the model predicts class {detections.classes.max()}, but data set "
-                    f"'{self.dataset_name}' has {len(self._classes)} classes; set "
-                    "MODEL.ROI_HEADS.NUM_CLASSES and use weights trained for it"
-                )
-            self._detections[image_id] = detections
+            if image_id not in self._image_ids:
+                raise EvaluationError(f"image {image_id} does not belong to data set '{self._test_set.name}'")
+            found = Detections.from_instances(output["instances"], model_input)
+            found.check_classes(len(self._test_set.classes), self._test_set.name)
+            self._processed.add(image_id)
+            self._recent.append(found.to_table(image_id))
+        if len(self._recent) >= JOIN_AT:
+            self._joined.append(DetectionTable.join(self._recent))
+            self._recent = []
 
     def evaluate(self) -> dict | None:
         """Write the detections and return the metrics; None in all processes but the first."""
-        gathered = comm.gather(self._detections, dst=0)
+        gathered = comm.gather((self._processed, DetectionTable.join(self._joined + self._recent)), dst=0)
         if not comm.is_main_process():
             return None
-        detections = {image_id: found for part in gathered for image_id, found in part.items()}
-        results = [r for i, found in sorted(detections.items()) for r in found.to_coco(i, self._category_ids)]
+        processed = set().union(*(part for part, _ in gathered))
+        detections = DetectionTable.join(table for _, table in gathered)
+        test_set = self._test_set
         if self.output_dir is not None:
-            write_atomically(os.path.join(self.output_dir, DETECTIONS_FILE), json.dumps(results, allow_nan=False))
-        evaluated = [frame for image_id, frame in self._frames.items() if image_id in detections]
-        logger.info("%s: %d detections in %d frames", self.dataset_name, len(results), len(evaluated))
-        ground_truth = make_ground_truth(evaluated, self._category_ids, self._classes)
-        return {"bbox": compute_coco_metrics(ground_truth, results)}
+            chosen = keep_best(detections, **self.limits)
+            write_coco_detections(os.path.join(self.output_dir, DETECTIONS_FILE), chosen, test_set.category_ids)
+        evaluated = [frame for frame in test_set.frames if frame["image_id"] in processed]
+        logger.info("%s: %d detections in %d frames", test_set.name, len(detections), len(evaluated))
+        return compute_metrics(evaluated, test_set.classes, test_set.category_ids, detections, **self.limits)

@@ -1,0 +1,115 @@
+"""From the records of finished videos to all results of an evaluation."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from detectron2.config import CfgNode
+
+from ..data.schedule import Video
+from .coco_metrics import keep_best
+from .costs import CostSums
+from .formats import DETECTIONS_FILE, SUBMISSION_FILE, write_coco_detections, write_vid_submission
+from .metrics import compute_agreement, compute_metrics
+from .store import read_record, record_path
+from .tables import DetectionTable
+from .targets import VideoTestSet
+from .video_rows import make_row, write_rows
+
+VIDEOS_FILE = "videos.csv"
+ANY_NUMBER = 1 << 31
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Collected:
+    """What the records of videos say together."""
+
+    frames: list[dict]
+    detections: DetectionTable
+    costs: CostSums
+    frames_since_flush: dict[int, int]
+    """By image_id."""
+
+
+def coco_limits(cfg: CfgNode) -> dict[str, float | int]:
+    """Which of the stored detections COCO's figures are made from."""
+    limit = cfg.TEST.DETECTIONS_PER_IMAGE
+    return {
+        "score_threshold": cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST,
+        "max_detections": ANY_NUMBER if limit < 0 else limit,
+    }
+
+
+def finished_videos(test_set: VideoTestSet, folder: str) -> list[Video]:
+    """The frames of the videos that have a record."""
+    return [video for video in test_set.videos if os.path.isfile(record_path(folder, video[0]["video_id"]))]
+
+
+def collect(videos: Sequence[Video], folder: str) -> Collected:
+    """Join the records of finished videos. Raises EvaluationError, naming the file, if one is damaged."""
+    costs, tables, since_flush = CostSums(), [], {}
+    for video in videos:
+        record = read_record(record_path(folder, video[0]["video_id"]))
+        costs.add(record)
+        tables.append(record.detections)
+        since_flush.update(zip(record.image_ids.tolist(), record.frames_since_flush().tolist()))
+    return Collected([frame for video in videos for frame in video], DetectionTable.join(tables), costs, since_flush)
+
+
+def write_video_rows(test_set: VideoTestSet, folder: str, limits: dict) -> None:
+    """Write videos.csv: each finished video evaluated by itself."""
+    rows = []
+    for video in finished_videos(test_set, folder):
+        record = read_record(record_path(folder, video[0]["video_id"]))
+        name = test_set.video_name(record.video_id)
+        rows.append(make_row(record, name, video, test_set.classes, test_set.category_ids, **limits))
+    write_rows(os.path.join(folder, VIDEOS_FILE), rows)
+
+
+def write_detections(test_set: VideoTestSet, folder: str, collected: Collected, limits: dict) -> None:
+    """Write the detections in the formats of COCO, those that count there, and of ImageNet VID, all of them."""
+    chosen = keep_best(collected.detections, **limits)
+    write_coco_detections(os.path.join(folder, DETECTIONS_FILE), chosen, test_set.category_ids)
+    numbers = {frame["image_id"]: number for number, frame in enumerate(test_set.frames, start=1)}
+    write_vid_submission(os.path.join(folder, SUBMISSION_FILE), collected.detections, numbers)
+    logger.info(
+        "%s: %d detections in %d frames, of which COCO's figures use %d",
+        test_set.name,
+        len(collected.detections),
+        len(collected.frames),
+        len(chosen),
+    )
+
+
+def measure(test_set: VideoTestSet, collected: Collected, limits: dict) -> dict[str, dict]:
+    """All metrics that need annotations, by group. Raises EvaluationError if no annotation counts."""
+    return compute_metrics(
+        collected.frames,
+        test_set.classes,
+        test_set.category_ids,
+        collected.detections,
+        frames_since_flush=collected.frames_since_flush,
+        **limits,
+    )
+
+
+def measure_agreement(test_set: VideoTestSet, reference_folder: str, folder: str) -> dict[str, float | None]:
+    """Compare the records below two folders, on the videos that are in both."""
+    in_both = set.intersection(
+        *({video[0]["video_id"] for video in finished_videos(test_set, place)} for place in (reference_folder, folder))
+    )
+    videos = [video for video in test_set.videos if video[0]["video_id"] in in_both]
+    compared = collect(videos, folder)
+    return compute_agreement(
+        compared.frames,
+        test_set.classes,
+        test_set.category_ids,
+        collect(videos, reference_folder).detections,
+        compared.detections,
+        frames_since_flush=compared.frames_since_flush,
+    )

@@ -1,0 +1,61 @@
+"""Detections in the formats that other programs read, written piece by piece."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import IO
+
+import numpy as np
+
+from ..data.files import open_atomically
+from .tables import DetectionTable
+
+DETECTIONS_FILE = "coco_instances_results.json"
+SUBMISSION_FILE = "vid_submission.txt"
+
+ROWS_AT_ONCE = 1 << 14
+
+
+def write_coco_detections(path: str, detections: DetectionTable, category_ids: Sequence[int]) -> None:
+    """Write a COCO results file: a list of image_id, category_id, bbox [x, y, width, height] and score."""
+    with open_atomically(path) as file:
+        file.write(b"[")
+        separator = ""
+        for part in _parts(detections):
+            lines = ",\n".join(_coco_entries(part, category_ids))
+            _write(file, separator + lines)
+            separator = ",\n"
+        file.write(b"]\n")
+
+
+def write_vid_submission(path: str, detections: DetectionTable, frame_numbers: Mapping[int, int]) -> None:
+    """Write what ImageNet VID's evaluation kit reads: a line per detection with the frame's number, the class (from 1),
+    the score, and xmin ymin xmax ymax in pixels.
+
+    `frame_numbers` gives the number of a frame, from 1 in the order of the data set's list, by its image_id.
+    """
+    with open_atomically(path) as file:
+        for part in _parts(detections):
+            numbers = [frame_numbers[image_id] for image_id in part.image_ids.tolist()]
+            rows = zip(numbers, (part.classes + 1).tolist(), part.scores.tolist(), part.boxes.tolist())
+            # Nine digits tell any two scores apart, so their order is kept.
+            lines = (f"{n} {c} {s:.9g} {' '.join(f'{v:.2f}' for v in box)}\n" for n, c, s, box in rows)
+            _write(file, "".join(lines))
+
+
+def _coco_entries(table: DetectionTable, category_ids: Sequence[int]) -> Iterator[str]:
+    boxes = np.concatenate([table.boxes[:, :2], table.boxes[:, 2:] - table.boxes[:, :2]], axis=1)
+    rows = zip(table.image_ids.tolist(), table.classes.tolist(), boxes.tolist(), table.scores.tolist())
+    for image_id, label, box, score in rows:
+        entry = {"image_id": image_id, "category_id": category_ids[label], "bbox": box, "score": score}
+        yield json.dumps(entry, allow_nan=False)
+
+
+def _parts(table: DetectionTable) -> Iterator[DetectionTable]:
+    for start in range(0, len(table), ROWS_AT_ONCE):
+        yield table.select(np.arange(start, min(start + ROWS_AT_ONCE, len(table))))
+
+
+def _write(file: IO[bytes], text: str) -> None:
+    file.write(text.encode("utf-8"))

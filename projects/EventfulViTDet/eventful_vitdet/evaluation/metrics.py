@@ -1,0 +1,174 @@
+"""All metrics of an evaluation from its table of detections, and agreement with a reference. See docs/metrics.md."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Optional
+
+import numpy as np
+
+from .coco_metrics import compute_table_metrics
+from .ground_truth import NO_TRACK, Objects, locate_rows
+from .matching import Matches, box_ious, match_detections
+from .motion import MOTION_WINDOW, motion_ious
+from .splits import AGE_RANGES, Split, by_age, by_motion, by_size, frame_ages, mark_objects, undivided
+from .tables import DetectionTable
+from .vid_ap import average_precisions, mean_over_classes, object_shares
+
+VID_AP50 = "VID-AP50"
+AGREEMENT_SCORE = 0.5
+"""Score from which on a detection of the reference counts as an object."""
+
+logger = logging.getLogger(__name__)
+
+Metrics = dict[str, Optional[float]]
+
+
+def compute_metrics(
+    frames: Sequence[dict],
+    classes: Sequence[str],
+    category_ids: Sequence[int],
+    detections: DetectionTable,
+    *,
+    score_threshold: float,
+    max_detections: int,
+    frames_since_flush: Mapping[int, int] | None = None,
+) -> dict[str, Metrics]:
+    """Compare detections with the annotations of the evaluated frames.
+
+    Args:
+        frames: dicts with image_id, video_id, frame_id, height, width and annotations.
+        classes: name of each contiguous class.
+        category_ids: its id in the data set's file.
+        detections: all detections of these frames, down to the low score that VID-AP50 needs.
+        score_threshold: for COCO's figures, only detections with at least this score count ...
+        max_detections: ... and of those the best so many of each frame.
+        frames_since_flush: by image_id, how many frames ago everything was last computed; 0 for a flush
+            frame. None leaves the metrics of the group "stability" undefined.
+
+    Returns {"bbox", "motion", "size", "stability": {metric: percent, or None where it is undefined}}.
+    Raises EvaluationError if no annotation counts, and for what `locate_rows` and `frame_ages` refuse.
+    """
+    rows = locate_rows(frames, classes, detections)
+    ages = None if frames_since_flush is None else frame_ages(frames, frames_since_flush)
+    coco = compute_table_metrics(
+        frames, classes, category_ids, detections, score_threshold=score_threshold, max_detections=max_detections
+    )
+    objects = Objects.of_frames(frames)
+    marks = mark_objects(objects, _motion(frames, objects))
+    matches = match_detections(objects, detections, rows, object_marks=marks)
+    splits = [undivided(marks, matches), by_motion(marks, matches), by_size(objects, marks, detections, matches)]
+    if ages is not None:
+        splits.append(by_age(objects, marks, rows, matches, ages))
+    whole, motion, size, *stability = average_precisions(objects, detections, matches, splits, len(classes))
+    return {
+        "bbox": {**coco, **_by_class(whole[0], classes)},
+        "motion": _by_range(splits[1], motion),
+        "size": _by_range(splits[2], size),
+        "stability": _by_range(splits[3], stability[0]) if stability else _undefined(AGE_RANGES),
+    }
+
+
+def compute_vid_ap50(frames: Sequence[dict], classes: Sequence[str], detections: DetectionTable) -> Metrics:
+    """VID-AP50 alone, {"VID-AP50", "VID-AP50-<class>": percent or None}: what a single video's row needs.
+
+    Raises EvaluationError for what `locate_rows` refuses; frames without objects make all values None.
+    """
+    rows = locate_rows(frames, classes, detections)
+    objects = Objects.of_frames(frames)
+    marks = mark_objects(objects, np.full(len(objects), np.nan))
+    matches = match_detections(objects, detections, rows, object_marks=marks)
+    (whole,) = average_precisions(objects, detections, matches, [undivided(marks, matches)], len(classes))
+    return _by_class(whole[0], classes)
+
+
+def compute_agreement(
+    frames: Sequence[dict],
+    classes: Sequence[str],
+    category_ids: Sequence[int],
+    reference: DetectionTable,
+    detections: DetectionTable,
+    *,
+    confidence: float = AGREEMENT_SCORE,
+    frames_since_flush: Mapping[int, int] | None = None,
+) -> Metrics:
+    """Compare detections with those of a reference, usually the dense model. Needs no annotations.
+
+    Args:
+        frames, classes, category_ids: as for `compute_metrics`; annotations are not looked at.
+        reference: detections of the reference; those with a score of at least `confidence` are the objects.
+        detections: what is compared, all of it.
+        confidence: see above; "precision" takes detections from the same score on.
+        frames_since_flush: as for `compute_metrics`; adds VID-AP50 by age.
+
+    Returns percent, or None where undefined: "VID-AP50" and "VID-AP50-<class>" of `detections`; "recall", the
+    share of objects that a detection of at least `confidence` found; "precision", the share of such detections that
+    found an object; "IoU", the mean overlap of these pairs.
+    Raises EvaluationError for what `locate_rows` and `frame_ages` refuse.
+    """
+    confident = reference.scores >= confidence
+    object_rows = locate_rows(frames, classes, reference)[confident]
+    rows = locate_rows(frames, classes, detections)
+    objects = Objects.of_detections(reference.select(confident), object_rows)
+    marks = mark_objects(objects, np.full(len(objects), np.nan))
+    matches = match_detections(objects, detections, rows, object_marks=marks)
+    splits = [undivided(marks, matches)]
+    if frames_since_flush is not None:
+        splits.append(by_age(objects, marks, rows, matches, frame_ages(frames, frames_since_flush)))
+    whole, *stability = average_precisions(objects, detections, matches, splits, len(classes))
+    return {
+        **_by_class(whole[0], classes),
+        **_confident_pairs(objects, detections, matches, confidence),
+        **(_by_range(splits[1], stability[0]) if stability else {}),
+    }
+
+
+def _motion(frames: Sequence[dict], objects: Objects) -> np.ndarray:
+    """(G,) motion IoU of each object; says once how many have none, and why."""
+    numbers = np.array([frame["frame_id"] for frame in frames], np.int64)
+    motion = motion_ious(objects.tracks, numbers[objects.frames], objects.boxes)
+    counted = ~objects.crowds
+    unknown = int((counted & np.isnan(motion)).sum())
+    if unknown:
+        no_track = int((counted & (objects.tracks == NO_TRACK)).sum())
+        logger.warning(
+            "%s of %d objects have no motion IoU and are ignored in the metrics by motion%s: %d have no track "
+            "(instance_id), %d are alone in their track within %d frames",
+            *("all" if unknown == counted.sum() else unknown, counted.sum()),
+            ", which are undefined" if unknown == counted.sum() else "",
+            *(no_track, unknown - no_track, MOTION_WINDOW),
+        )
+    return motion
+
+
+def _by_class(values: np.ndarray, classes: Sequence[str]) -> Metrics:
+    """VID-AP50 of (classes,) values."""
+    of_class = {f"{VID_AP50}-{name}": mean_over_classes(values[i : i + 1]) for i, name in enumerate(classes)}
+    return {VID_AP50: mean_over_classes(values), **of_class}
+
+
+def _by_range(split: Split, values: np.ndarray) -> Metrics:
+    """VID-AP50 of (ranges, classes) values, and how many of the objects are in each range."""
+    precisions = {f"{VID_AP50}-{name}": mean_over_classes(of_range) for name, of_range in zip(split.names, values)}
+    return {**precisions, **{f"objects-{name}": share for name, share in zip(split.names, object_shares(split))}}
+
+
+def _undefined(names: Iterable[str]) -> Metrics:
+    """What `_by_range` returns where nothing is known."""
+    return dict.fromkeys([f"{kind}-{name}" for kind in (VID_AP50, "objects") for name in names])
+
+
+def _confident_pairs(objects: Objects, detections: DetectionTable, matches: Matches, confidence: float) -> Metrics:
+    confident = detections.scores >= confidence
+    paired = np.flatnonzero(confident & (matches.partners >= 0))
+    ious = box_ious(detections.boxes[paired].astype(np.float64), objects.boxes[matches.partners[paired]], pixel=0)
+
+    def percent(part: float, of: int) -> float | None:
+        return 100 * float(part) / of if of else None
+
+    return {
+        "recall": percent(paired.size, len(objects)),
+        "precision": percent(paired.size, int(confident.sum())),
+        "IoU": percent(ious.sum(), paired.size),
+    }

@@ -1,0 +1,32 @@
+"""The results of several budgets as TensorBoard scalars: every metric over what a frame costs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+
+from .results import scalar_results
+
+TENSORBOARD_FOLDER = "tensorboard"
+MMACS_PER_GFLOP = 1000
+
+
+def write_sweep(folder: str, results: Sequence[dict]) -> str:
+    """Write the content of budgets.json for TensorBoard and return the folder of the file, which is made anew.
+
+    The step of a point is the backbone's mean cost in millions of multiply-accumulates per frame, so a metric's curve
+    is its trade-off against computation.
+    """
+    from torch.utils.tensorboard import SummaryWriter  # takes a second to import, and only sweeps need it
+
+    target = os.path.join(folder, TENSORBOARD_FOLDER)
+    shutil.rmtree(target, ignore_errors=True)
+    with SummaryWriter(target) as writer:
+        for result in sorted(results, key=lambda result: result["gflops_per_frame"]["backbone"]["mean"]):
+            step = round(result["gflops_per_frame"]["backbone"]["mean"] * MMACS_PER_GFLOP)
+            for group, values in scalar_results(result).items():
+                for name, value in values.items():
+                    if value == value:  # not NaN, which stands for undefined
+                        writer.add_scalar(f"{group}/{name}", value, step)
+    return target

@@ -1,0 +1,89 @@
+"""What is to be evaluated: the data sets of DATASETS.TEST and the folders of their results."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from dataclasses import dataclass
+from functools import cached_property
+
+from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
+
+from ..data.coco_vid import group_by_video
+from ..data.registration import check_classes, load_frames
+from .errors import EvaluationError
+from .fingerprint import hash_frames
+
+
+@dataclass(frozen=True)
+class VideoTestSet:
+    """A data set that can be evaluated: it has annotations, and as many classes as the model."""
+
+    name: str
+    frames: list[dict]
+    skipped: list[dict]
+    """[{"video", "reason"}] of videos that were left out because they are known to be unusable."""
+
+    @cached_property
+    def videos(self) -> list[list[dict]]:
+        """The frames by video."""
+        return group_by_video(self.frames)
+
+    @cached_property
+    def classes(self) -> list[str]:
+        """Name of each contiguous class."""
+        return list(MetadataCatalog.get(self.name).thing_classes)
+
+    @cached_property
+    def category_ids(self) -> list[int]:
+        """Id of each contiguous class in the data set's files."""
+        contiguous = MetadataCatalog.get(self.name).thing_dataset_id_to_contiguous_id
+        return sorted(contiguous, key=contiguous.__getitem__)
+
+    @cached_property
+    def hash(self) -> str:
+        """Changes with frames, annotations and classes."""
+        return hash_frames(self.frames, self.classes)
+
+    def video_name(self, video_id: int | str) -> str:
+        """The name that the data set has for a video; else its id."""
+        return str(MetadataCatalog.get(self.name).get("video_names", {}).get(video_id, video_id))
+
+
+def load_test_set(cfg: CfgNode, name: str) -> VideoTestSet:
+    """Load a data set for evaluation. Raises DataError or EvaluationError."""
+    frames, bad = load_frames(name, cfg.TEST.ON_BAD_VIDEO)
+    check_classes(name, cfg.MODEL.ROI_HEADS.NUM_CLASSES)
+    check_annotated(name, frames)
+    return VideoTestSet(name, frames, [{"video": video.name, "reason": video.reason} for video in bad])
+
+
+def load_test_frames(cfg: CfgNode, name: str) -> list[dict]:
+    """The frames of a data set that can be evaluated. Raises DataError or EvaluationError."""
+    return load_test_set(cfg, name).frames
+
+
+def check_annotated(dataset_name: str, frames: list[dict]) -> None:
+    """Raise EvaluationError unless a frame has an annotation that counts, one that is no crowd."""
+    if all(annotation.get("iscrowd", 0) for frame in frames for annotation in frame["annotations"]):
+        raise EvaluationError(
+            f"data set '{dataset_name}' has no annotations (other than crowds): there is nothing to evaluate against"
+        )
+
+
+def result_folders(cfg: CfgNode) -> dict[str, str]:
+    """The folder of each data set's results; makes sure, before any work, that they can be written."""
+    names = list(cfg.DATASETS.TEST)
+    if not names:
+        raise EvaluationError("DATASETS.TEST is empty: name a registered data set, or give a file by --test-json")
+    base = os.path.join(cfg.OUTPUT_DIR, "inference")
+    folders = {name: base if len(names) == 1 else os.path.join(base, re.sub(r"[^\w.-]+", "_", name)) for name in names}
+    for folder in folders.values():
+        try:
+            os.makedirs(folder, exist_ok=True)
+            tempfile.TemporaryFile(dir=folder).close()
+        except OSError as error:
+            raise EvaluationError(f"OUTPUT_DIR: cannot write to {folder} ({error.strerror})") from error
+    return folders

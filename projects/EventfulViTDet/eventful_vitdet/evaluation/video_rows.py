@@ -1,0 +1,74 @@
+"""videos.csv: one row for each evaluated video."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import astuple, dataclass, fields
+
+from ..data.files import write_atomically
+from ..eventful.counting import BACKBONE_CATEGORIES, CATEGORIES
+from .coco_metrics import compute_table_metrics
+from .costs import MACS_PER_GFLOP
+from .metrics import VID_AP50, compute_vid_ap50
+from .store import VideoRecord
+
+BACKBONE_COLUMNS = [CATEGORIES.index(category) for category in BACKBONE_CATEGORIES]
+
+
+@dataclass(frozen=True)
+class VideoRow:
+    """A finished video in numbers; percent, 10^9 MACs and milliseconds are means over its frames."""
+
+    video: str
+    video_id: int | str
+    frames: int
+    flushes: int
+    AP50: float | None
+    VID_AP50: float | None
+    backbone_gflops: float
+    total_gflops: float
+    backbone_ms: float
+    total_ms: float
+    detections: int
+
+
+def make_row(
+    record: VideoRecord,
+    name: str,
+    frames: Sequence[dict],
+    classes: Sequence[str],
+    category_ids: Sequence[int],
+    *,
+    score_threshold: float,
+    max_detections: int,
+) -> VideoRow:
+    """Evaluate one video by itself. AP50 is COCO's; both APs are None without an object that counts."""
+    ap50 = vid_ap50 = None
+    if any(not annotation.get("iscrowd", 0) for frame in frames for annotation in frame["annotations"]):
+        thresholds = {"score_threshold": score_threshold, "max_detections": max_detections}
+        ap50 = compute_table_metrics(frames, classes, category_ids, record.detections, **thresholds)["AP50"]
+        vid_ap50 = compute_vid_ap50(frames, classes, record.detections)[VID_AP50]
+    return VideoRow(
+        video=name,
+        video_id=record.video_id,
+        frames=len(record),
+        flushes=int(record.flushed.sum()),
+        AP50=ap50,
+        VID_AP50=vid_ap50,
+        backbone_gflops=int(record.macs[:, BACKBONE_COLUMNS].sum()) / len(record) / MACS_PER_GFLOP,
+        total_gflops=int(record.macs.sum()) / len(record) / MACS_PER_GFLOP,
+        backbone_ms=1000 * float(record.backbone_seconds.mean()),
+        total_ms=1000 * float(record.total_seconds.mean()),
+        detections=len(record.detections),
+    )
+
+
+def write_rows(path: str, rows: Iterable[VideoRow]) -> None:
+    """Write rows as CSV, with a header; an undefined value is an empty field."""
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(column.name.replace("VID_", "VID-") for column in fields(VideoRow))
+    writer.writerows(astuple(row) for row in rows)
+    write_atomically(path, text.getvalue())

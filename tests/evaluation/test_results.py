@@ -1,0 +1,29 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from eventful_vitdet.evaluation.results import format_budgets, format_table, to_strict, write_json
+
+
+def test_strict_json(tmp_path):
+    value = {"a": float("nan"), "b": [np.float32(1.5), (float("inf"), 2)], 3: np.int64(4), "c": None}
+    assert to_strict(value) == {"a": None, "b": [1.5, [None, 2]], "3": 4, "c": None}
+    with pytest.raises(ValueError):
+        write_json(str(tmp_path / "a.json"), float("nan"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_table():
+    assert format_table(("a", "bb"), [("x", "1")]) == "| a | bb |\n| - | -: |\n| x |  1 |"
+
+
+def test_undefined_values_are_dashes():
+    gflops = {"flush": 1.0, "later": None, "mean": 1.0}
+    result = {
+        "policy": "dense",
+        "bbox": {"AP": 1.0, "AP50": None, "AP75": 2.0, "VID-AP50": 3.0},
+        "gflops_per_frame": {"backbone": gflops, "total": gflops},
+        "seconds_per_frame": {"backbone": 0.1, "total": 0.2},
+    }
+    cells = [cell.strip() for cell in format_budgets([result]).splitlines()[2].split("|")[1:-1]]
+    assert cells == ["dense", "1.00", "-", "2.00", "3.00", "-", "1.000", "-", "1.000", "1.000", "0.1000", "0.2000"]

@@ -300,21 +300,21 @@ def test_training_leaves_out_bad_videos_if_asked(cfg, write_dataset, tmp_path):
 
 def test_large_scale_jitter_as_vitdet_does_it(cfg):
     """0.1 to 2.0 of the size that fits the square, then a crop of the square anywhere, padded where it is smaller."""
-    side, height, width = 64, 90, 160
+    side, height, width = 640, 900, 1600
     cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MAX_SIZE_TRAIN = (side,), side
     cfg.INPUT.SCALE_JITTER, cfg.INPUT.CROP_PIXELS, cfg.INPUT.CROP_AROUND_OBJECT = (0.1, 2.0), (side, side), 0.0
     augmentation = build_train_augmentations(cfg)[0]
-    image, box = np.zeros((height, width, 3), np.uint8), np.array([[40.0, 30.0, 120.0, 60.0]])
+    image, box = np.zeros((height, width, 3), np.uint8), np.array([[400.0, 300.0, 1200.0, 600.0]])
     scales, offsets = [], []
     for _ in range(500):
         transform = augmentation.get_transform(image, box)
         assert transform.canvas_size == (side, side)
         x0, y0, x1, y1 = transform.apply_box(box)[0]
-        scale = (x1 - x0) / 80  # of the picture
+        scale = (x1 - x0) / 800  # of the picture
         # The crop takes what there is of the resized picture, whose sides are rounded to whole pixels.
         full = np.round((height * scale, width * scale))
         np.testing.assert_allclose(transform.out_size, np.minimum(full, side), atol=1)
-        assert (y1 - y0) / 30 == pytest.approx(scale, rel=0.12)  # rounding of a short edge of four pixels
+        assert (y1 - y0) / 300 == pytest.approx(scale, rel=0.03)  # rounding of a short edge of 36 pixels
         scales.append(scale * width / side)
         if scales[-1] > 1.5:
             offsets.append(transform.window[0] / (width - side / scale))

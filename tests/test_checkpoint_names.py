@@ -171,6 +171,24 @@ def test_a_part_to_start_afresh_has_to_exist(tmp_path):
         load(Detector(), {"model": trained().state_dict()}, tmp_path, reinitialize=["roi_head.box"])
 
 
+def test_the_key_takes_names_alone(tmp_path):
+    with pytest.raises(CheckpointError, match="MODEL.REINITIALIZE: no parameter's name begins with 1"):
+        load(Detector(), {"model": trained().state_dict()}, tmp_path, reinitialize=[1])
+
+
+def test_a_vit_by_itself_keeps_its_names(tmp_path):
+    source, target = trained().backbone.net, Detector().backbone.net
+    load(target, source.state_dict(), tmp_path, complete=True)
+    assert all(torch.equal(value, source.state_dict()[name]) for name, value in target.state_dict().items())
+
+
+def test_an_empty_table_is_another_shape(tmp_path):
+    weights = trained().state_dict()
+    weights["backbone.net.blocks.0.attn.rel_pos_h"] = torch.zeros(0, 8)
+    with pytest.raises(CheckpointError, match="Other shape: backbone.net.blocks.0.attn.rel_pos_h"):
+        load(Detector(), weights, tmp_path)
+
+
 def test_a_file_with_fewer_blocks(tmp_path):
     with pytest.raises(CheckpointError, match="Not in the file: backbone.net.blocks.2.attn.proj.bias"):
         load(Detector(depth=3), plain_vit(trained(depth=2)), tmp_path)

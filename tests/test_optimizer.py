@@ -156,6 +156,21 @@ def test_full_model_clipping():
     assert norm.item() == pytest.approx(0.5, rel=1e-4)
 
 
+@pytest.mark.skipif(not hasattr(torch.amp, "GradScaler"), reason="torch 2.3 or later scales losses on CPUs")
+def test_clipping_sees_the_gradients_without_the_scale_of_mixed_precision():
+    model = torch.nn.Linear(4, 1, bias=False)
+    before = model.weight.detach().clone()
+    clip = {"ENABLED": True, "CLIP_TYPE": "full_model", "CLIP_VALUE": 0.5}
+    overrides = {f"SOLVER__CLIP_GRADIENTS__{key}": value for key, value in clip.items()}
+    settings = {"SOLVER__BASE_LR": 1.0, "SOLVER__WEIGHT_DECAY": 0.0, "SOLVER__OPTIMIZER": "sgd"}
+    optimizer = build_optimizer(cfg_for(**settings, **overrides), model)
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    scaler.scale(10 * model(torch.ones(1, 4)).sum()).backward()
+    scaler.step(optimizer)
+    # A gradient of norm 20, clipped to 0.5. Clipped while scaled, the step would be a thousand times smaller.
+    assert (model.weight - before).norm().item() == pytest.approx(0.5, rel=1e-4)
+
+
 def test_unknown_optimizer():
     with pytest.raises(ValueError, match="SOLVER.OPTIMIZER = 'lion' is unknown"):
         build_optimizer(cfg_for(SOLVER__OPTIMIZER="lion"), Detector())

@@ -122,7 +122,7 @@ class VideoCheckpointer(DetectionCheckpointer):
         misfits = {
             name: f"{name} (file {found}, model {needed})" for name, found, needed in incompatible.incorrect_shapes
         }
-        fresh = {name for name in wanted if self.reinitialize and name.startswith(self.reinitialize)}
+        fresh = {name for name in wanted if name.startswith(self.reinitialize)}
         missing = sorted(wanted - given - fresh)
         if fresh:
             logger.info("checkpoint, started afresh as MODEL.REINITIALIZE asks: %s", shorten(sorted(fresh)))
@@ -136,13 +136,13 @@ class VideoCheckpointer(DetectionCheckpointer):
         # Names as saved from DistributedDataParallel carry a prefix. Pixel statistics are settings, not weights.
         weights = {name.removeprefix("module."): value for name, value in weights.items()}
         weights = {name: value for name, value in weights.items() if name not in ("pixel_mean", "pixel_std")}
-        if is_plain_vit(weights):
+        if is_plain_vit(weights) and any(name.startswith(VIT_PREFIX) for name in shapes):
             weights, left_out = from_plain_vit(weights)
             logger.info("checkpoint: a plain ViT's names (as MAE has them), read as %s*", VIT_PREFIX)
             if left_out:
                 logger.info("checkpoint, %d without a use in a detector: %s", len(left_out), shorten(left_out))
         for prefix in self.reinitialize:
-            if not any(name.startswith(prefix) for name in shapes):
+            if not isinstance(prefix, str) or not any(name.startswith(prefix) for name in shapes):
                 raise CheckpointError(f"MODEL.REINITIALIZE: no parameter's name begins with {prefix!r}")
             weights = {name: value for name, value in weights.items() if not name.startswith(prefix)}
         resized = resize_position_weights(weights, shapes)

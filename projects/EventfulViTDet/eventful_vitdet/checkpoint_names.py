@@ -59,7 +59,9 @@ def resize_position_weights(weights: dict[str, Tensor], shapes: Mapping[str, tor
     done = []
     for name, shape in shapes.items():
         value = weights.get(name)
-        if value is None or value.shape == shape or value.ndim != len(shape) or value.shape[-1] != shape[-1]:
+        if value is None or value.shape == shape or not value.numel():
+            continue
+        if value.ndim != len(shape) or value.shape[-1] != shape[-1]:
             continue
         resized = None
         if name == f"{VIT_PREFIX}pos_embed":

@@ -143,12 +143,14 @@ def build_video_train_loader(cfg: CfgNode) -> VideoTrainLoader:
     for ratios that do not fit the data sets.
     """
     sets = load_train_sets(cfg)
-    loader = cfg.DATALOADER
-    sampler = MixedSampler(sets, tuple(loader.DATASET_RATIOS), balance_classes=loader.BALANCE_CLASSES, seed=cfg.SEED)
-    if loader.FRAME_CACHE:
+    settings = cfg.DATALOADER
+    sampler = MixedSampler(
+        sets, tuple(settings.DATASET_RATIOS), balance_classes=settings.BALANCE_CLASSES, seed=cfg.SEED
+    )
+    if settings.FRAME_CACHE:
         if comm.is_main_process():
             for frames in sets:
-                extract_frames(frames, loader.FRAME_CACHE)
+                extract_frames(frames, settings.FRAME_CACHE)
         comm.synchronize()
     frames = [frame for of_set in sets for frame in of_set]
     batches = build_detection_train_loader(cfg, mapper=VideoTrainMapper(cfg), dataset=frames, sampler=sampler)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from eventful_vitdet.command_line import argument_parser, parse_arguments, run
 from eventful_vitdet.data import register_test_json
+from eventful_vitdet.data.mapper import VideoTrainLoader
 
 WIDTH, HEIGHT = 64, 48
 SETTINGS = {
@@ -196,3 +197,46 @@ def test_interrupted_training_goes_on(train_net, tmp_path, capsys, monkeypatch):
     monkeypatch.undo()
     assert train_net("--resume", SOLVER__CHECKPOINT_PERIOD=3) == 0
     assert "Starting training from iteration 3" in capsys.readouterr().out
+
+
+def test_a_resumed_training_draws_other_images(train_net, monkeypatch):
+    monkeypatch.setattr(VideoTrainLoader, "continue_after", lambda self, images: seen.append(images))
+    seen = []
+    assert train_net(SOLVER__MAX_ITER=2, SOLVER__IMS_PER_BATCH=2) == 0
+    assert seen == []
+    assert train_net("--resume", SOLVER__MAX_ITER=3, SOLVER__IMS_PER_BATCH=2) == 0
+    assert seen == [4]
+
+
+def test_resuming_from_a_file_of_weights_alone_says_so(train_net, tmp_path, capsys):
+    assert train_net(SOLVER__MAX_ITER=2) == 0
+    final = tmp_path / "out" / "model_final.pth"
+    torch.save({"model": torch.load(final, weights_only=True)["model"]}, final)
+    capsys.readouterr()
+    assert train_net("--resume", SOLVER__MAX_ITER=2) == 0
+    log = capsys.readouterr().out
+    assert "model_final.pth holds weights only; optimiser, schedule, moving average and iterations begin anew" in log
+    assert "Starting training from iteration 0" in log
+
+
+def test_resuming_without_a_checkpoint_says_so(train_net, capsys):
+    assert train_net("--resume", SOLVER__MAX_ITER=1) == 0
+    assert "--resume: no checkpoint in " in capsys.readouterr().out
+
+
+def test_resuming_from_a_file_that_is_gone(train_net, tmp_path, capsys):
+    assert train_net(SOLVER__MAX_ITER=1) == 0
+    (tmp_path / "out" / "model_final.pth").unlink()
+    assert train_net("--resume") == 1
+    check_error(capsys, "last_checkpoint names ")
+
+
+def test_training_from_weights_of_other_classes(train_net, tmp_path, capsys):
+    assert train_net(SOLVER__MAX_ITER=1, OUTPUT_DIR=tmp_path / "other", MODEL__ROI_BOX_HEAD__FC_DIM=24) == 0
+    weights = tmp_path / "other" / "model_final.pth"
+    assert train_net(SOLVER__MAX_ITER=1, MODEL__WEIGHTS=weights) == 1
+    parts = "['roi_heads.box_head', 'roi_heads.box_predictor']"
+    check_error(capsys, f'To train parts afresh, name them: MODEL.REINITIALIZE "{parts}".')
+    assert train_net(SOLVER__MAX_ITER=1, MODEL__WEIGHTS=weights, MODEL__REINITIALIZE=parts) == 0
+    assert train_net("--resume", SOLVER__MAX_ITER=2, MODEL__REINITIALIZE=parts) == 0
+    assert "Starting training from iteration 1" in capsys.readouterr().out

@@ -1,9 +1,12 @@
 """Optimisers: groups, clipping, and Muon with AdamW as one optimiser that can be scheduled, saved and resumed."""
 
 import copy
+import re
 
 import pytest
 import torch
+from detectron2.modeling import build_model
+from detectron2.solver import build_lr_scheduler
 from eventful_vitdet import EventfulViT
 from eventful_vitdet.command_line import build_cfg
 from eventful_vitdet.optimizer import build_optimizer
@@ -61,8 +64,49 @@ def test_layer_decay_and_weight_decay_rules():
     assert rate["backbone.net.pos_embed"] == pytest.approx(0.01 * 0.5**3)
     decay = {name: group["weight_decay"] for name, group in groups.items()}
     assert decay["backbone.net.blocks.0.attn.qkv.weight"] == pytest.approx(0.1)
-    for name in ("pos_embed", "blocks.0.attn.rel_pos_h", "blocks.1.norm1.weight"):
+    assert decay["backbone.net.blocks.0.attn.rel_pos_h"] == pytest.approx(0.1)
+    for name in ("pos_embed", "blocks.1.norm1.weight", "blocks.1.norm2.bias"):
         assert decay[f"backbone.net.{name}"] == 0
+
+
+def recipe(name: str = "vitdet_b_1024_from_coco"):
+    return build_cfg(f"imagenet_vid/{name}.yaml", ["MODEL.DEVICE", "meta"])
+
+
+def test_the_recipe_has_the_rates_and_decays_of_vitdet_b():
+    cfg = recipe()
+    with torch.device("meta"):
+        model = build_model(cfg)
+    groups = settings_of(build_optimizer(cfg, model), model)
+    assert groups.keys() == dict(model.named_parameters()).keys()
+    for name, group in groups.items():
+        block = re.match(r"backbone\.net\.blocks\.(\d+)\.", name)
+        # Thirteen layers below the heads: the embedding, then twelve blocks.
+        layers_above = 12 - int(block[1]) if block else 13 if name.startswith("backbone.net.") else 0
+        assert group["lr"] == pytest.approx(2.5e-5 * 0.7**layers_above), name
+        free = name == "backbone.net.pos_embed" or (block and ".norm" in name)
+        assert group["weight_decay"] == (0.0 if free else 0.1), name
+    # Numbers of Detectron2's rule, written out: the first block and the embedding of ViT-B.
+    assert groups["backbone.net.blocks.0.attn.qkv.bias"]["lr"] / 2.5e-5 == pytest.approx(0.013841287201)
+    assert groups["backbone.net.patch_embed.proj.weight"]["lr"] / 2.5e-5 == pytest.approx(0.0096889010407)
+
+
+@pytest.mark.parametrize(
+    ("name", "last", "factors"),
+    [
+        ("vitdet_b_1024_from_coco", 29999, {19999: 1.0, 20000: 0.1}),
+        ("vitdet_b_1024_from_mae", 89999, {79999: 1.0, 80000: 0.1, 86667: 0.01}),
+    ],
+)
+def test_the_recipes_warm_up_and_steps(name, last, factors):
+    cfg = recipe(name)
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([parameter], lr=cfg.SOLVER.BASE_LR)
+    schedule = build_lr_scheduler(cfg, optimizer)
+    expected = {0: 0.001, 125: 0.5005, 250: 1.0, **factors, last: min(factors.values())}
+    for iteration, factor in expected.items():
+        schedule.last_epoch = iteration
+        assert schedule.get_lr()[0] / cfg.SOLVER.BASE_LR == pytest.approx(factor), iteration
 
 
 def test_muon_takes_the_matrices_of_the_blocks():
@@ -110,6 +154,21 @@ def test_full_model_clipping():
     optimizer.step()
     norm = torch.stack([p.grad.norm() for p in model.parameters()]).norm()
     assert norm.item() == pytest.approx(0.5, rel=1e-4)
+
+
+@pytest.mark.skipif(not hasattr(torch.amp, "GradScaler"), reason="torch 2.3 or later scales losses on CPUs")
+def test_clipping_sees_the_gradients_without_the_scale_of_mixed_precision():
+    model = torch.nn.Linear(4, 1, bias=False)
+    before = model.weight.detach().clone()
+    clip = {"ENABLED": True, "CLIP_TYPE": "full_model", "CLIP_VALUE": 0.5}
+    overrides = {f"SOLVER__CLIP_GRADIENTS__{key}": value for key, value in clip.items()}
+    settings = {"SOLVER__BASE_LR": 1.0, "SOLVER__WEIGHT_DECAY": 0.0, "SOLVER__OPTIMIZER": "sgd"}
+    optimizer = build_optimizer(cfg_for(**settings, **overrides), model)
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    scaler.scale(10 * model(torch.ones(1, 4)).sum()).backward()
+    scaler.step(optimizer)
+    # A gradient of norm 20, clipped to 0.5. Clipped while scaled, the step would be a thousand times smaller.
+    assert (model.weight - before).norm().item() == pytest.approx(0.5, rel=1e-4)
 
 
 def test_unknown_optimizer():

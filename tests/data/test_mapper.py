@@ -12,7 +12,8 @@ from eventful_vitdet.data import (
     build_video_train_loader,
     register_test_json,
 )
-from eventful_vitdet.data.mapper import build_train_augmentations, load_train_frames
+from eventful_vitdet.data.mapper import build_train_augmentations
+from eventful_vitdet.data.training_frames import load_train_sets
 from eventful_vitdet.data.transforms import ChannelGain, RandomWindow, WindowTransform
 
 from .conftest import HEIGHT, WIDTH, make_document, write_video
@@ -292,6 +293,32 @@ def test_training_leaves_out_bad_videos_if_asked(cfg, write_dataset, tmp_path):
     cfg.DATASETS.TRAIN = (name,)
     (tmp_path / "videos" / "2.avi").unlink()
     with pytest.raises(DatasetError, match="2.avi"):
-        load_train_frames(cfg)
+        load_train_sets(cfg)
     cfg.DATALOADER.ON_BAD_VIDEO = "skip"
-    assert [frame["video_id"] for frame in load_train_frames(cfg)] == [1, 1]
+    assert [frame["video_id"] for frame in load_train_sets(cfg)[0]] == [1, 1]
+
+
+def test_large_scale_jitter_as_vitdet_does_it(cfg):
+    """0.1 to 2.0 of the size that fits the square, then a crop of the square anywhere, padded where it is smaller."""
+    side, height, width = 640, 900, 1600
+    cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MAX_SIZE_TRAIN = (side,), side
+    cfg.INPUT.SCALE_JITTER, cfg.INPUT.CROP_PIXELS, cfg.INPUT.CROP_AROUND_OBJECT = (0.1, 2.0), (side, side), 0.0
+    augmentation = build_train_augmentations(cfg)[0]
+    image, box = np.zeros((height, width, 3), np.uint8), np.array([[400.0, 300.0, 1200.0, 600.0]])
+    scales, offsets = [], []
+    for _ in range(500):
+        transform = augmentation.get_transform(image, box)
+        assert transform.canvas_size == (side, side)
+        x0, y0, x1, y1 = transform.apply_box(box)[0]
+        scale = (x1 - x0) / 800  # of the picture
+        # The crop takes what there is of the resized picture, whose sides are rounded to whole pixels.
+        full = np.round((height * scale, width * scale))
+        np.testing.assert_allclose(transform.out_size, np.minimum(full, side), atol=1)
+        assert (y1 - y0) / 300 == pytest.approx(scale, rel=0.03)  # rounding of a short edge of 36 pixels
+        scales.append(scale * width / side)
+        if scales[-1] > 1.5:
+            offsets.append(transform.window[0] / (width - side / scale))
+    # Uniform on 0.1 to 2.0: the mean of 500 lies within 0.1 (four standard deviations of 0.0245) of 1.05.
+    assert min(scales) == pytest.approx(0.1, abs=0.05) and max(scales) == pytest.approx(2.0, abs=0.05)
+    assert np.mean(scales) == pytest.approx(1.05, abs=0.1)
+    assert min(offsets) < 0.1 and max(offsets) > 0.9 and np.mean(offsets) == pytest.approx(0.5, abs=0.12)

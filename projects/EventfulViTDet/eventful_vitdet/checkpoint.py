@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import pickle
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,20 @@ import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from torch import nn
 
+from .checkpoint_names import (
+    RELATIVE_TABLE,
+    VIT_PREFIX,
+    from_plain_vit,
+    is_plain_vit,
+    resize_position_weights,
+)
 from .data.files import write_atomically
 
 logger = logging.getLogger(__name__)
 
 _NAMES_SHOWN = 8
+_HEURISTICS = "?matching_heuristics=True"
+"""Detectron2 appends this to the address of a file with other names; here the names are recognised."""
 
 
 class CheckpointError(RuntimeError):
@@ -26,21 +36,38 @@ class CheckpointError(RuntimeError):
 class VideoCheckpointer(DetectionCheckpointer):
     """Detectron2's checkpointer, reading .pth, .pkl and .safetensors without running code from the file.
 
-    Weights have Detectron2's names, so that its checkpoints load with no renaming. In one line it says whether all is
-    well; what does not fit is an error that names the parameters.
+    Weights have Detectron2's names, so that its checkpoints load with no renaming; those of a plain ViT, as of MAE, are
+    recognised, and position tables for other image sizes resized. In one line it says whether all is well; what does
+    not fit is an error that names the parameters.
     """
 
-    def __init__(self, model: nn.Module, save_dir: str = "", *, complete: bool = True, **checkpointables: Any) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        save_dir: str = "",
+        *,
+        complete: bool = True,
+        reinitialize: Sequence[str] = (),
+        **checkpointables: Any,
+    ) -> None:
         """
         Args:
             complete: every parameter of the model has to be in the file with its shape. Otherwise (training from
-                other weights) parts outside the ViT may be missing or of another shape, and start fresh.
+                other weights) parts outside the ViT and its tables of relative positions may be missing, and start
+                fresh.
+            reinitialize: how the names of parameters begin that start fresh, whatever the file has for them.
         """
         super().__init__(model, save_dir, **checkpointables)
         self.complete = complete
+        self.reinitialize = tuple(reinitialize)
+        self.stored: frozenset[str] = frozenset()
+        """What the file that was loaded last holds: "model", and names of checkpointables."""
 
     def load(self, path: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        path = path.removesuffix(_HEURISTICS) if path else path
         if path and "://" not in path and not Path(path.split("?")[0]).is_file():
+            if self.has_checkpoint() and path == self.get_checkpoint_file():
+                raise CheckpointError(f"{Path(self.save_dir, 'last_checkpoint')} names {path}, which is not there")
             raise CheckpointError(f"MODEL.WEIGHTS: there is no file {path}")
         try:
             return super().load(path, *args, **kwargs)
@@ -80,43 +107,83 @@ class VideoCheckpointer(DetectionCheckpointer):
         if not isinstance(weights, dict):
             raise CheckpointError(f"{filename} holds no weights by name (found {type(weights or data).__name__})")
         check_weights(filename, weights)
-        return data if "model" in data else {"model": data}
+        data = data if "model" in data else {"model": data}
+        self.stored = frozenset(data)
+        return data
 
     def _load_model(self, checkpoint: dict[str, Any]) -> Any:
         self._convert_ndarray_to_tensor(checkpoint["model"])
-        # Stored by some checkpoints although they are settings, not weights.
-        for name in ("pixel_mean", "pixel_std"):
-            checkpoint["model"].pop(name, None)
-        # Names as saved from DistributedDataParallel carry a prefix, which fvcore strips while loading.
-        given = {name.removeprefix("module.") for name in checkpoint["model"]}
+        # Where the real Detectron2 runs, it would guess names by their endings.
+        checkpoint.pop("matching_heuristics", None)
+        shapes = {name: value.shape for name, value in self.model.state_dict().items()}
+        checkpoint["model"] = self._adapt(checkpoint["model"], shapes)
+        given, wanted = set(checkpoint["model"]), set(shapes)
         incompatible = super()._load_model(checkpoint)
-        wanted = set(self.model.state_dict())
-        misfits = [f"{name} (file {found}, model {needed})" for name, found, needed in incompatible.incorrect_shapes]
-        wrong_shape = {name for name, _, _ in incompatible.incorrect_shapes}
-        missing = sorted(wanted - given)
-        self._report(len(wanted) - len(missing) - len(misfits), len(wanted), missing, misfits, sorted(given - wanted))
-        self._require(missing, misfits, wrong_shape, bool(wanted & given - wrong_shape))
+        misfits = {
+            name: f"{name} (file {found}, model {needed})" for name, found, needed in incompatible.incorrect_shapes
+        }
+        fresh = {name for name in wanted if name.startswith(self.reinitialize)}
+        missing = sorted(wanted - given - fresh)
+        if fresh:
+            logger.info("checkpoint, started afresh as MODEL.REINITIALIZE asks: %s", shorten(sorted(fresh)))
+        loaded = len(wanted & given) - len(misfits)
+        self._report(loaded, len(wanted), missing, list(misfits.values()), sorted(given - wanted))
+        self._require(missing, misfits, loaded > 0)
         return incompatible
+
+    def _adapt(self, weights: dict[str, torch.Tensor], shapes: dict[str, torch.Size]) -> dict[str, torch.Tensor]:
+        """The weights under the model's names, without what a model does not take from a file."""
+        # Names as saved from DistributedDataParallel carry a prefix. Pixel statistics are settings, not weights.
+        weights = {name.removeprefix("module."): value for name, value in weights.items()}
+        weights = {name: value for name, value in weights.items() if name not in ("pixel_mean", "pixel_std")}
+        if is_plain_vit(weights) and any(name.startswith(VIT_PREFIX) for name in shapes):
+            weights, left_out = from_plain_vit(weights)
+            logger.info("checkpoint: a plain ViT's names (as MAE has them), read as %s*", VIT_PREFIX)
+            if left_out:
+                logger.info("checkpoint, %d without a use in a detector: %s", len(left_out), shorten(left_out))
+        for prefix in self.reinitialize:
+            if not isinstance(prefix, str) or not any(name.startswith(prefix) for name in shapes):
+                raise CheckpointError(f"MODEL.REINITIALIZE: no parameter's name begins with {prefix!r}")
+            weights = {name: value for name, value in weights.items() if not name.startswith(prefix)}
+        resized = resize_position_weights(weights, shapes)
+        if resized:
+            logger.info("checkpoint, positions resized for this model: %s", shorten(resized, 3))
+        return weights
 
     @staticmethod
     def _report(loaded: int, wanted: int, missing: list[str], misfits: list[str], unused: list[str]) -> None:
         level = logging.INFO if loaded == wanted else logging.WARNING
         logger.log(level, "checkpoint: %d of %d parameters loaded, %d in the file unused", loaded, wanted, len(unused))
-        for title, names in (("not in the file", missing), ("other shape", misfits), ("not used", unused)):
+        tables = [name for name in missing if RELATIVE_TABLE.fullmatch(name)]
+        missing = [name for name in missing if name not in tables]
+        for title, names in (
+            ("not in the file", missing),
+            ("tables of relative positions not in the file, left as they begin", tables),
+            ("other shape", misfits),
+            ("not used", unused),
+        ):
             if names:
                 logger.log(level, "checkpoint, %s: %s", title, shorten(names))
 
-    def _require(self, missing: list[str], misfits: list[str], wrong_shape: set[str], any_fits: bool) -> None:
+    def _require(self, missing: list[str], misfits: dict[str, str], any_fits: bool) -> None:
         if not any_fits:
             raise CheckpointError(
                 f"MODEL.WEIGHTS holds no parameter of this model; expected names such as {shorten(missing, 2)}"
             )
-        essential = [name for name in wrong_shape if name.startswith("backbone.net.")]
-        if (self.complete and (missing or misfits)) or essential:
-            raise CheckpointError(
-                "MODEL.WEIGHTS does not fit the model (is MODEL.* that of the checkpoint?). "
-                f"Other shape: {shorten(misfits) or 'none'}. Not in the file: {shorten(missing) or 'none'}."
-            )
+        if not self.complete:
+            # Tables of relative positions begin at zero: a ViT that has been trained without them is as it was.
+            missing = [name for name in missing if name.startswith(VIT_PREFIX) and not RELATIVE_TABLE.fullmatch(name)]
+        if not missing and not misfits:
+            return
+        advice = ""
+        parts = sorted({".".join(name.split(".")[:2]) for name in misfits if not name.startswith(VIT_PREFIX)})
+        if parts and not self.complete:
+            advice = f' To train parts afresh, name them: MODEL.REINITIALIZE "{parts}".'
+        raise CheckpointError(
+            "MODEL.WEIGHTS does not fit the model (is MODEL.* that of the checkpoint?). "
+            f"Other shape: {shorten(list(misfits.values())) or 'none'}. Not in the file: {shorten(missing) or 'none'}."
+            + advice
+        )
 
 
 def check_weights(filename: str, weights: dict) -> None:

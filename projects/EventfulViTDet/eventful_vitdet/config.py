@@ -14,6 +14,9 @@ def add_eventful_vitdet_config(cfg: CfgNode) -> None:
     cfg.MODEL.DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
     cfg.MODEL.META_ARCHITECTURE = "VideoRCNN"
     cfg.MODEL.BACKBONE.NAME = "build_eventful_vitdet_backbone"
+    # Training: how the names of parameters begin that start afresh, whatever MODEL.WEIGHTS has for them. Weights of
+    # other classes need ("roi_heads.box_predictor",); without it, a shape that differs is an error.
+    cfg.MODEL.REINITIALIZE = ()
     _add_vit_config(cfg)
     _add_pyramid_config(cfg)
     _add_eventful_config(cfg)

@@ -16,8 +16,9 @@ OPTIMIZERS = ("adamw", "muon", "sgd")
 def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     """The optimiser that SOLVER.OPTIMIZER asks for, with ViTDet's rules.
 
-    No weight decay on positions, SOLVER.WEIGHT_DECAY_NORM on norms, and learning rates that fall by SOLVER.LAYER_DECAY
-    from one block to the one before it.
+    No weight decay on absolute positions, SOLVER.WEIGHT_DECAY_NORM on PyTorch's norms (the Transformer's; those of
+    pyramid and heads are Detectron2's own class, and decay), and learning rates that fall by SOLVER.LAYER_DECAY from
+    one block to the one before it.
 
     Raises:
         ValueError: an unknown optimiser, or Muon with a torch that has none.
@@ -46,7 +47,7 @@ def parameter_groups(cfg: CfgNode, model: nn.Module) -> list[dict[str, Any]]:
         bias_lr_factor=solver.BIAS_LR_FACTOR,
         weight_decay_bias=solver.WEIGHT_DECAY_BIAS,
         lr_factor_func=lambda name: get_vit_lr_decay_rate(name, solver.LAYER_DECAY, depth),
-        overrides={name: {"weight_decay": 0.0} for name in ("pos_embed", "rel_pos_h", "rel_pos_w")},
+        overrides={"pos_embed": {"weight_decay": 0.0}},
     )
 
 

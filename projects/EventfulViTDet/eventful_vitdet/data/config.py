@@ -25,6 +25,11 @@ def add_data_config(cfg: CfgNode) -> None:
     cfg.INPUT.CHANNEL_GAIN = (1.0, 1.0)
     # Training uses every n-th listed frame of a video (neighbours hardly differ).
     cfg.DATALOADER.TRAIN_FRAME_STRIDE = 1
+    # Of these, training uses this many of every video, evenly spaced (15 is usual for ImageNet VID); 0: all.
+    cfg.DATALOADER.FRAMES_PER_VIDEO = 0
+    # One positive number for each data set in DATASETS.TRAIN: the shares in which training draws from them, of any
+    # sum. (): as listed, every frame of all of them equally often.
+    cfg.DATALOADER.DATASET_RATIOS = ()
     # Draw a class first (scarce ones more often than they occur: by the square root of the number of their videos),
     # then one of its videos, then a frame. False: every frame equally often.
     cfg.DATALOADER.BALANCE_CLASSES = False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -13,11 +13,10 @@ from detectron2.data import transforms as T
 from detectron2.structures import BoxMode, Instances
 from detectron2.utils import comm
 
-from .balanced_sampler import ClassBalancedSampler
-from .errors import DatasetError
-from .frame_cache import FrameCache, extract_frames, thin_frames
-from .registration import check_classes, load_frames
+from .frame_cache import FrameCache, extract_frames
 from .streaming import check_image_format
+from .training_frames import load_train_sets
+from .training_sampler import MixedSampler
 from .transforms import ChannelGain, RandomWindow
 from .video_reader import read_frame
 
@@ -68,7 +67,7 @@ class VideoTrainMapper:
         image = self._read(frame)
         if self.image_format == "RGB":
             image = np.ascontiguousarray(image[:, :, ::-1])
-        annotations = [a for a in frame["annotations"] if not a["iscrowd"]]
+        annotations = [a for a in frame["annotations"] if not a.get("iscrowd", 0)]
         boxes = [BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS) for a in annotations]
         aug_input = T.AugInput(image, boxes=np.asarray(boxes, dtype=np.float64).reshape(-1, 4))
         self.augmentations(aug_input)
@@ -122,33 +121,37 @@ def build_train_augmentations(cfg: CfgNode) -> list[T.Augmentation]:
     return augmentations
 
 
-def build_video_train_loader(cfg: CfgNode):
-    """The endless, shuffled loader over single frames of all videos in DATASETS.TRAIN.
+class VideoTrainLoader:
+    """An endless stream of batches of single frames, each a list of what `VideoTrainMapper` makes."""
 
-    Fills DATALOADER.FRAME_CACHE first where it is set. Raises DatasetError if no frame is left to train on.
+    def __init__(self, batches: Iterable[list[dict]], sampler: MixedSampler) -> None:
+        self._batches = batches
+        self._sampler = sampler
+
+    def continue_after(self, images: int) -> None:
+        """Before the first batch: say how many images, over all processes, earlier runs of this training have seen."""
+        self._sampler.images_before = images
+
+    def __iter__(self) -> Iterator[list[dict]]:
+        return iter(self._batches)
+
+
+def build_video_train_loader(cfg: CfgNode) -> VideoTrainLoader:
+    """The loader over single frames of the videos and images in DATASETS.TRAIN, mixed by DATALOADER.DATASET_RATIOS.
+
+    Fills DATALOADER.FRAME_CACHE first where it is set. Raises DatasetError if no frame is left to train on, ValueError
+    for ratios that do not fit the data sets.
     """
-    frames = load_train_frames(cfg)
-    if cfg.DATALOADER.FRAME_CACHE:
+    sets = load_train_sets(cfg)
+    settings = cfg.DATALOADER
+    sampler = MixedSampler(
+        sets, tuple(settings.DATASET_RATIOS), balance_classes=settings.BALANCE_CLASSES, seed=cfg.SEED
+    )
+    if settings.FRAME_CACHE:
         if comm.is_main_process():
-            extract_frames(frames, cfg.DATALOADER.FRAME_CACHE)
+            for frames in sets:
+                extract_frames(frames, settings.FRAME_CACHE)
         comm.synchronize()
-    sampler = ClassBalancedSampler(frames, cfg.SEED) if cfg.DATALOADER.BALANCE_CLASSES else None
-    return build_detection_train_loader(cfg, mapper=VideoTrainMapper(cfg), dataset=frames, sampler=sampler)
-
-
-def load_train_frames(cfg: CfgNode) -> list[dict]:
-    """Every n-th frame (DATALOADER.TRAIN_FRAME_STRIDE) of DATASETS.TRAIN, those without objects left out if
-    asked.
-    """
-    if not cfg.DATASETS.TRAIN:
-        raise DatasetError("DATASETS.TRAIN is empty: name at least one registered data set")
-    frames: list[dict] = []
-    for name in cfg.DATASETS.TRAIN:
-        usable, _ = load_frames(name, cfg.DATALOADER.ON_BAD_VIDEO)
-        frames += thin_frames(usable, cfg.DATALOADER.TRAIN_FRAME_STRIDE)
-        check_classes(name, cfg.MODEL.ROI_HEADS.NUM_CLASSES)
-    if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
-        frames = [frame for frame in frames if any(not a["iscrowd"] for a in frame["annotations"])]
-    if not frames:
-        raise DatasetError(f"{', '.join(cfg.DATASETS.TRAIN)}: no frame has an annotation to train on")
-    return frames
+    frames = [frame for of_set in sets for frame in of_set]
+    batches = build_detection_train_loader(cfg, mapper=VideoTrainMapper(cfg), dataset=frames, sampler=sampler)
+    return VideoTrainLoader(batches, sampler)

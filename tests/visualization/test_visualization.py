@@ -18,7 +18,7 @@ from eventful_vitdet.visualization import (
     plot_budgets,
     plot_tradeoff,
 )
-from eventful_vitdet.visualization.draw import STRIP_HEIGHT
+from eventful_vitdet.visualization.strip import LINE as STRIP_HEIGHT
 
 from .conftest import HEIGHT, WIDTH
 

@@ -48,18 +48,12 @@ class VideoTestLoader:
             image_format: "RGB" or "BGR", the channel order that the model expects.
             prefetch: frames decoded ahead.
         """
-        check_image_format(image_format)
-        if min_size < 0 or max_size < 1:
-            raise ValueError(
-                "INPUT.MIN_SIZE_TEST must be 0 or larger and INPUT.MAX_SIZE_TEST 1 or larger, "
-                f"found {min_size} and {max_size}"
-            )
         if prefetch < 1:
             raise ValueError(f"DATALOADER.PREFETCH_FRAMES must be 1 or larger, found {prefetch}")
         self.frames = frames
         self.image_format = image_format
         self.prefetch = prefetch
-        self._resize = T.ResizeShortestEdge(min_size, max_size) if min_size else None
+        self._prepare = InputPreparation(min_size, max_size, image_format)
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -75,12 +69,29 @@ class VideoTestLoader:
                 yield self._make_input(frame, image)
 
     def _make_input(self, frame: dict, image: np.ndarray) -> dict:
+        return {**{key: frame[key] for key in IDENTITY}, "image": self._prepare(image)}
+
+
+class InputPreparation:
+    """Makes the model's input of a BGR image (H, W, 3): resized, in the model's channel order, (3, h, w) uint8."""
+
+    def __init__(self, min_size: int, max_size: int, image_format: str) -> None:
+        """See `VideoTestLoader`."""
+        check_image_format(image_format)
+        if min_size < 0 or max_size < 1:
+            raise ValueError(
+                "INPUT.MIN_SIZE_TEST must be 0 or larger and INPUT.MAX_SIZE_TEST 1 or larger, "
+                f"found {min_size} and {max_size}"
+            )
+        self._flip = image_format == "RGB"
+        self._resize = T.ResizeShortestEdge(min_size, max_size) if min_size else None
+
+    def __call__(self, image: np.ndarray) -> torch.Tensor:
         if self._resize is not None:
             image = self._resize.get_transform(image).apply_image(image)
-        if self.image_format == "RGB":
+        if self._flip:
             image = image[:, :, ::-1]
-        tensor = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
-        return {**{key: frame[key] for key in IDENTITY}, "image": tensor}
+        return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
 
 
 class BackgroundIterator:

@@ -1,18 +1,27 @@
 """Pictures of what the model does: boxes on video, and accuracy against cost."""
 
 from .annotate import annotate_budgets, annotate_video
-from .draw import add_strip, class_color, draw_detections
+from .draw import class_color, draw_caption, draw_detections, draw_tokens, fit_into
+from .strip import CostChart, add_strip, describe_cost
+from .tokens import choose_gates, updated_share
 from .tradeoff import plot_budgets, plot_tradeoff
 from .video_writer import VideoWriteError, VideoWriter
 
 __all__ = [
+    "CostChart",
     "VideoWriteError",
     "VideoWriter",
     "add_strip",
     "annotate_budgets",
     "annotate_video",
+    "choose_gates",
     "class_color",
+    "describe_cost",
+    "draw_caption",
     "draw_detections",
+    "draw_tokens",
+    "fit_into",
     "plot_budgets",
     "plot_tradeoff",
+    "updated_share",
 ]

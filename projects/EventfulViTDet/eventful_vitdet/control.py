@@ -112,8 +112,13 @@ class Schedule(Controller):
 
     @classmethod
     def parse(cls, text: str) -> Schedule:
-        """From text such as "0:512,120:128,240:2048" (frame:r). Raises ValueError, quoting what is wrong."""
+        """From text such as "0:512,120:128,240:2048" (frame:r), or a single r.
+
+        Raises ValueError, quoting what is wrong.
+        """
         steps = []
+        if re.fullmatch(r"[0-9]+", text.strip()):
+            text = f"0:{text.strip()}"
         for word in text.split(","):
             found = re.fullmatch(r"\s*([0-9]+)\s*:\s*([0-9]+)\s*", word)
             if found is None:
@@ -310,6 +315,14 @@ def count_tokens(gates: Mapping[str, TokenGate]) -> int:
     if selection is None:
         raise ValueError("the gates have not seen a frame yet")
     return selection.tokens
+
+
+def budget_options(schedule: str | None) -> list[str]:
+    """A schedule from the command line as KEY VALUE pairs of the configuration; none for None."""
+    if schedule is None:
+        return []
+    prefix = "MODEL.EVENTFUL.CONTROLLER"
+    return [f"{prefix}.NAME", "schedule", f"{prefix}.SCHEDULE", schedule]
 
 
 def build_controller(cfg: CfgNode) -> Controller:

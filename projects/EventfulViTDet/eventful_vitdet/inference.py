@@ -115,7 +115,7 @@ class VideoDetector:
             (output,) = self.model([model_input])
         synchronize(self._device)
         seconds = self._clock() - start
-        flushed = bool(self.model.flushed[0])
+        flushed = self.model.enabled and bool(self.model.flushed[0])  # of the dense model, all frames are alike
         cost = FrameCost(flushed, self._counts.by_category(), self.model.backbone_seconds, seconds)
         return output, cost
 

@@ -12,8 +12,9 @@ from ..evaluation import Detections
 
 GOLDEN_RATIO = 0.618034
 FONT = cv2.FONT_HERSHEY_SIMPLEX
+LABEL_MARGIN = 2  # pixels
 TOKEN_COLOR = (255, 150, 30)
-TOKEN_OPACITY = (0.25, 0.55)
+TOKEN_OPACITY = (0.12, 0.60)
 """Of a token that one of many gates updated, and of one that all did."""
 
 
@@ -65,7 +66,7 @@ def draw_tokens(image: np.ndarray, share: np.ndarray, area: tuple[float, float])
 def draw_caption(image: np.ndarray, text: str) -> np.ndarray:
     """Return a copy of the image with a line of text on a dark ground in its upper left corner."""
     canvas = image.copy()
-    draw_label(canvas, text, (0, 0), (32, 32, 32), ink=(235, 235, 235))
+    draw_label(canvas, text, (0, 0), (32, 32, 32))
     return canvas
 
 
@@ -86,18 +87,20 @@ def text_scale(image: np.ndarray) -> float:
     return max(0.4, min(image.shape[:2]) / 1100)
 
 
-def draw_label(
-    canvas: np.ndarray,
-    text: str,
-    corner: tuple[int, int],
-    color: tuple[int, int, int],
-    ink: tuple[int, int, int] = (0, 0, 0),
-) -> None:
+def draw_label(canvas: np.ndarray, text: str, corner: tuple[int, int], color: tuple[int, int, int]) -> None:
     """Write text on a filled ground above `corner` (x, y), or inside the image where there is no room; in place."""
     scale = text_scale(canvas)
     weight = max(1, round(scale))
     (width, height), baseline = cv2.getTextSize(text, FONT, scale, weight)
+    width, height = width + 2 * LABEL_MARGIN, height + baseline + LABEL_MARGIN
     x = max(0, min(corner[0], canvas.shape[1] - width))
-    y = max(corner[1], height + baseline + 2)
-    cv2.rectangle(canvas, (x, y - height - baseline - 2), (x + width, y), color, cv2.FILLED)
-    cv2.putText(canvas, text, (x, y - baseline // 2 - 2), FONT, scale, ink, weight, cv2.LINE_AA)
+    y = max(corner[1], height)
+    cv2.rectangle(canvas, (x, y - height), (x + width, y), color, cv2.FILLED)
+    place = (x + LABEL_MARGIN, y - baseline // 2 - LABEL_MARGIN)
+    cv2.putText(canvas, text, place, FONT, scale, ink_on(color), weight, cv2.LINE_AA)
+
+
+def ink_on(color: tuple[int, int, int]) -> tuple[int, int, int]:
+    """Black or white, whichever reads better on a colour (BGR)."""
+    blue, green, red = color
+    return (0, 0, 0) if 0.114 * blue + 0.587 * green + 0.299 * red > 110 else (255, 255, 255)

@@ -42,19 +42,20 @@ class CostChart:
     def __init__(self, width: int, height: int = 40) -> None:
         self.width, self.height = width, height
         self._costs: deque[tuple[float, bool]] = deque(maxlen=max(1, width // BAR_PIXELS))
-        self._highest = 0.0
+        self.highest = 0.0
+        """GFlops of the costliest frame so far."""
 
     def add(self, cost: FrameCost) -> None:
         """Append a frame."""
         gflops = cost.total_macs / MACS_PER_GFLOP
         self._costs.append((gflops, cost.flushed))
-        self._highest = max(self._highest, gflops)
+        self.highest = max(self.highest, gflops)
 
-    def draw(self) -> np.ndarray:
-        """The chart, (height, width, 3); its top is the most that any frame has cost so far."""
+    def draw(self, top_gflops: float) -> np.ndarray:
+        """The chart, (height, width, 3), with `top_gflops` at its upper edge."""
         canvas = np.full((self.height, self.width, 3), GROUND, np.uint8)
         for i, (gflops, flushed) in enumerate(self._costs):
-            top = self.height - 1 - round(gflops / (self._highest or 1) * (self.height - 4))
+            top = self.height - 1 - round(gflops / (top_gflops or 1) * (self.height - 4))
             left = i * BAR_PIXELS
             cv2.rectangle(canvas, (left, top), (left + BAR_PIXELS - 2, self.height), FLUSH if flushed else BAR, -1)
         return canvas

@@ -33,6 +33,8 @@ from .modeling.backbone import build_policy
 CONTROLLERS = ("", "schedule", "latency", "gflops")
 LARGEST_STEP = 2.0
 """Factor by which a regulator changes r from one frame to the next, at most."""
+SMALLEST_GAIN = 1 / 8
+"""The smallest part of a correction, as an exponent, that is made at once."""
 SPIKE = 1.5
 """A frame that took this many times what the last one did is believed when the next one does so too."""
 AVERAGING_FRAMES = 60
@@ -138,7 +140,8 @@ class Regulator(Controller):
 
     A frame costs a part that r does not change (embedding, pyramid, proposals, heads) and one that grows with r, but at
     most in proportion to it (the Transformer). So r is multiplied by what the second part should cost over what it did
-    cost: from either side this approaches the target without passing it, whatever the model, and needs no tuning.
+    cost: from either side this approaches the target without passing it. Where frames lie now above, now below it, as
+    with a noisy clock or a first part that is not constant after all, the steps become smaller.
     """
 
     unit = ""
@@ -154,16 +157,23 @@ class Regulator(Controller):
         self.target = target
         self.bounds = bounds
         self._r = max(1.0, bounds.clamp(start))
+        self._gain = 1.0  # exponent of the correction
+        self._was_above: bool | None = None
         self._out_of_reach = 0
 
     def before_frame(self, index: int) -> Policy:
         return TopR(round(self._r))
 
-    def _scale(self, fixed: float, variable: float, wanted: float, tokens: int) -> None:
+    def _correct(self, fixed: float, variable: float, wanted: float, tokens: int) -> None:
         """Adapt r after a frame that cost `fixed + variable` where `wanted` is aimed at."""
+        above = fixed + variable > wanted
+        if self._was_above is not None:
+            changed_sides = above != self._was_above
+            self._gain = max(self._gain / 2, SMALLEST_GAIN) if changed_sides else min(1.5 * self._gain, 1.0)
+        self._was_above = above
         ratio = max(wanted - fixed, 0.0) / max(variable, 1e-9)
         ratio = min(max(ratio, 1 / LARGEST_STEP), LARGEST_STEP)
-        self._r = max(1.0, self.bounds.clamp(min(self._r * ratio, tokens)))
+        self._r = max(1.0, self.bounds.clamp(min(self._r * ratio**self._gain, tokens)))
         self._say_if_out_of_reach(fixed + variable)
 
     def _say_if_out_of_reach(self, cost: float) -> None:
@@ -200,7 +210,7 @@ class LatencyController(Regulator):
         spike = self._expected is not None and total > SPIKE * self._expected
         self._expected = None if spike else total
         if not spike:
-            self._scale(total - backbone, backbone, self.target, count_tokens(gates))
+            self._correct(total - backbone, backbone, self.target, count_tokens(gates))
 
 
 class GFlopsController(Regulator):
@@ -227,7 +237,7 @@ class GFlopsController(Regulator):
             return
         backbone = sum(cost.macs.get(name, 0) for name in BACKBONE_CATEGORIES) / MACS_PER_GFLOP
         wanted = self.target + self._saved / self.averaging_frames
-        self._scale(total - backbone, backbone, wanted, count_tokens(gates))
+        self._correct(total - backbone, backbone, wanted, count_tokens(gates))
 
 
 class SceneCuts:

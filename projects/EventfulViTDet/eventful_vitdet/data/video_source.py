@@ -26,9 +26,14 @@ SCHEMES = ("rtsp", "rtsps", "rtmp", "http", "https", "udp", "rtp", "srt")
 DEFAULT_FPS = 30.0
 FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 0.5, 15.0
 """Waits between attempts to reach a lost stream: doubled from the first up to the longest."""
+NOTICE_SECONDS = 3.0
+"""How long a notice stays on the screen."""
 PATIENCE_SECONDS = 120.0
 """A stream that stays away for this long is given up."""
 NETWORK_TIMEOUT_MS = 8000
+
+# Failures are reported in a line of our own; OpenCV's FFmpeg, which looks here at its first use, prints more.
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +54,7 @@ class SourceFrame:
     name: str
     """File, address or camera; passwords are left out."""
     notice: str = ""
-    """What happened right before this frame, for the screen."""
+    """What happened shortly before this frame, for the screen."""
 
 
 class VideoSource:
@@ -156,16 +161,20 @@ class StreamSource(VideoSource):
     def all_frames(self, start: int = 0) -> Iterator[SourceFrame]:
         """Every frame that arrives, which is more than a slow consumer can take."""
         index, sequence, notice, began = start, 0, "", self._clock()
+        came_back = began
         try:
             while True:
                 for image in self._read_until_lost():
-                    yield SourceFrame(index, sequence, self._clock() - began, image, self.name, notice)
-                    index, notice = index + 1, ""
+                    now = self._clock()
+                    shown = notice if now - came_back < NOTICE_SECONDS else ""
+                    yield SourceFrame(index, sequence, now - began, image, self.name, shown)
+                    index += 1
                 away = self._come_back()
                 if away is None:
                     return
-                sequence, notice = sequence + 1, f"back after {away:.0f} s"
-                self.on_notice(f"{self.name}: {notice}")
+                sequence, came_back = sequence + 1, self._clock()
+                notice = f"stream was lost for {away:.0f} s, started anew"
+                self.on_notice(f"{self.name}: back after {away:.1f} s")
         finally:
             self._release()
 
@@ -236,7 +245,6 @@ class NewestItem:
             with closing(self._make_iterator()) as iterator:
                 for item in iterator:
                     with self._changed:
-                        # A notice must not get lost with its frame; the reader repeats nothing.
                         self._items = [item]
                         self._changed.notify()
                     if self._stop:
@@ -332,8 +340,7 @@ def hide_password(address: str) -> str:
 
 @contextmanager
 def quiet_opencv() -> Iterator[None]:
-    """Keep OpenCV and its FFmpeg from printing about what fails; callers say it in one line."""
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    """Keep OpenCV from printing about what fails; callers say it in one line."""
     level = cv2.utils.logging.getLogLevel()
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     try:

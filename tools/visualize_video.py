@@ -8,9 +8,12 @@ The input is a video file, a folder or quoted pattern of images or videos, rtsp:
 See docs/visualize.md.
 """
 
+from __future__ import annotations
+
 import argparse
 import os
 import sys
+from collections.abc import Sequence
 
 import eventful_vitdet  # noqa: F401  (makes detectron2 importable)
 from detectron2.modeling import build_model
@@ -49,7 +52,7 @@ def positive(text: str) -> int:
     return number
 
 
-if __name__ == "__main__":
+def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     option = parser.add_argument
     option("--config-file", required=True, metavar="FILE", help="configuration, as in train_net.py")
@@ -63,5 +66,9 @@ if __name__ == "__main__":
     option("--max-frames", type=positive, metavar="N", help="stop after so many frames")
     option("--no-window", action="store_true", help="show nothing while writing, even where there is a display")
     option("opts", nargs="*", metavar="KEY VALUE", help="configuration, as in train_net.py")
-    parsed = parser.parse_args()
+    return parser.parse_args(words)
+
+
+if __name__ == "__main__":
+    parsed = parse()
     sys.exit(run(lambda: main(parsed)))

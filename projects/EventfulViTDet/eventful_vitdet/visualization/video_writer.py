@@ -16,7 +16,8 @@ from ..data.errors import DataError
 from ..data.reserved_file import ReservedFile
 
 # H.264 plays everywhere, also in browsers; some builds of FFmpeg lack its encoders, but none lacks MPEG-4.
-ENCODERS = {"libx264": {"preset": "veryfast", "crf": "23"}, "libopenh264": {}, "mpeg4": {"qscale": "4"}}
+# Without B-frames, as fragments cannot say that the first frame is shown later than it is decoded.
+ENCODERS = {"libx264": {"preset": "veryfast", "crf": "23", "bf": "0"}, "libopenh264": {}, "mpeg4": {"qscale": "4"}}
 FALLBACK = "mpeg4"
 SUFFIXES = (".mp4", ".m4v", ".mov")
 # While it is written, the file consists of fragments that each can be played, so that what is there is never lost;
@@ -95,41 +96,34 @@ class VideoWriter:
 
     def __exit__(self, error_type: type | None, *rest: object) -> None:
         try:
-            if error_type is None:
-                self._finish()
+            failure = self._end()
+            early = error_type is not None or failure is not None
+            if self.frames and (self.keep_partial or not early) and self._plays(failure):
                 os.replace(self._temporary, self.path)
-            elif self.keep_partial and self._close_partial():
-                os.replace(self._temporary, self.path)
-                logger.warning("%s: ends early, after %d frames", self.path, self.frames)
+                if early:
+                    logger.warning("%s: ends early; what was written up to there plays", self.path)
+            if error_type is None and failure is not None:
+                raise failure
         finally:
-            self._container = None
-            self._file.close()
             if os.path.exists(self._temporary):
                 os.unlink(self._temporary)
 
-    def _finish(self) -> None:
-        if self._container is None:
-            raise VideoWriteError(f"{self.path}: no frame was written")
-        try:
-            self._mux(None)
-            self._close()
-        except VideoWriteError:
-            # The frames themselves are there, but the index did not fit.
-            if self.keep_partial and self._close_partial():
-                os.replace(self._temporary, self.path)
-            raise
+    def _end(self) -> VideoWriteError | None:
+        """Write what the encoder still holds, and the index; returns what went wrong."""
+        failure = None if self._container else VideoWriteError(f"{self.path}: no frame was written")
+        # Closed in any case: PyAV would otherwise write to the file when the container is collected.
+        for step in (lambda: self._mux(None), self._close) if self._container else ():
+            try:
+                step()
+            except VideoWriteError as error:
+                failure = failure or error
+        self._container = None
+        self._file.close()
+        return failure
 
-    def _close_partial(self) -> bool:
-        """Close a file that has to end here; returns whether anything of it can be played."""
-        if self._container is None:
-            return False
-        try:
-            self._mux(None)
-            self._close()
-        except VideoWriteError:  # what is there as fragments still plays
-            self._file.close()
-            return cut_to_whole_fragments(self._temporary)
-        return self.frames > 0
+    def _plays(self, failure: VideoWriteError | None) -> bool:
+        # Without an index at the end, there are still the fragments.
+        return failure is None or cut_to_whole_fragments(self._temporary)
 
     def _open(self) -> None:
         try:

@@ -56,6 +56,8 @@ def visualize_video(
     Returns the costs of the frames.
     """
     options = options or VisualizeOptions()
+    if options.show_tokens is not None and not model.enabled:
+        raise ValueError("MODEL.EVENTFUL.ENABLED is False: the dense model has no updated tokens to show")
     classes = class_names(cfg)
     painter = FramePainter(classes, model.vit.gates(), tokens=options.show_tokens, min_score=options.min_score)
     costs = CostSums()

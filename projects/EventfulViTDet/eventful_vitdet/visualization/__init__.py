@@ -2,6 +2,7 @@
 
 from .annotate import annotate_budgets, annotate_video
 from .draw import class_color, draw_caption, draw_detections, draw_tokens, fit_into
+from .figure import BudgetRun, plot_run, record_run
 from .painter import FramePainter
 from .strip import CostChart, add_strip, describe_cost
 from .tokens import choose_gates, updated_share
@@ -10,6 +11,7 @@ from .video_writer import VideoWriteError, VideoWriter
 from .visualize import VisualizeOptions, class_names, describe_costs, describe_frame, visualize_video
 
 __all__ = [
+    "BudgetRun",
     "CostChart",
     "FramePainter",
     "VideoWriteError",
@@ -29,7 +31,9 @@ __all__ = [
     "draw_tokens",
     "fit_into",
     "plot_budgets",
+    "plot_run",
     "plot_tradeoff",
+    "record_run",
     "updated_share",
     "visualize_video",
 ]

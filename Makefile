@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: venv test test-long lint demo clean
+.PHONY: venv test test-long lint demo figure clean
 
 venv: $(READY)
 
@@ -24,6 +24,9 @@ lint: $(READY)
 
 demo: $(READY)
 	$(BIN)/python tools/demo.py
+
+figure: $(READY)
+	$(BIN)/python tools/make_figure.py
 
 clean:
 	rm -rf $(VENV) build dist output

@@ -42,6 +42,7 @@ setup(
         **{name: ["*.yaml"] for name in config_packages()},
     },
     install_requires=[
+        "av>=14",
         "fvcore>=0.1.5.post20221221",
         "iopath>=0.1.9",
         "matplotlib>=3.5",

@@ -18,7 +18,7 @@ from eventful_vitdet.visualization import (
     plot_budgets,
     plot_tradeoff,
 )
-from eventful_vitdet.visualization.draw import STRIP_HEIGHT
+from eventful_vitdet.visualization.strip import LINE as STRIP_HEIGHT
 
 from .conftest import HEIGHT, WIDTH
 
@@ -84,7 +84,7 @@ def test_bad_videos(tmp_path):
             video.write(np.zeros((32, 64, 3), np.uint8))
             video.write(np.zeros((64, 32, 3), np.uint8))
     (tmp_path / "file").write_text("")
-    with pytest.raises(VideoWriteError, match="cannot make its folder"):
+    with pytest.raises(VideoWriteError, match="cannot be written to"):
         VideoWriter(str(tmp_path / "file" / "c.mp4"), 25).__enter__()
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 

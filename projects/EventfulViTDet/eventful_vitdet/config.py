@@ -92,6 +92,25 @@ def _add_eventful_config(cfg: CfgNode) -> None:
     # Type of the products of the ViT's linear layers in inference, dense or eventful: "float32", "float16", "bfloat16";
     # "" is that of the weights. Tokens, norms, softmax and the sums of attention stay in float32.
     eventful.COMPUTE_DTYPE = ""
+    _add_controller_config(eventful)
+
+
+def _add_controller_config(eventful: CfgNode) -> None:
+    eventful.CONTROLLER = controller = CfgNode()
+    # What changes r of top-r while a video is shown: "" (nothing), "schedule", "latency" or "gflops".
+    controller.NAME = ""
+    # schedule: FRAME:R pairs from frame 0 on, such as "0:512,120:128".
+    controller.SCHEDULE = ""
+    # latency: milliseconds of the model per frame to hold, flush frames left out.
+    controller.TARGET_MS = 100.0
+    # gflops: average GFlops per frame to hold, everything that the model runs, flush frames included.
+    controller.TARGET_GFLOPS = 100.0
+    # Smallest r that any of them may use: the floor on quality.
+    controller.R_MIN = 0
+    # Largest r that any of them may use; 0: all tokens.
+    controller.R_MAX = 0
+    # Flush when the median error of the tokens exceeds that of recent frames this many times; 0: never.
+    controller.SCENE_CUT = 3.0
 
 
 def _add_solver_config(cfg: CfgNode) -> None:

@@ -53,3 +53,25 @@ def _mp4_ends(file: BinaryIO) -> Iterator[int]:
         position += size
         yield position
         file.seek(position)
+
+
+def cut_to_whole_fragments(path: str) -> bool:
+    """Cut an MP4 file made of fragments, whose end is missing, back to its last whole fragment, in place.
+
+    Returns whether anything is left that plays. Raises OSError.
+    """
+    length = os.path.getsize(path)
+    start, playable, indexed = 0, 0, False
+    with open(path, "r+b") as file:
+        for end in _mp4_ends(file):
+            if end > length:
+                break
+            file.seek(start + 4)
+            kind = file.read(4)
+            indexed = indexed or kind == b"moov"
+            if indexed and kind == b"mdat":  # the frames; what says where they are comes before them
+                playable = end
+            start = end
+            file.seek(end)
+        file.truncate(playable)
+    return playable > 0

@@ -66,16 +66,14 @@ class VideoTestLoader:
             skip_bad_videos: a video with a frame that cannot be read ends there and is listed in `skipped`; otherwise
                 that is an error.
         """
-        check_image_format(image_format)
-        check_loader(min_size, max_size, prefetch, streams)
+        check_loader(prefetch, streams)
         self.frames = frames
-        self.image_format = image_format
         self.prefetch = prefetch
         self.skip_bad_videos = skip_bad_videos
         self.skipped: dict[int | str, str] = {}
         """Videos that could not be read to their end in the last iteration, and why. Known as soon as the frame before
         has been delivered, perhaps earlier."""
-        self._resize = T.ResizeShortestEdge(min_size, max_size) if min_size else None
+        self._prepare = InputPreparation(min_size, max_size, image_format)
         self._schedule = schedule_streams(group_by_video(frames), streams, mix_sizes)
 
     def __len__(self) -> int:
@@ -115,12 +113,29 @@ class VideoTestLoader:
                 logger.warning("video %s is skipped: %s", video_id, error)
 
     def _make_input(self, frame: dict, image: np.ndarray) -> dict:
+        return {**{key: frame[key] for key in IDENTITY}, "image": self._prepare(image)}
+
+
+class InputPreparation:
+    """Makes the model's input of a BGR image (H, W, 3): resized, in the model's channel order, (3, h, w) uint8."""
+
+    def __init__(self, min_size: int, max_size: int, image_format: str) -> None:
+        """See `VideoTestLoader`."""
+        check_image_format(image_format)
+        if min_size < 0 or max_size < 1:
+            raise ValueError(
+                "INPUT.MIN_SIZE_TEST must be 0 or larger and INPUT.MAX_SIZE_TEST 1 or larger, "
+                f"found {min_size} and {max_size}"
+            )
+        self._flip = image_format == "RGB"
+        self._resize = T.ResizeShortestEdge(min_size, max_size) if min_size else None
+
+    def __call__(self, image: np.ndarray) -> torch.Tensor:
         if self._resize is not None:
             image = self._resize.get_transform(image).apply_image(image)
-        if self.image_format == "RGB":
+        if self._flip:
             image = image[:, :, ::-1]
-        tensor = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
-        return {**{key: frame[key] for key in IDENTITY}, "image": tensor}
+        return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
 
 
 def make_filler(other: dict) -> dict:
@@ -210,13 +225,8 @@ def make_test_loader(cfg: CfgNode, frames: list[dict], **options: Any) -> VideoT
     )
 
 
-def check_loader(min_size: int, max_size: int, prefetch: int, streams: int) -> None:
+def check_loader(prefetch: int, streams: int) -> None:
     """Raise ValueError, naming the key, for numbers that no loader can have."""
-    if min_size < 0 or max_size < 1:
-        raise ValueError(
-            "INPUT.MIN_SIZE_TEST must be 0 or larger and INPUT.MAX_SIZE_TEST 1 or larger, "
-            f"found {min_size} and {max_size}"
-        )
     for key, number in (("DATALOADER.PREFETCH_FRAMES", prefetch), ("TEST.STREAMS_PER_BATCH", streams)):
         if number < 1:
             raise ValueError(f"{key} must be 1 or larger, found {number}")

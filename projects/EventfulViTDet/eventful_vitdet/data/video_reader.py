@@ -62,6 +62,22 @@ def iterate_frames(frames: Iterable[dict]) -> Iterator[tuple[dict, np.ndarray]]:
         yield frame, image
 
 
+def decode_video(path: str, start: int = 0) -> Iterator[np.ndarray]:
+    """Yield the frames of a video file from number `start` to its end, decoding forward.
+
+    Raises VideoReadError for a file that is no video, or that has no frame at all. One that ends earlier than its
+    container says is no error: that number is often an estimate.
+    """
+    with _open_video(path) as capture:
+        position = 0
+        while capture.grab():
+            if position >= start:
+                yield _retrieve(capture, path, position)
+            position += 1
+        if position == 0:
+            raise VideoReadError(f"{path}: the video has no frame that can be decoded")
+
+
 def read_frame(frame: dict) -> np.ndarray:
     """Read a single frame, (H, W, 3), from its image file or from the middle of its video. Raises
     VideoReadError, with the identity of the frame.

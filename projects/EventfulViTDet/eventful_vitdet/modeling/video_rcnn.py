@@ -78,6 +78,11 @@ class VideoRCNN(GeneralizedRCNN):
         return next(module for module in self.backbone.modules() if isinstance(module, EventfulViT))
 
     @property
+    def canvas(self) -> tuple[int, int] | None:
+        """Height and width in pixels of the last inference call's frames with their padding; None before one."""
+        return self._canvas
+
+    @property
     def enabled(self) -> bool:
         """Whether inference reuses earlier frames; may be changed between any two frames."""
         return self.vit.enabled

@@ -12,10 +12,10 @@ from torch import nn
 
 from ..data import DatasetError, build_video_test_loader, iterate_frames, probe_video
 from ..data.coco_vid import group_by_video
-from ..evaluation import Detections, FrameCost, run_frames
+from ..evaluation import Detections, run_frames
 from ..evaluation.budgets import apply_budget, parse_budgets
-from ..evaluation.costs import MACS_PER_GFLOP
-from .draw import add_strip, draw_detections
+from .draw import draw_detections
+from .strip import add_strip, describe_cost
 from .video_writer import VideoWriter
 
 DEFAULT_FPS = 30.0
@@ -69,15 +69,9 @@ def annotate_video(
         for (frame, image), (model_input, output, cost) in zip(iterate_frames(frames), run):
             detections = Detections.from_instances(output["instances"], model_input)
             drawn = draw_detections(image, detections, classes, min_score)
-            video.write(add_strip(drawn, _strip_text(label, frame["frame_id"], cost)))
+            video.write(add_strip(drawn, describe_cost(label, cost, frame["frame_id"])))
 
 
 def _frame_rate(frames: list[dict]) -> float:
     fps = probe_video(frames[0]["file_name"]).fps if frames[0]["is_video_file"] else DEFAULT_FPS
     return (fps or DEFAULT_FPS) / frames[0]["frame_step"]
-
-
-def _strip_text(label: str, frame_id: int, cost: FrameCost) -> str:
-    flush = " (flush)" if cost.flushed else ""
-    gflops = cost.total_macs / MACS_PER_GFLOP
-    return f"{label} | frame {frame_id}{flush} | {gflops:.2f} GFlops | {1000 * cost.total_seconds:.0f} ms"

@@ -1,0 +1,101 @@
+"""How quickly a controller reaches a new target, and how far it goes past it."""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+
+from detectron2.config import CfgNode
+from torch import nn
+
+from .control import Bounds, GFlopsController, LatencyController, Regulator, RuntimeControl
+from .data.video_source import VideoSource
+from .evaluation import FrameCost
+from .evaluation.costs import MACS_PER_GFLOP
+from .evaluation.results import format_table
+from .inference import VideoDetector
+
+REGULATORS = {"latency": LatencyController, "gflops": GFlopsController}
+TOLERANCE = 0.1
+SMOOTHING_FRAMES = 5
+
+
+@dataclass(frozen=True)
+class StepResponse:
+    """What followed one change of the target. Costs are in its unit; flush frames are left out but of the mean."""
+
+    target: float
+    settled_after: int | None
+    """Frames until the cost stays within 10 % of the target (medians of 5 frames); None: it never does."""
+    overshoot: float
+    """How far these medians go past the target, as a part of it; 0.1 is 10 %."""
+    mean: float
+    """Mean over all frames, flush frames included."""
+    mean_r: float
+    """Mean r of the second half."""
+
+
+def step_response(costs: Sequence[float], target: float, before: float) -> tuple[int | None, float]:
+    """`settled_after` and `overshoot` of a series of costs.
+
+    Args:
+        costs: one per frame, beginning with the first under the new target.
+        before: the cost before the change, which tells the side that the target is approached from.
+    """
+    half = SMOOTHING_FRAMES // 2
+    smooth = [statistics.median(costs[max(0, i - half) : i + half + 1]) for i in range(len(costs))]
+    outside = [i for i, cost in enumerate(smooth) if abs(cost - target) > TOLERANCE * target]
+    settled = outside[-1] + 1 if outside else 0
+    past = [target - cost if before > target else cost - target for cost in smooth]
+    return (settled if settled < len(costs) else None), max(0.0, *past) / target
+
+
+def measure_responses(
+    cfg: CfgNode, model: nn.Module, source: VideoSource, name: str, targets: Sequence[float], frames: int
+) -> list[StepResponse]:
+    """Run a model over a source under a controller ("latency" or "gflops") whose target changes every `frames` frames.
+
+    Raises ValueError if the source ends before the last target's turn is over.
+    """
+    controller: Regulator = REGULATORS[name](targets[0], cfg.MODEL.EVENTFUL.R, Bounds())
+    responses: list[StepResponse] = []
+    last = float("inf")
+    detector = VideoDetector(cfg, model, RuntimeControl(model, controller))
+    with detector, closing(source.frames()) as stream:
+        for target in targets:
+            controller.target = target
+            results = [detector.detect(frame) for frame in itertools.islice(stream, frames)]
+            if len(results) < frames:
+                raise ValueError(f"{source.name} has too few frames for {len(targets)} targets of {frames} frames")
+            costs = [cost_in_unit(name, result.cost) for result in results]
+            later = [cost for cost, result in zip(costs, results) if not result.cost.flushed]
+            budgets = [int(result.budget.split()[-1]) for result in results[frames // 2 :]]
+            settled, overshoot = step_response(later, target, last)
+            mean_r = statistics.fmean(budgets)
+            responses.append(StepResponse(target, settled, overshoot, statistics.fmean(costs), mean_r))
+            last = statistics.median(later)
+    return responses
+
+
+def cost_in_unit(name: str, cost: FrameCost) -> float:
+    """What a controller regulates: milliseconds, or GFlops, of the whole frame."""
+    return 1000 * cost.total_seconds if name == "latency" else cost.total_macs / MACS_PER_GFLOP
+
+
+def format_responses(name: str, responses: Sequence[StepResponse]) -> str:
+    """A markdown table, a row per target."""
+    unit = REGULATORS[name].unit
+    rows = [
+        (
+            f"{response.target:g}",
+            "never" if response.settled_after is None else str(response.settled_after),
+            f"{100 * response.overshoot:.1f} %",
+            f"{response.mean:.3g}",
+            f"{response.mean_r:.0f}",
+        )
+        for response in responses
+    ]
+    return format_table((f"target, {unit}", "frames to settle", "overshoot", f"mean, {unit}", "r"), rows)

@@ -1,0 +1,61 @@
+"""The strip below a picture: budget, GFlops and milliseconds of the frame, and a chart of the last frames' GFlops."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import cv2
+import numpy as np
+
+from ..evaluation import FrameCost
+from ..evaluation.costs import MACS_PER_GFLOP
+from .draw import FONT, text_scale
+
+GROUND, INK, BAR, FLUSH = (32, 32, 32), (235, 235, 235), (210, 160, 60), (80, 170, 250)
+BAR_PIXELS = 3
+LINE = 24  # pixels at letters of scale 0.45
+SCALE = 0.45
+
+
+def describe_cost(budget: str, cost: FrameCost, index: int) -> str:
+    """One line about a frame, such as "top-r 128 | 2.13 GFlops | 127 ms | frame 40"."""
+    gflops, milliseconds = cost.total_macs / MACS_PER_GFLOP, 1000 * cost.total_seconds
+    flush = " (flush)" if cost.flushed else ""
+    return f"{budget} | {gflops:.2f} GFlops | {milliseconds:.0f} ms | frame {index}{flush}"
+
+
+def add_strip(image: np.ndarray, text: str) -> np.ndarray:
+    """Return the image with a dark strip below it that holds a line of text, shrunk to fit the width."""
+    scale = max(SCALE, text_scale(image))
+    height = round(LINE * scale / SCALE)
+    strip = np.full((height, image.shape[1], 3), GROUND, np.uint8)
+    weight = max(1, round(scale))
+    (width, _), _ = cv2.getTextSize(text, FONT, scale, weight)
+    scale *= min(1.0, (image.shape[1] - 12) / max(1, width))
+    cv2.putText(strip, text, (6, height - height // 3), FONT, scale, INK, weight, cv2.LINE_AA)
+    return np.concatenate([image, strip])
+
+
+class CostChart:
+    """A chart of the last frames: a bar for each, as high as its GFlops, flush frames in another colour."""
+
+    def __init__(self, width: int, height: int = 40) -> None:
+        self.width, self.height = width, height
+        self._costs: deque[tuple[float, bool]] = deque(maxlen=max(1, width // BAR_PIXELS))
+        self.highest = 0.0
+        """GFlops of the costliest frame so far."""
+
+    def add(self, cost: FrameCost) -> None:
+        """Append a frame."""
+        gflops = cost.total_macs / MACS_PER_GFLOP
+        self._costs.append((gflops, cost.flushed))
+        self.highest = max(self.highest, gflops)
+
+    def draw(self, top_gflops: float) -> np.ndarray:
+        """The chart, (height, width, 3), with `top_gflops` at its upper edge."""
+        canvas = np.full((self.height, self.width, 3), GROUND, np.uint8)
+        for i, (gflops, flushed) in enumerate(self._costs):
+            top = self.height - 1 - round(gflops / (top_gflops or 1) * (self.height - 4))
+            left = i * BAR_PIXELS
+            cv2.rectangle(canvas, (left, top), (left + BAR_PIXELS - 2, self.height), FLUSH if flushed else BAR, -1)
+        return canvas

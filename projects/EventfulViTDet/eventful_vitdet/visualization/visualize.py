@@ -1,0 +1,148 @@
+"""A detector's way through a video, written as a video and as JSON lines, and shown while it is made."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+
+from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
+from torch import nn
+from tqdm import tqdm
+
+from ..control import Constant, RuntimeControl
+from ..data.video_source import SourceFrame, VideoSource
+from ..evaluation import CostSums, FrameCost
+from ..evaluation.costs import MACS_PER_GFLOP
+from ..eventful.counting import BACKBONE_CATEGORIES
+from ..inference import FrameResult, VideoDetector, share_weights
+from .json_lines import JsonLinesWriter
+from .painter import FramePainter
+from .video_writer import VideoWriter
+from .window import PreviewWindow
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class VisualizeOptions:
+    """What to make of a video besides the boxes."""
+
+    side_by_side_dense: bool = False
+    """Run the dense model too and show it on the right."""
+    show_tokens: str | None = None
+    """Which updated tokens to tint, see `choose_gates`."""
+    save_json: str | None = None
+    """Path of a file for the detections, a line of JSON per frame."""
+    min_score: float = 0.3
+    """Weaker detections are not drawn; the JSON has all."""
+    max_frames: int | None = None
+    """Stop after so many."""
+    window: bool = True
+    """Show the video while it is made, where there is a display."""
+
+
+def visualize_video(
+    cfg: CfgNode, model: nn.Module, source: VideoSource, output: str, options: VisualizeOptions | None = None
+) -> CostSums:
+    """Detect objects in every frame of a source and write the annotated video to `output`.
+
+    MODEL.EVENTFUL.CONTROLLER steers the budget. Memory does not grow with the length. When something goes wrong on the
+    way, or at Ctrl-C, what was written up to there is kept as a file that plays, and the error goes on to the caller.
+    Returns the costs of the frames.
+    """
+    options = options or VisualizeOptions()
+    if options.show_tokens is not None and not model.enabled:
+        raise ValueError("MODEL.EVENTFUL.ENABLED is False: the dense model has no updated tokens to show")
+    classes = class_names(cfg)
+    painter = FramePainter(classes, model.vit.gates(), tokens=options.show_tokens, min_score=options.min_score)
+    costs = CostSums()
+    with ExitStack() as stack:
+        # Files first: they fail at once where they cannot be written.
+        video = stack.enter_context(VideoWriter(output, None if source.live else source.fps, keep_partial=True))
+        lines = stack.enter_context(JsonLinesWriter(options.save_json)) if options.save_json else None
+        window = stack.enter_context(PreviewWindow(source.name)) if options.window else None
+        frames = stack.enter_context(closing(_detect_all(cfg, model, source, options)))
+        for frame, result, dense in frames:
+            picture = painter.paint(frame, result, dense)
+            video.write(picture, frame.seconds)
+            if lines is not None:
+                lines.write(describe_frame(frame, result, classes))
+            costs.add(frame.sequence, result.cost)
+            if window is not None and not window.show(picture):
+                break
+    return costs
+
+
+def _detect_all(
+    cfg: CfgNode, model: nn.Module, source: VideoSource, options: VisualizeOptions
+) -> Iterator[tuple[SourceFrame, FrameResult, FrameResult | None]]:
+    """Every frame with its result, and the dense model's where that is asked for."""
+    with ExitStack() as stack:
+        detector = stack.enter_context(VideoDetector(cfg, model))
+        dense = None
+        if options.side_by_side_dense:
+            twin = share_weights(model)
+            twin.enabled = False
+            dense = stack.enter_context(VideoDetector(cfg, twin, RuntimeControl(twin, Constant(twin.vit.policy))))
+        frames = stack.enter_context(closing(source.frames()))
+        total = min(filter(None, (source.num_frames, options.max_frames)), default=None)
+        progress = stack.enter_context(tqdm(total=total, unit="frame", desc=os.path.basename(source.name)))
+        for frame in itertools.islice(frames, options.max_frames):
+            yield frame, detector.detect(frame), dense.detect(frame) if dense else None
+            progress.update()
+
+
+def describe_frame(frame: SourceFrame, result: FrameResult, classes: Sequence[str]) -> dict:
+    """A frame's line in the JSON file; boxes are x0, y0, x1, y1 in pixels."""
+    cost, found = result.cost, result.detections
+    return {
+        "frame": frame.index,
+        "file": frame.name,
+        "seconds": round(frame.seconds, 4),
+        "width": frame.image.shape[1],
+        "height": frame.image.shape[0],
+        "budget": result.budget,
+        "flushed": cost.flushed,
+        "scene_cut": result.scene_cut,
+        "gflops": {"backbone": backbone_gflops(cost), "total": cost.total_macs / MACS_PER_GFLOP},
+        "ms": {"backbone": 1000 * cost.backbone_seconds, "total": 1000 * cost.total_seconds},
+        "detections": [
+            {"class": classes[index], "score": round(score, 4), "box": [round(value, 2) for value in box]}
+            for box, score, index in zip(found.boxes.tolist(), found.scores.tolist(), found.classes.tolist())
+        ],
+    }
+
+
+def backbone_gflops(cost: FrameCost) -> float:
+    """What the Transformer of a frame cost, position encoding and blocks, in GFlops."""
+    return sum(cost.macs.get(name, 0) for name in BACKBONE_CATEGORIES) / MACS_PER_GFLOP
+
+
+def describe_costs(costs: CostSums) -> str:
+    """What a run cost, in one line."""
+    gflops, seconds = costs.gflops_per_frame()["total"], costs.seconds_per_frame()["total"]
+    if not costs.num_frames:
+        return "no frames"
+    return (
+        f"{costs.num_frames} frames, {costs.frames[True]} of them computed in full; "
+        f"{gflops['mean']:.2f} GFlops and {1000 * seconds:.0f} ms per frame"
+    )
+
+
+def class_names(cfg: CfgNode) -> list[str]:
+    """Names of the model's classes, from the first data set of the configuration that has as many.
+
+    Where there is none (their names are in annotation files that are not here), classes are numbered.
+    """
+    number = cfg.MODEL.ROI_HEADS.NUM_CLASSES
+    for name in (*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN):
+        classes = MetadataCatalog.get(name).get("thing_classes")
+        if classes is not None and len(classes) == number:
+            return list(classes)
+    logger.warning("no data set of DATASETS.TEST or DATASETS.TRAIN names %d classes: they are shown by number", number)
+    return [f"class {index}" for index in range(number)]

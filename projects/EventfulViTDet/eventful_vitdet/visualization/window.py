@@ -1,0 +1,46 @@
+"""A window that shows pictures while they are made, where there is a display."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import cv2
+import numpy as np
+
+from .video_writer import say_once
+
+KEYS_TO_CLOSE = (27, ord("q"))
+
+
+class PreviewWindow:
+    """A context manager; without a display, or with an OpenCV that has no windows, it shows nothing."""
+
+    def __init__(self, title: str) -> None:
+        self.title = title
+        self._open = has_display()
+
+    def __enter__(self) -> PreviewWindow:
+        if self._open:
+            try:
+                cv2.namedWindow(self.title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
+            except cv2.error:
+                say_once("this OpenCV has no windows (opencv-python has, opencv-python-headless has not)")
+                self._open = False
+        return self
+
+    def show(self, picture: np.ndarray) -> bool:
+        """Show a picture, BGR; returns False when the user pressed q or Escape, which ends the show."""
+        if not self._open:
+            return True
+        cv2.imshow(self.title, picture)
+        return cv2.waitKey(1) & 0xFF not in KEYS_TO_CLOSE
+
+    def __exit__(self, *exc_info: object) -> None:
+        if self._open:
+            cv2.destroyWindow(self.title)
+
+
+def has_display() -> bool:
+    """Whether windows can be expected to open."""
+    return sys.platform != "linux" or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))

@@ -1,0 +1,292 @@
+"""The annotated video of a tiny detector, through tools/visualize_video.py as a user calls it."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+from types import SimpleNamespace
+
+import av
+import cv2
+import numpy as np
+import pytest
+import torch
+from detectron2.modeling import build_model
+from eventful_vitdet.command_line import build_cfg, run
+from eventful_vitdet.data import probe_video
+from eventful_vitdet.data.video_source import SourceFrame
+from eventful_vitdet.evaluation import Detections, FrameCost
+from eventful_vitdet.eventful.selection import Selection
+from eventful_vitdet.inference import FrameResult, VideoDetector
+from eventful_vitdet.visualization import CostChart, FramePainter, VideoWriteError, choose_gates, updated_share
+from eventful_vitdet.visualization.draw import TOKEN_COLOR, draw_tokens, fit_into
+from eventful_vitdet.visualization.strip import BAR, BAR_PIXELS, FLUSH
+from eventful_vitdet.visualization.window import PreviewWindow, has_display
+from safetensors.torch import save_file
+
+CONFIG = "configs/demo/vitdet_tiny.yaml"
+OPTIONS = {
+    "MODEL.DEVICE": "cpu",
+    "MODEL.VIT.EMBED_DIM": "16",
+    "MODEL.VIT.DEPTH": "2",
+    "MODEL.VIT.NUM_HEADS": "2",
+    "MODEL.VIT.WINDOW_BLOCKS": "[0]",
+    "MODEL.SIMPLE_PYRAMID.OUT_CHANNELS": "8",
+    "MODEL.ROI_BOX_HEAD.FC_DIM": "16",
+    "MODEL.ROI_HEADS.SCORE_THRESH_TEST": "0.0",
+}
+FRAMES = 8
+
+
+def picture(index: int, height: int = 64, width: int = 96) -> np.ndarray:
+    image = np.full((height, width, 3), 90, np.uint8)
+    image[10:30, 4 * index : 4 * index + 20] = (0, 0, 250)
+    return image
+
+
+@pytest.fixture(scope="module")
+def tool(repository):
+    spec = importlib.util.spec_from_file_location("visualize_video", repository / "tools" / "visualize_video.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def weights(repository, tmp_path_factory) -> str:
+    torch.manual_seed(0)
+    model = build_model(build_cfg(str(repository / CONFIG), [word for pair in OPTIONS.items() for word in pair]))
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    save_file(model.state_dict(), str(path))
+    return str(path)
+
+
+@pytest.fixture
+def visualize(tool, weights, repository, tmp_path, monkeypatch):
+    """Calls the tool; returns the exit code."""
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+
+    def call(*words: str, source: str = "", **settings) -> int:
+        options = {**OPTIONS, "MODEL.WEIGHTS": weights, **{k.replace("__", "."): str(v) for k, v in settings.items()}}
+        arguments = tool.parse(
+            [
+                *("--config-file", str(repository / CONFIG), "--input", source or str(tmp_path / "in")),
+                *("--output", str(tmp_path / "out" / "v.mp4"), "--confidence-threshold", "0.05", *words),
+                *(word for pair in options.items() for word in pair),
+            ]
+        )
+        return run(lambda: tool.main(arguments))
+
+    return call
+
+
+@pytest.fixture
+def images(tmp_path):
+    (tmp_path / "in").mkdir()
+    for index in range(FRAMES):
+        cv2.imwrite(str(tmp_path / "in" / f"{index}.png"), picture(index))
+    return tmp_path / "in"
+
+
+def records(tmp_path) -> list[dict]:
+    return [json.loads(line) for line in (tmp_path / "out" / "d.jsonl").read_text().splitlines()]
+
+
+def test_everything_at_once(visualize, images, tmp_path, capsys):
+    json_path = str(tmp_path / "out" / "d.jsonl")
+    words = ["--side-by-side-dense", "--show-tokens", "any", "--budget", "0:6,3:2", "--save-json", json_path]
+    assert visualize(*words) == 0
+    info = probe_video(str(tmp_path / "out" / "v.mp4"))
+    assert info.num_frames == FRAMES and info.fps == 30 and info.height > 64 and 192 <= info.width <= 200
+    with av.open(str(tmp_path / "out" / "v.mp4")) as container:
+        assert container.streams[0].codec_context.name in ("h264", "mpeg4")
+    lines = records(tmp_path)
+    assert [line["frame"] for line in lines] == list(range(FRAMES))
+    assert [line["budget"] for line in lines] == ["top-r 6"] * 3 + ["top-r 2"] * 5
+    assert [line["flushed"] for line in lines] == [True] + [False] * 7
+    assert lines[0]["gflops"]["total"] > lines[1]["gflops"]["total"] > lines[5]["gflops"]["total"]
+    found = lines[1]["detections"][0]
+    assert found["class"] in ("disc", "square", "triangle", "star", "ring", "cross") and len(found["box"]) == 4
+    assert f"{FRAMES} frames, 1 of them computed in full" in capsys.readouterr().out
+    assert sorted(os.listdir(tmp_path / "out")) == ["d.jsonl", "v.mp4"]
+
+
+def test_frames_of_changing_size_flush_and_are_fitted(visualize, images, tmp_path):
+    cv2.imwrite(str(images / "4.png"), picture(4, 96, 64))
+    assert visualize("--save-json", str(tmp_path / "out" / "d.jsonl")) == 0
+    assert [line["flushed"] for line in records(tmp_path)] == [True, False, False, False, True, True, False, False]
+    info = probe_video(str(tmp_path / "out" / "v.mp4"))
+    assert (info.width, info.num_frames) == (96, FRAMES)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, VideoWriteError("v.mp4: the disk is full")])
+def test_an_interruption_leaves_whole_files(visualize, images, tmp_path, monkeypatch, error):
+    detect, calls = VideoDetector.detect, []
+
+    def interrupted(self, frame):
+        calls.append(frame.index)
+        if frame.index == 5:
+            raise error
+        return detect(self, frame)
+
+    monkeypatch.setattr(VideoDetector, "detect", interrupted)
+    assert visualize("--save-json", str(tmp_path / "out" / "d.jsonl")) == (130 if error is KeyboardInterrupt else 1)
+    assert probe_video(str(tmp_path / "out" / "v.mp4")).num_frames == 5 == len(records(tmp_path))
+    assert sorted(os.listdir(tmp_path / "out")) == ["d.jsonl", "v.mp4"]
+
+
+def test_a_damaged_frame_on_the_way(visualize, images, tmp_path, capsys):
+    (images / "3.png").write_bytes((images / "2.png").read_bytes()[:60])
+    assert visualize() == 1
+    assert "3.png: cannot be read as an image" in capsys.readouterr().err
+    assert probe_video(str(tmp_path / "out" / "v.mp4")).num_frames == 3
+
+
+def test_a_number_of_frames_is_enough(visualize, images, tmp_path):
+    assert visualize("--max-frames", "3") == 0
+    assert probe_video(str(tmp_path / "out" / "v.mp4")).num_frames == 3
+
+
+def test_a_controller_from_the_configuration(visualize, images, tmp_path):
+    settings = {"NAME": "gflops", "TARGET_GFLOPS": 1e-6, "R_MIN": 4}
+    keys = {f"MODEL.EVENTFUL.CONTROLLER.{key}": value for key, value in settings.items()}
+    assert visualize("--save-json", str(tmp_path / "out" / "d.jsonl"), **keys) == 0
+    budgets = [line["budget"] for line in records(tmp_path)]
+    assert budgets[0] == "top-r 64" and budgets[-1] == "top-r 4"
+
+
+@pytest.mark.parametrize(
+    ("words", "settings", "message"),
+    [
+        (["--show-tokens", "7"], {}, "'7' names no tokens to show: choose 'any', a block from 0 to 1"),
+        (["--budget", "5:1"], {}, "CONTROLLER.SCHEDULE: schedule '5:1': a schedule begins at frame 0"),
+        ([], {"MODEL__WEIGHTS": ""}, "MODEL.WEIGHTS is empty"),
+        (["--output", "v.avi"], {}, "v.avi: videos are written as .mp4"),
+        (["--show-tokens", "any"], {"MODEL__EVENTFUL__ENABLED": False}, "MODEL.EVENTFUL.ENABLED is False"),
+    ],
+)
+def test_mistakes_are_one_line_and_leave_nothing(visualize, images, tmp_path, capsys, words, settings, message):
+    assert visualize(*words, **settings) == 1
+    error = capsys.readouterr().err
+    assert message in error and error.splitlines()[-1].startswith("error: ")
+    assert not (tmp_path / "out").exists() or os.listdir(tmp_path / "out") == []
+
+
+def test_input_that_is_no_video(visualize, tmp_path, capsys):
+    (tmp_path / "in").write_text("words")
+    assert visualize() == 1
+    assert "cannot be opened as a video" in capsys.readouterr().err
+    assert visualize(source=str(tmp_path / "absent")) == 1
+    assert "there is no such file or folder" in capsys.readouterr().err
+
+
+def test_the_input_is_not_overwritten(visualize, tmp_path, capsys):
+    (tmp_path / "out").mkdir()
+    writer = cv2.VideoWriter(str(tmp_path / "out" / "v.mp4"), cv2.VideoWriter_fourcc(*"mp4v"), 30, (96, 64))
+    writer.write(picture(0))
+    writer.release()
+    before = (tmp_path / "out" / "v.mp4").read_bytes()
+    assert visualize(source=str(tmp_path / "out" / "v.mp4")) == 1
+    assert "is the input itself" in capsys.readouterr().err
+    assert (tmp_path / "out" / "v.mp4").read_bytes() == before
+
+
+# Parts.
+
+
+def gate(tokens: int, *chosen: int):
+    mask = torch.zeros(1, tokens, dtype=torch.bool)
+    mask[0, list(chosen)] = True
+    return SimpleNamespace(selection=Selection.from_mask(mask))
+
+
+def test_choosing_gates():
+    gates = {f"blocks.{b}.{name}": gate(6) for b in (0, 1, 10) for name in ("qkv", "projection", "mlp")}
+    assert choose_gates(gates, "any") == list(gates)
+    assert choose_gates(gates, "1") == ["blocks.1.qkv", "blocks.1.projection", "blocks.1.mlp"]
+    assert choose_gates(gates, "10.mlp") == choose_gates(gates, "blocks.10.mlp") == ["blocks.10.mlp"]
+    for wrong in ("", "2", "1.", "x", "0.key", "-1"):
+        with pytest.raises(ValueError, match="names no tokens to show"):
+            choose_gates(gates, wrong)
+
+
+def test_share_of_the_gates_that_updated_a_token():
+    everything = SimpleNamespace(selection=Selection.everything(1, 6))
+    gates = {"a": gate(6, 0, 5), "b": gate(6, 5), "c": everything, "d": SimpleNamespace(selection=None)}
+    assert updated_share(gates, ["a", "b"], (2, 3)).tolist() == [[0.5, 0, 0], [0, 0, 1]]
+    assert updated_share(gates, ["c"], (2, 3)).min() == 1 and updated_share(gates, ["d"], (2, 3)).max() == 0
+
+
+def test_tokens_are_tinted_where_they_lie():
+    image = np.full((30, 60, 3), 200, np.uint8)
+    share = np.zeros((2, 3), np.float32)
+    share[0, 1] = 1
+    drawn = draw_tokens(image, share, (40, 60))  # padded by 10 pixels at the bottom: a token covers 20 x 20
+    changed = (drawn != image).any(axis=2)
+    assert changed[:20, 20:40].all() and changed.sum() == 400
+    assert abs(int(drawn[5, 25, 2]) - TOKEN_COLOR[2]) < abs(200 - TOKEN_COLOR[2])
+
+
+def test_fitting_keeps_the_shape_of_things():
+    fitted = fit_into(np.full((100, 50, 3), 255, np.uint8), 60, 90)
+    assert fitted.shape == (60, 90, 3)
+    columns = (fitted > 0).any(axis=(0, 2))
+    assert columns.sum() == 30 and columns[30:60].all()
+
+
+def cost(gflops: float, flushed: bool = False) -> FrameCost:
+    return FrameCost(flushed, {"linear": int(gflops * 1e9)}, 0.01, 0.02)
+
+
+def test_the_chart_shows_the_last_frames_in_bounded_memory():
+    chart = CostChart(30, height=40)
+    for i in range(1000):
+        chart.add(cost(4.0 if i == 999 else 2.0, flushed=i == 999))
+    drawn = chart.draw(chart.highest)
+    assert len(chart._costs) == 30 // BAR_PIXELS
+    assert tuple(drawn[39, 0]) == BAR and tuple(drawn[5, 0]) != BAR  # half as high as the last one
+    assert tuple(drawn[5, 27]) == FLUSH
+
+
+def test_notices_are_written_on_the_frame():
+    detections = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int32))
+    result = FrameResult(detections, cost(1.0), "top-r 3", False, (64, 96), (4, 6))
+    painter = FramePainter(["a"], {}, tokens=None)
+    plain = painter.paint(SourceFrame(0, 0, 0.0, picture(0), "x"), result)
+    noticed = painter.paint(SourceFrame(1, 1, 0.1, picture(0), "x", "stream was lost"), result)
+    assert (plain[:12, 30:60] == 90).mean() > 0.5 and (noticed[:12, :60] == 32).mean() > 0.3
+
+
+def test_no_window_without_a_display(monkeypatch):
+    monkeypatch.setattr("sys.platform", "linux")
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    assert not has_display()
+    with PreviewWindow("x") as window:
+        assert window.show(picture(0)) is True
+
+
+def test_an_opencv_without_windows_says_so_once(monkeypatch, caplog):
+    monkeypatch.setenv("DISPLAY", ":0")
+
+    def fail(*args):
+        raise cv2.error("The function is not implemented")
+
+    monkeypatch.setattr(cv2, "namedWindow", fail)
+    for _ in range(2):
+        with PreviewWindow("x") as window:
+            assert window.show(picture(0)) is True
+    assert caplog.text.count("this OpenCV has no windows") == 1
+
+
+def test_q_ends_the_show(monkeypatch):
+    shown = []
+    monkeypatch.setenv("DISPLAY", ":0")
+    monkeypatch.setattr(cv2, "namedWindow", lambda *args: None)
+    monkeypatch.setattr(cv2, "destroyWindow", lambda *args: None)
+    monkeypatch.setattr(cv2, "imshow", lambda title, image: shown.append(image))
+    monkeypatch.setattr(cv2, "waitKey", lambda delay: ord("q") if len(shown) == 2 else -1)
+    with PreviewWindow("x") as window:
+        assert [window.show(picture(0)) for _ in range(2)] == [True, False]

@@ -1,0 +1,41 @@
+#!/usr/bin/env python3
+"""Measure how quickly the latency or GFlops controller follows a target that jumps.
+
+python tools/measure_control.py --config-file configs/airborne_vid/vitdet_small.yaml --input VIDEO \
+    --controller latency --targets 130 100 130 --frames 60 MODEL.WEIGHTS weights/airborne_vitdet_small.safetensors
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+import eventful_vitdet  # noqa: F401  (makes detectron2 importable)
+from detectron2.modeling import build_model
+from eventful_vitdet.checkpoint import VideoCheckpointer
+from eventful_vitdet.command_line import build_cfg, run
+from eventful_vitdet.control_response import REGULATORS, format_responses, measure_responses
+from eventful_vitdet.data.video_source import open_source
+
+
+def main(arguments: argparse.Namespace) -> None:
+    cfg = build_cfg(arguments.config_file, arguments.opts)
+    source = open_source(arguments.input)
+    model = build_model(cfg).eval()
+    VideoCheckpointer(model).load(cfg.MODEL.WEIGHTS)
+    responses = measure_responses(cfg, model, source, arguments.controller, arguments.targets, arguments.frames)
+    print(format_responses(arguments.controller, responses))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config-file", required=True, metavar="FILE", help="configuration, as in train_net.py")
+    parser.add_argument("--input", required=True, help="video, folder or pattern, as in visualize_video.py")
+    parser.add_argument("--controller", required=True, choices=list(REGULATORS))
+    parser.add_argument("--targets", required=True, type=float, nargs="+", help="in ms or GFlops, one after the other")
+    parser.add_argument("--frames", type=int, default=60, help="frames of each target (default: 60)")
+    parsed, options = parser.parse_known_args()
+    if any(word.startswith("-") for word in options):
+        parser.error(f"unknown option in {' '.join(options)}")
+    parsed.opts = options
+    sys.exit(run(lambda: main(parsed)))

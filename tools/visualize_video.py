@@ -1,0 +1,74 @@
+#!/usr/bin/env python3
+"""Detections on video: boxes, the tokens that were updated, and what every frame costs.
+
+    python tools/visualize_video.py --config-file configs/airborne_vid/vitdet_small.yaml \\
+        --input video.mp4 --output out.mp4 MODEL.WEIGHTS weights/airborne_vitdet_small.safetensors
+
+The input is a video file, a folder or quoted pattern of images or videos, rtsp:// or http://, or a camera's number.
+See docs/visualize.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+import eventful_vitdet  # noqa: F401  (makes detectron2 importable)
+from detectron2.modeling import build_model
+from eventful_vitdet.checkpoint import VideoCheckpointer
+from eventful_vitdet.command_line import build_cfg, run
+from eventful_vitdet.control import budget_options
+from eventful_vitdet.data.video_source import open_source
+from eventful_vitdet.visualization import VisualizeOptions, describe_costs, visualize_video
+
+
+def main(arguments: argparse.Namespace) -> None:
+    cfg = build_cfg(arguments.config_file, [*budget_options(arguments.budget), *arguments.opts])
+    if not cfg.MODEL.WEIGHTS:
+        raise ValueError("MODEL.WEIGHTS is empty: add MODEL.WEIGHTS and the file to the command")
+    source = open_source(arguments.input)
+    if os.path.exists(arguments.output) and os.path.realpath(arguments.output) == os.path.realpath(arguments.input):
+        raise ValueError(f"--output {arguments.output} is the input itself")
+    model = build_model(cfg).eval()
+    VideoCheckpointer(model).load(cfg.MODEL.WEIGHTS)
+    options = VisualizeOptions(
+        side_by_side_dense=arguments.side_by_side_dense,
+        show_tokens=arguments.show_tokens,
+        save_json=arguments.save_json,
+        min_score=arguments.confidence_threshold,
+        max_frames=arguments.max_frames,
+        window=not arguments.no_window,
+    )
+    costs = visualize_video(cfg, model, source, arguments.output, options)
+    print(f"{arguments.output}: {describe_costs(costs)}")
+
+
+def positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
+
+
+def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    option = parser.add_argument
+    option("--config-file", required=True, metavar="FILE", help="configuration, as in train_net.py")
+    option("--input", required=True, help="video, folder, 'pattern*', rtsp://..., http://..., or number of a camera")
+    option("--output", required=True, metavar="FILE.mp4", help="the annotated video")
+    option("--side-by-side-dense", action="store_true", help="run the dense model too, shown on the right")
+    option("--show-tokens", metavar="any|BLOCK", help="tint updated tokens: any, a block (3), or a gate of it (3.qkv)")
+    option("--budget", metavar="SCHEDULE", help="tokens per gate: 256, or by frame as in 0:512,120:128,240:2048")
+    option("--save-json", metavar="FILE.jsonl", help="detections and costs, a line per frame")
+    option("--confidence-threshold", type=float, default=0.3, metavar="SCORE", help="weakest to draw (default: 0.3)")
+    option("--max-frames", type=positive, metavar="N", help="stop after so many frames")
+    option("--no-window", action="store_true", help="show nothing while writing, even where there is a display")
+    option("opts", nargs="*", metavar="KEY VALUE", help="configuration, as in train_net.py")
+    return parser.parse_args(words)
+
+
+if __name__ == "__main__":
+    parsed = parse()
+    sys.exit(run(lambda: main(parsed)))

@@ -8,6 +8,7 @@ from setuptools import find_packages, setup
 ROOT = Path(__file__).parent
 PROJECT = "projects/EventfulViTDet"
 VERSION = re.search(r'__version__ = "(.*)"', (ROOT / PROJECT / "eventful_vitdet" / "__init__.py").read_text()).group(1)
+LIVE = ["fastapi>=0.110", "uvicorn>=0.29", "websockets>=12"]
 
 
 def embedded_packages() -> list:
@@ -40,6 +41,8 @@ setup(
     package_data={
         "eventful_vitdet.eventful.kernels": ["*.cpp", "*.h"],
         **{name: ["*.yaml"] for name in config_packages()},
+        "eventful_vitdet.live": ["page/*"],
+        "eventful_vitdet.visualization.report": ["page.*"],
     },
     install_requires=[
         "av>=14",
@@ -58,7 +61,10 @@ setup(
         "torchvision>=0.17",
         "tqdm>=4.62",
     ],
-    extras_require={"test": ["pytest>=7", "ruff>=0.6", "setuptools>=70.1"]},
+    extras_require={
+        "live": LIVE,
+        "test": [*LIVE, "pytest>=7", "ruff>=0.6", "selenium>=4.15", "setuptools>=70.1"],
+    },
     classifiers=[
         "License :: OSI Approved :: Apache Software License",
         "Programming Language :: Python :: 3",

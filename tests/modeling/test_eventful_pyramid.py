@@ -3,7 +3,6 @@
 import pytest
 import torch
 from eventful_vitdet import Threshold, TopFraction, TopR, count_operations
-from eventful_vitdet.modeling import incremental_convolution
 from eventful_vitdet.modeling.incremental_convolution import IncrementalConvolution
 from eventful_vitdet.modeling.strips import STRIP_WIDTH, STRIPS_AT_ONCE
 from torch import nn
@@ -28,8 +27,7 @@ def detector(tiny_model):
 @pytest.fixture
 def strips_always(monkeypatch):
     """Whatever changed is computed in strips, also where maps are so small that computing all takes less time."""
-    monkeypatch.setattr(incremental_convolution, "STRIP_COST", 0.0)
-    monkeypatch.setattr(incremental_convolution, "STRIP_OVERHEAD_MACS", 0)
+    monkeypatch.setattr(IncrementalConvolution, "_dense_streams", lambda _, covered: [False] * len(covered))
 
 
 @pytest.fixture(params=["strips", "measured choice"])

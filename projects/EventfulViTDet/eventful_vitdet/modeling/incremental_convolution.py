@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from ..eventful.state import StreamTensor
 from ..eventful.step import Step
 from .rows import Rearranged, check_convolution, pointwise, row_norm
-from .strips import Strips, spread
+from .strips import Strips, cover, spread
 
-# A map is recomputed densely where that takes less time. Measured on two cores: the strips of a whole map take 1.15
-# times as long as the dense convolution, and finding and gathering strips at least as long as so many products.
-STRIP_COST = 1.15
-STRIP_OVERHEAD_MACS = 40_000_000
+# A map is recomputed densely where that takes less time. Measured on two cores, with 64 and 256 channels: gathering a
+# strip's inputs takes as long as this many products per output and channel, and finding the strips as long as these.
+GATHER_MACS = 450
+STRIPS_MACS = 40_000_000
 
 
 class IncrementalConvolution:
@@ -59,8 +59,10 @@ class IncrementalConvolution:
             this object's own state: read them, never write to them.
         """
         reached = spread(changed)
-        dense = self._dense_streams(reached)
-        strips = Strips(reached if not any(dense) else reached & ~reached.new_tensor(dense)[:, None, None])
+        covered = cover(reached)
+        dense = self._dense_streams(covered)
+        partly = ~covered.new_tensor(dense)[:, None, None]
+        strips = Strips(reached & partly, covered & partly)
         kept = [owner.slots((*source.shape[:2], width), source) for owner, width in zip(self._kept, self._widths())]
         self._update(source, kept, strips)
         for stream, full in enumerate(dense):
@@ -82,12 +84,13 @@ class IncrementalConvolution:
     def _widths(self) -> list[int]:
         return [layer.out_channels for layer in self._heads or (self._layer,)]
 
-    def _dense_streams(self, reached: Tensor) -> list[bool]:
+    def _dense_streams(self, covered: Tensor) -> list[bool]:
         """For each stream, whether recomputing everything takes less time."""
-        macs, positions = self._layer.weight.numel(), reached[0].numel()
+        products, gathered = self._layer.weight.numel(), GATHER_MACS * self._layer.in_channels
+        positions = covered.shape[1] * (covered.shape[2] - 2)
         return [
-            0 < count and STRIP_COST * count * macs + STRIP_OVERHEAD_MACS > positions * macs
-            for count in reached.flatten(1).sum(1).tolist()
+            0 < outputs and outputs * (products + gathered) + STRIPS_MACS > positions * products
+            for outputs in covered.flatten(1).sum(1).tolist()
         ]
 
     def _update(self, source: Tensor, kept: list[Tensor], strips: Strips) -> None:

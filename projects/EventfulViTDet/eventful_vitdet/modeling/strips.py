@@ -27,6 +27,11 @@ def spread(mask: Tensor) -> Tensor:
     return _spread_along(wide, 1)
 
 
+def cover(mask: Tensor) -> Tensor:
+    """Mark the columns of the strips for the marked outputs: (B, H, W) -> (B, H, W + 2), the map's border included."""
+    return _spread_along(F.pad(mask, (1, 1)), 2)
+
+
 def _spread_along(mask: Tensor, dim: int) -> Tensor:
     out, length = mask.clone(), mask.shape[dim]
     if length > 1:
@@ -38,14 +43,14 @@ def _spread_along(mask: Tensor, dim: int) -> Tensor:
 class Strips:
     """Where the strips that cover the marked positions of B maps take their inputs and put their outputs."""
 
-    def __init__(self, mask: Tensor) -> None:
+    def __init__(self, mask: Tensor, covered: Tensor) -> None:
         """
         Args:
             mask: outputs to compute, (B, H, W).
+            covered: `cover` of the mask.
         """
         self._map = tuple(mask.shape)
         self._marked = F.pad(mask, (1, 1))
-        covered = _spread_along(self._marked, 2)
         self._columns = covered.flatten().nonzero().squeeze(1)
         self.number = max(-(-(self._columns.numel() - 2) // STRIP_WIDTH), 0)
         self.used = mask.flatten(1).sum(1).tolist()

@@ -112,6 +112,19 @@ def _add_controller_config(eventful: CfgNode) -> None:
     # Flush when the median error of the tokens exceeds that of recent frames this many times; 0: never.
     controller.SCENE_CUT = 3.0
 
+    eventful.PYRAMID = pyramid = CfgNode()
+    # Recompute the feature pyramid and the proposal network's convolutions only where the backbone's output changed.
+    pyramid.ENABLED = False
+    # Which tokens of the backbone's output to update, by the keys below: "top-r", "threshold" or "fraction"; ""
+    # follows the backbone's policy, also when that is exchanged while running.
+    pyramid.POLICY = ""
+    # top-r: number of tokens updated per frame.
+    pyramid.R = 256
+    # threshold: error norm above which a token is updated.
+    pyramid.THRESHOLD = 1.0
+    # fraction: share of the tokens updated per frame.
+    pyramid.FRACTION = 0.25
+
 
 def _add_solver_config(cfg: CfgNode) -> None:
     # "adamw", "sgd", or "muon": Muon for the matrices of the Transformer's blocks, AdamW for the rest.

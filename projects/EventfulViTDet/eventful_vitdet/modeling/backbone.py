@@ -119,20 +119,29 @@ def build_policy(cfg: CfgNode) -> Policy:
     Raises:
         ValueError: an unknown policy, or a value that it cannot have; the message names the key.
     """
-    eventful = cfg.MODEL.EVENTFUL
+    return _policy(cfg.MODEL.EVENTFUL, "MODEL.EVENTFUL")
+
+
+def build_pyramid_policy(cfg: CfgNode) -> Policy | None:
+    """The policy that MODEL.EVENTFUL.PYRAMID asks for, None for the backbone's. Raises as `build_policy` does."""
+    pyramid = cfg.MODEL.EVENTFUL.PYRAMID
+    return _policy(pyramid, "MODEL.EVENTFUL.PYRAMID") if pyramid.POLICY else None
+
+
+def _policy(settings: CfgNode, node: str) -> Policy:
     builders = {
         "top-r": ("R", TopR),
         "threshold": ("THRESHOLD", Threshold),
         "fraction": ("FRACTION", TopFraction),
     }
-    if eventful.POLICY not in builders:
+    if settings.POLICY not in builders:
         known = ", ".join(map(repr, builders))
-        raise ValueError(f"MODEL.EVENTFUL.POLICY = {eventful.POLICY!r} is unknown; choose one of {known}")
-    key, policy = builders[eventful.POLICY]
+        raise ValueError(f"{node}.POLICY = {settings.POLICY!r} is unknown; choose one of {known}")
+    key, policy = builders[settings.POLICY]
     try:
-        return policy(eventful[key])
+        return policy(settings[key])
     except ValueError as error:
-        raise ValueError(f"MODEL.EVENTFUL.{key}: {error}") from error
+        raise ValueError(f"{node}.{key}: {error}") from error
 
 
 def _dtype(cfg: CfgNode, key: str) -> torch.dtype | None:

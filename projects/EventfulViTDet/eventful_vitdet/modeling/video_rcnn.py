@@ -6,11 +6,14 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from detectron2.config import configurable
+from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNN
+from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import ImageList
 
 from ..eventful import EventfulViT, Policy
+from .backbone import build_pyramid_policy
+from .eventful_pyramid import EventfulPyramid
 
 logger = logging.getLogger(__name__)
 
@@ -59,11 +62,14 @@ class VideoRCNN(GeneralizedRCNN):
     `video_id` and `frame_id` of a frame with those of the stream's last one and starts over (a flush) by itself
     when the video changes, when frame numbers have a gap or go back, or when the frame's size changes. An input
     without `video_id` is a single image, and computed in full.
+
+    With `eventful_pyramid`, the pyramid and the proposal network are eventful too (MODEL.EVENTFUL.PYRAMID).
     """
 
     @configurable
-    def __init__(self, **kwargs) -> None:
+    def __init__(self, *, eventful_pyramid: EventfulPyramid | None = None, **kwargs) -> None:
         super().__init__(**kwargs)
+        self.eventful_pyramid = eventful_pyramid
         vits = [module for module in self.backbone.modules() if isinstance(module, EventfulViT)]
         if len(vits) != 1:
             raise TypeError(f"VideoRCNN needs a backbone with one EventfulViT, found {len(vits)}")
@@ -71,6 +77,15 @@ class VideoRCNN(GeneralizedRCNN):
         self._canvas: tuple[int, int] | None = None
         self.flushed: tuple[bool, ...] = ()
         """For each input of the last inference call, whether it began a sequence and was computed in full."""
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict:
+        """Build the parts of the detector, as Detectron2 does, and the eventful pyramid over them."""
+        parts = super().from_config(cfg)
+        if cfg.MODEL.EVENTFUL.PYRAMID.ENABLED:
+            policy = build_pyramid_policy(cfg)
+            parts["eventful_pyramid"] = EventfulPyramid(parts["backbone"], parts["proposal_generator"], policy)
+        return parts
 
     @property
     def vit(self) -> EventfulViT:
@@ -100,9 +115,24 @@ class VideoRCNN(GeneralizedRCNN):
         """Exchange the policy from the next frame on."""
         self.vit.set_policy(policy)
 
+    def set_pyramid_policy(self, policy: Policy | None) -> None:
+        """Exchange the eventful pyramid's policy from the next frame on; None follows the backbone's policy.
+
+        Raises:
+            ValueError: the detector was built without an eventful pyramid.
+        """
+        if self.eventful_pyramid is None:
+            raise ValueError("this detector has no eventful pyramid: set MODEL.EVENTFUL.PYRAMID.ENABLED to True")
+        self.eventful_pyramid.policy = policy
+
+    def state_bytes(self) -> int:
+        """Bytes of state held for all streams, by the Transformer and the eventful pyramid."""
+        pyramid = self.eventful_pyramid.state_bytes() if self.eventful_pyramid else 0
+        return self.vit.state_bytes() + pyramid
+
     def reset(self, streams: Sequence[int] | None = None) -> None:
         """Forget some streams (positions in the input list), or all: their next frame starts a sequence."""
-        self.vit.reset(streams)
+        self._forget(streams)
         if streams is None:
             self._positions = []
             self._canvas = None
@@ -110,20 +140,46 @@ class VideoRCNN(GeneralizedRCNN):
             if stream < len(self._positions):
                 self._positions[stream] = None
 
+    def _forget(self, streams: Sequence[int] | None) -> None:
+        self.vit.reset(streams)
+        if self.eventful_pyramid is not None:
+            self.eventful_pyramid.reset(streams)
+
     def inference(self, batched_inputs: list[dict], *args, **kwargs) -> list:
-        """Detect objects in one frame per stream; see GeneralizedRCNN.inference."""
+        """Detect objects in one frame per stream; see GeneralizedRCNN.inference.
+
+        With more arguments than the frames (Detectron2's, for other tasks), pyramid and proposals are dense.
+        """
         begins, positions = self._compare(batched_inputs)
         streams = len(batched_inputs)
-        self.vit.reset([stream for stream, begin in enumerate(begins) if begin])
+        self._forget([stream for stream, begin in enumerate(begins) if begin])
         # Until this frame is through, its streams have no position: an interrupted one starts over.
         self._positions[:streams] = [None] * streams
-        results = super().inference(batched_inputs, *args, **kwargs)
+        pyramid = self.eventful_pyramid
+        if pyramid is not None and pyramid.enabled and self.enabled and not args and not kwargs:
+            results = self._detect(batched_inputs, pyramid)
+        else:
+            results = super().inference(batched_inputs, *args, **kwargs)
         self._positions[:streams] = positions
         self.flushed = tuple(
             begin or (self.enabled and flushed)
             for begin, flushed in zip(begins, self.vit.flushed if self.enabled else begins)
         )
         return results
+
+    def _detect(self, batched_inputs: list[dict], pyramid: EventfulPyramid) -> list[dict]:
+        """GeneralizedRCNN.inference, with pyramid and proposals eventful."""
+        images = self.preprocess_image(batched_inputs)
+        features = self.backbone.net(images.tensor)[self.backbone.in_feature]
+        maps = pyramid(features, self.vit.flushed, self.vit.policy)
+        rpn = self.proposal_generator
+        anchors = rpn.anchor_generator([maps.features[name] for name in rpn.in_features])
+        proposals = rpn.predict_proposals(anchors, maps.logits, maps.deltas, images.image_sizes)
+        results, _ = self.roi_heads(images, maps.features, proposals, None)
+        return [
+            {"instances": detector_postprocess(found, frame.get("height", height), frame.get("width", width))}
+            for found, frame, (height, width) in zip(results, batched_inputs, images.image_sizes)
+        ]
 
     def _compare(self, frames: list[dict]) -> tuple[list[bool], list[FramePosition | None]]:
         """For each stream: does its frame begin a sequence, and the position to remember."""
@@ -143,7 +199,7 @@ class VideoRCNN(GeneralizedRCNN):
             check_fits(frame, square)
         frames = [frame["image"].to(self.device, non_blocking=True) for frame in batched_inputs]
         images = ImageList.from_tensors(
-            [(frame - self.pixel_mean) / self.pixel_std for frame in frames],
+            [(frame - self.pixel_mean).div_(self.pixel_std) for frame in frames],
             size_divisibility=0 if square else self._coarsest_stride(),
             padding_constraints={"square_size": square},
         )
@@ -157,7 +213,7 @@ class VideoRCNN(GeneralizedRCNN):
 
     def _follow_canvas(self, canvas: tuple[int, int]) -> None:
         if self._canvas is not None and canvas != self._canvas:
-            self.vit.reset()
+            self._forget(None)
         self._canvas = canvas
 
 

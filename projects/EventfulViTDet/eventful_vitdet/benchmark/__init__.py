@@ -1,0 +1,16 @@
+"""Timing a detector side by side: dense and eventful, in one process, in turn."""
+
+from .measure import benchmark
+from .profile import profile_frame
+from .report import format_benchmark, format_profile, plot_benchmark
+from .variants import Variant, make_variants
+
+__all__ = [
+    "Variant",
+    "benchmark",
+    "format_benchmark",
+    "format_profile",
+    "make_variants",
+    "plot_benchmark",
+    "profile_frame",
+]

@@ -1,0 +1,184 @@
+"""Medians of interleaved frames, operations, state and peak memory of every variant.
+
+Weights are random and the video is made up: with top-r, operations hardly depend on what either is, nor does time.
+"""
+
+from __future__ import annotations
+
+import gc
+import resource
+import statistics
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from detectron2.config import CfgNode
+from torch import nn
+from tqdm import tqdm
+
+from ..eventful import count_operations
+from ..modeling.backbone import synchronize
+from .profile import profile_frame
+from .roofline import matmul_rate, median_or_none
+from .variants import Variant, build_models, dense_attention, prepare
+
+MACS_PER_GMAC = 1e9
+
+
+def benchmark(cfg: CfgNode, variants: Sequence[Variant], rounds: int, profile: bool = False) -> dict:
+    """Time later frames of a detector in several variants, in turn.
+
+    Args:
+        cfg: the detector; MODEL.VIT.IMG_SIZE is the side of the square frames.
+        variants: what to compare; the first dense one of a type is what others of that type are compared with.
+        rounds: timed frames of each variant; two more come first, untimed.
+        profile: also time the parts of one more frame of each variant.
+
+    Returns:
+        A dict of plain values with a row for each variant: medians, ratios to dense, operations, memory.
+    """
+    models = build_models(cfg, variants)
+    frames = moving_video(cfg.MODEL.VIT.IMG_SIZE)
+    size, device = cfg.MODEL.VIT.IMG_SIZE, next(iter(models.values())).device
+    rates = {dtype: matmul_rate(device, getattr(torch, dtype)) for dtype in {variant.dtype for variant in variants}}
+    for turn in tqdm(range(rounds + 2), desc=f"{size} px", unit="round"):
+        for variant in variants:
+            model = models[variant.model_key]
+            prepare(model, variant)
+            with dense_attention(variant), torch.no_grad():
+                run_turn(model, variant, frames, turn)
+    profiles = {}
+    if profile:
+        for variant in variants:
+            model = models[variant.model_key]
+            prepare(model, variant)
+            with dense_attention(variant):
+                profiles[f"{variant.dtype}, {variant.name}"] = profile_frame(model, next(frames), device)
+    return {
+        "image_size": size,
+        "device": str(device),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "rounds": rounds,
+        "matmul_gflops_per_second": rates,
+        "state_bytes": {", ".join(map(str, key)): model.state_bytes() for key, model in models.items()},
+        "rows": [row(variant, dense_of(variant, variants), rates, models) for variant in variants],
+        "profiles": profiles,
+    }
+
+
+def run_turn(model: nn.Module, variant: Variant, frames: Iterator[dict], turn: int) -> None:
+    """One frame of a variant. The first turn sets up state, the second one counts operations and memory.
+
+    Timed turns of an eventful variant begin with a frame that starts a sequence, and one that follows it.
+    """
+    if turn == 0:
+        model([next(frames)])
+    elif turn == 1:
+        with count_operations(model) as counts, peak_memory(model.device) as peak:
+            model([next(frames)])
+        variant.backbone_gmacs = counts.backbone() / MACS_PER_GMAC
+        variant.total_gmacs = counts.total() / MACS_PER_GMAC
+        variant.peak_bytes = peak[0]
+    else:
+        if variant.r is not None:
+            model.reset([0])
+            model([next(frames)])
+            variant.flush_seconds.append(model.backbone_seconds)
+            model([next(frames)])
+        time_frame(model, variant, next(frames))
+
+
+def time_frame(model: nn.Module, variant: Variant, frame: dict) -> None:
+    start = time.perf_counter()
+    model([frame])
+    synchronize(model.device)
+    variant.total_seconds.append(time.perf_counter() - start)
+    variant.backbone_seconds.append(model.backbone_seconds)
+
+
+def dense_of(variant: Variant, variants: Sequence[Variant]) -> Variant | None:
+    """The dense variant that a variant is compared with."""
+    same = (other for other in variants if other.mode == "dense" and other.dtype == variant.dtype)
+    return next(same, None)
+
+
+def moving_video(size: int) -> Iterator[dict]:
+    """An endless video: a still noisy background with a patch that moves across it."""
+    generator = torch.Generator().manual_seed(0)
+    background = torch.randint(0, 256, (3, size, size), generator=generator, dtype=torch.uint8)
+    patch = torch.randint(0, 256, (3, size // 4, size // 4), generator=generator, dtype=torch.uint8)
+    frame_id = 0
+    while True:
+        frame = background.clone()
+        left = 8 * frame_id % (size - size // 4)
+        frame[:, size // 3 : size // 3 + size // 4, left : left + size // 4] = patch
+        yield {"image": frame, "height": size, "width": size, "video_id": 0, "frame_id": frame_id}
+        frame_id += 1
+
+
+@contextmanager
+def peak_memory(device: torch.device) -> Iterator[list[float | None]]:
+    """Memory in bytes that the block needed at its highest point, over what was in use before; None where unknown."""
+    result: list[float | None] = [None]
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        yield result
+        result[0] = torch.cuda.max_memory_allocated(device) - before
+        return
+    before_resident = resident_bytes()
+    if before_resident is None:
+        yield result
+        return
+    highest, done = [before_resident], threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.002):
+            highest[0] = max(highest[0], resident_bytes() or 0.0)
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield result
+    finally:
+        done.set()
+        watcher.join()
+    result[0] = highest[0] - before_resident
+
+
+def resident_bytes() -> float | None:
+    """Memory of this process that is in RAM; None where the system does not tell."""
+    statm = Path("/proc/self/statm")
+    if not statm.exists():
+        return None
+    pages = int(statm.read_text().split()[1])
+    return pages * resource.getpagesize()
+
+
+def row(variant: Variant, dense: Variant | None, rates: dict[str, float], models: dict[tuple, nn.Module]) -> dict:
+    """A variant's figures, and the ratios that compare it with the dense model of its type."""
+    backbone, total = statistics.median(variant.backbone_seconds), statistics.median(variant.total_seconds)
+    flush = median_or_none(variant.flush_seconds)
+    dense_backbone = statistics.median(dense.backbone_seconds) if dense else None
+    return {
+        "variant": variant.name,
+        "dtype": variant.dtype,
+        "r": variant.r,
+        "backbone_gmacs": variant.backbone_gmacs,
+        "total_gmacs": variant.total_gmacs,
+        "backbone_seconds": backbone,
+        "total_seconds": total,
+        "backbone_gflops_per_second": 2 * variant.backbone_gmacs / backbone,
+        "share_of_matmul_rate": 2 * variant.backbone_gmacs / backbone / rates[variant.dtype],
+        "backbone_speedup": dense_backbone / backbone if dense_backbone else None,
+        "total_speedup": statistics.median(dense.total_seconds) / total if dense else None,
+        "backbone_saving": dense.backbone_gmacs / variant.backbone_gmacs if dense else None,
+        "flush_over_dense": flush / dense_backbone if flush and dense_backbone else None,
+        "state_bytes": models[variant.model_key].state_bytes() if variant.r is not None else 0,
+        "peak_bytes": variant.peak_bytes,
+    }

@@ -1,0 +1,76 @@
+"""Where the time of one eventful frame goes, by part of the backbone."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import ExitStack
+from unittest import mock
+
+import torch
+from torch import nn
+
+from ..eventful import block, gate, vit
+from ..eventful.attention import exact, layer, windows
+from ..eventful.attention.keys import KeyStore
+from ..eventful.buffer import TokenBuffer
+from ..eventful.linear import Linear
+from ..eventful.selection import Selection
+from ..modeling.backbone import synchronize
+
+PARTS: dict[str, list[tuple[object, str]]] = {
+    "linear layers": [(Linear, "forward")],
+    "GELU": [(nn.GELU, "forward")],
+    "embedding": [(vit.EventfulViT, "_embed")],
+    "gates: norm, error norms": [(gate.GateInput, "error_norms")],
+    "gates: choice of tokens": [(Selection, "from_mask"), (gate.TokenGate, "_select")],
+    "gates: selected rows": [(gate.GateInput, "send")],
+    "buffers": [(TokenBuffer, "__call__"), (KeyStore, "update")],
+    "global attention: sums": [(exact.ExactAttention, "__call__")],
+    "windowed attention": [(windows.TouchedWindowsAttention, "__call__")],
+    "dense attention": [(layer.Attention, "attend")],
+    "blocks: residuals and the rest": [(block.Block, "forward_eventful"), (block.Block, "forward")],
+}
+
+
+def profile_frame(model: nn.Module, frame: dict, device: torch.device) -> dict[str, float]:
+    """Run one frame and return the seconds of each part, without those of the parts inside it.
+
+    Reading the clock at every call takes some of the time that it shows.
+    """
+    timer = _Timer(device)
+    with ExitStack() as stack, torch.no_grad():
+        for part, functions in PARTS.items():
+            for owner, name in functions:
+                original = owner.__dict__[name]
+                stack.enter_context(mock.patch.object(owner, name, timer.wrap(part, original)))
+        model([frame])
+    seconds = dict(timer.seconds)
+    seconds["rest of the backbone"] = model.backbone_seconds - sum(seconds.values())
+    return seconds
+
+
+class _Timer:
+    def __init__(self, device: torch.device) -> None:
+        self.seconds: Counter = Counter()
+        self._device = device
+        self._inner = [0.0]  # seconds of nested calls, by depth
+
+    def wrap(self, part: str, original: Callable | classmethod) -> Callable | classmethod:
+        if isinstance(original, classmethod):
+            return classmethod(self.wrap(part, original.__func__))
+
+        def timed(*args, **kwargs):
+            synchronize(self._device)
+            start = time.perf_counter()
+            self._inner.append(0.0)
+            try:
+                return original(*args, **kwargs)
+            finally:
+                synchronize(self._device)
+                elapsed = time.perf_counter() - start
+                self.seconds[part] += elapsed - self._inner.pop()
+                self._inner[-1] += elapsed
+
+        return timed

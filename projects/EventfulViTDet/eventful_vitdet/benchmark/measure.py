@@ -111,12 +111,14 @@ def moving_video(size: int) -> Iterator[dict]:
     generator = torch.Generator().manual_seed(0)
     background = torch.randint(0, 256, (3, size, size), generator=generator, dtype=torch.uint8)
     patch = torch.randint(0, 256, (3, size // 4, size // 4), generator=generator, dtype=torch.uint8)
+    shape = {"height": size, "width": size, "video_id": 0}
     frame_id = 0
     while True:
         frame = background.clone()
         left = 8 * frame_id % (size - size // 4)
         frame[:, size // 3 : size // 3 + size // 4, left : left + size // 4] = patch
-        yield {"image": frame, "height": size, "width": size, "video_id": 0, "frame_id": frame_id}
+        # Variants take turns with one video, so each misses the frames of the others: no gap, for this purpose.
+        yield {**shape, "image": frame, "frame_id": frame_id, "frame_step": 10**9}
         frame_id += 1
 
 

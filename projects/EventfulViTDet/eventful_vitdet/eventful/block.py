@@ -53,9 +53,9 @@ class Mlp(nn.Module):
         self.fc2 = Linear(hidden, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        if torch.is_grad_enabled() or x.device.type != "cpu":
-            return self.fc2(self.act(self.fc1(x)))
         rows = x.flatten(0, -2)
+        if len(rows) <= MLP_ROWS or torch.is_grad_enabled() or x.is_cuda:
+            return self.fc2(self.act(self.fc1(x)))
         # The hidden rows of a few hundred tokens are still in cache when they are read again.
         return torch.cat([self.fc2(self.act(self.fc1(part))) for part in rows.split(MLP_ROWS)]).view(x.shape)
 
@@ -179,6 +179,8 @@ class Block(nn.Module):
 
     @staticmethod
     def _count_linears(selection: Selection, step: Step, *layers: nn.Linear) -> None:
+        if step.counts is None:
+            return
         for layer in layers:
             step.count("linear", [n * layer.in_features * layer.out_features for n in selection.counts])
             if layer.bias is not None:

@@ -90,21 +90,21 @@ class TokenGate:
             u.copy_(c.values)
         else:
             rows = c.send(selection, u)
-        step.count("gate", [0 if flush else u[0].numel() for flush in step.flush])
+        if step.counts is not None:
+            step.count("gate", [0 if flush else u[0].numel() for flush in step.flush])
         return selection, rows
 
     def _select(self, c: GateInput, u: Tensor, step: Step) -> Selection:
         if all(step.flush):
             self.norms = None
             return Selection.everything(*c.x.shape[:2])
-        norms = c.error_norms(u)
-        mask = step.policy.choose(norms)
+        norms = self.norms = c.error_norms(u)
         if any(step.flush):
-            fresh = torch.tensor(step.flush, device=norms.device)
-            mask = mask | fresh[:, None]
-            norms = norms.masked_fill(fresh[:, None], torch.inf)
-        self.norms = norms
-        return Selection.from_mask(mask)
+            fresh = torch.tensor(step.flush, device=norms.device)[:, None]
+            self.norms = norms.masked_fill(fresh, torch.inf)
+            return Selection.from_mask(step.policy.choose(norms) | fresh)
+        count = step.policy.fixed_count(norms.shape[-1])
+        return Selection.from_mask(step.policy.choose(norms)) if count is None else Selection.largest(norms, count)
 
     def clear(self) -> None:
         self._u.clear()

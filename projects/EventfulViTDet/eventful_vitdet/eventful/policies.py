@@ -27,6 +27,11 @@ class Policy:
         """
         raise NotImplementedError
 
+    def fixed_count(self, tokens: int) -> int | None:
+        """How many of a stream's N tokens are chosen, where that number is fixed and they are those with the largest
+        norms; None where it depends on the norms."""
+        return None
+
 
 @dataclass(frozen=True)
 class TopR(Policy):
@@ -46,6 +51,9 @@ class TopR(Policy):
     def choose(self, norms: Tensor) -> Tensor:
         return _largest(norms, self.r)
 
+    def fixed_count(self, tokens: int) -> int:
+        return min(self.r, tokens)
+
     def __str__(self) -> str:
         return f"top-r {self.r}"
 
@@ -61,7 +69,10 @@ class TopFraction(Policy):
             raise ValueError(f"TopFraction needs a fraction between 0 and 1, got {self.fraction!r}")
 
     def choose(self, norms: Tensor) -> Tensor:
-        return _largest(norms, math.floor(self.fraction * norms.shape[-1]))
+        return _largest(norms, self.fixed_count(norms.shape[-1]))
+
+    def fixed_count(self, tokens: int) -> int:
+        return math.floor(self.fraction * tokens)
 
     def __str__(self) -> str:
         return f"fraction {self.fraction:g}"

@@ -8,6 +8,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from .kernels import native
+
 
 @dataclass(frozen=True)
 class Selection:
@@ -37,6 +39,22 @@ class Selection:
         if sum(counts) == streams * tokens:
             return cls.everything(streams, tokens)
         return cls(streams, tokens, counts, mask.flatten().nonzero().squeeze(1))
+
+    @classmethod
+    def largest(cls, norms: Tensor, count: int) -> Selection:
+        """The `count` tokens with the largest of the norms (B, N) in each stream.
+
+        Nothing has to be known of the norms to know the selection's size: a GPU need not be waited for.
+        """
+        streams, tokens = norms.shape
+        if count >= tokens:
+            return cls.everything(streams, tokens)
+        if native.usable(norms):
+            index = native.largest(norms, count)
+        else:
+            index = norms.topk(count, dim=-1, sorted=False).indices.sort(dim=-1).values
+            index = (index + tokens * torch.arange(streams, device=norms.device)[:, None]).flatten()
+        return cls(streams, tokens, (count,) * streams, index)
 
     @cached_property
     def _per_stream(self) -> tuple[Tensor, ...]:

@@ -35,6 +35,8 @@ class StreamTensor:
         Raises:
             ValueError: the state was made for a frame of another size.
         """
+        if self._slots is not None and self._slots.shape == shape and self._slots.device == like.device:
+            return self._slots
         if self._slots is None or self._slots.device != like.device:
             self._slots = torch.empty(shape, dtype=self.dtype or like.dtype, device=like.device)
         if self._slots.shape[1:] != torch.Size(shape[1:]):

@@ -2,6 +2,10 @@
 
 #include "simd.h"
 
+#include <algorithm>
+#include <numeric>
+#include <vector>
+
 namespace {
 
 // Reading state of another type a vector at a time.
@@ -121,4 +125,21 @@ extern "C" void divide_sums(const float* sums, const float* normalisers, int64_t
             float factor = 1.0f / normalisers[h * tokens + i];
             for (int c = 0; c < channels; ++c) to[c] = from[c] * factor;
         }
+}
+
+// The `count` tokens with the largest norms of each stream, [streams][count], ascending, as indices into all tokens of
+// all streams. Of equal norms the earlier token goes first; NaN counts as largest.
+extern "C" void largest(const float* norms, int64_t streams, int64_t tokens, int64_t count, int64_t* index) {
+    std::vector<int64_t> order(tokens);
+    for (int64_t stream = 0; stream < streams; ++stream) {
+        const float* own = norms + stream * tokens;
+        auto value = [own](int64_t i) { return own[i] == own[i] ? own[i] : INFINITY; };
+        std::iota(order.begin(), order.end(), 0);
+        auto before = [&](int64_t a, int64_t b) {
+            return value(a) != value(b) ? value(a) > value(b) : a < b;
+        };
+        std::nth_element(order.begin(), order.begin() + count, order.end(), before);
+        std::sort(order.begin(), order.begin() + count);
+        for (int64_t i = 0; i < count; ++i) index[stream * count + i] = order[i] + stream * tokens;
+    }
 }

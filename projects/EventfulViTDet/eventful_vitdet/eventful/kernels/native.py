@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,11 @@ from .build import load_library
 
 SUFFIXES = {torch.float32: "f32", torch.bfloat16: "bf16"}
 """Types of state that the kernels read and write. Inside they compute in float32."""
+
+GATE_GRAIN = 2**16
+"""Values of tokens that are worth a thread of their own; waking one takes some ten microseconds."""
+ATTENTION_GRAIN = 2**19
+"""MACs of attention that are worth a thread of their own."""
 
 _void, _int, _long, _float = ctypes.c_void_p, ctypes.c_int32, ctypes.c_int64, ctypes.c_float
 
@@ -86,8 +92,8 @@ class AttentionProblem:
     padding: Tensor | None = None
     """What a padding token has for q, k and v, (3D,), in their type; zeros where None."""
 
-    def build(self) -> tuple[_Problem, list[Tensor]]:
-        """The C structure, and the tensors that must outlive it."""
+    def build(self, pairs: int) -> tuple[_Problem, list[Tensor]]:
+        """The C structure, and the tensors that must outlive it; `pairs` of queries and keys are to be computed."""
         assert self.k.stride() == self.v.stride() and self.q.stride(-1) == self.k.stride(-1) == 1
         tables = [] if self.tables is None else [table.float().contiguous() for table in self.tables]
         problem = _Problem(
@@ -101,7 +107,7 @@ class AttentionProblem:
             *self.query_grid,
             *self.key_grid,
             self.scale,
-            torch.get_num_threads(),
+            _threads(2 * pairs * self.q.shape[-1], ATTENTION_GRAIN),
         )
         return problem, tables
 
@@ -113,11 +119,12 @@ def attend_groups(problem: AttentionProblem, members: Tensor | None, out: Tensor
         members: tokens of each group, (G, a * b), -1 for padding; None: one group, all tokens in order.
         out: (N, D), written at the groups' tokens; type of the queries.
     """
-    native, _tables = problem.build()
+    keys = problem.key_grid[0] * problem.key_grid[1]
+    native, _tables = problem.build(keys * (len(out) if members is None else members.numel()))
     groups = 1 if members is None else len(members)
     pointer = None if members is None else members.data_ptr()
     run = _function("attend_groups", problem.q.dtype)
-    run(ctypes.byref(native), pointer, _long(groups), out.data_ptr(), _long(out.stride(0)))
+    run(ctypes.byref(native), pointer, groups, out.data_ptr(), out.stride(0))
 
 
 def update_sums(
@@ -140,7 +147,7 @@ def update_sums(
     Returns:
         Numbers of (head, query) pairs: whose terms were exchanged, and that were computed anew.
     """
-    native, _tables = problem.build()
+    native, _tables = problem.build(len(problem.q) * (len(problem.k) if renew is None else 2 * len(keys)))
     executed = (_long * 2)()
     change = _Change(None if renew is None else renew.data_ptr(), keys.data_ptr(), old.data_ptr(), len(keys))
     _function("update", problem.q.dtype)(
@@ -154,8 +161,8 @@ def error_norms(x: Tensor, reference: Tensor, norm: nn.LayerNorm | None) -> Tens
     result = x.new_empty(x.shape[:-1])
     run = _function("errors", reference.dtype)
     native = _norm(norm)
-    run(x.data_ptr(), reference.data_ptr(), _long(result.numel()), x.shape[-1], ctypes.byref(native), result.data_ptr(),
-        torch.get_num_threads())  # fmt: skip
+    run(x.data_ptr(), reference.data_ptr(), result.numel(), x.shape[-1], ctypes.byref(native), result.data_ptr(),
+        _threads(x.numel(), GATE_GRAIN))  # fmt: skip
     return result
 
 
@@ -164,17 +171,29 @@ def take_rows(x: Tensor, reference: Tensor, index: Tensor, norm: nn.LayerNorm | 
     rows = x.new_empty(len(index), x.shape[-1])
     run = _function("take", reference.dtype)
     native = _norm(norm)
-    run(x.data_ptr(), reference.data_ptr(), index.data_ptr(), _long(len(index)), x.shape[-1], ctypes.byref(native),
-        rows.data_ptr(), torch.get_num_threads())  # fmt: skip
+    run(x.data_ptr(), reference.data_ptr(), index.data_ptr(), len(index), x.shape[-1], ctypes.byref(native),
+        rows.data_ptr(), _threads(rows.numel(), GATE_GRAIN))  # fmt: skip
     return rows
+
+
+def largest(norms: Tensor, count: int) -> Tensor:
+    """The tokens with the largest of the norms (B, N) in each stream, (B * count,) ascending, as indices into B * N."""
+    index = torch.empty(norms.shape[0] * count, dtype=torch.int64)
+    _function("largest")(norms.data_ptr(), *norms.shape, count, index.data_ptr())
+    return index
 
 
 def divide_sums(sums: Tensor, normalisers: Tensor, out: Tensor) -> None:
     """U (H, N, d) / Z (H, N) -> out (N, D)."""
     heads, tokens, channels = sums.shape
     run = _function("divide_sums")
-    run(sums.data_ptr(), normalisers.data_ptr(), _long(tokens), heads, channels, out.data_ptr(),
-        torch.get_num_threads())  # fmt: skip
+    run(sums.data_ptr(), normalisers.data_ptr(), tokens, heads, channels, out.data_ptr(),
+        _threads(sums.numel(), GATE_GRAIN))  # fmt: skip
+
+
+def _threads(work: int, grain: int) -> int:
+    """As many threads as PyTorch has, where there is enough work for them."""
+    return max(1, min(torch.get_num_threads(), work // grain))
 
 
 def _norm(norm: nn.LayerNorm | None) -> _Norm:
@@ -186,14 +205,15 @@ _SIGNATURES = {
     "update": [_void] * 5,
     "errors": [_void, _void, _long, _int, _void, _void, _int],
     "take": [_void, _void, _void, _long, _int, _void, _void, _int],
+    "largest": [_void, _long, _long, _long, _void],
     "divide_sums": [_void, _void, _long, _int, _int, _void, _int],
 }
 
 
+@lru_cache(maxsize=None)
 def _function(name: str, dtype: torch.dtype | None = None) -> ctypes._CFuncPtr:
     library = load_library()
     assert library is not None
     function = getattr(library, name if dtype is None else f"{name}_{SUFFIXES[dtype]}")
-    if function.argtypes is None:
-        function.argtypes, function.restype = _SIGNATURES[name], None
+    function.argtypes, function.restype = _SIGNATURES[name], None
     return function

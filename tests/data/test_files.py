@@ -4,7 +4,7 @@ import errno
 import os
 
 import pytest
-from eventful_vitdet.data.files import write_atomically
+from eventful_vitdet.data.files import open_atomically, remove_temporary_files, write_atomically
 
 
 def test_text_and_bytes_replace_what_was_there(tmp_path):
@@ -38,3 +38,18 @@ def test_full_disk_names_the_file(tmp_path, monkeypatch):
     with pytest.raises(OSError, match=f"No space left on device: '{tmp_path / 'a.txt'}'"):
         write_atomically(str(tmp_path / "a.txt"), "new")
     assert not list(tmp_path.iterdir())
+
+
+def test_an_error_of_another_file_keeps_its_name(tmp_path):
+    with pytest.raises(FileNotFoundError, match="absent"), open_atomically(str(tmp_path / "a.txt")):
+        open(tmp_path / "absent")
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path):
+    write_atomically(str(tmp_path / "a.txt"), "whole")
+    (tmp_path / ".hidden").write_text("")
+    for name in (".abc.tmp", ".def.tmp"):
+        (tmp_path / name).write_text("half")
+    remove_temporary_files(str(tmp_path))
+    assert {path.name for path in tmp_path.iterdir()} == {"a.txt", ".hidden"}

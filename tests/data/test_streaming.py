@@ -15,7 +15,9 @@ from eventful_vitdet.data import (
     load_coco_vid,
     register_test_json,
 )
-from eventful_vitdet.data.streaming import BackgroundIterator, shard_videos
+from eventful_vitdet.data.coco_vid import group_by_video
+from eventful_vitdet.data.schedule import schedule_streams, shard_videos
+from eventful_vitdet.data.streaming import BackgroundIterator, is_filler
 
 from .conftest import HEIGHT, WIDTH, frame_number, grey_frame, make_document, write_video
 
@@ -147,3 +149,56 @@ def test_shards_hold_whole_videos_and_everything_once():
 
 def test_more_shards_than_videos():
     assert shard_videos([{"video_id": 1, "frame_id": 0}], 3, 2) == []
+
+
+def side_by_side(lengths: dict[int, int], streams: int) -> list[list[tuple[int, int]]]:
+    """The schedule of videos of these lengths, as lists of (video, frame) for each call of the model."""
+    frames = [{"video_id": v, "frame_id": i, "height": 1, "width": 1} for v, n in lengths.items() for i in range(n)]
+    (positions,) = schedule_streams(group_by_video(frames), streams, mix_sizes=True)
+    chains = [[(f["video_id"], f["frame_id"]) for video in position for f in video] for position in positions]
+    return [[chain[i] for chain in chains if i < len(chain)] for i in range(len(chains[0]))]
+
+
+@pytest.mark.parametrize("streams", [1, 2, 3, 7])
+def test_schedule_of_streams(streams):
+    lengths = {1: 9, 2: 1, 3: 5, 4: 4, 5: 1}
+    calls = side_by_side(lengths, streams)
+    assert sorted(frame for call in calls for frame in call) == [(v, i) for v, n in lengths.items() for i in range(n)]
+    assert [len(call) for call in calls] == sorted((len(call) for call in calls), reverse=True)
+    place = {}
+    for call in calls:
+        for position, (video, frame) in enumerate(call):
+            # Frames in order, and from the first to the last at one position.
+            assert place.setdefault(video, (position, -1)) == (position, frame - 1)
+            place[video] = (position, frame)
+    if streams == 1:
+        assert list(place) == list(lengths)
+
+
+def test_only_one_size_side_by_side_unless_all_are_padded_alike():
+    def frame(video, number, height):
+        return {"video_id": video, "frame_id": number, "height": height, "width": 1}
+
+    videos = [[frame(1, 0, 5)], [frame(2, 0, 6)], [frame(3, 0, 5)], [frame(4, 0, 5), frame(4, 1, 6)]]
+    assert len(schedule_streams(videos, 2, mix_sizes=True)) == 1
+    groups = schedule_streams(videos, 2, mix_sizes=False)
+    ids = [sorted(video[0]["video_id"] for position in group for video in position) for group in groups]
+    assert sorted(ids) == [[1, 3], [2], [4]]  # the last has frames of two sizes
+
+
+def test_streams_of_the_loader(frames):
+    loader = make_loader(frames, streams=2, prefetch=1)
+    items = [[(x["video_id"], x["frame_id"]) for x in inputs] for inputs in loader]
+    assert items[:3] == [[(1, 0), (2, 3)], [(1, 1), (2, 4)], [(1, 2), (2, 9)]]
+    assert items[3:] == [[(1, i)] for i in range(3, 12)] and len(loader) == len(items) == 12
+    assert not reader_threads()
+
+
+def test_a_skipped_video_leaves_a_filler_where_others_still_run(frames, tmp_path):
+    write_video(tmp_path / "videos" / "1.avi", [grey_frame(i) for i in range(1)])
+    loader = make_loader(frames, streams=2, skip_bad_videos=True)
+    items = list(loader)
+    assert [[x.get("video_id") for x in inputs] for inputs in items] == [[1, 2], [None, 2], [None, 2]]
+    assert [is_filler(x) for inputs in items for x in inputs] == [False, False, True, False, True, False]
+    assert list(loader.skipped) == [1] and "1.avi: frame 1 cannot be read" in loader.skipped[1]
+    assert items[1][0]["image"].shape == items[1][1]["image"].shape

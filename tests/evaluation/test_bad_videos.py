@@ -73,13 +73,19 @@ def test_a_video_that_was_skipped_is_tried_again(cfg, model, folder, bad_frame):
     assert read_strict(folder / "results.json")["skipped"] == [] and len(names(folder)) == 5
 
 
-def test_a_video_that_is_known_to_be_bad_is_skipped_too(cfg, model, folder, write_dataset, tmp_path):
-    cfg.DATASETS.TEST = (write_dataset(make_document({1: 2, 2: 2}), "absent")[0],)
-    os.unlink(tmp_path / "videos" / "2.avi")
+def test_a_video_that_is_known_to_be_bad_is_skipped_too(cfg, folder, write_dataset, tmp_path):
+    cfg.DATASETS.TEST = (write_dataset(make_document({1: 2, 2: 2, 3: 2}), "absent")[0],)
+    os.rename(tmp_path / "videos" / "2.avi", tmp_path / "2.avi")
     cfg.TEST.ON_BAD_VIDEO = "skip"
-    evaluate_once(cfg, model)
+    evaluate_once(cfg, OracleDetector())
     ((entry),) = read_strict(folder / "results.json")["skipped"]
-    assert "2.avi" in entry["reason"] and names(folder) == ["1"]
+    assert "2.avi" in entry["reason"] and names(folder) == ["1", "3"]
+    # Frames keep the numbers that they have in the whole list.
+    assert set(np.loadtxt(folder / "vid_submission.txt")[:, 0]) == {1, 2, 5, 6}
+    os.rename(tmp_path / "2.avi", tmp_path / "videos" / "2.avi")
+    found = OracleDetector()
+    evaluate_once(cfg, found)
+    assert found.seen == [(2, 0), (2, 1)]
 
 
 def test_nothing_left_to_evaluate(cfg, model, folder, write_dataset, bad_frame):

@@ -75,8 +75,7 @@ def write_detections(test_set: VideoTestSet, folder: str, collected: Collected, 
     """Write the detections in the formats of COCO, those that count there, and of ImageNet VID, all of them."""
     chosen = keep_best(collected.detections, **limits)
     write_coco_detections(os.path.join(folder, DETECTIONS_FILE), chosen, test_set.category_ids)
-    numbers = {frame["image_id"]: number for number, frame in enumerate(test_set.frames, start=1)}
-    write_vid_submission(os.path.join(folder, SUBMISSION_FILE), collected.detections, numbers)
+    write_vid_submission(os.path.join(folder, SUBMISSION_FILE), collected.detections, test_set.frame_numbers)
     logger.info(
         "%s: %d detections in %d frames, of which COCO's figures use %d",
         test_set.name,

@@ -12,7 +12,7 @@ from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 
 from ..data.coco_vid import group_by_video
-from ..data.registration import check_classes, load_frames
+from ..data.registration import check_classes, load_frames, load_video_data
 from .errors import EvaluationError
 from .fingerprint import hash_frames
 
@@ -23,8 +23,11 @@ class VideoTestSet:
 
     name: str
     frames: list[dict]
+    """Of the videos that can be used."""
+    listed: list[dict]
+    """The same and those of the videos that are left out, in the data set's order."""
     skipped: list[dict]
-    """[{"video", "reason"}] of videos that were left out because they are known to be unusable."""
+    """[{"video", "reason"}] of the videos that are left out, because they are known to be unusable."""
 
     @cached_property
     def videos(self) -> list[list[dict]]:
@@ -44,8 +47,13 @@ class VideoTestSet:
 
     @cached_property
     def hash(self) -> str:
-        """Changes with frames, annotations and classes."""
-        return hash_frames(self.frames, self.classes)
+        """Changes with frames, annotations and classes, but not when a file is found again that was missing."""
+        return hash_frames(self.listed, self.classes)
+
+    @cached_property
+    def frame_numbers(self) -> dict[int, int]:
+        """Number of each frame, from 1 in the data set's order, by image_id."""
+        return {frame["image_id"]: number for number, frame in enumerate(self.listed, start=1)}
 
     def video_name(self, video_id: int | str) -> str:
         """The name that the data set has for a video; else its id."""
@@ -57,7 +65,8 @@ def load_test_set(cfg: CfgNode, name: str) -> VideoTestSet:
     frames, bad = load_frames(name, cfg.TEST.ON_BAD_VIDEO)
     check_classes(name, cfg.MODEL.ROI_HEADS.NUM_CLASSES)
     check_annotated(name, frames)
-    return VideoTestSet(name, frames, [{"video": video.name, "reason": video.reason} for video in bad])
+    listed = load_video_data(name).frames if bad else frames
+    return VideoTestSet(name, frames, listed, [{"video": video.name, "reason": video.reason} for video in bad])
 
 
 def load_test_frames(cfg: CfgNode, name: str) -> list[dict]:

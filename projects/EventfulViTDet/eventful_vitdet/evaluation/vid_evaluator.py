@@ -55,7 +55,7 @@ class VIDEvaluator(DatasetEvaluator):
         self.limits = {"score_threshold": score_threshold, "max_detections": max_detections}
         frames = DatasetCatalog.get(dataset_name) if frames is None else frames
         check_annotated(dataset_name, frames)
-        self._test_set = VideoTestSet(dataset_name, frames, [])
+        self._test_set = VideoTestSet(dataset_name, frames, frames, [])
         self._image_ids = {frame["image_id"] for frame in frames}
         self.reset()
 

@@ -30,7 +30,7 @@ from eventful_vitdet.visualization import plot_run, record_run
 ROOT = Path(__file__).resolve().parents[1]
 DEMO = ("configs/demo/vitdet_tiny.yaml", "weights/demo_vitdet_tiny.safetensors", "0:96,13:32,26:8", 40)
 AIRBORNE = ("configs/airborne_vid/vitdet_small.yaml", "weights/airborne_vitdet_small.safetensors")
-AIRBORNE_VIDEO, AIRBORNE_BUDGET = "videos/V_DRONE_027.mp4", ("0:512,60:128,120:32", 180)
+AIRBORNE_VIDEO, AIRBORNE_BUDGET = "videos/V_HELICOPTER_039.mp4", ("0:512,60:128,120:32", 180)
 
 
 def main(arguments: argparse.Namespace) -> None:

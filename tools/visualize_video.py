@@ -38,6 +38,7 @@ def main(arguments: argparse.Namespace) -> None:
         show_tokens=arguments.show_tokens,
         save_json=arguments.save_json,
         min_score=arguments.confidence_threshold,
+        save_frames=arguments.save_frames,
         max_frames=arguments.max_frames,
         window=not arguments.no_window,
     )
@@ -52,6 +53,10 @@ def positive(text: str) -> int:
     return number
 
 
+def numbers(text: str) -> list[int]:
+    return [int(word) for word in text.split(",")]
+
+
 def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     option = parser.add_argument
@@ -63,6 +68,7 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     option("--budget", metavar="SCHEDULE", help="tokens per gate: 256, or by frame as in 0:512,120:128,240:2048")
     option("--save-json", metavar="FILE.jsonl", help="detections and costs, a line per frame")
     option("--confidence-threshold", type=float, default=0.3, metavar="SCORE", help="weakest to draw (default: 0.3)")
+    option("--save-frames", type=numbers, default=[], metavar="N,N,...", help="write these frames as pictures too")
     option("--max-frames", type=positive, metavar="N", help="stop after so many frames")
     option("--no-window", action="store_true", help="show nothing while writing, even where there is a display")
     option("opts", nargs="*", metavar="KEY VALUE", help="configuration, as in train_net.py")

@@ -145,7 +145,9 @@ def test_a_damaged_frame_on_the_way(visualize, images, tmp_path, capsys):
 
 
 def test_a_number_of_frames_is_enough(visualize, images, tmp_path):
-    assert visualize("--max-frames", "3") == 0
+    assert visualize("--max-frames", "3", "--save-frames", "1,7") == 0
+    assert sorted(os.listdir(tmp_path / "out")) == ["v.mp4", "v_1.png"]
+    assert cv2.imread(str(tmp_path / "out" / "v_1.png")).shape[1] == 96
     assert probe_video(str(tmp_path / "out" / "v.mp4")).num_frames == 3
 
 

@@ -28,8 +28,10 @@ class StepResponse:
     """What followed one change of the target. Costs are in its unit; flush frames are left out but of the mean."""
 
     target: float
+    reached_after: int | None
+    """Frames until the cost is within 10 % of the target (medians of 5 frames); None: it never is."""
     settled_after: int | None
-    """Frames until the cost stays within 10 % of the target (medians of 5 frames); None: it never does."""
+    """Frames until it stays there; None: it never does. A clock that is noisy itself leaves the band now and then."""
     overshoot: float
     """How far these medians go past the target, as a part of it; 0.1 is 10 %."""
     mean: float
@@ -38,8 +40,8 @@ class StepResponse:
     """Mean r of the second half."""
 
 
-def step_response(costs: Sequence[float], target: float, before: float) -> tuple[int | None, float]:
-    """`settled_after` and `overshoot` of a series of costs.
+def step_response(costs: Sequence[float], target: float, before: float) -> tuple[int | None, int | None, float]:
+    """`reached_after`, `settled_after` and `overshoot` of a series of costs.
 
     Args:
         costs: one per frame, beginning with the first under the new target.
@@ -47,10 +49,11 @@ def step_response(costs: Sequence[float], target: float, before: float) -> tuple
     """
     half = SMOOTHING_FRAMES // 2
     smooth = [statistics.median(costs[max(0, i - half) : i + half + 1]) for i in range(len(costs))]
-    outside = [i for i, cost in enumerate(smooth) if abs(cost - target) > TOLERANCE * target]
-    settled = outside[-1] + 1 if outside else 0
+    inside = [abs(cost - target) <= TOLERANCE * target for cost in smooth]
+    reached = inside.index(True) if True in inside else None
+    settled = len(inside) - inside[::-1].index(False) if False in inside else 0
     past = [target - cost if before > target else cost - target for cost in smooth]
-    return (settled if settled < len(costs) else None), max(0.0, *past) / target
+    return reached, (settled if settled < len(costs) else None), max(0.0, *past) / target
 
 
 def measure_responses(
@@ -73,9 +76,10 @@ def measure_responses(
             costs = [cost_in_unit(name, result.cost) for result in results]
             later = [cost for cost, result in zip(costs, results) if not result.cost.flushed]
             budgets = [int(result.budget.split()[-1]) for result in results[frames // 2 :]]
-            settled, overshoot = step_response(later, target, last)
-            mean_r = statistics.fmean(budgets)
-            responses.append(StepResponse(target, settled, overshoot, statistics.fmean(costs), mean_r))
+            response = step_response(later, target, last)
+            responses.append(
+                StepResponse(target, *response, mean=statistics.fmean(costs), mean_r=statistics.fmean(budgets))
+            )
             last = statistics.median(later)
     return responses
 
@@ -91,11 +95,11 @@ def format_responses(name: str, responses: Sequence[StepResponse]) -> str:
     rows = [
         (
             f"{response.target:g}",
-            "never" if response.settled_after is None else str(response.settled_after),
+            *("never" if n is None else str(n) for n in (response.reached_after, response.settled_after)),
             f"{100 * response.overshoot:.1f} %",
             f"{response.mean:.3g}",
             f"{response.mean_r:.0f}",
         )
         for response in responses
     ]
-    return format_table((f"target, {unit}", "frames to settle", "overshoot", f"mean, {unit}", "r"), rows)
+    return format_table((f"target, {unit}", "frames to reach", "to settle", "overshoot", f"mean, {unit}", "r"), rows)

@@ -10,13 +10,15 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from detectron2.config import CfgNode
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.gridspec import GridSpecFromSubplotSpec
 from torch import nn
 
 from ..control import Constant, RuntimeControl, Schedule
 from ..data.files import write_atomically
-from ..data.video_source import VideoSource
+from ..data.video_source import SourceFrame, VideoSource
 from ..evaluation.costs import MACS_PER_GFLOP
 from ..inference import VideoDetector, share_weights
 from .painter import FramePainter
@@ -30,6 +32,8 @@ FIRST_GATE = "0.qkv"
 class BudgetRun:
     """What a figure needs of a run under a schedule."""
 
+    wanted: list[int]
+    """Numbers of the frames to keep pictures of."""
     r: list[int] = field(default_factory=list)
     """Tokens per gate, of every frame."""
     backbone_gflops: list[float] = field(default_factory=list)
@@ -55,10 +59,9 @@ def record_run(
 
     A picture is kept from the middle of each stretch of the schedule.
     """
-    run = BudgetRun()
-    painter = FramePainter(class_names(cfg), model.vit.gates(), tokens=FIRST_GATE, min_score=min_score)
     starts = [start for start, _ in schedule.steps if start < frames]
-    wanted = [(start + end) // 2 for start, end in zip(starts, [*starts[1:], frames])]
+    run = BudgetRun([(start + end) // 2 for start, end in zip(starts, [*starts[1:], frames])])
+    painter = FramePainter(class_names(cfg), model.vit.gates(), tokens=FIRST_GATE, min_score=min_score)
     with VideoDetector(cfg, model, RuntimeControl(model, schedule)) as detector, closing(source.frames()) as stream:
         for frame in itertools.islice(stream, frames):
             if frame.index == 0:
@@ -68,12 +71,12 @@ def record_run(
             run.r.append(min(schedule.before_frame(frame.index).r, run.tokens))
             run.backbone_gflops.append(backbone_gflops(result.cost))
             run.total_gflops.append(result.cost.total_macs / MACS_PER_GFLOP)
-            if frame.index in wanted:
+            if frame.index in run.wanted:
                 run.pictures[frame.index] = painter.draw_frame(frame, result)
     return run
 
 
-def _dense_cost(cfg: CfgNode, model: nn.Module, frame) -> tuple[float, float]:
+def _dense_cost(cfg: CfgNode, model: nn.Module, frame: SourceFrame) -> tuple[float, float]:
     twin = share_weights(model)
     twin.enabled = False
     with VideoDetector(cfg, twin, RuntimeControl(twin, Constant(twin.vit.policy))) as dense:
@@ -82,8 +85,13 @@ def _dense_cost(cfg: CfgNode, model: nn.Module, frame) -> tuple[float, float]:
 
 
 def plot_run(run: BudgetRun, path: str, title: str = "") -> None:
-    """Write the figure as a PNG."""
+    """Write the figure as a PNG. Raises ValueError if the video ended before a picture could be kept."""
     pictures = sorted(run.pictures.items())
+    if not pictures:
+        raise ValueError(
+            f"the video ends after {len(run.r)} frames, before the first picture, of frame {run.wanted[0]}; "
+            "shorten the schedule, or lower the number of frames"
+        )
     aspect = pictures[0][1].shape[0] / pictures[0][1].shape[1]
     width = 12.0
     figure = Figure(figsize=(width, width / len(pictures) * aspect + 3.8), layout="constrained")
@@ -100,7 +108,9 @@ def plot_run(run: BudgetRun, path: str, title: str = "") -> None:
     write_atomically(path, image.getvalue())
 
 
-def _show_pictures(figure: Figure, cells, pictures: Sequence[tuple[int, np.ndarray]], run: BudgetRun) -> None:
+def _show_pictures(
+    figure: Figure, cells: GridSpecFromSubplotSpec, pictures: Sequence[tuple[int, np.ndarray]], run: BudgetRun
+) -> None:
     for position, (index, picture) in enumerate(pictures):
         axes = figure.add_subplot(cells[position])
         axes.imshow(picture[:, :, ::-1])
@@ -108,7 +118,7 @@ def _show_pictures(figure: Figure, cells, pictures: Sequence[tuple[int, np.ndarr
         axes.set_axis_off()
 
 
-def _plot_budget(axes, run: BudgetRun, marked: Sequence[int]) -> None:
+def _plot_budget(axes: Axes, run: BudgetRun, marked: Sequence[int]) -> None:
     axes.step(range(len(run.r)), run.r, where="post", color="tab:orange")
     axes.set(ylabel="budget r")
     axes.set_ylim(0, 1.15 * max(run.r))
@@ -116,7 +126,7 @@ def _plot_budget(axes, run: BudgetRun, marked: Sequence[int]) -> None:
     _mark(axes, marked)
 
 
-def _plot_cost(axes, run: BudgetRun, marked: Sequence[int]) -> None:
+def _plot_cost(axes: Axes, run: BudgetRun, marked: Sequence[int]) -> None:
     frames = range(len(run.r))
     axes.step(frames, run.total_gflops, where="post", color="tab:gray", label="everything")
     axes.step(frames, run.backbone_gflops, where="post", color="tab:blue", label="backbone")
@@ -130,7 +140,7 @@ def _plot_cost(axes, run: BudgetRun, marked: Sequence[int]) -> None:
     _mark(axes, marked)
 
 
-def _mark(axes, frames: Sequence[int]) -> None:
+def _mark(axes: Axes, frames: Sequence[int]) -> None:
     """Where the pictures are from."""
     for frame in frames:
         axes.axvline(frame, color="black", linewidth=0.6, alpha=0.4)

@@ -5,16 +5,19 @@ from __future__ import annotations
 import itertools
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 
+import cv2
+import numpy as np
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from torch import nn
 from tqdm import tqdm
 
 from ..control import Constant, RuntimeControl
+from ..data.files import write_atomically
 from ..data.video_source import SourceFrame, VideoSource
 from ..evaluation import CostSums, FrameCost
 from ..evaluation.costs import MACS_PER_GFLOP
@@ -40,6 +43,8 @@ class VisualizeOptions:
     """Path of a file for the detections, a line of JSON per frame."""
     min_score: float = 0.3
     """Weaker detections are not drawn; the JSON has all."""
+    save_frames: Collection[int] = ()
+    """Numbers of frames to write as pictures too, beside the video."""
     max_frames: int | None = None
     """Stop after so many."""
     window: bool = True
@@ -70,6 +75,8 @@ def visualize_video(
         for frame, result, dense in frames:
             picture = painter.paint(frame, result, dense)
             video.write(picture, frame.seconds)
+            if frame.index in options.save_frames:
+                write_atomically(f"{os.path.splitext(output)[0]}_{frame.index}.png", encode_png(picture))
             if lines is not None:
                 lines.write(describe_frame(frame, result, classes))
             costs.add(frame.sequence, result.cost)
@@ -95,6 +102,11 @@ def _detect_all(
         for frame in itertools.islice(frames, options.max_frames):
             yield frame, detector.detect(frame), dense.detect(frame) if dense else None
             progress.update()
+
+
+def encode_png(picture: np.ndarray) -> bytes:
+    """A BGR picture as the content of a PNG file."""
+    return cv2.imencode(".png", picture)[1].tobytes()
 
 
 def describe_frame(frame: SourceFrame, result: FrameResult, classes: Sequence[str]) -> dict:

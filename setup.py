@@ -35,7 +35,10 @@ setup(
         "eventful_vitdet.embedded": f"{PROJECT}/embedded",
         "eventful_vitdet.configs": "configs",
     },
-    package_data={name: ["*.yaml"] for name in config_packages()},
+    package_data={
+        **{name: ["*.yaml"] for name in config_packages()},
+        "eventful_vitdet.visualization.report": ["page.*"],
+    },
     install_requires=[
         "av>=14",
         "fvcore>=0.1.5.post20221221",

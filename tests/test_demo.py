@@ -32,3 +32,6 @@ def test_demo_shows_where_budgets_begin_to_cost(tmp_path, repository):
         video = cv2.VideoCapture(str(folder / "videos" / f"{budget}.mp4"))
         assert int(video.get(cv2.CAP_PROP_FRAME_COUNT)) == 40
     assert str(folder.relative_to(tmp_path) / "tradeoff.png") in done.stdout
+    report = (folder / "report.html").read_text()
+    assert "Largest disagreements" in report and "data:image/jpeg" in report and "No pictures" not in report
+    assert f"report: {(folder / 'report.html').relative_to(tmp_path)}" in done.stdout

@@ -3,8 +3,8 @@
 
     python tools/demo.py
 
-Renders the test videos, evaluates the same weights at every budget, and writes a table, a plot and one annotated video
-per budget to output/demo.
+Renders the test videos, evaluates the same weights at every budget, and writes a table, a plot, a report and one
+annotated video per budget to output/demo.
 """
 
 import argparse
@@ -20,6 +20,7 @@ from eventful_vitdet.command_line import build_cfg, check_output_dir, run
 from eventful_vitdet.data import dataset_folder
 from eventful_vitdet.evaluation import evaluate_budgets
 from eventful_vitdet.visualization import annotate_budgets, plot_budgets
+from eventful_vitdet.visualization.report import write_report
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = ROOT / "configs" / "demo" / "vitdet_tiny.yaml"
@@ -44,9 +45,12 @@ def main(arguments: argparse.Namespace) -> None:
     plot = inference / "tradeoff.png"
     plot_budgets(str(inference / "budgets.json"), str(plot), "Rendered videos, tiny ViTDet: accuracy against cost")
     (name,) = cfg.DATASETS.TEST
+    report = inference / "report.html"
+    write_report(str(inference), str(report), dataset=name, title="Rendered videos, tiny ViTDet")
     videos = annotate_budgets(cfg, model, BUDGETS, name, str(inference / "videos"), video_index=MOVING_VIDEO)
     print(f"{len(DatasetCatalog.get(name))} frames evaluated at {len(BUDGETS)} budgets")
-    for title, path in (("table", inference / "budgets.md"), ("plot", plot), *(("video", video) for video in videos)):
+    outputs = [("table", inference / "budgets.md"), ("plot", plot), *(("video", video) for video in videos)]
+    for title, path in (*outputs, ("report", report)):
         print(f"{title}: {path}")
 
 

@@ -6,6 +6,7 @@ from setuptools import find_packages, setup
 
 ROOT = Path(__file__).parent
 PROJECT = "projects/EventfulViTDet"
+LIVE = ["fastapi>=0.110", "uvicorn>=0.29", "websockets>=12"]
 
 
 def embedded_packages() -> list:
@@ -37,6 +38,7 @@ setup(
     },
     package_data={
         **{name: ["*.yaml"] for name in config_packages()},
+        "eventful_vitdet.live": ["page/*"],
         "eventful_vitdet.visualization.report": ["page.*"],
     },
     install_requires=[
@@ -56,7 +58,10 @@ setup(
         "torchvision>=0.17",
         "tqdm>=4.62",
     ],
-    extras_require={"test": ["pytest>=7", "ruff>=0.6", "setuptools>=70.1"]},
+    extras_require={
+        "live": LIVE,
+        "test": [*LIVE, "httpx>=0.27", "pytest>=7", "ruff>=0.6", "selenium>=4.15", "setuptools>=70.1"],
+    },
     classifiers=[
         "License :: OSI Approved :: Apache Software License",
         "Programming Language :: Python :: 3",

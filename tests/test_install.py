@@ -10,6 +10,7 @@ import eventful_vitdet
 package = Path(eventful_vitdet.__file__).parent
 assert str(package).startswith({target!r}), package
 assert (package / "embedded" / "detectron2" / "modeling" / "__init__.py").is_file()
+assert (package / "live" / "page" / "index.html").is_file()
 assert (package / "visualization" / "report" / "page.css").is_file()
 import detectron2
 from eventful_vitdet.command_line import build_cfg, find_config

@@ -1,0 +1,191 @@
+"""The page's web server."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import json
+import socket
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from pathlib import Path
+
+import uvicorn
+from fastapi import FastAPI, Request, WebSocket, WebSocketDisconnect
+from fastapi.responses import FileResponse, JSONResponse
+
+from .errors import LiveError, RequestError
+from .guard import Guard
+from .messages import encode_update
+from .session import LiveSession
+
+PAGE = Path(__file__).resolve().parent / "page"
+FILES = {
+    "/": ("index.html", "text/html"),
+    "/live.css": ("live.css", "text/css"),
+    "/live.js": ("live.js", "text/javascript"),
+    "/charts.js": ("charts.js", "text/javascript"),
+    "/picture.js": ("picture.js", "text/javascript"),
+    "/icon.svg": ("icon.svg", "image/svg+xml"),
+}
+MAX_BODY_BYTES = 4096
+MAX_VIEWERS = 32
+TRY_AGAIN_LATER = 1013  # close code of a websocket
+SHUTDOWN_SECONDS = 2
+
+
+def make_app(session: LiveSession, names: Collection[str] = ()) -> Guard:
+    """The page, its updates at /updates, and what it may ask for: POST /api/settings and /api/seek.
+
+    Args:
+        names: host names, beside localhost and addresses, under which the page is reached.
+    """
+    # Without FastAPI's own pages, which load scripts from elsewhere.
+    app = FastAPI(title="eventful_vitdet", docs_url=None, redoc_url=None, openapi_url=None)
+    for path, (name, media_type) in FILES.items():
+        app.add_api_route(path, _serve_file(PAGE / name, media_type), methods=["GET"])
+
+    @app.post("/api/settings")
+    async def settings(request: Request) -> JSONResponse:
+        return await _answer(request, lambda asked: vars(session.change(asked)))
+
+    @app.post("/api/seek")
+    async def seek(request: Request) -> JSONResponse:
+        return await _answer(request, lambda asked: {"frame": session.seek(asked)})
+
+    @app.websocket("/updates")
+    async def updates(websocket: WebSocket) -> None:
+        await _serve_viewer(websocket, session)
+
+    return Guard(app, names)
+
+
+def _serve_file(path: Path, media_type: str) -> Callable:
+    async def serve() -> FileResponse:
+        return FileResponse(path, media_type=media_type)
+
+    return serve
+
+
+async def _answer(request: Request, act: Callable[[object], dict]) -> JSONResponse:
+    """Carry out a request with a JSON body, or refuse it with the reason."""
+    try:
+        return JSONResponse(act(await _read_json(request)))
+    except RequestError as error:
+        return JSONResponse({"error": str(error)}, status_code=422)
+
+
+async def _read_json(request: Request) -> object:
+    # Forms of other sites can send texts and forms, but not this type, without asking first.
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+        raise RequestError("the body has to be of type application/json")
+    body = bytearray()
+    async for part in request.stream():
+        body += part
+        if len(body) > MAX_BODY_BYTES:
+            raise RequestError(f"the body is longer than {MAX_BODY_BYTES} bytes")
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise RequestError(f"the body is not valid JSON ({error})") from error
+
+
+async def _serve_viewer(websocket: WebSocket, session: LiveSession) -> None:
+    """Send updates until the viewer leaves, each when the page has asked for the next one.
+
+    So at most one update is under way to a viewer, however slow its connection.
+    """
+    if session.broadcast.viewers >= MAX_VIEWERS:
+        await websocket.close(TRY_AGAIN_LATER)
+        return
+    await websocket.accept()
+    viewer = session.broadcast.join()
+    ready = asyncio.Event()
+    ready.set()
+
+    async def send() -> None:
+        before = None
+        while True:
+            await ready.wait()
+            ready.clear()
+            update = await viewer.next()
+            await websocket.send_bytes(encode_update(update, before, session.broadcast.viewers))
+            before = update
+
+    async def listen() -> None:
+        while True:
+            await websocket.receive_text()  # whatever it says: the page has shown the last update
+            ready.set()
+
+    tasks = [asyncio.create_task(send()), asyncio.create_task(listen())]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            with suppress(WebSocketDisconnect, RuntimeError, KeyError):  # it left, or sent no text
+                task.result()
+    finally:
+        session.broadcast.leave(viewer)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def open_socket(host: str, port: int) -> socket.socket:
+    """A socket that is bound to an address, or LiveError with the reason why not. Port 0 takes a free one."""
+    where = f"{host}:{port}"
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        bound = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise LiveError(f"{where}: is no address to listen on ({error.strerror})") from error
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        bound.bind(address)
+    except OSError as error:
+        bound.close()
+        raise LiveError(f"{where}: {_why_not(error)}") from error
+    return bound
+
+
+def _why_not(error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return "is in use, perhaps by another live page; choose another port by --port (0: any free one)"
+    if error.errno == errno.EACCES:
+        return "ports below 1024 are reserved; choose another by --port"
+    if error.errno == errno.EADDRNOTAVAIL:
+        return "this machine does not have that address; 127.0.0.1 is always there, 0.0.0.0 means all it has"
+    return f"cannot be listened on ({error.strerror})"
+
+
+def address_of(bound: socket.socket) -> str:
+    """The page's address, for people."""
+    host, port = bound.getsockname()[:2]
+    return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
+
+
+class LiveServer(uvicorn.Server):
+    """Serves a session's page, and ends with the session."""
+
+    def __init__(self, session: LiveSession, names: Collection[str] = ()) -> None:
+        app = make_app(session, names)
+        # Proxies' headers are not believed, and nothing is said that does not matter.
+        options = {"log_level": "warning", "access_log": False, "proxy_headers": False, "server_header": False}
+        super().__init__(uvicorn.Config(app, timeout_graceful_shutdown=SHUTDOWN_SECONDS, **options))
+        self._session = session
+        session.on_failure = self.end
+
+    def end(self) -> None:
+        """Stop serving soon; may be called by any thread."""
+        self.should_exit = True
+
+    def serve_session(self, bound: socket.socket) -> None:
+        """Serve until interrupted. An error that ended the session is raised here."""
+        self._session.start()
+        try:
+            with suppress(KeyboardInterrupt):  # the ordinary end of it
+                self.run(sockets=[bound])
+        finally:
+            self._session.stop()
+            bound.close()
+        if self._session.failure is not None:
+            raise self._session.failure

@@ -1,0 +1,333 @@
+"""The detector at work: one thread that reads frames, runs the model and publishes what came of it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+
+import cv2
+import numpy as np
+from detectron2.config import CfgNode
+from torch import nn
+
+from ..control import Constant, build_runtime_control
+from ..data.video_source import SourceFrame, StreamSource, VideoSource
+from ..errors import USER_ERRORS, describe_error
+from ..evaluation.costs import MACS_PER_GFLOP
+from ..eventful import TopR
+from ..eventful.counting import BACKBONE_CATEGORIES
+from ..inference import DENSE, FrameResult, VideoDetector
+from ..visualization import class_color
+from ..visualization.tokens import ANY, choose_gates, updated_share
+from .broadcast import Broadcast
+from .errors import LiveError
+from .settings import Limits, Settings, change_settings, check_seek
+
+HISTORY = 300
+"""Frames that the charts show."""
+MAX_WIDTH = 1280
+"""Pixels; wider frames are sent reduced. The model sees them whole."""
+JPEG_QUALITY = 85
+LEAST_SCORE = 0.05
+MAX_DETECTIONS = 100
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a frame cost, for the charts."""
+
+    serial: int
+    """Counts the frames of this session."""
+    gflops: float
+    backbone_gflops: float
+    milliseconds: float
+    full: bool
+    """Computed in full: by the dense model, or as a flush."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A frame and what was found in it."""
+
+    jpeg: bytes
+    name: str
+    index: int
+    seconds: float
+    width: int
+    height: int
+    """Pixels of the original frame, which boxes are given in."""
+    detections: tuple[dict, ...]
+    budget: str
+    tokens: np.ndarray | None
+    """(h, w) uint8, by how many of the gates updated each token; None in a dense frame."""
+    token_area: tuple[float, float]
+    """Height and width that all tokens cover, in pixels of the original frame."""
+
+
+@dataclass(frozen=True)
+class Update:
+    """All that a viewer has to know, at one moment."""
+
+    settings: Settings
+    limits: Limits
+    picture: Picture | None = None
+    costs: tuple[Cost, ...] = ()
+    frames_per_second: float = 0.0
+    notice: str = ""
+    error: str = ""
+
+
+@dataclass
+class _Orders:
+    """What the thread is to do next; guarded by the session's condition."""
+
+    settings: Settings
+    seek: int | None = None
+    one_frame: bool = False
+    """Show one frame although paused."""
+    told: bool = False
+    """Something changed that viewers should hear of."""
+    stop: bool = False
+    limits: Limits = field(default_factory=Limits)
+
+
+class LiveSession:
+    """Plays a source through a detector for as long as somebody watches.
+
+    All work is done in one thread of its own. Whatever other threads ask for goes through `change` and `seek`, and
+    takes effect before the next frame.
+    """
+
+    def __init__(
+        self,
+        cfg: CfgNode,
+        model: nn.Module,
+        source: VideoSource,
+        classes: Sequence[str],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.source = source
+        self.broadcast: Broadcast[Update] = Broadcast(self._count_viewers)
+        self.failure: BaseException | None = None
+        """What ended the thread, if it was a defect."""
+        self.on_failure: Callable[[], None] = lambda: None
+        self._cfg, self._model, self._classes, self._clock = cfg, model, classes, clock
+        self._control = build_runtime_control(cfg, model)
+        self._automatic = self._control.controller
+        has_controller = bool(cfg.MODEL.EVENTFUL.CONTROLLER.NAME)
+        limits = Limits(None, source.num_frames, not source.live, has_controller)
+        settings = Settings(cfg.MODEL.EVENTFUL.R, cfg.MODEL.EVENTFUL.ENABLED, has_controller)
+        self._changed = threading.Condition()
+        self._orders = _Orders(settings, limits=limits)
+        self._update = Update(settings, limits)
+        self._costs: deque[Cost] = deque(maxlen=HISTORY)
+        self._times: deque[float] = deque(maxlen=20)
+        self._due = 0.0
+        self._viewers = 0
+        self._thread = threading.Thread(target=self._run, name="detector", daemon=True)
+        if isinstance(source, StreamSource):
+            source.on_notice = self._hear
+
+    # Called by other threads.
+
+    def start(self) -> None:
+        """Begin; frames are shown once there is a viewer."""
+        self.broadcast.publish(self._update)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread and wait for it."""
+        with self._changed:
+            self._orders.stop = True
+            self._changed.notify()
+        self._thread.join()
+
+    def change(self, asked: object) -> Settings:
+        """Change settings as a viewer asks, and return them. Raises RequestError with the reason of a refusal."""
+        with self._changed:
+            orders = self._orders
+            orders.settings = change_settings(orders.settings, asked, orders.limits)
+            orders.told = True
+            self._changed.notify()
+            return orders.settings
+
+    def seek(self, asked: object) -> int:
+        """Go to the frame that a viewer asks for, and return it. Raises RequestError with the reason of a refusal."""
+        with self._changed:
+            self._orders.seek = check_seek(asked, self._orders.limits)
+            self._orders.one_frame = True
+            self._changed.notify()
+            return self._orders.seek
+
+    def _count_viewers(self, count: int) -> None:
+        with self._changed:
+            self._viewers = count
+            self._changed.notify()
+
+    def _hear(self, notice: str) -> None:
+        self._tell(notice=notice)
+
+    # The thread.
+
+    def _run(self) -> None:
+        try:
+            with VideoDetector(self._cfg, self._model, self._control) as detector:
+                position: int | None = 0
+                while position is not None:
+                    position = self._play(detector, position)
+        except BaseException as error:  # reported by whoever runs the session; the thread itself has nobody to tell
+            self.failure = error
+            self.on_failure()
+
+    def _play(self, detector: VideoDetector, start: int) -> int | None:
+        """Show frames from number `start` on; returns where to go on, None at the end of the session."""
+        position = start
+        with closing(self.source.frames(start)) as frames:
+            while self._wait():
+                with self._changed:
+                    seek, self._orders.seek = self._orders.seek, None
+                if seek not in (None, position):
+                    return seek
+                try:
+                    frame = next(frames, None)
+                    if frame is not None:
+                        self._show(detector, frame)
+                    elif position == 0:
+                        raise LiveError(f"{self.source.name}: has no frames")
+                except USER_ERRORS as error:
+                    self._halt(describe_error(error))
+                    return 0
+                if frame is None:
+                    self._end()
+                    return 0
+                position = frame.index + 1
+        return None
+
+    def _wait(self) -> bool:
+        """Wait until there is something to do, telling viewers of changes; False at the end of the session."""
+        while True:
+            with self._changed:
+                orders = self._orders
+                if orders.stop:
+                    return False
+                told, orders.told = orders.told, False
+                if not told:
+                    if orders.seek is not None:
+                        return True
+                    runs = self._viewers and (orders.one_frame or not orders.settings.paused)
+                    early = self._due - self._clock()
+                    if runs and (early <= 0 or orders.one_frame):
+                        return True
+                    self._changed.wait(early if runs else None)
+                    continue
+            self._tell()
+
+    def _show(self, detector: VideoDetector, frame: SourceFrame) -> None:
+        """Run the model on a frame and publish the result."""
+        with self._changed:
+            settings = self._orders.settings
+        self._model.enabled = settings.eventful
+        self._control.controller = self._automatic if settings.automatic else Constant(TopR(settings.budget))
+        began = self._clock()
+        result = detector.detect(frame)
+        self._times.append(began)
+        self._due = began + (0.0 if self.source.live else 1 / self.source.fps)
+        self._costs.append(_cost(len(self._costs) and self._costs[-1].serial + 1, result))
+        picture = self._picture(frame, result)
+        grid = result.token_grid
+        with self._changed:
+            orders = self._orders
+            orders.limits = replace(orders.limits, tokens=grid[0] * grid[1])
+            orders.one_frame = False
+            if orders.settings.budget > orders.limits.tokens:
+                orders.settings = replace(orders.settings, budget=orders.limits.tokens)
+        costs, rate = tuple(self._costs), self._rate()
+        self._tell(picture=picture, costs=costs, frames_per_second=rate, notice=frame.notice, error="")
+
+    def _picture(self, frame: SourceFrame, result: FrameResult) -> Picture:
+        height, width = frame.image.shape[:2]
+        share = None
+        if result.budget != DENSE:
+            gates = self._model.vit.gates()
+            share = np.round(255 * updated_share(gates, choose_gates(gates, ANY), result.token_grid)).astype(np.uint8)
+        return Picture(
+            _encode(frame.image),
+            frame.name,
+            frame.index,
+            frame.seconds,
+            width,
+            height,
+            tuple(self._describe(result)),
+            result.budget,
+            share,
+            result.token_area,
+        )
+
+    def _describe(self, result: FrameResult) -> list[dict]:
+        """The best detections, for the page."""
+        found = result.detections
+        described = []
+        for i in np.argsort(-found.scores, kind="stable")[:MAX_DETECTIONS]:
+            score, index = float(found.scores[i]), int(found.classes[i])
+            if score < LEAST_SCORE:
+                break
+            name = self._classes[index] if index < len(self._classes) else f"class {index}"
+            blue, green, red = class_color(index)
+            box = [round(float(v), 1) for v in found.boxes[i]]
+            described.append({"class": name, "score": round(score, 3), "box": box, "color": [red, green, blue]})
+        return described
+
+    def _rate(self) -> float:
+        """Frames per second of late."""
+        span = self._times[-1] - self._times[0]
+        return (len(self._times) - 1) / span if span > 0 else 0.0
+
+    def _halt(self, error: str) -> None:
+        """Stop at an error of the input, and say it; playing on tries again from the start."""
+        self._pause()
+        self._tell(error=error)
+
+    def _end(self) -> None:
+        with self._changed:
+            repeat = self._orders.settings.repeat
+        if not repeat:
+            self._pause()
+            self._tell()
+
+    def _pause(self) -> None:
+        with self._changed:
+            self._orders.settings = replace(self._orders.settings, paused=True)
+            self._orders.one_frame = False
+
+    def _tell(self, **changes: object) -> None:
+        """Publish the last update with these changes and the current settings."""
+        with self._changed:
+            orders = self._orders
+            self._update = replace(self._update, settings=orders.settings, limits=orders.limits, **changes)
+            self.broadcast.publish(self._update)
+
+
+def _cost(serial: int, result: FrameResult) -> Cost:
+    macs = result.cost.macs
+    return Cost(
+        serial,
+        result.cost.total_macs / MACS_PER_GFLOP,
+        sum(macs.get(category, 0) for category in BACKBONE_CATEGORIES) / MACS_PER_GFLOP,
+        1000 * result.cost.total_seconds,
+        result.budget == DENSE or result.cost.flushed,
+    )
+
+
+def _encode(image: np.ndarray) -> bytes:
+    if image.shape[1] > MAX_WIDTH:
+        size = (MAX_WIDTH, max(1, round(image.shape[0] * MAX_WIDTH / image.shape[1])))
+        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    encoded, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    if not encoded:
+        raise LiveError("OpenCV cannot encode JPEG pictures")
+    return data.tobytes()

@@ -1,0 +1,89 @@
+"""What viewers can change, and the check of what they ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+
+from .errors import RequestError
+
+MAX_SHOWN = 40
+"""Characters of a refused value that are repeated in the reason."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The state of the page's controls, the same for all viewers."""
+
+    budget: int
+    """r: tokens per gate and frame, where `automatic` does not decide."""
+    eventful: bool = True
+    """False runs the dense model, on the same weights."""
+    automatic: bool = False
+    """The configuration's controller chooses the budget."""
+    paused: bool = False
+    repeat: bool = True
+    """Start again at the end of a file."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What can be asked for at the moment."""
+
+    tokens: int | None = None
+    """Tokens of a frame; None before the first one."""
+    num_frames: int | None = None
+    seekable: bool = False
+    has_controller: bool = False
+
+
+SWITCHES = tuple(field.name for field in fields(Settings) if field.name != "budget")
+
+
+def change_settings(settings: Settings, asked: object, limits: Limits) -> Settings:
+    """The settings after a request such as {"budget": 64}. Raises RequestError with the reason of a refusal."""
+    _check_object(asked, ("budget", *SWITCHES))
+    for name in SWITCHES:
+        if name in asked and not isinstance(asked[name], bool):
+            raise RequestError(f"{name} is true or false, found {_show(asked[name])}")
+    if asked.get("automatic") and not limits.has_controller:
+        raise RequestError("no controller was configured (MODEL.EVENTFUL.CONTROLLER.NAME)")
+    if "budget" in asked:
+        if limits.tokens is None:
+            raise RequestError("the budget can be set once the first frame has been seen")
+        _check_number("budget", asked["budget"], limits.tokens, "the tokens of a frame")
+        asked = {"automatic": False, **asked}
+    return replace(settings, **asked)
+
+
+def check_seek(asked: object, limits: Limits) -> int:
+    """The frame number in a request such as {"frame": 120}. Raises RequestError with the reason of a refusal."""
+    _check_object(asked, ("frame",))
+    if not limits.seekable:
+        raise RequestError("this input has no positions to go to: it is a stream or a camera")
+    if "frame" not in asked:
+        raise RequestError('seeking needs a frame, as in {"frame": 120}')
+    last = None if limits.num_frames is None else max(0, limits.num_frames - 1)
+    return _check_number("frame", asked["frame"], last, "the last frame")
+
+
+def _check_object(asked: object, known: tuple[str, ...]) -> None:
+    if not isinstance(asked, Mapping):
+        raise RequestError(f"expected a JSON object, found {_show(asked)}")
+    for name in asked:
+        if name not in known:
+            raise RequestError(f"{_show(name)} is unknown; known are {', '.join(known)}")
+
+
+def _check_number(name: str, value: object, top: int | None, meaning: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise RequestError(f"{name} is a whole number, found {_show(value)}")
+    if value < 0 or (top is not None and value > top):
+        end = "" if top is None else f" to {top} ({meaning})"
+        raise RequestError(f"{name} is a number from 0{end}, found {_show(value)}")
+    return value
+
+
+def _show(value: object) -> str:
+    text = f"a number of {value.bit_length()} bits" if isinstance(value, int) and abs(value) > 10**18 else repr(value)
+    return text if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + "..."

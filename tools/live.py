@@ -1,0 +1,78 @@
+#!/usr/bin/env python3
+"""A local web page with the detections of a video or camera, and the budget as a slider.
+
+    python tools/live.py --config-file configs/demo/vitdet_tiny.yaml --input datasets/demo_vid/videos/test_000.mp4 \\
+        MODEL.WEIGHTS weights/demo_vitdet_tiny.safetensors
+    python tools/live.py --config-file FILE --input 0 MODEL.WEIGHTS WEIGHTS      # the first camera
+
+Then open the address that it prints. Only --input is ever opened; a page cannot ask for another file or address.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+
+import eventful_vitdet  # noqa: F401  (makes detectron2 importable)
+from detectron2.data import MetadataCatalog
+from detectron2.modeling import build_model
+from eventful_vitdet.checkpoint import VideoCheckpointer
+from eventful_vitdet.command_line import build_cfg, run
+from eventful_vitdet.data.video_source import open_source
+from eventful_vitdet.live.errors import LiveError
+
+LOCAL_ADDRESSES = ("127.0.0.1", "localhost", "::1")
+
+
+def main(arguments: argparse.Namespace) -> None:
+    try:
+        from eventful_vitdet.live.server import LiveServer, address_of, open_socket
+    except ModuleNotFoundError as error:
+        raise LiveError(f"{error.name} is missing; pip install 'eventful-vitdet[live]' brings it") from error
+    from eventful_vitdet.live.session import LiveSession
+
+    # What may be wrong is found out before the model is made.
+    bound = open_socket(arguments.host, arguments.port)
+    cfg = build_cfg(arguments.config_file, arguments.opts)
+    if not cfg.MODEL.WEIGHTS:
+        raise ValueError("MODEL.WEIGHTS is empty: add MODEL.WEIGHTS and the file to the command")
+    source = open_source(arguments.input)
+    model = build_model(cfg).eval()
+    VideoCheckpointer(model).load(cfg.MODEL.WEIGHTS)
+    if arguments.host not in LOCAL_ADDRESSES:
+        print("whoever can reach this machine over the network can watch and steer", file=sys.stderr)
+    session = LiveSession(cfg, model, source, find_classes(cfg))
+    print(f"{source.name} at {address_of(bound)} (Ctrl-C ends)", flush=True)
+    LiveServer(session, arguments.allow_host).serve_session(bound)
+    print("ended")
+
+
+def find_classes(cfg) -> list[str]:
+    """Names of the classes, of the configuration's first test data set, where they are known."""
+    for name in cfg.DATASETS.TEST[:1]:
+        return list(MetadataCatalog.get(name).get("thing_classes") or [])
+    return []
+
+
+def port(text: str) -> int:
+    if not text.isdigit() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port; ports go from 0 (any free one) to 65535")
+    return int(text)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config-file", default="", metavar="FILE", help="configuration of the detector")
+    parser.add_argument(
+        "--input", required=True, help="video file, folder or pattern, rtsp:// address, or camera number"
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
+    parser.add_argument("--port", type=port, default=8000, help="0: any free one (default: 8000)")
+    parser.add_argument(
+        "--allow-host", action="append", default=[], metavar="NAME", help="a name under which the page is reached"
+    )
+    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="configuration, as in train_net.py")
+    parsed = parser.parse_intermixed_args()
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    sys.exit(run(lambda: main(parsed)))

@@ -15,12 +15,12 @@ import logging
 import sys
 
 import eventful_vitdet  # noqa: F401  (makes detectron2 importable)
-from detectron2.data import MetadataCatalog
 from detectron2.modeling import build_model
 from eventful_vitdet.checkpoint import VideoCheckpointer
 from eventful_vitdet.command_line import build_cfg, run
 from eventful_vitdet.data.video_source import open_source
 from eventful_vitdet.live.errors import LiveError
+from eventful_vitdet.visualization.visualize import class_names
 
 LOCAL_ADDRESSES = ("127.0.0.1", "localhost", "::1")
 
@@ -42,17 +42,10 @@ def main(arguments: argparse.Namespace) -> None:
     VideoCheckpointer(model).load(cfg.MODEL.WEIGHTS)
     if arguments.host not in LOCAL_ADDRESSES:
         print("whoever can reach this machine over the network can watch and steer", file=sys.stderr)
-    session = LiveSession(cfg, model, source, find_classes(cfg))
+    session = LiveSession(cfg, model, source, class_names(cfg))
     print(f"{source.name} at {address_of(bound)} (Ctrl-C ends)", flush=True)
     LiveServer(session, arguments.allow_host).serve_session(bound)
     print("ended")
-
-
-def find_classes(cfg) -> list[str]:
-    """Names of the classes, of the configuration's first test data set, where they are known."""
-    for name in cfg.DATASETS.TEST[:1]:
-        return list(MetadataCatalog.get(name).get("thing_classes") or [])
-    return []
 
 
 def port(text: str) -> int:

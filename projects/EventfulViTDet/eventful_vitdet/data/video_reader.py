@@ -61,13 +61,13 @@ def iterate_frames(frames: Iterable[dict]) -> Iterator[tuple[dict, np.ndarray]]:
 
 
 def decode_video(path: str, start: int = 0) -> Iterator[np.ndarray]:
-    """Yield the frames of a video file from number `start` to its end, decoding forward.
+    """Yield the frames of a video file from number `start` to its end, in order.
 
     Raises VideoReadError for a file that is no video, or that has no frame at all. One that ends earlier than its
     container says is no error: that number is often an estimate.
     """
     with _open_video(path) as capture:
-        position = 0
+        position = start if start and _jump(capture, path, start) else 0
         while capture.grab():
             if position >= start:
                 yield _retrieve(capture, path, position)
@@ -133,6 +133,14 @@ def _open_video(path: str) -> Iterator[cv2.VideoCapture]:
         yield capture
     finally:
         capture.release()
+
+
+def _jump(capture: cv2.VideoCapture, path: str, frame_id: int) -> bool:
+    """Go to a frame by the file's index; False, and the file opened anew, where it has none."""
+    if capture.set(cv2.CAP_PROP_POS_FRAMES, frame_id) and int(capture.get(cv2.CAP_PROP_POS_FRAMES)) == frame_id:
+        return True
+    capture.open(path)
+    return False
 
 
 def _decode_forward(path: str, frame_ids: list[int]) -> Iterator[np.ndarray]:

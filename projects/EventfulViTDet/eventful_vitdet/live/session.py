@@ -209,7 +209,7 @@ class LiveSession:
         return None
 
     def _wait(self) -> bool:
-        """Wait until there is something to do, telling viewers of changes; False at the end of the session."""
+        """Wait until it is time for a frame, or to go elsewhere, telling viewers of changes; False at the end."""
         while True:
             with self._changed:
                 orders = self._orders
@@ -222,6 +222,7 @@ class LiveSession:
                     runs = self._viewers and (orders.one_frame or not orders.settings.paused)
                     early = self._due - self._clock()
                     if runs and (early <= 0 or orders.one_frame):
+                        orders.one_frame = False
                         return True
                     self._changed.wait(early if runs else None)
                     continue
@@ -243,7 +244,6 @@ class LiveSession:
         with self._changed:
             orders = self._orders
             orders.limits = replace(orders.limits, tokens=grid[0] * grid[1])
-            orders.one_frame = False
             if orders.settings.budget > orders.limits.tokens:
                 orders.settings = replace(orders.settings, budget=orders.limits.tokens)
         costs, rate = tuple(self._costs), self._rate()

@@ -1,0 +1,93 @@
+"""A session with a tiny detector and a short video."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+for package in ("fastapi", "uvicorn", "websockets"):
+    pytest.importorskip(package, reason=f"{package}, of the extra 'live', is not installed")
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # the tests' folder, whatever pytest's import mode
+
+from eventful_vitdet.data.video_source import FileSource  # noqa: E402
+from eventful_vitdet.live.server import LiveServer, open_socket  # noqa: E402
+from eventful_vitdet.live.session import LiveSession, Update  # noqa: E402
+from modeling.conftest import tiny_cfg, tiny_model  # noqa: E402
+
+__all__ = ["tiny_cfg", "tiny_model"]
+FRAMES = 12
+TOKENS = 36
+
+
+@pytest.fixture
+def video(tmp_path) -> str:
+    """Twelve frames of 96 x 64 pixels with a moving patch, a thousand per second, so that no test waits for them."""
+    path = str(tmp_path / "video.avi")
+    writer = cv2.VideoWriter(path, cv2.VideoWriter_fourcc(*"MJPG"), 1000, (96, 64))
+    for frame in range(FRAMES):
+        image = np.full((64, 96, 3), 60, np.uint8)
+        image[20:40, 6 * frame : 6 * frame + 20] = 220
+        writer.write(image)
+    writer.release()
+    return path
+
+
+@pytest.fixture
+def make_session(tiny_cfg, tiny_model, video):
+    """Sessions that have been started; stopped after the test."""
+    sessions = []
+
+    def make(source=None, start: bool = True, **overrides) -> LiveSession:
+        source = source or FileSource([video])
+        session = LiveSession(tiny_cfg(**overrides), tiny_model(**overrides), source, ["a", "b"])
+        if start:
+            sessions.append(session)
+            session.start()
+        return session
+
+    yield make
+    for session in sessions:
+        session.stop()
+        assert session.failure is None
+
+
+@contextmanager
+def serving(session: LiveSession) -> Iterator[str]:
+    """Serve a session that has not been started; yields "address:port"."""
+    bound = open_socket("127.0.0.1", 0)
+    server = LiveServer(session, ["detector.local"])
+    thread = threading.Thread(target=server.serve_session, args=(bound,), daemon=True)
+    host, port = bound.getsockname()
+    bound.listen()  # from here on requests are kept until they can be answered
+    thread.start()
+    try:
+        yield f"{host}:{port}"
+    finally:
+        server.end()
+        thread.join(20)
+    assert not thread.is_alive() and session.failure is None
+
+
+def watch(session: LiveSession, until: Callable[[Update], bool], seconds: float = 10.0) -> list[Update]:
+    """Be a viewer until an update is as wanted; returns all updates that were seen."""
+
+    async def look() -> list[Update]:
+        viewer = session.broadcast.join()
+        seen = []
+        try:
+            while not (seen and until(seen[-1])):
+                seen.append(await viewer.next())
+        finally:
+            session.broadcast.leave(viewer)
+        return seen
+
+    return asyncio.run(asyncio.wait_for(look(), seconds))

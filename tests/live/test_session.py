@@ -1,0 +1,206 @@
+"""The detector's thread: what viewers see after what they ask for."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+
+import cv2
+import numpy as np
+import pytest
+from eventful_vitdet.data.errors import VideoReadError
+from eventful_vitdet.data.video_source import FileSource, StreamSource
+from eventful_vitdet.live.broadcast import Broadcast
+
+from .conftest import FRAMES, TOKENS, watch
+
+
+def index(update) -> int:
+    return -1 if update.picture is None else update.picture.index
+
+
+def test_frames_are_detected_while_somebody_watches(make_session):
+    session = make_session()
+    assert session.broadcast.newest.picture is None  # nobody is there yet
+    seen = watch(session, lambda update: index(update) == 3)
+    picture = seen[-1].picture
+    assert (picture.width, picture.height) == (96, 64)
+    assert cv2.imdecode(np.frombuffer(picture.jpeg, np.uint8), cv2.IMREAD_COLOR).shape == (64, 96, 3)
+    assert picture.budget == "top-r 6" and seen[-1].limits.tokens == TOKENS
+    assert picture.tokens.shape == (6, 6) and 6 <= np.count_nonzero(picture.tokens) < TOKENS
+    assert picture.detections and picture.detections[0]["score"] >= picture.detections[-1]["score"]
+    first, *later = seen[-1].costs
+    assert first.full and all(cost.gflops < first.gflops and not cost.full for cost in later)
+    time.sleep(0.1)  # whatever was under way
+    rested = session.broadcast.newest.costs[-1].serial
+    time.sleep(0.2)
+    assert session.broadcast.newest.costs[-1].serial == rested
+
+
+def test_budget_changes_the_cost_and_the_video_repeats(make_session):
+    session = make_session()
+    watch(session, lambda update: index(update) >= 1)
+    gflops = {}
+    for budget in (30, 2):
+        assert session.change({"budget": budget}).budget == budget
+        seen = watch(
+            session, lambda u, b=budget: u.picture.budget == f"top-r {b}" and not u.costs[-1].full and index(u) > 1
+        )
+        gflops[budget] = seen[-1].costs[-1].gflops
+    assert gflops[2] < gflops[30]
+    serial = session.broadcast.newest.costs[-1].serial
+    seen = watch(session, lambda update: update.costs[-1].serial > serial + FRAMES)
+    # Another round begins with a flush.
+    assert any(index(update) == 0 and update.costs[-1].full for update in seen)
+
+
+def test_dense_and_back_without_a_flush(make_session):
+    session = make_session()
+    watch(session, lambda update: index(update) >= 1)
+    session.change({"eventful": False})
+    seen = watch(session, lambda update: update.picture.budget == "dense")
+    assert seen[-1].picture.tokens is None and seen[-1].costs[-1].full
+    session.change({"eventful": True, "paused": True})
+    session.seek({"frame": 0})
+    watch(session, lambda update: index(update) == 0)
+    session.seek({"frame": 1})
+    seen = watch(session, lambda update: index(update) == 1)
+    assert seen[-1].picture.budget == "top-r 6" and not seen[-1].costs[-1].full
+
+
+def test_pause_and_seek(make_session):
+    session = make_session()
+    watch(session, lambda update: index(update) >= 1)
+    session.change({"paused": True})
+    seen = watch(session, lambda update: update.settings.paused)
+    at = index(seen[-1])
+    time.sleep(0.1)
+    assert index(session.broadcast.newest) in (at, at + 1)  # a frame may have been under way
+    for target in (9, 2, FRAMES - 1):
+        assert session.seek({"frame": target}) == target
+        seen = watch(session, lambda update, target=target: index(update) == target)
+        assert seen[-1].settings.paused and seen[-1].costs[-1].full
+    # The patch shows which frame it is.
+    image = cv2.imdecode(np.frombuffer(seen[-1].picture.jpeg, np.uint8), cv2.IMREAD_GRAYSCALE)
+    assert image[30, 6 * (FRAMES - 1) + 10] > 180 and image[30, 20] < 100
+
+
+def test_end_without_repeating(make_session):
+    session = make_session()
+    watch(session, lambda update: index(update) >= 0)
+    session.change({"repeat": False})
+    seen = watch(session, lambda update: update.settings.paused)
+    assert index(seen[-1]) == FRAMES - 1 and not seen[-1].error
+    session.change({"paused": False})
+    watch(session, lambda update: index(update) == 0)
+
+
+def test_controller_steers_until_somebody_moves_the_slider(make_session):
+    session = make_session(
+        MODEL__EVENTFUL__CONTROLLER__NAME="schedule", MODEL__EVENTFUL__CONTROLLER__SCHEDULE="0:9,5:3"
+    )
+    seen = watch(session, lambda update: index(update) == 6)
+    assert {u.picture.budget for u in seen if u.picture} <= {"top-r 9", "top-r 3"}
+    assert seen[-1].picture.budget == "top-r 3" and seen[-1].settings.automatic
+    assert session.change({"budget": 20}).automatic is False
+    watch(session, lambda update: update.picture.budget == "top-r 20")
+    session.change({"automatic": True})
+    watch(session, lambda update: update.picture.budget == "top-r 3")
+
+
+class BrokenSource(FileSource):
+    """A file that turns out to be damaged at its third frame, the first time."""
+
+    failures = 1
+
+    def frames(self, start: int = 0):
+        for frame in super().frames(start):
+            if frame.index == 2 and self.failures:
+                self.failures -= 1
+                raise VideoReadError("video.avi: frame 2 cannot be decoded; the video is damaged")
+            yield frame
+
+
+def test_damaged_file_is_said_and_can_be_tried_again(make_session, video):
+    session = make_session(BrokenSource([video]))
+    seen = watch(session, lambda update: bool(update.error))
+    assert "frame 2 cannot be decoded" in seen[-1].error and seen[-1].settings.paused
+    session.change({"paused": False})
+    seen = watch(session, lambda update: index(update) == 3)
+    assert not seen[-1].error
+
+
+def test_frames_too_large_for_the_model_are_said(make_session, tmp_path):
+    path = str(tmp_path / "large.avi")
+    writer = cv2.VideoWriter(path, cv2.VideoWriter_fourcc(*"MJPG"), 30, (128, 64))
+    writer.write(np.zeros((64, 128, 3), np.uint8))
+    writer.release()
+    seen = watch(make_session(FileSource([path])), lambda update: bool(update.error))
+    assert "lower INPUT.MAX_SIZE_TEST" in seen[-1].error
+
+
+class DroppingCapture:
+    """A camera that gives three frames and is gone."""
+
+    def __init__(self) -> None:
+        self.left = 3
+
+    def isOpened(self) -> bool:
+        return True
+
+    def read(self):
+        self.left -= 1
+        return (True, np.full((64, 96, 3), 90, np.uint8)) if self.left >= 0 else (False, None)
+
+    def get(self, key: int) -> float:
+        return 30.0
+
+    def release(self) -> None:
+        pass
+
+
+def test_lost_stream_is_said_and_comes_back(make_session, monkeypatch):
+    monkeypatch.setattr("eventful_vitdet.data.video_source.FIRST_WAIT_SECONDS", 0.05)
+    session = make_session(StreamSource("camera 0", DroppingCapture))
+    seen = watch(session, lambda update: "back after" in update.notice and update.picture is not None)
+    assert any("lost; trying again" in update.notice for update in seen) or len(seen) > 1
+    assert not seen[-1].limits.seekable and seen[-1].limits.num_frames is None
+
+
+def test_defect_ends_the_session_and_is_kept(make_session, monkeypatch):
+    session = make_session()
+    ended = threading.Event()
+    session.on_failure = ended.set
+    monkeypatch.setattr(session, "_show", lambda *args: 1 / 0)
+    with pytest.raises(asyncio.TimeoutError):
+        watch(session, lambda update: False, seconds=0.5)
+    assert ended.wait(5) and isinstance(session.failure, ZeroDivisionError)
+    session.failure = None
+
+
+def test_slow_viewer_gets_the_newest_item_and_holds_up_nobody():
+    async def play() -> tuple[list[int], list[int]]:
+        broadcast: Broadcast[int] = Broadcast()
+        quick, slow = broadcast.join(), broadcast.join()
+        assert broadcast.viewers == 2
+        seen, rare = [], []
+        for number in range(1, 101):
+            broadcast.publish(number)
+            seen.append(await quick.next())
+            if number % 50 == 0:
+                rare.append(await slow.next())
+        return seen, rare
+
+    assert asyncio.run(play()) == (list(range(1, 101)), [50, 100])
+
+
+def test_publishing_to_a_viewer_whose_loop_has_ended():
+    broadcast: Broadcast[int] = Broadcast()
+
+    async def come_and_vanish() -> None:
+        broadcast.join()
+
+    asyncio.run(come_and_vanish())
+    broadcast.publish(1)
+    assert broadcast.newest == 1

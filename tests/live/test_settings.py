@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import pytest
+from eventful_vitdet.live.errors import RequestError
+from eventful_vitdet.live.settings import Limits, Settings, change_settings, check_seek
+
+LIMITS = Limits(tokens=320, num_frames=40, seekable=True, has_controller=True)
+
+
+def test_changes():
+    settings = Settings(budget=64, automatic=True)
+    assert change_settings(settings, {"paused": True}, LIMITS) == Settings(64, automatic=True, paused=True)
+    # Who moves the slider takes over from the controller.
+    assert change_settings(settings, {"budget": 320}, LIMITS) == Settings(320)
+    assert change_settings(settings, {"budget": 0, "eventful": False}, LIMITS) == Settings(0, eventful=False)
+    assert change_settings(settings, {}, LIMITS) is not None
+
+
+@pytest.mark.parametrize(
+    ("asked", "reason"),
+    [
+        ({"budget": 321}, r"budget is a number from 0 to 320 \(the tokens of a frame\), found 321"),
+        ({"budget": -1}, "found -1"),
+        ({"budget": 64.0}, "budget is a whole number, found 64.0"),
+        ({"budget": "64"}, "budget is a whole number, found '64'"),
+        ({"budget": True}, "budget is a whole number, found True"),
+        ({"budget": None}, "found None"),
+        ({"budget": float("nan")}, "found nan"),
+        ({"budget": 10**5000}, r"found a number of \d+ bits"),
+        ({"eventful": 1}, "eventful is true or false, found 1"),
+        ({"paused": "no"}, "paused is true or false"),
+        ({"file": "/etc/passwd"}, "'file' is unknown; known are budget, eventful"),
+        ({"x" * 5000: 1}, "is unknown"),
+        ([1], r"expected a JSON object, found \[1\]"),
+        (None, "expected a JSON object, found None"),
+    ],
+)
+def test_refused_changes(asked, reason):
+    with pytest.raises(RequestError, match=reason) as refusal:
+        change_settings(Settings(64), asked, LIMITS)
+    assert len(str(refusal.value)) < 200
+
+
+def test_what_is_not_there_cannot_be_changed():
+    with pytest.raises(RequestError, match="no controller was configured"):
+        change_settings(Settings(64), {"automatic": True}, Limits(tokens=320))
+    with pytest.raises(RequestError, match="once the first frame has been seen"):
+        change_settings(Settings(64), {"budget": 3}, Limits())
+
+
+def test_seeking():
+    assert check_seek({"frame": 39}, LIMITS) == 39
+    assert check_seek({"frame": 10**6}, Limits(seekable=True)) == 10**6  # files that do not know their length
+    for asked, reason in (
+        ({"frame": 40}, "from 0 to 39"),
+        ({"frame": 1.5}, "whole number"),
+        ({}, "needs a frame"),
+        ({"path": "x"}, "unknown"),
+    ):
+        with pytest.raises(RequestError, match=reason):
+            check_seek(asked, LIMITS)
+    with pytest.raises(RequestError, match="stream or a camera"):
+        check_seek({"frame": 0}, Limits())

@@ -32,19 +32,19 @@ def main(arguments: argparse.Namespace) -> None:
         raise LiveError(f"{error.name} is missing; pip install 'eventful-vitdet[live]' brings it") from error
     from eventful_vitdet.live.session import LiveSession
 
-    # What may be wrong is found out before the model is made.
-    bound = open_socket(arguments.host, arguments.port)
-    cfg = build_cfg(arguments.config_file, arguments.opts)
-    if not cfg.MODEL.WEIGHTS:
-        raise ValueError("MODEL.WEIGHTS is empty: add MODEL.WEIGHTS and the file to the command")
-    source = open_source(arguments.input)
-    model = build_model(cfg).eval()
-    VideoCheckpointer(model).load(cfg.MODEL.WEIGHTS)
-    if arguments.host not in LOCAL_ADDRESSES:
-        print("whoever can reach this machine over the network can watch and steer", file=sys.stderr)
-    session = LiveSession(cfg, model, source, class_names(cfg))
-    print(f"{source.name} at {address_of(bound)} (Ctrl-C ends)", flush=True)
-    LiveServer(session, arguments.allow_host).serve_session(bound)
+    with open_socket(arguments.host, arguments.port) as bound:
+        # What may be wrong is found out before the model is made.
+        cfg = build_cfg(arguments.config_file, arguments.opts)
+        if not cfg.MODEL.WEIGHTS:
+            raise ValueError("MODEL.WEIGHTS is empty: add MODEL.WEIGHTS and the file to the command")
+        source = open_source(arguments.input)
+        model = build_model(cfg).eval()
+        VideoCheckpointer(model).load(cfg.MODEL.WEIGHTS)
+        if arguments.host not in LOCAL_ADDRESSES:
+            print("whoever can reach this machine over the network can watch and steer", file=sys.stderr)
+        server = LiveServer(LiveSession(cfg, model, source, class_names(cfg)), arguments.allow_host)
+        print(f"{source.name} at {address_of(bound)} (Ctrl-C ends)", flush=True)
+        server.serve_session(bound)
     print("ended")
 
 

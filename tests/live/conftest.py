@@ -67,7 +67,6 @@ def serving(session: LiveSession) -> Iterator[str]:
     server = LiveServer(session, ["detector.local"])
     thread = threading.Thread(target=server.serve_session, args=(bound,), daemon=True)
     host, port = bound.getsockname()
-    bound.listen()  # from here on requests are kept until they can be answered
     thread.start()
     try:
         yield f"{host}:{port}"

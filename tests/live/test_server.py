@@ -187,7 +187,6 @@ def test_viewers_that_break_rules_or_are_too_many(client, session, monkeypatch):
 
 def test_ports_and_addresses_that_cannot_be_had():
     with open_socket("127.0.0.1", 0) as taken:
-        taken.listen()
         port = taken.getsockname()[1]
         assert address_of(taken) == f"http://127.0.0.1:{port}/"
         with pytest.raises(LiveError, match=f"127.0.0.1:{port}: is in use.*choose another port by --port"):

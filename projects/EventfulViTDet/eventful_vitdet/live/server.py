@@ -131,7 +131,10 @@ async def _serve_viewer(websocket: WebSocket, session: LiveSession) -> None:
 
 
 def open_socket(host: str, port: int) -> socket.socket:
-    """A socket that is bound to an address, or LiveError with the reason why not. Port 0 takes a free one."""
+    """A socket that listens on an address, or LiveError with the reason why not. Port 0 takes a free one.
+
+    Requests wait in it until they are served.
+    """
     where = f"{host}:{port}"
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
@@ -141,6 +144,7 @@ def open_socket(host: str, port: int) -> socket.socket:
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         bound.bind(address)
+        bound.listen()
     except OSError as error:
         bound.close()
         raise LiveError(f"{where}: {_why_not(error)}") from error

@@ -1,4 +1,3 @@
-"use strict";
 import { HISTORY, drawChart, formatNumber } from "./charts.js";
 import { drawPicture } from "./picture.js";
 
@@ -103,7 +102,7 @@ function showCosts() {
   const [, gflops, , milliseconds, full] = newest;
   setText("gflops", formatNumber(gflops));
   setText("milliseconds", milliseconds >= 10 ? milliseconds.toFixed(0) : milliseconds.toFixed(1));
-  setText("rate", state.frames_per_second.toFixed(1));
+  setText("rate", state.settings.paused ? "–" : state.frames_per_second.toFixed(1));
   const reference = costs.findLast((cost) => cost[4]);
   setText("saving", reference && !full ? `${(reference[1] / gflops).toFixed(1)}× fewer than in full` : "");
   drawChart(find("gflops-chart"), costs.map((cost) => [cost[1], cost[4]]));

@@ -81,6 +81,18 @@ def test_pause_and_seek(make_session):
         assert session.seek({"frame": target}) == target
         seen = watch(session, lambda update, target=target: index(update) == target)
         assert seen[-1].settings.paused and seen[-1].costs[-1].full
+    session.seek({"frame": 3})
+    watch(session, lambda update: index(update) == 3)
+    session.seek({"frame": 4})  # a step
+    watch(session, lambda update: index(update) == 4)
+
+    async def linger() -> None:
+        viewer = session.broadcast.join()
+        await asyncio.sleep(0.2)
+        session.broadcast.leave(viewer)
+
+    asyncio.run(linger())
+    assert index(session.broadcast.newest) == 4  # one frame, not two
     # The patch shows which frame it is.
     image = cv2.imdecode(np.frombuffer(seen[-1].picture.jpeg, np.uint8), cv2.IMREAD_GRAYSCALE)
     assert image[30, 6 * (FRAMES - 1) + 10] > 180 and image[30, 20] < 100

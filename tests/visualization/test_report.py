@@ -68,7 +68,10 @@ def folder(tmp_path):
     for budget, video_2, gmacs in (("dense", dense, 4), ("9", moved, 1)):
         write_record(str(folder / budget), record(1, 5, agreeing, gmacs))
         write_record(str(folder / budget), record(2, 3, video_2, gmacs))
-    sparse = result("top-r 9", 59.5, 1.0, agreement={"AP50": 88.8}, motion={"AP50-fast": 12.25})
+    sparse = result(
+        "top-r 9", 59.5, 1.0, agreement={"VID-AP50": 88.8}, motion={"VID-AP50-fast": 12.25, "objects-fast": 7.7}
+    )
+    (folder / "9" / "videos.csv").write_text("video,video_id,AP50\nx,1,77.25\ny,2,\n")
     (folder / "budgets.json").write_text(json.dumps([result("dense", 60.0, 4.0), sparse]))
     return folder
 
@@ -96,7 +99,16 @@ class Elements(HTMLParser):
 
 def test_report_shows_every_part(folder, dataset):
     page = report(folder, dataset=dataset[0])
-    for text in ("88.80", "12.25", "59.50", "4.0×", "cheapest within a point", "2 videos, 8 frames"):
+    for text in (
+        "88.80",
+        "12.25",
+        "7.7 % of objects",
+        "77.2<",
+        "59.50",
+        "4.0×",
+        "cheapest within a point",
+        "2 videos, 8 frames",
+    ):
         assert text in page, text
     elements = Elements(page)
     assert elements.count("svg", **{"class": "chart"}) == 4
@@ -126,7 +138,7 @@ def test_names_remain_text(folder, tmp_path, dataset):
     for budget in budgets:
         budget["bbox"][f"AP-{HOSTILE}"] = 1.0
         budget["device"] = budget["motion"] = HOSTILE
-    budgets[1]["stability"] = {HOSTILE: HOSTILE}
+    budgets[1]["stability"] = {f"VID-AP50-age-{HOSTILE}": HOSTILE}
     (folder / "budgets.json").write_text(json.dumps([*budgets, result(HOSTILE, 1.0, 1.0)]))
     page = report(folder, dataset=register_test_json(str(tmp_path / "hostile.json")), title=HOSTILE)
     elements = Elements(page)
@@ -137,10 +149,10 @@ def test_names_remain_text(folder, tmp_path, dataset):
 
 def test_missing_parts_are_said(folder):
     (folder / "budgets.json").write_text(
-        json.dumps([{"policy": "dense", "bbox": None}, {"policy": "top-r 9", "motion": {"AP50-slow": None}}])
+        json.dumps([{"policy": "dense", "bbox": None}, {"policy": "top-r 9", "motion": {"VID-AP50-slow": None}}])
     )
     page = report(folder)
-    assert "not measured in this evaluation" in page and "AP50-slow" in page
+    assert "not measured in this evaluation" in page and ">slow<" in page
     assert "No pictures: no data set was given" in page
 
 

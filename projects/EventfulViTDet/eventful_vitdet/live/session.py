@@ -32,6 +32,9 @@ HISTORY = 300
 MAX_WIDTH = 1280
 """Pixels; wider frames are sent reduced. The model sees them whole."""
 JPEG_QUALITY = 85
+NOTICE_SECONDS = 5.0
+STOP_SECONDS = 10.0
+"""A thread that waits for a lost stream may take longer to end; the process does not wait for it."""
 LEAST_SCORE = 0.05
 MAX_DETECTIONS = 100
 
@@ -89,8 +92,6 @@ class _Orders:
     seek: int | None = None
     one_frame: bool = False
     """Show one frame although paused."""
-    told: bool = False
-    """Something changed that viewers should hear of."""
     stop: bool = False
     limits: Limits = field(default_factory=Limits)
 
@@ -128,6 +129,7 @@ class LiveSession:
         self._costs: deque[Cost] = deque(maxlen=HISTORY)
         self._times: deque[float] = deque(maxlen=20)
         self._due = 0.0
+        self._notice, self._notice_until = "", 0.0
         self._viewers = 0
         self._thread = threading.Thread(target=self._run, name="detector", daemon=True)
         if isinstance(source, StreamSource):
@@ -141,18 +143,18 @@ class LiveSession:
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread and wait for it."""
+        """End the thread and wait for it, but not longer than STOP_SECONDS."""
         with self._changed:
             self._orders.stop = True
             self._changed.notify()
-        self._thread.join()
+        self._thread.join(STOP_SECONDS)
 
     def change(self, asked: object) -> Settings:
         """Change settings as a viewer asks, and return them. Raises RequestError with the reason of a refusal."""
         with self._changed:
             orders = self._orders
             orders.settings = change_settings(orders.settings, asked, orders.limits)
-            orders.told = True
+            self._tell()
             self._changed.notify()
             return orders.settings
 
@@ -191,6 +193,8 @@ class LiveSession:
             while self._wait():
                 with self._changed:
                     seek, self._orders.seek = self._orders.seek, None
+                    if seek == position:  # the frame that comes next anyway
+                        self._orders.one_frame = False
                 if seek not in (None, position):
                     return seek
                 try:
@@ -209,24 +213,19 @@ class LiveSession:
         return None
 
     def _wait(self) -> bool:
-        """Wait until it is time for a frame, or to go elsewhere, telling viewers of changes; False at the end."""
-        while True:
-            with self._changed:
-                orders = self._orders
-                if orders.stop:
-                    return False
-                told, orders.told = orders.told, False
-                if not told:
-                    if orders.seek is not None:
-                        return True
-                    runs = self._viewers and (orders.one_frame or not orders.settings.paused)
-                    early = self._due - self._clock()
-                    if runs and (early <= 0 or orders.one_frame):
-                        orders.one_frame = False
-                        return True
-                    self._changed.wait(early if runs else None)
-                    continue
-            self._tell()
+        """Wait until it is time for a frame, or to go elsewhere; False at the end of the session."""
+        orders = self._orders
+        with self._changed:
+            while not orders.stop:
+                if orders.seek is not None:
+                    return True
+                runs = self._viewers and (orders.one_frame or not orders.settings.paused)
+                early = self._due - self._clock()
+                if runs and (early <= 0 or orders.one_frame):
+                    orders.one_frame = False
+                    return True
+                self._changed.wait(early if runs else None)
+        return False
 
     def _show(self, detector: VideoDetector, frame: SourceFrame) -> None:
         """Run the model on a frame and publish the result."""
@@ -238,7 +237,7 @@ class LiveSession:
         result = detector.detect(frame)
         self._times.append(began)
         self._due = began + (0.0 if self.source.live else 1 / self.source.fps)
-        self._costs.append(_cost(len(self._costs) and self._costs[-1].serial + 1, result))
+        self._costs.append(_cost(self._costs[-1].serial + 1 if self._costs else 0, result))
         picture = self._picture(frame, result)
         grid = result.token_grid
         with self._changed:
@@ -246,8 +245,11 @@ class LiveSession:
             orders.limits = replace(orders.limits, tokens=grid[0] * grid[1])
             if orders.settings.budget > orders.limits.tokens:
                 orders.settings = replace(orders.settings, budget=orders.limits.tokens)
+        if frame.notice:
+            self._notice, self._notice_until = frame.notice, began + NOTICE_SECONDS
+        notice = self._notice if began < self._notice_until else ""
         costs, rate = tuple(self._costs), self._rate()
-        self._tell(picture=picture, costs=costs, frames_per_second=rate, notice=frame.notice, error="")
+        self._tell(picture=picture, costs=costs, frames_per_second=rate, notice=notice, error="")
 
     def _picture(self, frame: SourceFrame, result: FrameResult) -> Picture:
         height, width = frame.image.shape[:2]

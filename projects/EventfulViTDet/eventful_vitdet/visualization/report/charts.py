@@ -20,6 +20,10 @@ MAX_COLUMNS = 600
 """Points of a timeline; longer videos show the largest value of several frames."""
 
 
+LABEL_PLACES = ((0, -11, "middle"), (-8, -9, "end"), (-10, 4, "end"), (10, 4, "start"), (0, 20, "middle"))
+"""Where a point's label may stand, by preference: pixels to its anchor."""
+
+
 @dataclass(frozen=True)
 class Point:
     """A budget in a trade-off chart."""
@@ -123,7 +127,7 @@ def _place_label(text: str, x: float, y: float, taken: list[tuple], plane: Plane
     """The label where it covers nothing; none at all if there is no such place (the legend has the colours)."""
     text = text if len(text) <= 24 else text[:23] + "…"
     length = CHARACTER * len(text)
-    for dx, dy, anchor in ((0, -11, "middle"), (0, 20, "middle"), (10, 4, "start"), (-10, 4, "end"), (0, 33, "middle")):
+    for dx, dy, anchor in LABEL_PLACES:
         start = x + dx - {"start": 0, "middle": length / 2, "end": length}[anchor]
         box = (start, y + dy - 10, start + length, y + dy + 2)
         inside = MARGIN_LEFT + 2 < box[0] and box[2] < plane.width and 0 < box[1] and box[3] < plane.y(0)

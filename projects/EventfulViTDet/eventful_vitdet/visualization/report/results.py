@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...data.errors import DataError
@@ -15,6 +16,7 @@ from ...evaluation.results import BUDGETS_FILE, RESULTS_FILE
 from ...evaluation.store import record_paths
 
 DENSE = "dense"
+VIDEOS_FILE = "videos.csv"
 
 
 class ReportError(DataError):
@@ -30,6 +32,8 @@ class Budget:
     results: dict
     records: dict[str, str]
     """Paths of the videos' records by file name; empty where there are none."""
+    video_rows: dict[str, dict[str, str]] = field(default_factory=dict)
+    """The rows of the evaluation's table of videos, by video_id as text."""
 
     @property
     def is_dense(self) -> bool:
@@ -96,7 +100,19 @@ def _make_budgets(folder: str, path: str, entries: object, alone: bool) -> Itera
         match = re.fullmatch(r"(?:top-r )?(\d+|dense)", policy)
         own = folder if alone else os.path.join(folder, match[1]) if match else None
         paths = record_paths(own) if own is not None and os.path.isdir(own) else []
-        yield Budget(policy, entry, {Path(record).name: record for record in paths})
+        rows = _read_video_rows(os.path.join(own, VIDEOS_FILE)) if own is not None else {}
+        yield Budget(policy, entry, {Path(record).name: record for record in paths}, rows)
+
+
+def _read_video_rows(path: str) -> dict[str, dict[str, str]]:
+    """The table of videos; empty if it is not there."""
+    if not os.path.isfile(path):
+        return {}
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            return {row.get("video_id") or "": row for row in csv.DictReader(file)}
+    except (OSError, ValueError, csv.Error) as error:
+        raise ReportError(f"{path}: cannot be read as a table of videos ({error})") from error
 
 
 def _read_json(path: str) -> object:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -10,13 +10,13 @@ from .charts import Point, Series, timeline_chart, tradeoff_chart
 from .markup import Markup, tag
 from .pictures import Frames, draw_difference
 from .results import Budget, ReportError
-from .tables import legend, metric_table, number, summary_table
+from .tables import Rows, legend, metric_table, number, summary_table
 from .videos import Candidate, VideoSummary, largest_disagreements
 
 MAX_BAR_VIDEOS = 40
 QUALITIES = {
     "AP50 (percent)": ("bbox", "AP50"),
-    "agreement with dense, AP50 (percent)": ("agreement", "AP50"),
+    "agreement with dense, VID-AP50 (percent)": ("agreement", "VID-AP50"),
 }
 COSTS = {
     "GFlops per frame, everything": (1.0, ("gflops_per_frame", "total", "mean")),
@@ -78,42 +78,49 @@ def tradeoff(budgets: Sequence[Budget], colors: dict[str, str]) -> Markup:
 
 def classes(budgets: Sequence[Budget], colors: dict[str, str]) -> Markup:
     """AP per class."""
-    shown = {
-        "AP": ("bbox", lambda name: name.startswith("AP-")),
-        "VID-AP50": ("bbox", lambda name: name.startswith("VID-AP50")),
-        "agreement with dense": ("agreement", lambda name: name.startswith("AP-")),
-    }
-    return _metrics("Per class", "Average precision of every class at every budget.", budgets, colors, shown)
+    known = frozenset(name[3:] for b in budgets for name in b.group("bbox") if name.startswith("AP-"))
+    parts = (
+        Rows("AP", "bbox", "AP-"),
+        Rows("VID-AP50", "bbox", "VID-AP50-", only=known),
+        Rows("agreement with dense, VID-AP50", "agreement", "VID-AP50-", only=known),
+    )
+    return _metrics("Per class", "Average precision of every class at every budget.", budgets, colors, parts)
 
 
 def motion(budgets: Sequence[Budget], colors: dict[str, str]) -> Markup:
     """Metrics by motion speed, object size and time since the last full frame."""
-    everything: Callable[[str], bool] = lambda name: True  # noqa: E731
-    shown = {
-        "by motion speed": ("motion", everything),
-        "by object size": ("size", everything),
-        "by frames since the last full one": ("stability", everything),
-    }
-    text = "What moves fast is what an eventful model might lose first, and what ages longest without a full frame."
-    return _metrics("Per motion speed", text, budgets, colors, shown)
+    parts = (
+        Rows("by motion speed, VID-AP50", "motion", "VID-AP50-", "objects-"),
+        Rows("by object size, VID-AP50", "size", "VID-AP50-", "objects-"),
+        Rows("by frames since the last full one, VID-AP50", "stability", "VID-AP50-age-", "objects-age-"),
+        Rows("agreement by frames since the last full one, VID-AP50", "agreement", "VID-AP50-age-", "objects-age-"),
+    )
+    text = "An eventful model might lose fast objects first, and drift away with every frame since the last full one."
+    return _metrics("Per motion speed", text, budgets, colors, parts)
 
 
-def _metrics(title: str, text: str, budgets: Sequence[Budget], colors: dict[str, str], groups: dict) -> Markup:
-    table = metric_table(budgets, colors, groups)
+def _metrics(title: str, text: str, budgets: Sequence[Budget], colors: dict[str, str], parts: Sequence[Rows]) -> Markup:
+    table = metric_table(budgets, colors, parts)
     return section(title, text, table if table is not None else _not_measured("This"))
 
 
 def bars(
     budgets: Sequence[Budget], colors: dict[str, str], summaries: Sequence[VideoSummary], names: dict[object, str]
 ) -> Markup:
-    """A row per video: agreement, GFlops and milliseconds at every budget; the least agreement first."""
+    """A row per video: AP50, agreement, GFlops and milliseconds at every budget; the least agreement first."""
     title = "Per video"
     if not summaries:
         return section(title, "", _note("The folder holds no records of single videos."))
     columns = {
-        "boxes in common with dense, percent": (VideoSummary.agreement, 1),
+        "AP50, percent": (lambda s, policy: s.ap50.get(policy), 1),
+        "in common with dense, percent": (VideoSummary.agreement, 1),
         "GFlops per frame": (lambda s, policy: s.gflops.get(policy), 3),
         "ms per frame": (lambda s, policy: s.milliseconds.get(policy), 1),
+    }
+    columns = {
+        name: column
+        for name, column in columns.items()
+        if any(column[0](s, b.policy) is not None for s in summaries for b in budgets)
     }
     cells = [tag("div", {"class": "head"}, "video"), *(tag("div", {"class": "head"}, name) for name in columns)]
     ordered = sorted(summaries, key=lambda s: (_worst(s, budgets), str(s.video_id)))

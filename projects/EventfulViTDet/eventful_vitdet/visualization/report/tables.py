@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from .markup import Markup, join, tag
-from .results import Budget, as_number
+from .results import Budget
 
 SUMMARY = (
     ("AP", 2, ("bbox", "AP")),
     ("AP50", 2, ("bbox", "AP50")),
-    ("agreement AP50", 2, ("agreement", "AP50")),
+    ("VID-AP50", 2, ("bbox", "VID-AP50")),
+    ("agreement", 2, ("agreement", "VID-AP50")),
     ("total GFlops", 3, ("gflops_per_frame", "total", "mean")),
     ("backbone GFlops", 3, ("gflops_per_frame", "backbone", "mean")),
     ("flush", 3, ("gflops_per_frame", "backbone", "flush")),
@@ -34,28 +36,49 @@ def summary_table(budgets: Sequence[Budget], colors: dict[str, str]) -> Markup:
     return _table(head, rows)
 
 
-def metric_table(
-    budgets: Sequence[Budget], colors: dict[str, str], groups: dict[str, tuple[str, Callable[[str], bool]]]
-) -> Markup | None:
-    """A row for every metric of some groups; None if no budget has any.
+@dataclass(frozen=True)
+class Rows:
+    """Some metrics of a group in results.json, a row for each."""
 
-    Args:
-        groups: by heading, the group in results.json and which of its metrics to show.
-    """
-    rows = []
-    for heading, (group, shows) in groups.items():
-        names = dict.fromkeys(name for budget in budgets for name in budget.group(group) if shows(name))
-        if names and len(groups) > 1:
-            rows.append(tag("tr", None, tag("td", {"class": "group", "colspan": len(budgets) + 1}, heading)))
-        for name in names:
-            values = [number(as_number(budget.group(group).get(name)), 2) for budget in budgets]
-            label = tag("td", None, tag("bdi", None, name))
-            rows.append(tag("tr", None, label, *(tag("td", None, value) for value in values)))
-    if not rows:
+    heading: str
+    group: str
+    prefix: str
+    """Of the metrics' names; rows are called by the rest of them."""
+    shares: str = ""
+    """Prefix of metrics of the same group that tell the percentage of objects that a row is about."""
+    only: frozenset[str] | None = None
+    """Rests of the names that are shown; None shows all."""
+
+    def names(self, budgets: Sequence[Budget]) -> list[str]:
+        """The rests of the names that any budget has, in their order."""
+        found = dict.fromkeys(name for budget in budgets for name in budget.group(self.group))
+        rests = [name[len(self.prefix) :] for name in found if name.startswith(self.prefix)]
+        return [rest for rest in rests if self.only is None or rest in self.only]
+
+    def label(self, rest: str, budgets: Sequence[Budget]) -> Markup:
+        """What a row is called."""
+        shares = (budget.number(self.group, self.shares + rest) for budget in budgets) if self.shares else ()
+        share = next((value for value in shares if value is not None), None)
+        note = None if share is None else tag("small", None, f"{share:.1f} % of objects")
+        return join(tag("bdi", None, rest), note)
+
+
+def metric_table(budgets: Sequence[Budget], colors: dict[str, str], parts: Sequence[Rows]) -> Markup | None:
+    """All rows of some parts under their headings; None if no budget has any."""
+    written = []
+    for part in parts:
+        names = part.names(budgets)
+        if names:
+            written.append(tag("tr", None, tag("td", {"class": "group", "colspan": len(budgets) + 1}, part.heading)))
+        for rest in names:
+            values = [number(budget.number(part.group, part.prefix + rest), 2) for budget in budgets]
+            label = tag("td", None, part.label(rest, budgets))
+            written.append(tag("tr", None, label, *(tag("td", None, value) for value in values)))
+    if not written:
         return None
     head = [tag("th", None, "percent")]
     head += [tag("th", None, swatch(colors[b.policy], b.is_dense), b.label) for b in budgets]
-    return _table(head, rows)
+    return _table(head, written)
 
 
 def legend(budgets: Sequence[Budget], colors: dict[str, str]) -> Markup:

@@ -13,7 +13,7 @@ import numpy as np
 from ...evaluation.costs import MACS_PER_GFLOP
 from ...evaluation.store import VideoRecord, read_record
 from .disagreement import FrameDifference, compare_frames
-from .results import Budget, ReportError
+from .results import Budget, ReportError, as_number
 
 CANDIDATES_PER_VIDEO = 3
 SPACING = 10
@@ -48,6 +48,8 @@ class VideoSummary:
     gflops: dict[str, float] = field(default_factory=dict)
     """Mean per frame, everything that it ran."""
     milliseconds: dict[str, float] = field(default_factory=dict)
+    ap50: dict[str, float] = field(default_factory=dict)
+    """Percent, as the evaluation's table of videos has it."""
     shared: dict[str, tuple[int, int]] = field(default_factory=dict)
     """Strong detections found in both runs, and all of them; without the dense run itself."""
     timelines: dict[str, Timeline] = field(default_factory=dict)
@@ -74,6 +76,7 @@ def summarise_videos(budgets: Sequence[Budget], wanted: Sequence[int | str], lim
     for position, name in enumerate(names):
         records = {b.policy: read_record(b.records[name]) for b in budgets if name in b.records}
         summary = _summarise(records, next((b.policy for b in budgets if b.is_dense), None))
+        summary.ap50 = {b.policy: ap50 for b in budgets if (ap50 := _ap50(b, summary.video_id)) is not None}
         if str(summary.video_id) in map(str, wanted) if wanted else position < limit:
             summary.timelines = {policy: _timeline(record) for policy, record in records.items()}
         summaries.append(summary)
@@ -81,6 +84,13 @@ def summarise_videos(budgets: Sequence[Budget], wanted: Sequence[int | str], lim
     if missing:
         raise ReportError(f"no video has the id {missing[0]}; there are {', '.join(_some_ids(summaries))}")
     return summaries
+
+
+def _ap50(budget: Budget, video_id: int | str) -> float | None:
+    try:
+        return as_number(float(budget.video_rows[str(video_id)]["AP50"]))
+    except (KeyError, TypeError, ValueError):  # no such video, no such column, or nothing to measure in it
+        return None
 
 
 def _some_ids(summaries: Sequence[VideoSummary], most: int = 10) -> Iterator[str]:

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from eventful_vitdet import Threshold, TopFraction, TopR, count_operations
+from eventful_vitdet.modeling.eventful_pyramid import EventfulPyramid
 from eventful_vitdet.modeling.incremental_convolution import IncrementalConvolution
 from eventful_vitdet.modeling.strips import STRIP_WIDTH, STRIPS_AT_ONCE
 from torch import nn
@@ -452,6 +453,20 @@ def test_settings_that_cannot_work_are_named(detector, overrides, message):
 def test_a_detector_without_says_so(detector):
     with pytest.raises(ValueError, match="set MODEL.EVENTFUL.PYRAMID.ENABLED"):
         detector(MODEL__EVENTFUL__PYRAMID__ENABLED=False).set_pyramid_policy(TopR(3))
+
+
+def test_detectors_without_an_eventful_path_are_refused(detector):
+    model = detector()
+    with pytest.raises(ValueError, match="needs a SimpleFeaturePyramid .* found ViTBackbone"):
+        EventfulPyramid(model.vit, model.proposal_generator)
+    with pytest.raises(ValueError, match="needs an RPN with Detectron2's StandardRPNHead, found NoneType"):
+        EventfulPyramid(model.backbone, None)
+    model.proposal_generator.rpn_head.conv = nn.Sequential()
+    with pytest.raises(ValueError, match="MODEL.RPN.CONV_DIMS is empty"):
+        EventfulPyramid(model.backbone, model.proposal_generator)
+    model.proposal_generator.rpn_head = nn.Conv2d(1, 1, 1)
+    with pytest.raises(ValueError, match="StandardRPNHead, found Conv2d"):
+        EventfulPyramid(model.backbone, model.proposal_generator)
 
 
 @pytest.mark.parametrize(

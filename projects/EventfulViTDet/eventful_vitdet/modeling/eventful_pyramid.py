@@ -78,6 +78,7 @@ class EventfulPyramid(CountsOperations):
             ValueError: layers that cannot be updated in parts.
         """
         super().__init__()
+        _check_detector(backbone, proposal_generator)
         self.enabled = True
         """Whether VideoRCNN takes this path; may be changed between any two frames."""
         self.policy = policy
@@ -175,10 +176,6 @@ class _RPNHead:
     """The proposal network's head on one level."""
 
     def __init__(self, name: str, head: nn.Module) -> None:
-        if not isinstance(head, StandardRPNHead):
-            raise ValueError(
-                f"MODEL.EVENTFUL.PYRAMID.ENABLED needs MODEL.RPN.HEAD_NAME StandardRPNHead, found {type(head).__name__}"
-            )
         layers = list(head.conv) if isinstance(head.conv, nn.Sequential) else [head.conv]
         outputs = [()] * (len(layers) - 1) + [(head.objectness_logits, head.anchor_deltas)]
         self._convolutions = [
@@ -200,6 +197,27 @@ class _RPNHead:
     @property
     def nbytes(self) -> int:
         return sum(convolution.nbytes for convolution in self._convolutions)
+
+
+def _check_detector(backbone: nn.Module, proposal_generator: nn.Module | None) -> None:
+    """Raise ValueError, naming the key, for parts that have no eventful path."""
+    if not isinstance(backbone, SimpleFeaturePyramid):
+        raise ValueError(
+            "MODEL.EVENTFUL.PYRAMID.ENABLED needs a SimpleFeaturePyramid (MODEL.BACKBONE.NAME "
+            f"build_eventful_vitdet_backbone), found {type(backbone).__name__}"
+        )
+    head = getattr(proposal_generator, "rpn_head", None)
+    if not isinstance(head, StandardRPNHead):
+        found = type(proposal_generator if head is None else head).__name__
+        raise ValueError(
+            f"MODEL.EVENTFUL.PYRAMID.ENABLED needs an RPN with Detectron2's StandardRPNHead, found {found}"
+        )
+    if isinstance(head.conv, nn.Sequential) and not len(head.conv):
+        raise ValueError(
+            "MODEL.EVENTFUL.PYRAMID.ENABLED needs a convolution in the RPN, but MODEL.RPN.CONV_DIMS is empty"
+        )
+    if head.anchor_deltas.out_channels != 4 * head.objectness_logits.out_channels:
+        raise ValueError("MODEL.EVENTFUL.PYRAMID.ENABLED needs anchors of four numbers, not rotated ones")
 
 
 def _top_level(top_block: nn.Module | None, names: Sequence[str]) -> tuple[str | None, str | None]:

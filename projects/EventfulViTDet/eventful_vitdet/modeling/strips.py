@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Outputs of one strip, and strips of one convolution. Wider strips waste more where marks end, narrower ones gather
-# more halo; the rows gathered for one convolution should stay below what malloc returns to the system (32 MB).
+# Outputs of one strip, and strips of one convolution. Narrower strips gather more halo, wider ones leave more of the
+# last one empty; what is gathered for one convolution should stay below what malloc gives back to the system (32 MB).
 STRIP_WIDTH = 32
 STRIPS_AT_ONCE = 256
 

@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
-"""Measure how quickly the latency or GFlops controller follows a target that jumps.
+"""Measure how quickly the latency or GFlops controller follows a target that jumps, or which scene cuts are seen.
 
 python tools/measure_control.py --config-file configs/airborne_vid/vitdet_small.yaml --input VIDEO \
     --controller latency --targets 130 100 130 --frames 60 MODEL.WEIGHTS weights/airborne_vitdet_small.safetensors
+python tools/measure_control.py --config-file configs/airborne_vid/vitdet_small.yaml --input FOLDER \
+    --controller scene-cuts --frames 60 MODEL.WEIGHTS weights/airborne_vitdet_small.safetensors
 """
 
 from __future__ import annotations
@@ -14,8 +16,10 @@ import eventful_vitdet  # noqa: F401  (makes detectron2 importable)
 from detectron2.modeling import build_model
 from eventful_vitdet.checkpoint import VideoCheckpointer
 from eventful_vitdet.command_line import build_cfg, run
-from eventful_vitdet.control_response import REGULATORS, format_responses, measure_responses
+from eventful_vitdet.control_response import REGULATORS, count_scene_cuts, format_responses, measure_responses
 from eventful_vitdet.data.video_source import open_source
+
+SCENE_CUTS = "scene-cuts"
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -23,6 +27,9 @@ def main(arguments: argparse.Namespace) -> None:
     source = open_source(arguments.input)
     model = build_model(cfg).eval()
     VideoCheckpointer(model).load(cfg.MODEL.WEIGHTS)
+    if arguments.controller == SCENE_CUTS:
+        print(count_scene_cuts(cfg, model, source, arguments.frames))
+        return
     responses = measure_responses(cfg, model, source, arguments.controller, arguments.targets, arguments.frames)
     print(format_responses(arguments.controller, responses))
 
@@ -31,11 +38,13 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config-file", required=True, metavar="FILE", help="configuration, as in train_net.py")
     parser.add_argument("--input", required=True, help="video, folder or pattern, as in visualize_video.py")
-    parser.add_argument("--controller", required=True, choices=list(REGULATORS))
-    parser.add_argument("--targets", required=True, type=float, nargs="+", help="in ms or GFlops, one after the other")
-    parser.add_argument("--frames", type=int, default=60, help="frames of each target (default: 60)")
+    parser.add_argument("--controller", required=True, choices=[*REGULATORS, SCENE_CUTS])
+    parser.add_argument("--targets", type=float, nargs="+", default=[], help="in ms or GFlops, one after the other")
+    parser.add_argument("--frames", type=int, default=60, help="frames of each target, or video (default: 60)")
     parsed, options = parser.parse_known_args()
     if any(word.startswith("-") for word in options):
         parser.error(f"unknown option in {' '.join(options)}")
+    if bool(parsed.targets) == (parsed.controller == SCENE_CUTS):
+        parser.error("--targets belong to the controllers latency and gflops")
     parsed.opts = options
     sys.exit(run(lambda: main(parsed)))

@@ -132,6 +132,7 @@ class Stream:
         self.connections = list(connections)
         self.now = 0.0
         self.released = 0
+        self.length = -9.2e18  # what live streams say
 
     def connect(self):
         frames = self.connections.pop(0) if self.connections else None
@@ -146,7 +147,13 @@ class Connection:
         return self.frames is not None
 
     def get(self, key: int) -> float:
+        if key == cv2.CAP_PROP_FRAME_COUNT:
+            return self.stream.length
         return 90000.0  # what streams without a frame rate say
+
+    def set(self, key: int, value: float) -> None:
+        assert key == cv2.CAP_PROP_POS_FRAMES
+        self.frames = self.frames[int(value) :]
 
     def read(self):
         self.stream.now += 0.1
@@ -158,8 +165,9 @@ class Connection:
 
 @pytest.fixture
 def open_stream(monkeypatch):
-    def make(*connections, patience: float = 20.0):
+    def make(*connections, patience: float = 20.0, length: float = -9.2e18):
         stream = Stream(*connections)
+        stream.length = length
         source = StreamSource("cam", stream.connect, patience=patience, clock=lambda: stream.now)
         waits, notices = [], []
 
@@ -186,6 +194,13 @@ def test_a_stream_that_drops_and_comes_back(open_stream):
     assert waits[:4] == [0.5, 1, 2, 4]  # longer each time
     assert notices[0] == "cam: lost; trying again in 0.5 s" and "cam: back after 7.5 s" in notices
     assert stream.released == 1 + 3 + 1 + len(waits) - 4
+
+
+def test_a_video_at_an_address_ends_and_goes_on_where_it_was_lost(open_stream):
+    _, source, waits, _ = open_stream([0, 1, 2], None, [0, 1, 2, 3, 4], length=5)
+    assert source.num_frames == 5 and not source.live
+    seen = [(frame.index, frame.sequence, frame_number(frame.image)) for frame in source.frames()]
+    assert seen == [(0, 0, 0), (1, 0, 1), (2, 0, 2), (3, 1, 3), (4, 1, 4)] and waits == [0.5, 1.0]
 
 
 def test_a_notice_goes_after_some_seconds(open_stream):
@@ -223,6 +238,19 @@ def test_the_newest_item_is_what_a_slow_consumer_gets():
         assert next(newest) == 99
         with pytest.raises(StopIteration):
             next(newest)
+
+
+def test_frames_that_were_passed_over_leave_no_gap(open_stream):
+    _, source, _, _ = open_stream(list(range(20)) * 5000)
+    seen = []
+    with closing(source.frames(start=7)) as frames:
+        for frame in frames:
+            seen.append(frame)
+            time.sleep(0.005)  # hundreds of frames of this stream
+            if len(seen) == 4:
+                break
+    assert [frame.index for frame in seen] == [7, 8, 9, 10] and {frame.sequence for frame in seen} == {0}
+    assert seen[3].seconds > 0.5 > seen[0].seconds - 1  # by the clock, at ten frames per second
 
 
 def test_errors_of_the_reading_thread_reach_the_consumer():

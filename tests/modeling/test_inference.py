@@ -112,6 +112,21 @@ def test_a_latency_target_steers_a_real_model_by_a_fake_clock(tiny_cfg, tiny_mod
     assert all(int(result.budget.split()[-1]) in (17, 18, 19) for result in results[25:])
 
 
+def test_after_a_scene_cut_the_frame_can_still_be_drawn(tiny_cfg, tiny_model):
+    model = tiny_model()
+    images = [picture(0) for _ in range(3)] + [picture(1) for _ in range(3)]
+    for index, image in enumerate(images):
+        image[:32, 32 * (index % 3) : 32 * (index % 3) + 32] = 255  # an object of 4 of the 36 tokens
+    results, updated = [], []
+    with VideoDetector(tiny_cfg(), model) as detector:
+        for index, image in enumerate(images):
+            results.append(detector.detect(SourceFrame(index, 0, 0.0, image, "file")))
+            updated.append(model.vit.gates()["blocks.0.qkv"].selection.counts[0])
+    assert [result.scene_cut for result in results] == [False, False, False, True, False, False]
+    assert [result.cost.flushed for result in results] == [True, False, False, False, True, False]
+    assert updated == [36, 6, 6, 6, 36, 6]
+
+
 def test_threshold_policies_pass_through(tiny_cfg, tiny_model):
     model = tiny_model()
     with VideoDetector(tiny_cfg(), model, constant(model, Threshold(0.5))) as detector:

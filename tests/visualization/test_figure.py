@@ -8,7 +8,7 @@ import pytest
 from detectron2.modeling import build_model
 from eventful_vitdet.command_line import build_cfg
 from eventful_vitdet.control import Schedule
-from eventful_vitdet.control_response import measure_responses
+from eventful_vitdet.control_response import count_scene_cuts, measure_responses
 from eventful_vitdet.data.video_source import open_source
 from eventful_vitdet.visualization import plot_run, record_run
 
@@ -52,6 +52,16 @@ def test_responses_of_a_real_model(cfg, source):
     assert first.mean > second.mean and second.mean_r < 6 < first.mean_r and second.target == 1e-6
     with pytest.raises(ValueError, match="has too few frames for 3 targets of 6 frames"):
         measure_responses(cfg, model, source, "gflops", [1, 2, 3], 6)
+
+
+def test_joints_of_videos_are_counted(cfg, tmp_path):
+    for name in ("a", "b", "c"):
+        writer = cv2.VideoWriter(str(tmp_path / f"{name}.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 30, (96, 64))
+        for index in range(6):
+            writer.write(picture(index) if name == "b" else 255 - picture(index))
+        writer.release()
+    counts = count_scene_cuts(cfg, build_model(cfg).eval(), open_source(str(tmp_path)), 4)
+    assert str(counts) == "2 of 2 joints seen as scene cuts, and 0 elsewhere"
 
 
 def test_the_tool_wants_a_detector_for_its_video(repository, capsys):

@@ -294,9 +294,13 @@ class RuntimeControl:
         self.controller = controller
         self.bounds = bounds or Bounds()
         self.cuts = cuts or SceneCuts(0)
+        self._flush_next = False
 
     def before_frame(self, index: int) -> Policy:
         """Set and return the policy of the frame that comes next."""
+        if self._flush_next:
+            self._flush_next = False
+            self.model.reset()
         policy = self.controller.before_frame(index)
         if isinstance(policy, TopR):
             policy = TopR(int(self.bounds.clamp(policy.r)))
@@ -306,17 +310,15 @@ class RuntimeControl:
     def after_frame(self, cost: FrameCost) -> bool:
         """Tell the controller what the frame cost; returns whether a scene cut was seen.
 
-        After a cut the model is reset: the next frame is computed in full. Frames of the dense model say nothing
-        about budgets and are passed over.
+        After a cut the model is reset before the next frame, which is computed in full; until then its gates still
+        tell about this one. Frames of the dense model say nothing about budgets and are passed over.
         """
         if not self.model.enabled:
             return False
         gates = self.model.vit.gates()
         self.controller.after_frame(cost, gates)
-        cut = self.cuts.seen(gates)
-        if cut:
-            self.model.reset()
-        return cut
+        self._flush_next = self.cuts.seen(gates)
+        return self._flush_next
 
 
 def count_tokens(gates: Mapping[str, TokenGate]) -> int:

@@ -1,12 +1,13 @@
-"""How quickly a controller reaches a new target, and how far it goes past it."""
+"""How quickly a controller reaches a new target, how far it goes past it, and which scene cuts are seen."""
 
 from __future__ import annotations
 
 import itertools
+import os
 import statistics
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from detectron2.config import CfgNode
 from torch import nn
@@ -103,3 +104,39 @@ def format_responses(name: str, responses: Sequence[StepResponse]) -> str:
         for response in responses
     ]
     return format_table((f"target, {unit}", "frames to reach", "to settle", "overshoot", f"mean, {unit}", "r"), rows)
+
+
+@dataclass
+class SceneCutCounts:
+    """Which joints of several videos, shown as if they were one, were seen as scene cuts."""
+
+    joints: int = 0
+    seen: int = 0
+    elsewhere: list[str] = field(default_factory=list)
+    """Cuts seen within a video, as "file: frame"."""
+
+    def __str__(self) -> str:
+        places = f" ({', '.join(self.elsewhere)})" if self.elsewhere else ""
+        return f"{self.seen} of {self.joints} joints seen as scene cuts, and {len(self.elsewhere)} elsewhere{places}"
+
+
+def count_scene_cuts(cfg: CfgNode, model: nn.Module, source: VideoSource, frames: int) -> SceneCutCounts:
+    """Run a model over the first `frames` frames of every video of a source, as if all were one video.
+
+    Budget and sensitivity are those of MODEL.EVENTFUL and its CONTROLLER.
+    """
+    counts = SceneCutCounts()
+    sequence, index, position = 0, 0, -1
+    with VideoDetector(cfg, model) as detector, closing(source.frames()) as stream:
+        for frame in stream:
+            begins = frame.sequence != sequence
+            sequence, position = frame.sequence, 0 if begins else position + 1
+            counts.joints += begins
+            if position >= frames:
+                continue
+            seen = detector.detect(replace(frame, index=index, sequence=0)).scene_cut
+            index += 1
+            counts.seen += seen and begins
+            if seen and not begins:
+                counts.elsewhere.append(f"{os.path.basename(frame.name)}: {position}")
+    return counts

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -31,6 +31,7 @@ NOTICE_SECONDS = 3.0
 PATIENCE_SECONDS = 120.0
 """A stream that stays away for this long is given up."""
 NETWORK_TIMEOUT_MS = 8000
+LONGEST_VIDEO = 10**8  # frames
 
 # Failures are reported in a line of our own; OpenCV's FFmpeg, which looks here at its first use, prints more.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
@@ -43,7 +44,7 @@ class SourceFrame:
     """One frame, as it comes from a source."""
 
     index: int
-    """Counts the frames, from 0 at the source's beginning."""
+    """Counts the frames that are given, from 0 at the source's beginning."""
     sequence: int
     """Another number than that of the frame before where the two do not belong together: another file, or a
     stream that was away."""
@@ -115,10 +116,11 @@ class ImageSource(VideoSource):
 
 
 class StreamSource(VideoSource):
-    """A network stream or a camera. One that drops is tried again, with growing waits."""
+    """A network stream or a camera. One that drops is tried again, with growing waits.
 
-    live = True
-    num_frames = None
+    An address of a video with a known length is no live stream: all its frames are given, it ends, and after a loss it
+    goes on where it was.
+    """
 
     def __init__(
         self,
@@ -147,14 +149,22 @@ class StreamSource(VideoSource):
         if self._capture is None:
             raise VideoReadError(f"{name}: cannot be opened; is it there, switched on, and not in use elsewhere?")
         self.fps = _plausible_fps(self._capture.get(cv2.CAP_PROP_FPS))
+        length = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
+        self.num_frames = int(length) if 0 < length < LONGEST_VIDEO else None  # streams say nonsense
+        self.live = self.num_frames is None
 
     def frames(self, start: int = 0) -> Iterator[SourceFrame]:
-        """The newest frame, each time one is asked for; `start` is the number of the first."""
+        """Of a live stream the newest frame, each time one is asked for; `start` is then the number of the first."""
         self._left.clear()
+        if not self.live:
+            yield from self.all_frames(start)
+            return
         newest = NewestItem(lambda: self.all_frames(start))
         try:
             with newest as frames:
-                yield from frames
+                # Frames that were passed over leave no gap in the numbers: what is left is still one sequence.
+                for index, frame in enumerate(frames, start):
+                    yield replace(frame, index=index)
         finally:
             self._left.set()
 
@@ -164,11 +174,14 @@ class StreamSource(VideoSource):
         came_back = began
         try:
             while True:
-                for image in self._read_until_lost():
+                for image in self._read_until_lost(index):
                     now = self._clock()
                     shown = notice if now - came_back < NOTICE_SECONDS else ""
-                    yield SourceFrame(index, sequence, now - began, image, self.name, shown)
+                    seconds = now - began if self.live else index / self.fps
+                    yield SourceFrame(index, sequence, seconds, image, self.name, shown)
                     index += 1
+                if self.num_frames is not None and index >= self.num_frames - 1:  # it may be one less than said
+                    return
                 away = self._come_back()
                 if away is None:
                     return
@@ -178,9 +191,11 @@ class StreamSource(VideoSource):
         finally:
             self._release()
 
-    def _read_until_lost(self) -> Iterator[np.ndarray]:
+    def _read_until_lost(self, index: int) -> Iterator[np.ndarray]:
         if self._capture is None:
             self._capture = self._open()
+        if self._capture is not None and not self.live and index > 0:
+            self._capture.set(cv2.CAP_PROP_POS_FRAMES, index)
         while self._capture is not None:
             arrived, image = self._capture.read()
             if not arrived or image is None:

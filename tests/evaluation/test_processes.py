@@ -162,12 +162,13 @@ def test_records_of_other_machines_are_fetched(tmp_path):
 
 
 def evaluate_and_fail(cfg, folder: Path, end: str) -> None:
-    """The second process ends in its first video, while the first has more than ten seconds of work."""
+    """The second process ends in its first video, while the first still has more than a minute of work."""
 
     class Failing(OracleDetector):
         def detect(self, frame):
             if torch.distributed.get_rank() == 0:
-                time.sleep(2.5)
+                for _ in range(100):
+                    time.sleep(0.2)
             elif end == "raises":
                 raise ZeroDivisionError
             else:
@@ -188,4 +189,4 @@ def test_processes_end_when_one_of_them(cfg, tmp_path, monkeypatch, end):
     codes = run_forked(2, evaluate_and_fail, cfg, tmp_path, end)
     assert codes == [1, 1 if end == "raises" else -signal.SIGKILL]
     seconds, _, message = (tmp_path / "said").read_text().partition(" ")
-    assert float(seconds) < 8 and "another process of this evaluation has failed" in message
+    assert float(seconds) < 30 and "another process of this evaluation has failed" in message

@@ -46,6 +46,7 @@ class Pulse:
 
     def close(self) -> None:
         """Release the connections, after all are done."""
+        self._thread.join()
         dist.destroy_process_group(self._group)
 
     def _beat(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 
 import torch
 from torch import Tensor, nn
@@ -210,7 +210,7 @@ _SIGNATURES = {
 }
 
 
-@lru_cache(maxsize=None)
+@cache
 def _function(name: str, dtype: torch.dtype | None = None) -> ctypes._CFuncPtr:
     library = load_library()
     assert library is not None

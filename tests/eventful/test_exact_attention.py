@@ -68,6 +68,30 @@ def test_error_stays_bounded_over_many_frames(frames, positions):
     assert worst < ATOL
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("window", [0, 14])
+def test_full_size_stays_exact_for_200_frames(window, kernels_or_not):
+    """One block of ViTDet-B at 1024 px: 4096 tokens, 512 of them new in every frame, wherever they lie."""
+    if kernels_or_not == "pytorch" and not window:
+        pytest.skip("takes half an hour; the same code runs 10,000 frames at a small size")
+    with torch.no_grad():
+        torch.manual_seed(0)
+        layout = AttentionLayout((64, 64), window)
+        layer = Attention(768, 12, True, True, layout.query_grid)
+        for name in ("rel_pos_h", "rel_pos_w"):
+            torch.nn.init.normal_(getattr(layer, name), std=0.1)
+        attention = make_attention("exact", window > 0, "test", None)
+        qkv = torch.randn(1, 4096, 3 * 768)
+        attention(layer, qkv[0], Selection.everything(1, 4096), layout, Step(Policy(), (True,)))
+        for frame in range(200):
+            index = torch.randperm(4096)[:512].sort().values
+            qkv[0, index] = torch.randn(512, 3 * 768)
+            selection = Selection(1, 4096, (512,), index)
+            out = attention(layer, qkv[0, index], selection, layout, Step(Policy(), (False,)))
+            if frame % 20 == 19:
+                torch.testing.assert_close(out, layer.attend(qkv, layout), atol=ATOL, rtol=0)
+
+
 def spike(bench: Bench, score: float, value: float) -> torch.Tensor:
     """Change one key so that one query scores it with `score`, and give it a value of some size."""
     token, query = 5, bench.qkv[0, 20, :DIM].view(HEADS, -1)

@@ -36,7 +36,7 @@ class Variant:
     backbone_seconds: list[float] = field(default_factory=list)
     total_seconds: list[float] = field(default_factory=list)
     flush_seconds: list[float] = field(default_factory=list)
-    """Backbone seconds of frames that began a sequence."""
+    """Backbone seconds of frames that began a sequence; of a model's first variant only."""
     backbone_gmacs: float = 0.0
     total_gmacs: float = 0.0
     peak_bytes: float | None = None

@@ -74,7 +74,7 @@ def test_killed_in_a_loop_and_continued(workspace, repository, shared_data):
     while True:
         run = start(workspace, repository, shared_data, "killed", rng.choice((1, 2)))
         try:
-            _, errors = run.communicate(timeout=rng.uniform(10, 25) if killed < 8 else 500)
+            _, errors = run.communicate(timeout=rng.uniform(10, 25) if killed < 5 else 500)
             assert run.returncode == 0, errors[-3000:]
             break
         except subprocess.TimeoutExpired:
@@ -97,5 +97,6 @@ def test_a_process_that_is_killed_ends_the_command(workspace, repository, shared
     os.kill(int(workers[-1]), signal.SIGKILL)
     _, errors = run.communicate(timeout=60)
     assert run.returncode == 1
-    last = errors.strip().splitlines()[-1]
-    assert re.match(r"error: process \d of 2 was killed \(SIGKILL", last), errors[-3000:]
+    # Python's own resource tracker may have a last word about what the killed process did not tidy up.
+    assert re.search(r"^error: process \d of 2 was killed \(SIGKILL", errors, re.MULTILINE), errors[-3000:]
+    assert "Traceback" not in errors

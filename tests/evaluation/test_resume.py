@@ -209,6 +209,7 @@ def evaluate_until_killed(cfg, frame: int, fsync: int, rename: int) -> None:
 
 @pytest.fixture
 def three_videos(cfg, write_dataset):
+    cfg.TEST.THREADS_PER_PROCESS = 1  # as in the forked processes
     cfg.DATASETS.TEST = (write_dataset(make_document(LENGTHS), "three")[0],)
     return cfg
 

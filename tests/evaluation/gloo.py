@@ -21,8 +21,12 @@ def run_forked(number: int, function: Callable[..., object], *args: object, time
     with tempfile.TemporaryDirectory() as folder:
         meeting = f"file://{folder}/meeting"
         processes = [context.Process(target=_child, args=(r, number, meeting, function, args)) for r in range(number)]
+        # OpenCV's threads end here: a child waits for ever where it finds a pool whose threads it does not have.
+        threads = cv2.getNumThreads()
+        cv2.setNumThreads(1)
         for process in processes:
             process.start()
+        cv2.setNumThreads(threads)
         for process in processes:
             process.join(timeout)
             if process.is_alive():
@@ -34,7 +38,6 @@ def run_forked(number: int, function: Callable[..., object], *args: object, time
 def _child(rank: int, number: int, meeting: str, function: Callable[..., object], args: tuple) -> None:
     # The threads that the parent's libraries had started do not exist here.
     torch.set_num_threads(1)
-    cv2.setNumThreads(1)
     try:
         if number > 1:
             dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=number)

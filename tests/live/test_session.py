@@ -166,7 +166,7 @@ class DroppingCapture:
         return (True, np.full((64, 96, 3), 90, np.uint8)) if self.left >= 0 else (False, None)
 
     def get(self, key: int) -> float:
-        return 30.0
+        return 0.0 if key == cv2.CAP_PROP_FRAME_COUNT else 30.0
 
     def release(self) -> None:
         pass

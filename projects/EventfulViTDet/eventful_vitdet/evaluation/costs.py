@@ -50,6 +50,13 @@ class CostSums:
         self.backbone_seconds += float(record.backbone_seconds.sum())
         self.total_seconds += float(record.total_seconds.sum())
 
+    def add_frame(self, cost: FrameCost) -> None:
+        """Add one frame of a video that is not over."""
+        self.frames[cost.flushed] += 1
+        self.macs[cost.flushed].update(cost.macs)
+        self.backbone_seconds += cost.backbone_seconds
+        self.total_seconds += cost.total_seconds
+
     @property
     def num_frames(self) -> int:
         """Frames of both kinds."""

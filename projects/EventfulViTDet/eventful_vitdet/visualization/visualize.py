@@ -79,7 +79,7 @@ def visualize_video(
                 write_atomically(f"{os.path.splitext(output)[0]}_{frame.index}.png", encode_png(picture))
             if lines is not None:
                 lines.write(describe_frame(frame, result, classes))
-            costs.add(frame.sequence, result.cost)
+            costs.add_frame(result.cost)
             if window is not None and not window.show(picture):
                 break
     return costs

@@ -43,7 +43,7 @@ def benchmark(cfg: CfgNode, variants: Sequence[Variant], rounds: int, profile: b
     models = build_models(cfg, variants)
     frames = moving_video(cfg.MODEL.VIT.IMG_SIZE)
     size, device = cfg.MODEL.VIT.IMG_SIZE, next(iter(models.values())).device
-    rates = {dtype: matmul_rate(device, getattr(torch, dtype)) for dtype in {variant.dtype for variant in variants}}
+    rates = measure_rates(device, variants)
     for turn in tqdm(range(rounds + 2), desc=f"{size} px", unit="round"):
         flushed: set[tuple] = set()
         for variant in variants:
@@ -54,6 +54,8 @@ def benchmark(cfg: CfgNode, variants: Sequence[Variant], rounds: int, profile: b
                     flushed.add(variant.model_key)
                     time_flush(model, variant, frames)
                 run_turn(model, variant, frames, turn)
+    # Again, and the better one counts: a limit that was measured while the machine did something else is none.
+    rates = {dtype: max(rate, rates[dtype]) for dtype, rate in measure_rates(device, variants).items()}
     profiles = {}
     if profile:
         for variant in variants:
@@ -72,6 +74,11 @@ def benchmark(cfg: CfgNode, variants: Sequence[Variant], rounds: int, profile: b
         "rows": [row(variant, dense_of(variant, variants), rates, models) for variant in variants],
         "profiles": profiles,
     }
+
+
+def measure_rates(device: torch.device, variants: Sequence[Variant]) -> dict[str, float]:
+    """The rate of matrix products in every type that occurs, in GFLOP/s."""
+    return {dtype: matmul_rate(device, getattr(torch, dtype)) for dtype in {variant.dtype for variant in variants}}
 
 
 def run_turn(model: nn.Module, variant: Variant, frames: Iterator[dict], turn: int) -> None:

@@ -63,7 +63,7 @@ setup(
     ],
     extras_require={
         "live": LIVE,
-        "test": [*LIVE, "pytest>=7", "ruff>=0.6", "selenium>=4.15", "setuptools>=70.1"],
+        "test": [*LIVE, "hypothesis>=6", "pytest>=7", "ruff>=0.6", "selenium>=4.15", "setuptools>=70.1"],
     },
     classifiers=[
         "License :: OSI Approved :: Apache Software License",

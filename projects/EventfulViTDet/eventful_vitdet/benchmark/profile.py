@@ -20,8 +20,7 @@ from ..eventful.selection import Selection
 from ..modeling.backbone import synchronize
 
 PARTS: dict[str, list[tuple[object, str]]] = {
-    "linear layers": [(Linear, "forward")],
-    "GELU": [(nn.GELU, "forward")],
+    "linear layers, GELU": [(Linear, "forward"), (Linear, "activated")],
     "embedding": [(vit.EventfulViT, "_embed")],
     "gates: norm, error norms": [(gate.GateInput, "error_norms")],
     "gates: choice of tokens": [(Selection, "from_mask"), (gate.TokenGate, "_select")],

@@ -49,15 +49,14 @@ class Mlp(nn.Module):
     def __init__(self, dim: int, hidden: int) -> None:
         super().__init__()
         self.fc1 = Linear(dim, hidden)
-        self.act = nn.GELU()
         self.fc2 = Linear(hidden, dim)
 
     def forward(self, x: Tensor) -> Tensor:
         rows = x.flatten(0, -2)
         if len(rows) <= MLP_ROWS or torch.is_grad_enabled() or x.is_cuda:
-            return self.fc2(self.act(self.fc1(x)))
+            return self.fc2(self.fc1.activated(x))
         # The hidden rows of a few hundred tokens are still in cache when they are read again.
-        return torch.cat([self.fc2(self.act(self.fc1(part))) for part in rows.split(MLP_ROWS)]).view(x.shape)
+        return torch.cat([self.fc2(self.fc1.activated(part)) for part in rows.split(MLP_ROWS)]).view(x.shape)
 
 
 class Block(nn.Module):

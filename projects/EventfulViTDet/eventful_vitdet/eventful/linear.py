@@ -1,19 +1,22 @@
-"""Linear layers that can multiply in a shorter type than their parameters have."""
+"""Linear layers that can multiply in a shorter type than their parameters have, and in compiled kernels."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .attention.position import parameter_stamp
+from .kernels import native
 
 
 class Linear(nn.Linear):
     """nn.Linear whose inference may run in `compute_dtype`, with sums in float32 inside the product.
 
-    The parameters stay as they are: training and checkpoints do not change. Their rounded copies are kept while the
-    parameters do not change.
+    The parameters stay as they are: training and checkpoints do not change. What inference makes of them, rounded
+    copies or copies in the order that a kernel reads, is kept while the parameters do not change.
     """
 
     compute_dtype: torch.dtype | None = None
@@ -21,20 +24,46 @@ class Linear(nn.Linear):
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
         super().__init__(in_features, out_features, bias)
-        self._rounded: tuple[tuple, list[Tensor | None]] | None = None
+        self._prepared: tuple[tuple, tuple[Tensor | None, ...]] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.compute_dtype is None or torch.is_grad_enabled():
-            return super().forward(x)
-        return F.linear(x.to(self.compute_dtype), *self._rounded_parameters(self.compute_dtype))
+        return self._product(x, gelu=False)
 
-    def _rounded_parameters(self, dtype: torch.dtype) -> list[Tensor | None]:
-        parameters = (self.weight, self.bias)
-        key = (dtype, *(None if p is None else parameter_stamp(p) for p in parameters))
-        if self._rounded is None or self._rounded[0] != key:
-            self._rounded = key, [None if p is None else p.detach().to(dtype) for p in parameters]
-        return self._rounded[1]
+    def activated(self, x: Tensor) -> Tensor:
+        """GELU of the layer's result."""
+        return self._product(x, gelu=True)
+
+    def _product(self, x: Tensor, gelu: bool) -> Tensor:
+        if self._runs_natively(x):
+            (weight,) = self._kept("packed", self._packed)
+            return native.linear(x, weight, self.out_features, self.bias, gelu)
+        if self.compute_dtype is None or torch.is_grad_enabled():
+            result = super().forward(x)
+        else:
+            result = F.linear(x.to(self.compute_dtype), *self._kept(self.compute_dtype, self._rounded))
+        return F.gelu(result) if gelu else result
+
+    def _runs_natively(self, x: Tensor) -> bool:
+        """The kernels multiply in float32; in shorter types, the library has the processor's instructions for it."""
+        return (
+            self.compute_dtype in (None, torch.float32)
+            and x.dtype == self.weight.dtype == torch.float32
+            and native.usable(x, self.weight)
+        )
+
+    def _kept(self, form: object, prepare: Callable[[], tuple[Tensor | None, ...]]) -> tuple[Tensor | None, ...]:
+        """What was prepared of the parameters in this form; prepared anew where they changed."""
+        key = (form, *(None if p is None else parameter_stamp(p) for p in (self.weight, self.bias)))
+        if self._prepared is None or self._prepared[0] != key:
+            self._prepared = key, prepare()
+        return self._prepared[1]
+
+    def _packed(self) -> tuple[Tensor]:
+        return (native.pack_weight(self.weight.detach()),)
+
+    def _rounded(self) -> tuple[Tensor, Tensor | None]:
+        return tuple(None if p is None else p.detach().to(self.compute_dtype) for p in (self.weight, self.bias))
 
     def _apply(self, *args, **kwargs) -> nn.Module:
-        self._rounded = None  # moved to another device or type: do not keep the old copy alive
+        self._prepared = None  # moved to another device or type: do not keep the old copy alive
         return super()._apply(*args, **kwargs)

@@ -152,7 +152,7 @@ class NativeStreamAttention(StreamWork):
             layer.scale,
             layout.query_grid,
             layout.key_grid,
-            layer.position_tables(layout) if layer.use_rel_pos else None,
+            layer.packed_position_tables(layout),
         )
         sums = (self.sums, self.normalisers, self.references, self.drift)
         limits = (SCORE_LIMIT, DRIFT_LIMIT, TERM_ROUNDING)

@@ -54,6 +54,10 @@ class Attention(nn.Module):
         """Expanded tables of relative positions, (a, a / p, d) for rows and (b, b / p, d) for columns."""
         return self._tables(self.rel_pos_h, self.rel_pos_w, layout)
 
+    def packed_position_tables(self, layout: AttentionLayout) -> tuple[Tensor, Tensor] | None:
+        """The same for the compiled kernels, or None where the model has no relative positions."""
+        return self._tables.packed(self.rel_pos_h, self.rel_pos_w, layout) if self.use_rel_pos else None
+
     def attend(self, qkv: Tensor, layout: AttentionLayout) -> Tensor:
         """Dense attention over all tokens: (B, N, 3D) -> (B, N, D), before the output projection."""
         if native.usable(qkv):
@@ -83,7 +87,7 @@ class Attention(nn.Module):
             self.scale,
             layout.query_grid,
             layout.key_grid,
-            self.position_tables(layout) if self.use_rel_pos else None,
+            self.packed_position_tables(layout),
             None if self.qkv.bias is None else self.qkv.bias.to(qkv.dtype),
         )
 

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..kernels import native
 from .layout import AttentionLayout
 
 
@@ -37,6 +38,7 @@ class PositionTables:
     def __init__(self) -> None:
         self._key: tuple | None = None
         self._tables: tuple[Tensor, Tensor] | None = None
+        self._packed: tuple[Tensor, Tensor] | None = None
 
     def __call__(self, rel_pos_h: Tensor, rel_pos_w: Tensor, layout: AttentionLayout) -> tuple[Tensor, Tensor]:
         """The tables (a, a / p, d) and (b, b / p, d) of a layout; differentiable while gradients are recorded."""
@@ -44,9 +46,16 @@ class PositionTables:
             return self._expand(rel_pos_h, rel_pos_w, layout)
         key = (layout, *(stamp for table in (rel_pos_h, rel_pos_w) for stamp in parameter_stamp(table)))
         if self._key != key or self._tables is None:
-            self._tables = self._expand(rel_pos_h, rel_pos_w, layout)
+            self._tables, self._packed = self._expand(rel_pos_h, rel_pos_w, layout), None
             self._key = key
         return self._tables
+
+    def packed(self, rel_pos_h: Tensor, rel_pos_w: Tensor, layout: AttentionLayout) -> tuple[Tensor, Tensor]:
+        """The same for the compiled kernels."""
+        rows, columns = self(rel_pos_h, rel_pos_w, layout)
+        if self._packed is None:
+            self._packed = native.pack_positions(rows), native.pack_positions(columns)
+        return self._packed
 
     @staticmethod
     def _expand(rel_pos_h: Tensor, rel_pos_w: Tensor, layout: AttentionLayout) -> tuple[Tensor, Tensor]:

@@ -7,7 +7,7 @@
 // Two things are computed with it: attention over all keys of a group (the whole grid, or a window), and the exchange
 // of the terms of changed keys in sums kept from the frame before (signed delta keys).
 
-#include "simd.h"
+#include "register_tile.h"
 
 #include <algorithm>
 #include <cstdlib>
@@ -19,7 +19,6 @@ namespace {
 
 constexpr int LANES = 48;  // a multiple of VL * QUERY_VECS for every VL
 constexpr int CHUNK = 64;  // keys whose weights are alive at a time
-constexpr int OUT_ROWS = 6;
 
 struct Free {
     void operator()(float* p) const { std::free(p); }
@@ -94,54 +93,16 @@ struct Tile {
 };
 
 // out[lane] += sum over keys of weights[key][lane] * v[key]
-template <int ROWS>
-INLINE void accumulate_rows(Tile& tile, const float* v, int keys, int first) {
-    for (int c = 0; c < tile.width; c += OUT_VECS * VL) {
-        int vecs = std::min(OUT_VECS, (tile.width - c) / VL);
-        float* out = tile.out.get() + size_t(first) * tile.width + c;
-        const float* weights = tile.weights.get() + first;
-        if (vecs == OUT_VECS) {
-            vec sums[ROWS][OUT_VECS];
-#pragma GCC unroll 8
-            for (int i = 0; i < ROWS; ++i)
-#pragma GCC unroll 4
-                for (int j = 0; j < OUT_VECS; ++j) sums[i][j] = load(out + size_t(i) * tile.width + j * VL);
-            for (int k = 0; k < keys; ++k) {
-                vec value[OUT_VECS];
-#pragma GCC unroll 4
-                for (int j = 0; j < OUT_VECS; ++j) value[j] = load(v + size_t(k) * tile.width + c + j * VL);
-#pragma GCC unroll 8
-                for (int i = 0; i < ROWS; ++i) {
-                    vec weight = splat(weights[k * LANES + i]);
-#pragma GCC unroll 4
-                    for (int j = 0; j < OUT_VECS; ++j) sums[i][j] += weight * value[j];
-                }
-            }
-#pragma GCC unroll 8
-            for (int i = 0; i < ROWS; ++i)
-#pragma GCC unroll 4
-                for (int j = 0; j < OUT_VECS; ++j) store(out + size_t(i) * tile.width + j * VL, sums[i][j]);
-            continue;
-        }
-        for (int j = 0; j < vecs; ++j) {
-            vec sums[ROWS];
-#pragma GCC unroll 8
-            for (int i = 0; i < ROWS; ++i) sums[i] = load(out + size_t(i) * tile.width + j * VL);
-            for (int k = 0; k < keys; ++k) {
-                vec value = load(v + size_t(k) * tile.width + c + j * VL);
-#pragma GCC unroll 8
-                for (int i = 0; i < ROWS; ++i) sums[i] += splat(weights[k * LANES + i]) * value;
-            }
-#pragma GCC unroll 8
-            for (int i = 0; i < ROWS; ++i) store(out + size_t(i) * tile.width + j * VL, sums[i]);
-        }
-    }
-}
-
 void accumulate(Tile& tile, const float* v, int keys) {
-    int first = 0;
-    for (; first + OUT_ROWS <= tile.count; first += OUT_ROWS) accumulate_rows<OUT_ROWS>(tile, v, keys, first);
-    for (; first < tile.count; ++first) accumulate_rows<1>(tile, v, keys, first);
+    for_column_tiles(tile.width, [&](auto vecs, int column) {
+        for_row_tiles(0, tile.count, [&](auto rows, int64_t lane) {
+            vec sums[rows.value][vecs.value];
+            float* out = tile.out.get() + lane * tile.width + column;
+            load_tile(out, tile.width, sums);
+            multiply_rows(tile.weights.get() + lane, 1, LANES, v + column, tile.width, keys, sums);
+            store_tile(sums, out, tile.width);
+        });
+    });
 }
 
 // Scores start from the position terms, less a reference if there is one already.
@@ -200,41 +161,32 @@ INLINE void relative_weights(Tile& tile, const Keys& keys, int begin, int key, i
     }
 }
 
-// Calls f<rows, vectors>(key, block) until the lanes of the tile and the keys from `begin` to `end` are covered.
+// Calls f(Number<vectors>, block) until the lanes of the tile are covered.
 template <typename F>
-INLINE void for_register_tiles(const Tile& tile, int begin, int end, F f) {
+INLINE void for_lane_blocks(const Tile& tile, F f) {
     for (int block = 0; block < tile.lanes; block += QUERY_VECS * VL) {
-        int vecs = std::min(QUERY_VECS, (tile.lanes - block) / VL);
-        int key = begin;
-        for (; key + KEY_ROWS <= end; key += KEY_ROWS) {
-            if (vecs == 3) f.template operator()<KEY_ROWS, (QUERY_VECS < 3 ? QUERY_VECS : 3)>(key, block);
-            else if (vecs == 2) f.template operator()<KEY_ROWS, 2>(key, block);
-            else f.template operator()<KEY_ROWS, 1>(key, block);
-        }
-        for (; key < end; ++key) {
-            if (vecs == 3) f.template operator()<1, (QUERY_VECS < 3 ? QUERY_VECS : 3)>(key, block);
-            else if (vecs == 2) f.template operator()<1, 2>(key, block);
-            else f.template operator()<1, 1>(key, block);
+        switch (std::min(QUERY_VECS, (tile.lanes - block) / VL)) {
+            case 3: f(Number<(QUERY_VECS < 3 ? QUERY_VECS : 3)>{}, block); break;
+            case 2: f(Number<2>{}, block); break;
+            case 1: f(Number<1>{}, block); break;
         }
     }
 }
 
-struct RawScores {
-    Tile& tile;
-    const Keys& keys;
-    int begin;
-    template <int ROWS, int QV>
-    void operator()(int key, int block) const { raw_scores<ROWS, QV>(tile, keys, begin, key, block); }
-};
-
-struct RelativeWeights {
-    Tile& tile;
-    const Keys& keys;
-    int begin;
-    float* normaliser;
-    template <int ROWS, int QV>
-    void operator()(int key, int block) const { relative_weights<ROWS, QV>(tile, keys, begin, key, block, normaliser); }
-};
+// Calls f(Number<keys>, Number<vectors>, key, block) until the lanes of the tile and the keys from `begin` to `end` are
+// covered.
+template <typename F>
+INLINE void for_score_tiles(const Tile& tile, int begin, int end, F f) {
+    for_lane_blocks(tile, [&](auto vecs, int block) {
+        int key = begin;
+        for (; key + KEY_ROWS <= end; key += KEY_ROWS) f(Number<KEY_ROWS>{}, vecs, key, block);
+        if (key + KEY_ROWS / 2 <= end) {
+            f(Number<KEY_ROWS / 2>{}, vecs, key, block);
+            key += KEY_ROWS / 2;
+        }
+        for (; key < end; ++key) f(Number<1>{}, vecs, key, block);
+    });
+}
 
 // Softmax sums of a tile over all keys: `out`, `normaliser` and `reference` (the largest score).
 void attend(Tile& tile, const Keys& keys) {
@@ -244,7 +196,9 @@ void attend(Tile& tile, const Keys& keys) {
     for (int begin = 0; begin < keys.count; begin += CHUNK) {
         int end = std::min(begin + CHUNK, keys.count);
         std::copy_n(tile.top, LANES, tile.reference);
-        for_register_tiles(tile, begin, end, RawScores{tile, keys, begin});
+        for_score_tiles(tile, begin, end, [&](auto rows, auto vecs, int key, int block) {
+            raw_scores<rows.value, vecs.value>(tile, keys, begin, key, block);
+        });
         for (int lane = 0; lane < tile.lanes; lane += VL) {
             vec top = load(tile.top + lane), shrink = exponential(load(tile.reference + lane) - top);
             vec total = load(tile.normaliser + lane) * shrink;
@@ -276,8 +230,10 @@ void exchange(Tile& tile, const Keys& keys, int added) {
         int first = part ? added : 0, last = part ? keys.count : added;
         for (int begin = first; begin < last; begin += CHUNK) {
             int end = std::min(begin + CHUNK, last);
-            for_register_tiles(tile, begin, end,
-                               RelativeWeights{tile, keys, begin, part ? tile.removed : tile.normaliser});
+            float* total = part ? tile.removed : tile.normaliser;
+            for_score_tiles(tile, begin, end, [&](auto rows, auto vecs, int key, int block) {
+                relative_weights<rows.value, vecs.value>(tile, keys, begin, key, block, total);
+            });
             accumulate(tile, keys.v.get() + size_t(begin) * keys.width, end - begin);
         }
         if (!part) std::copy_n(tile.top, LANES, before);
@@ -290,7 +246,7 @@ struct Problem {
     const void *q, *k, *v;      // first element of the first head; heads follow one another
     int64_t q_stride, kv_stride;  // elements from one token, or key, to the next
     const void* padding;        // [q | k | v] of a padding token, or null for zeros; a token with index -1 is padding
-    const float *row_table, *column_table;  // positions: [a][a'][d] and [b][b'][d], or both null
+    const float *row_table, *column_table;  // positions: [a][d][a'] and [b][d][b'], a' and b' rounded up to whole vectors; or null
     int32_t heads, channels;
     int32_t rows, columns, key_rows, key_columns;  // the grids of queries (a, b) and keys (a', b') of one group
     float scale;
@@ -302,94 +258,85 @@ const T* at(const void* base, int64_t token, int64_t stride, int64_t offset) {
     return static_cast<const T*>(base) + token * stride + offset;
 }
 
-// Fills a tile with queries, given by their place in the group; `members` maps places to tokens.
+// One query's channels, `step` floats apart; zeros for padding. `members` maps places in a group to tokens.
+template <typename T>
+INLINE void load_query(const Problem& p, int head, const int64_t* members, int place, float* to, int step) {
+    int64_t token = members ? members[place] : place;
+    if (token < 0) {
+        for (int c = 0; c < p.channels; ++c) to[c * step] = 0;
+        return;
+    }
+    const T* from = at<T>(p.q, token, p.q_stride, int64_t(head) * p.channels);
+    for (int c = 0; c < p.channels; ++c) to[c * step] = to_float(from[c]);
+}
+
+// Fills a tile with queries, given by their place in the group.
 template <typename T>
 void load_queries(Tile& tile, const Problem& p, int head, const int64_t* members, const int32_t* places, int count) {
     tile.count = count;
     tile.lanes = round_up(count, VL);
-    for (int i = 0; i < tile.lanes; ++i) {
-        int64_t token = i < count ? (members ? members[places[i]] : places[i]) : -1;
-        if (token < 0) {  // nobody reads these lanes
-            for (int c = 0; c < p.channels; ++c) tile.q[c * LANES + i] = 0;
-            continue;
-        }
-        const T* from = at<T>(p.q, token, p.q_stride, int64_t(head) * p.channels);
-        for (int c = 0; c < p.channels; ++c) tile.q[c * LANES + i] = to_float(from[c]);
-    }
+    for (int i = 0; i < tile.lanes; ++i)  // nobody reads the lanes past the last query
+        load_query<T>(p, head, members, places[std::min(i, count - 1)], tile.q.get() + i, LANES);
 }
 
-struct Products {
-    Tile& tile;
-    const float* table;  // [key][channel]
-    int first;
-    template <int ROWS, int QV>
-    void operator()(int key, int block) const {
-        vec s[ROWS][QV] = {};
-        multiply<ROWS, QV>(tile.q.get() + block, table + size_t(key) * tile.channels, tile.channels, tile.channels, s);
-#pragma GCC unroll 4
-        for (int j = 0; j < QV; ++j)
-#pragma GCC unroll 8
-            for (int i = 0; i < ROWS; ++i)
-                store(tile.weights.get() + (key - first + i) * LANES + block + j * VL, s[i][j]);
-    }
-};
-
-// Position terms of the queries in the grid rows [first, last) of a group, for one head.
+// Position terms of the queries in a few grid rows of a group, for one head.
 class PositionTerms {
 public:
-    template <typename T>
-    PositionTerms(const Problem& p, int head, const int64_t* members, int first, int last, T)
-        : problem(p), origin(first * p.columns), count((last - first) * p.columns) {
+    // Terms of at most `grid_rows` rows at a time.
+    PositionTerms(const Problem& p, int grid_rows)
+        : problem(p), row_width(round_up(p.key_rows, VL)), width(row_width + round_up(p.key_columns, VL)) {
         if (!p.row_table) return;
-        rows = allocate(size_t(p.key_rows) * count);
-        columns = allocate(size_t(p.key_columns) * count);
-        Tile tile(p.channels, p.key_rows, p.key_columns);
+        terms = allocate(size_t(grid_rows) * p.columns * width);
+        q = allocate(size_t(TILE_ROWS) * p.channels);
+    }
+
+    // Computes the terms of the grid rows [first, last).
+    template <typename T>
+    void compute(int head, const int64_t* members, int first, int last) {
+        const Problem& p = problem;
+        if (!p.row_table) return;
+        origin = first * p.columns;
         for (int y = first; y < last; ++y)
-            add<T>(tile, head, members, y * p.columns, 1, p.columns, p.key_rows,
-                   p.row_table + size_t(y) * p.key_rows * p.channels, rows.get());
+            multiply<T>(head, members, y * p.columns, 1, p.columns, p.row_table + size_t(y) * p.channels * row_width,
+                        row_width, 0);
         for (int x = 0; x < p.columns; ++x)
-            add<T>(tile, head, members, first * p.columns + x, p.columns, last - first, p.key_columns,
-                   p.column_table + size_t(x) * p.key_columns * p.channels, columns.get());
+            multiply<T>(head, members, origin + x, p.columns, last - first,
+                        p.column_table + size_t(x) * p.channels * (width - row_width), width - row_width, row_width);
     }
 
     // Copies the terms of a tile's queries, given by their place in the group.
     void read(Tile& tile, const int32_t* places) const {
-        tile.has_bias = rows != nullptr;
+        tile.has_bias = terms != nullptr;
         if (!tile.has_bias) return;
-        copy(tile, places, rows.get(), problem.key_rows, tile.row_bias.get());
-        copy(tile, places, columns.get(), problem.key_columns, tile.column_bias.get());
+        for (int i = 0; i < tile.lanes; ++i) {  // nobody reads the lanes past the last query
+            const float* from = terms.get() + size_t(places[std::min(i, tile.count - 1)] - origin) * width;
+            for (int k = 0; k < problem.key_rows; ++k) tile.row_bias[k * LANES + i] = from[k];
+            for (int k = 0; k < problem.key_columns; ++k) tile.column_bias[k * LANES + i] = from[row_width + k];
+        }
     }
 
 private:
     const Problem& problem;
-    int origin, count;
-    Buffer rows, columns;  // [key row][query], [key column][query]
+    const int row_width, width;  // terms of a query: for key rows, and with those for key columns behind them
+    int origin = 0;              // place of the first query
+    Buffer terms;                // [query][width]
+    Buffer q;                    // queries of a register tile, [query][channel]
 
-    // Products of `number` queries, `step` places apart, with the `keys` rows of a table.
+    // Products of `count` queries, `step` places apart, with a table [channel][table_width].
     template <typename T>
-    void add(Tile& tile, int head, const int64_t* members, int begin, int step, int number, int keys,
-             const float* table, float* terms) {
-        for (int done = 0; done < number; done += LANES) {
-            int32_t places[LANES];
-            int size = std::min(LANES, number - done);
-            for (int i = 0; i < size; ++i) places[i] = begin + (done + i) * step;
-            load_queries<T>(tile, problem, head, members, places, size);
-            for (int first = 0; first < keys; first += CHUNK) {
-                int last = std::min(first + CHUNK, keys);
-                for_register_tiles(tile, first, last, Products{tile, table, first});
-                for (int k = first; k < last; ++k)
-                    for (int i = 0; i < size; ++i)
-                        terms[size_t(k) * count + places[i] - origin] = tile.weights[(k - first) * LANES + i];
-            }
-        }
-    }
-
-    void copy(const Tile& tile, const int32_t* places, const float* terms, int keys, float* to) const {
-        for (int k = 0; k < keys; ++k) {
-            const float* from = terms + size_t(k) * count - origin;
-            for (int i = 0; i < tile.count; ++i) to[size_t(k) * LANES + i] = from[places[i]];
-            for (int i = tile.count; i < tile.lanes; ++i) to[size_t(k) * LANES + i] = 0;
-        }
+    void multiply(int head, const int64_t* members, int begin, int step, int count, const float* table,
+                  int table_width, int offset) {
+        const int channels = problem.channels;
+        for_row_tiles(0, count, [&](auto rows, int64_t done) {
+            const int place = begin + int(done) * step;
+            for (int i = 0; i < rows.value; ++i)
+                load_query<T>(problem, head, members, place + i * step, q.get() + size_t(i) * channels, 1);
+            for_column_tiles(table_width, [&](auto vecs, int column) {
+                vec sums[rows.value][vecs.value] = {};
+                multiply_rows(q.get(), channels, 1, table + column, table_width, channels, sums);
+                store_tile(sums, terms.get() + size_t(place - origin) * width + offset + column, ptrdiff_t(step) * width);
+            });
+        });
     }
 };
 
@@ -424,6 +371,15 @@ struct Cuts {
     }
 };
 
+// Grid rows whose position terms are alive at a time, so that these stay in the second cache level.
+constexpr int BAND_ROWS = 16;
+
+// Calls f(first, last) for bands of the grid rows [first, last).
+template <typename F>
+void for_bands(int first, int last, F f) {
+    for (; first < last; first += BAND_ROWS) f(first, std::min(first + BAND_ROWS, last));
+}
+
 template <typename T>
 void attend_groups(const Problem& p, const int64_t* members, int64_t groups, T* out, int64_t out_stride) {
     const int keys_per_group = p.key_rows * p.key_columns, queries = p.rows * p.columns;
@@ -432,33 +388,37 @@ void attend_groups(const Problem& p, const int64_t* members, int64_t groups, T* 
     {
         Keys keys(keys_per_group, p.channels);
         Tile tile(p.channels, p.key_rows, p.key_columns);
+        PositionTerms terms(p, std::min(BAND_ROWS, p.rows));
 #pragma omp for collapse(3) schedule(dynamic)
         for (int64_t group = 0; group < groups; ++group)
             for (int head = 0; head < p.heads; ++head)
                 for (int part = 0; part < cuts.parts; ++part) {
                     const int64_t* own = members ? members + group * queries : nullptr;
-                    int first = part * cuts.rows_per_part, last = std::min(first + cuts.rows_per_part, p.rows);
+                    int begin = part * cuts.rows_per_part, end = std::min(begin + cuts.rows_per_part, p.rows);
                     load_keys<T>(keys, p, head, own);
-                    PositionTerms terms(p, head, own, first, last, T{});
-                    int32_t places[LANES];
-                    int count = 0;
-                    auto run = [&] {
-                        load_queries<T>(tile, p, head, own, places, count);
-                        terms.read(tile, places);
-                        attend(tile, keys);
-                        for (int i = 0; i < count; ++i) {
-                            T* to = out + (own ? own[places[i]] : places[i]) * out_stride + int64_t(head) * p.channels;
-                            float factor = 1.0f / tile.normaliser[i];
-                            for (int c = 0; c < p.channels; ++c) assign(to[c], tile.out[size_t(i) * tile.width + c] * factor);
+                    for_bands(begin, end, [&](int first, int last) {
+                        terms.compute<T>(head, own, first, last);
+                        int32_t places[LANES];
+                        int count = 0;
+                        auto run = [&] {
+                            load_queries<T>(tile, p, head, own, places, count);
+                            terms.read(tile, places);
+                            attend(tile, keys);
+                            for (int i = 0; i < count; ++i) {
+                                T* to = out + (own ? own[places[i]] : places[i]) * out_stride + int64_t(head) * p.channels;
+                                float factor = 1.0f / tile.normaliser[i];
+                                for (int c = 0; c < p.channels; ++c)
+                                    assign(to[c], tile.out[size_t(i) * tile.width + c] * factor);
+                            }
+                            count = 0;
+                        };
+                        for (int place = first * p.columns; place < last * p.columns; ++place) {
+                            if (own && own[place] < 0) continue;
+                            places[count++] = place;
+                            if (count == LANES) run();
                         }
-                        count = 0;
-                    };
-                    for (int place = first * p.columns; place < last * p.columns; ++place) {
-                        if (own && own[place] < 0) continue;
-                        places[count++] = place;
-                        if (count == LANES) run();
-                    }
-                    if (count) run();
+                        if (count) run();
+                    });
                 }
     }
 }
@@ -486,21 +446,15 @@ class Update {
 public:
     Update(const Problem& p, const Sums& s, const Change& c, const Limits& l)
         : p(p), state(s), change(c), limits(l), all(p.key_rows * p.key_columns, p.channels),
-          delta(c.renew ? int(2 * c.count) : 0, p.channels), tile(p.channels, p.key_rows, p.key_columns) {}
+          delta(c.renew ? int(2 * c.count) : 0, p.channels), tile(p.channels, p.key_rows, p.key_columns),
+          terms(p, std::min(BAND_ROWS, p.rows)) {}
 
     // One head, queries in the grid rows [first, last).
     void run(int head, int first, int last) {
         this->head = head;
-        PositionTerms terms(p, head, nullptr, first, last, T{});
-        std::vector<int32_t> anew;
-        if (change.renew) exchange_terms(terms, first, last, anew);
-        else
-            for (int place = first * p.columns; place < last * p.columns; ++place) anew.push_back(place);
-        if (anew.empty()) return;
-        load_keys<T>(all, p, head, nullptr);
-        for (size_t done = 0; done < anew.size(); done += LANES)
-            compute(terms, anew.data() + done, int(std::min<size_t>(LANES, anew.size() - done)));
-        renewed += int64_t(anew.size());
+        all.count = 0;
+        if (change.renew) load_delta();
+        for_bands(first, last, [&](int first, int last) { run_band(first, last); });
     }
 
     int64_t renewed = 0, exchanged = 0;  // queries, over all heads
@@ -512,7 +466,22 @@ private:
     const Limits& limits;
     Keys all, delta;
     Tile tile;
+    PositionTerms terms;
     int head = 0;
+    std::vector<int32_t> anew;  // queries of the band to be computed over all keys
+
+    void run_band(int first, int last) {
+        terms.compute<T>(head, nullptr, first, last);
+        anew.clear();
+        if (change.renew) exchange_terms(first, last);
+        else
+            for (int place = first * p.columns; place < last * p.columns; ++place) anew.push_back(place);
+        if (anew.empty()) return;
+        if (!all.count) load_keys<T>(all, p, head, nullptr);
+        for (size_t done = 0; done < anew.size(); done += LANES)
+            compute(anew.data() + done, int(std::min<size_t>(LANES, anew.size() - done)));
+        renewed += int64_t(anew.size());
+    }
 
     size_t slot(int32_t place) const { return size_t(head) * p.rows * p.columns + place; }
 
@@ -531,8 +500,7 @@ private:
         }
     }
 
-    void exchange_terms(const PositionTerms& terms, int first, int last, std::vector<int32_t>& anew) {
-        load_delta();
+    void exchange_terms(int first, int last) {
         int32_t places[LANES];
         int count = 0;
         for (int place = first * p.columns; place < last * p.columns; ++place) {
@@ -542,14 +510,14 @@ private:
             }
             places[count++] = place;
             if (count == LANES) {
-                exchange_tile(terms, places, count, anew);
+                exchange_tile(places, count);
                 count = 0;
             }
         }
-        if (count) exchange_tile(terms, places, count, anew);
+        if (count) exchange_tile(places, count);
     }
 
-    void exchange_tile(const PositionTerms& terms, const int32_t* places, int count, std::vector<int32_t>& anew) {
+    void exchange_tile(const int32_t* places, int count) {
         if (!change.count) return;
         load_queries<T>(tile, p, head, nullptr, places, count);
         terms.read(tile, places);
@@ -575,7 +543,7 @@ private:
         std::fill(to + p.channels, to + tile.width, 0.0f);
     }
 
-    void compute(const PositionTerms& terms, const int32_t* places, int count) {
+    void compute(const int32_t* places, int count) {
         load_queries<T>(tile, p, head, nullptr, places, count);
         terms.read(tile, places);
         attend(tile, all);
@@ -628,3 +596,6 @@ extern "C" void update_f32(const Problem* p, const Sums* sums, const Change* cha
 extern "C" void update_bf16(const Problem* p, const Sums* sums, const Change* change, const Limits* limits, int64_t* executed) {
     update<bf16>(*p, *sums, *change, *limits, executed);
 }
+
+// Floats of a vector: the columns of position tables are filled up to whole vectors.
+extern "C" int32_t vector_length() { return VL; }

@@ -15,8 +15,8 @@ from pathlib import Path
 
 SWITCH = "EVENTFUL_VITDET_KERNELS"
 """Environment variable: `off` never compiles or loads anything."""
-SOURCES = ("attention.cpp", "gates.cpp")
-HEADERS = ("simd.h",)
+SOURCES = ("attention.cpp", "gates.cpp", "products.cpp")
+HEADERS = ("simd.h", "register_tile.h")
 FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-std=c++17", "-fPIC", "-shared", "-fopenmp")
 COMPILERS = ("c++", "g++", "clang++")
 COMPILE_SECONDS = 300
@@ -28,12 +28,12 @@ logger = logging.getLogger(__name__)
 def load_library() -> ctypes.CDLL | None:
     """The compiled kernels; None, with the reason in the log, where there are none."""
     if os.environ.get(SWITCH, "").lower() in ("off", "0"):
-        logger.info("%s is off: attention and gates run as PyTorch operations", SWITCH)
+        logger.info("%s is off: everything runs as PyTorch operations", SWITCH)
         return None
     compiler = find_compiler()
     if compiler is None:
         logger.warning(
-            "no C++ compiler (%s, or the one in $CXX): attention and gates run as PyTorch operations, which are "
+            "no C++ compiler (%s, or the one in $CXX): everything runs as PyTorch operations, which are "
             "slower on a CPU",
             ", ".join(COMPILERS),
         )
@@ -43,7 +43,7 @@ def load_library() -> ctypes.CDLL | None:
         library = ctypes.CDLL(str(path))
     except (OSError, subprocess.SubprocessError) as error:
         logger.warning(
-            "the CPU kernels cannot be compiled or loaded, attention and gates run as PyTorch operations, which are "
+            "the CPU kernels cannot be compiled or loaded, everything runs as PyTorch operations, which are "
             "slower: %s",
             describe(error),
         )

@@ -17,8 +17,8 @@ SUFFIXES = {torch.float32: "f32", torch.bfloat16: "bf16"}
 
 GATE_GRAIN = 2**16
 """Values of tokens that are worth a thread of their own; waking one takes some ten microseconds."""
-ATTENTION_GRAIN = 2**19
-"""MACs of attention that are worth a thread of their own."""
+PRODUCT_GRAIN = 2**19
+"""MACs of attention or linear layers that are worth a thread of their own."""
 
 _void, _int, _long, _float = ctypes.c_void_p, ctypes.c_int32, ctypes.c_int64, ctypes.c_float
 
@@ -56,6 +56,20 @@ class _Limits(ctypes.Structure):
     _fields_ = [("score", _float), ("drift", _float), ("rounding", _float)]
 
 
+class _Product(ctypes.Structure):
+    _fields_ = [
+        ("rows", _void),
+        ("count", _long),
+        ("inputs", _int),
+        ("outputs", _int),
+        ("weights", _void),
+        ("bias", _void),
+        ("gelu", _int),
+        ("out", _void),
+        ("threads", _int),
+    ]
+
+
 class _Norm(ctypes.Structure):
     _fields_ = [("weight", _void), ("bias", _void), ("eps", _float)]
 
@@ -88,28 +102,32 @@ class AttentionProblem:
     query_grid: tuple[int, int]
     key_grid: tuple[int, int]
     tables: tuple[Tensor, Tensor] | None
-    """Relative positions, (a, a / p, d) for rows and (b, b / p, d) for columns."""
+    """Relative positions for rows and for columns, as `pack_positions` makes them."""
     padding: Tensor | None = None
     """What a padding token has for q, k and v, (3D,), in their type; zeros where None."""
 
-    def build(self, pairs: int) -> tuple[_Problem, list[Tensor]]:
-        """The C structure, and the tensors that must outlive it; `pairs` of queries and keys are to be computed."""
+    def build(self, pairs: int) -> _Problem:
+        """The C structure, which must not outlive this object; `pairs` of queries and keys are to be computed."""
         assert self.k.stride() == self.v.stride() and self.q.stride(-1) == self.k.stride(-1) == 1
-        tables = [] if self.tables is None else [table.float().contiguous() for table in self.tables]
-        problem = _Problem(
+        return _Problem(
             *(x.data_ptr() for x in (self.q, self.k, self.v)),
             self.q.stride(0),
             self.k.stride(0),
             None if self.padding is None else self.padding.data_ptr(),
-            *((table.data_ptr() for table in tables) if tables else (None, None)),
+            *((None, None) if self.tables is None else (table.data_ptr() for table in self.tables)),
             self.heads,
             self.q.shape[-1] // self.heads,
             *self.query_grid,
             *self.key_grid,
             self.scale,
-            _threads(2 * pairs * self.q.shape[-1], ATTENTION_GRAIN),
+            _threads(2 * pairs * self.q.shape[-1], PRODUCT_GRAIN),
         )
-        return problem, tables
+
+
+def pack_positions(table: Tensor) -> Tensor:
+    """Relative positions (a, a', d) as the kernels read them: (a, d, a'), a' filled up to whole vectors, in float32."""
+    filling = -table.shape[1] % _function("vector_length")()
+    return nn.functional.pad(table.float().transpose(1, 2), (0, filling)).contiguous()
 
 
 def attend_groups(problem: AttentionProblem, members: Tensor | None, out: Tensor) -> None:
@@ -120,7 +138,7 @@ def attend_groups(problem: AttentionProblem, members: Tensor | None, out: Tensor
         out: (N, D), written at the groups' tokens; type of the queries.
     """
     keys = problem.key_grid[0] * problem.key_grid[1]
-    native, _tables = problem.build(keys * (len(out) if members is None else members.numel()))
+    native = problem.build(keys * (len(out) if members is None else members.numel()))
     groups = 1 if members is None else len(members)
     pointer = None if members is None else members.data_ptr()
     run = _function("attend_groups", problem.q.dtype)
@@ -147,13 +165,34 @@ def update_sums(
     Returns:
         Numbers of (head, query) pairs: whose terms were exchanged, and that were computed anew.
     """
-    native, _tables = problem.build(len(problem.q) * (len(problem.k) if renew is None else 2 * len(keys)))
+    native = problem.build(len(problem.q) * (len(problem.k) if renew is None else 2 * len(keys)))
     executed = (_long * 2)()
     change = _Change(None if renew is None else renew.data_ptr(), keys.data_ptr(), old.data_ptr(), len(keys))
     _function("update", problem.q.dtype)(
         *map(ctypes.byref, (native, _Sums(*(x.data_ptr() for x in sums)), change, _Limits(*limits))), executed
     )
     return executed[0], executed[1]
+
+
+def pack_weight(weight: Tensor) -> Tensor:
+    """The weights of a linear layer, (outputs, inputs) in float32, in the order that `linear` reads them: as many floats,
+    or some more where the last panel is not full."""
+    weight = weight.contiguous()
+    packed = weight.new_empty(_function("packed_size")(*weight.shape))
+    _function("pack")(weight.data_ptr(), *weight.shape, packed.data_ptr(), _threads(weight.numel(), GATE_GRAIN))
+    return packed
+
+
+def linear(rows: Tensor, packed: Tensor, outputs: int, bias: Tensor | None, gelu: bool) -> Tensor:
+    """rows (..., inputs) times weights of `pack_weight`, plus bias -> (..., outputs), and their GELU where asked for."""
+    rows = rows.contiguous()
+    inputs = rows.shape[-1]
+    out = rows.new_empty(*rows.shape[:-1], outputs)
+    count = rows.numel() // inputs
+    pointers = (packed.data_ptr(), None if bias is None else bias.data_ptr(), gelu, out.data_ptr())
+    threads = _threads(count * inputs * outputs, PRODUCT_GRAIN)
+    _function("linear")(ctypes.byref(_Product(rows.data_ptr(), count, inputs, outputs, *pointers, threads)))
+    return out
 
 
 def error_norms(x: Tensor, reference: Tensor, norm: nn.LayerNorm | None) -> Tensor:
@@ -201,6 +240,10 @@ def _norm(norm: nn.LayerNorm | None) -> _Norm:
 
 
 _SIGNATURES = {
+    "vector_length": [],
+    "packed_size": [_int, _int],
+    "pack": [_void, _int, _int, _void, _int],
+    "linear": [_void],
     "attend_groups": [_void, _void, _long, _void, _long],
     "update": [_void] * 5,
     "errors": [_void, _void, _long, _int, _void, _void, _int],
@@ -208,6 +251,7 @@ _SIGNATURES = {
     "largest": [_void, _long, _long, _long, _void],
     "divide_sums": [_void, _void, _long, _int, _int, _void, _int],
 }
+_RESULTS = {"vector_length": _int, "packed_size": _long}
 
 
 @cache
@@ -215,5 +259,5 @@ def _function(name: str, dtype: torch.dtype | None = None) -> ctypes._CFuncPtr:
     library = load_library()
     assert library is not None
     function = getattr(library, name if dtype is None else f"{name}_{SUFFIXES[dtype]}")
-    function.argtypes, function.restype = _SIGNATURES[name], None
+    function.argtypes, function.restype = _SIGNATURES[name], _RESULTS.get(name)
     return function

@@ -95,13 +95,13 @@ def time_patterns(model: nn.Module, side: int, rounds: int) -> str:
             with count_operations(model) as counts:
                 dense_maps(model, moving.next())
             dense = median_seconds(lambda tokens=moving: dense_maps(model, tokens.next()), rounds)
-            lines.append(["dense", "", f"{counts.total() / GMAC:.1f}", f"{dense:.3f}", "1.00"])
+            lines.append(["dense", "", f"{counts.total() / GMAC:.1f}", f"{dense:.3g}", "1.00"])
         model.eventful_pyramid(moving.next(), (True,), MOVED)
         seconds = median_seconds(lambda tokens=moving: model.eventful_pyramid(tokens.next(), (False,), MOVED), rounds)
         with count_operations(model) as counts:
             model.eventful_pyramid(moving.next(), (False,), MOVED)
-        share = f"{seconds / dense:.3f}"
-        lines.append([name, str(int(pattern.sum())), f"{counts.total() / GMAC:.1f}", f"{seconds:.3f}", share])
+        share = f"{seconds / dense:.3g}"
+        lines.append([name, str(int(pattern.sum())), f"{counts.total() / GMAC:.1f}", f"{seconds:.3g}", share])
     return table(["changed tokens", "number", "GMACs", "s", "time / dense"], lines)
 
 
@@ -128,7 +128,7 @@ def time_parts(model: nn.Module, side: int, rounds: int) -> str:
         "heads": lambda: heads(images, maps.features, proposals, None),
         "heads: layers on pooled boxes alone": lambda: heads.box_head(inputs[0]),
     }
-    return table(["part", "s"], [[name, f"{median_seconds(call, rounds):.3f}"] for name, call in parts.items()])
+    return table(["part", "s"], [[name, f"{median_seconds(call, rounds):.3g}"] for name, call in parts.items()])
 
 
 def time_units(channels: int, rounds: int) -> str:

@@ -8,6 +8,8 @@ import torch
 from eventful_vitdet import EventfulViT, TopR
 from eventful_vitdet.eventful.attention import Attention, AttentionLayout
 from eventful_vitdet.eventful.kernels import build, native
+from eventful_vitdet.eventful.linear import Linear
+from eventful_vitdet.eventful.selection import Selection
 from torch import nn
 
 needs_kernels = pytest.mark.skipif(native.load_library() is None, reason="no C++ compiler, or switched off")
@@ -91,6 +93,72 @@ def test_number_of_threads_changes_nothing():
 
 
 @needs_kernels
+@pytest.mark.parametrize("rows", [0, 1, 6, 11, 300])
+@pytest.mark.parametrize("inputs, outputs", [(1, 1), (7, 5), (64, 64), (48, 144), (130, 70), (1700, 65)])
+@pytest.mark.parametrize("gelu", [False, True])
+def test_linear_layers(rows, inputs, outputs, gelu):
+    layer = nn.Linear(inputs, outputs)
+    x = torch.randn(rows, inputs)
+    expected = layer.double()(x.double())
+    layer.float()
+    result = native.linear(x, native.PackedWeights().of(layer.weight), outputs, layer.bias, gelu)
+    # Sums of up to 1,700 products, and an erf of 1.5e-7 times numbers up to 5.
+    expected = nn.functional.gelu(expected) if gelu else expected
+    torch.testing.assert_close(result.double(), expected, atol=1e-5, rtol=1e-6)
+
+
+@needs_kernels
+def test_gelu_of_any_number():
+    x = torch.tensor([[-1e30, -50.0, -6.0, -1.0, -1e-20, 0.0, 1e-20, 1.0, 6.0, 50.0, 1e30, torch.nan]]).t()
+    one = native.PackedWeights().of(torch.ones(1, 1))
+    torch.testing.assert_close(
+        native.linear(x, one, 1, None, gelu=True).double(), nn.functional.gelu(x.double()), atol=1e-6, rtol=1e-6,
+        equal_nan=True,
+    )  # fmt: skip
+
+
+@needs_kernels
+def test_the_number_of_threads_and_of_rows_changes_no_linear_layer():
+    """A row's result depends on nothing but the row: a selection gives what all tokens give, bit by bit."""
+    layer, x = Linear(200, 130), torch.randn(500, 200)
+    before = torch.get_num_threads()
+    try:
+        results = []
+        for threads in (1, 2, 5):
+            torch.set_num_threads(threads)
+            results.append(layer(x))
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(result, results[0]) for result in results)
+    assert torch.equal(layer(x[3:10]), results[0][3:10])
+
+
+@needs_kernels
+@pytest.mark.parametrize("change", ["in place", "behind PyTorch's back", "another parameter", "loaded"])
+def test_packed_weights_follow_the_parameter(change):
+    layer, x = Linear(40, 30), torch.randn(5, 40)
+    layer(x)
+    if change == "in place":
+        layer.weight.mul_(2)
+    elif change == "behind PyTorch's back":
+        layer.weight.data.normal_()
+    elif change == "another parameter":
+        layer.weight = nn.Parameter(torch.randn(30, 40))
+    else:
+        layer.load_state_dict(Linear(40, 30).state_dict())
+    torch.testing.assert_close(layer(x), nn.functional.linear(x, layer.weight, layer.bias), atol=1e-5, rtol=1e-5)
+
+
+@needs_kernels
+def test_weights_that_moved_leave_no_copy_behind():
+    layer = Linear(8, 8)
+    layer(torch.randn(1, 8))
+    layer.double()
+    assert layer._packed._packed is None
+    assert layer(torch.randn(1, 8, dtype=torch.float64)).dtype == torch.float64
+
+
+@needs_kernels
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("norm", [True, False])
 @pytest.mark.parametrize("channels", [7, 48])
@@ -113,6 +181,40 @@ def test_gates(dtype, norm, channels):
     untouched = torch.ones(18, dtype=torch.bool)
     untouched[index] = False
     assert torch.equal(kept.flatten(0, 1)[untouched], reference.flatten(0, 1)[untouched])
+
+
+@needs_kernels
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_gates_with_a_fixed_budget(dtype):
+    x, reference = torch.randn(3, 20, 24), torch.randn(3, 20, 24).to(dtype)
+    expected = torch.linalg.vector_norm(x - reference, dim=-1)
+    kept = reference.clone()
+    norms, index, rows = native.gate(x, kept, None, 7)
+    torch.testing.assert_close(norms, expected, atol=1e-5, rtol=1e-5)
+    chosen = Selection.largest(expected, 7)
+    assert torch.equal(index, chosen.index)
+    assert torch.equal(rows, chosen.take(x))
+    chosen.put(reference, rows)
+    assert torch.equal(kept, reference)
+
+
+@needs_kernels
+def test_of_equal_errors_the_earlier_token_goes_first_and_nan_before_all():
+    x = torch.zeros(1, 6, 4)
+    x[0, :, 0] = torch.tensor([1.0, 3.0, 2.0, 3.0, 3.0, torch.nan])
+    assert native.gate(x, torch.zeros(1, 6, 4), None, 3)[1].tolist() == [1, 3, 5]
+
+
+@needs_kernels
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("index", [[], [0, 5, 19]])
+def test_buffers_and_the_residual(dtype, index):
+    x, buffer, rows = torch.randn(2, 10, 12), torch.randn(2, 10, 12).to(dtype), torch.randn(len(index), 12)
+    expected = buffer.clone()
+    expected.view(20, 12)[index] = rows.to(dtype)
+    result = native.store_and_add(x, buffer, torch.tensor(index, dtype=torch.int64), rows)
+    assert torch.equal(buffer, expected)
+    torch.testing.assert_close(result, x + expected, atol=1e-6, rtol=0)
 
 
 @needs_kernels

@@ -132,11 +132,11 @@ class Block(nn.Module):
         self._count_linears(selection, step, self.attn.qkv)
 
         selection, rows = self.projection_gate(a, step)
-        x = x + self.projection_buffer(selection, self.attn.proj(rows))
+        x = self.projection_buffer.added_to(x, selection, self.attn.proj(rows))
         self._count_linears(selection, step, self.attn.proj)
 
         selection, rows = self._gate_norm(self.mlp_gate, self.norm2, x, step)
-        x += self.mlp_buffer(selection, self.mlp(rows))
+        x = self.mlp_buffer.added_to(x, selection, self.mlp(rows))
         self._count_linears(selection, step, self.mlp.fc1, self.mlp.fc2)
         self._count_residuals(layout, step)
         return x

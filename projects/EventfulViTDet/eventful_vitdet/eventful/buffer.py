@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .kernels import native
 from .selection import Selection
 from .state import StreamTensor
 
@@ -23,6 +24,15 @@ class TokenBuffer:
         b = self.values(selection, rows)
         selection.put(b, rows)
         return b
+
+    def added_to(self, x: Tensor, selection: Selection, rows: Tensor) -> Tensor:
+        """Store rows, and add the values of all tokens to x: (B, N, D) -> (B, N, D), a new tensor."""
+        if selection.index is None:
+            return x + self(selection, rows)
+        b = self.values(selection, rows)
+        if x.dtype == rows.dtype == torch.float32 and x.is_contiguous() and native.usable(x, b):
+            return native.store_and_add(x, b, selection.index, rows)
+        return x + self(selection, rows)
 
     def values(self, selection: Selection, rows: Tensor) -> Tensor:
         """The values (B, N, D) as they are before `rows` are stored; undefined for streams that never were."""

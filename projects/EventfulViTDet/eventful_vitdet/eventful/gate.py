@@ -35,19 +35,20 @@ class GateInput:
 
     def error_norms(self, u: Tensor) -> Tensor:
         """|c - u| of every token, (B, N)."""
-        if self._fused(u):
+        if self.fused(u):
             return native.error_norms(self.x, u, self.norm)
         return torch.linalg.vector_norm(self.values - u, dim=-1, dtype=torch.float32)
 
     def send(self, selection: Selection, u: Tensor) -> Tensor:
         """The selected rows of c, (R, D), which become those of the reference: u[M] <- c[M]."""
-        if selection.index is not None and self._fused(u):
+        if selection.index is not None and self.fused(u):
             return native.take_rows(self.x, u, selection.index, self.norm)
         rows = selection.take(self.values)
         selection.put(u, rows)
         return rows
 
-    def _fused(self, u: Tensor) -> bool:
+    def fused(self, u: Tensor) -> bool:
+        """Whether the kernels work on these tokens and this reference."""
         return (
             self.x.dtype == torch.float32 and self.x.is_contiguous() and u.is_contiguous() and native.usable(self.x, u)
         )
@@ -84,27 +85,42 @@ class TokenGate:
         if isinstance(c, Tensor):
             c = GateInput(c)
         u = self._u.slots(tuple(c.x.shape), c.x)
-        selection = self.selection = self._select(c, u, step)
-        if self.reference == "previous-frame":
-            rows = selection.take(c.values)
-            u.copy_(c.values)
-        else:
-            rows = c.send(selection, u)
+        selection, rows = self._choose_and_send(c, u, step)
+        self.selection = selection
         if step.counts is not None:
             step.count("gate", [0 if flush else u[0].numel() for flush in step.flush])
         return selection, rows
 
-    def _select(self, c: GateInput, u: Tensor, step: Step) -> Selection:
+    def _choose_and_send(self, c: GateInput, u: Tensor, step: Step) -> tuple[Selection, Tensor]:
+        if any(step.flush):
+            selection = self._flush(c, u, step)
+        else:
+            streams, tokens, _ = c.x.shape
+            count = step.policy.fixed_count(tokens)
+            if count is None:
+                self.norms = c.error_norms(u)
+                selection = Selection.from_mask(step.policy.choose(self.norms))
+            elif self.reference == "last-sent" and count < tokens and c.fused(u):
+                self.norms, index, rows = native.gate(c.x, u, c.norm, count)
+                return Selection(streams, tokens, (count,) * streams, index), rows
+            else:
+                self.norms = c.error_norms(u)
+                selection = Selection.largest(self.norms, count)
+        if self.reference == "last-sent":
+            return selection, c.send(selection, u)
+        rows = selection.take(c.values)
+        u.copy_(c.values)
+        return selection, rows
+
+    def _flush(self, c: GateInput, u: Tensor, step: Step) -> Selection:
+        """Everything of streams that flush, and what the policy chooses of the others."""
         if all(step.flush):
             self.norms = None
             return Selection.everything(*c.x.shape[:2])
-        norms = self.norms = c.error_norms(u)
-        if any(step.flush):
-            fresh = torch.tensor(step.flush, device=norms.device)[:, None]
-            self.norms = norms.masked_fill(fresh, torch.inf)
-            return Selection.from_mask(step.policy.choose(norms) | fresh)
-        count = step.policy.fixed_count(norms.shape[-1])
-        return Selection.from_mask(step.policy.choose(norms)) if count is None else Selection.largest(norms, count)
+        norms = c.error_norms(u)
+        fresh = torch.tensor(step.flush, device=norms.device)[:, None]
+        self.norms = norms.masked_fill(fresh, torch.inf)
+        return Selection.from_mask(step.policy.choose(norms) | fresh)
 
     def clear(self) -> None:
         self._u.clear()

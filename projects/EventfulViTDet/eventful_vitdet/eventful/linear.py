@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -24,7 +22,8 @@ class Linear(nn.Linear):
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
         super().__init__(in_features, out_features, bias)
-        self._prepared: tuple[tuple, tuple[Tensor | None, ...]] | None = None
+        self._packed = native.PackedWeights()
+        self._rounded: tuple[tuple, list[Tensor | None]] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         return self._product(x, gelu=False)
@@ -35,12 +34,11 @@ class Linear(nn.Linear):
 
     def _product(self, x: Tensor, gelu: bool) -> Tensor:
         if self._runs_natively(x):
-            (weight,) = self._kept("packed", self._packed)
-            return native.linear(x, weight, self.out_features, self.bias, gelu)
+            return native.linear(x, self._packed.of(self.weight), self.out_features, self.bias, gelu)
         if self.compute_dtype is None or torch.is_grad_enabled():
             result = super().forward(x)
         else:
-            result = F.linear(x.to(self.compute_dtype), *self._kept(self.compute_dtype, self._rounded))
+            result = F.linear(x.to(self.compute_dtype), *self._rounded_parameters(self.compute_dtype))
         return F.gelu(result) if gelu else result
 
     def _runs_natively(self, x: Tensor) -> bool:
@@ -51,19 +49,14 @@ class Linear(nn.Linear):
             and native.usable(x, self.weight)
         )
 
-    def _kept(self, form: object, prepare: Callable[[], tuple[Tensor | None, ...]]) -> tuple[Tensor | None, ...]:
-        """What was prepared of the parameters in this form; prepared anew where they changed."""
-        key = (form, *(None if p is None else parameter_stamp(p) for p in (self.weight, self.bias)))
-        if self._prepared is None or self._prepared[0] != key:
-            self._prepared = key, prepare()
-        return self._prepared[1]
-
-    def _packed(self) -> tuple[Tensor]:
-        return (native.pack_weight(self.weight.detach()),)
-
-    def _rounded(self) -> tuple[Tensor, Tensor | None]:
-        return tuple(None if p is None else p.detach().to(self.compute_dtype) for p in (self.weight, self.bias))
+    def _rounded_parameters(self, dtype: torch.dtype) -> list[Tensor | None]:
+        parameters = (self.weight, self.bias)
+        key = (dtype, *(None if p is None else parameter_stamp(p) for p in parameters))
+        if self._rounded is None or self._rounded[0] != key:
+            self._rounded = key, [None if p is None else p.detach().to(dtype) for p in parameters]
+        return self._rounded[1]
 
     def _apply(self, *args, **kwargs) -> nn.Module:
-        self._prepared = None  # moved to another device or type: do not keep the old copy alive
+        self._rounded = None  # moved to another device or type: do not keep the old copies alive
+        self._packed.clear()
         return super()._apply(*args, **kwargs)

@@ -8,8 +8,6 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from .kernels import native
-
 
 @dataclass(frozen=True)
 class Selection:
@@ -49,11 +47,8 @@ class Selection:
         streams, tokens = norms.shape
         if count >= tokens:
             return cls.everything(streams, tokens)
-        if native.usable(norms):
-            index = native.largest(norms, count)
-        else:
-            index = norms.topk(count, dim=-1, sorted=False).indices.sort(dim=-1).values
-            index = (index + tokens * torch.arange(streams, device=norms.device)[:, None]).flatten()
+        index = norms.topk(count, dim=-1, sorted=False).indices.sort(dim=-1).values
+        index = (index + tokens * torch.arange(streams, device=norms.device)[:, None]).flatten()
         return cls(streams, tokens, (count,) * streams, index)
 
     @cached_property

@@ -13,6 +13,7 @@ from .attention.position import parameter_stamp
 from .block import Block, EventfulOptions
 from .counting import CountsOperations, each
 from .gate import GateReference, TokenGate
+from .kernels import native
 from .policies import Policy, TopR
 from .step import Step
 
@@ -23,9 +24,20 @@ class PatchEmbed(nn.Module):
     def __init__(self, patch_size: int, in_chans: int, embed_dim: int) -> None:
         super().__init__()
         self.proj = nn.Conv2d(in_chans, embed_dim, kernel_size=patch_size, stride=patch_size)
+        self._packed = native.PackedWeights()
 
     def forward(self, x: Tensor) -> Tensor:
+        if x.dtype == self.proj.weight.dtype == torch.float32 and native.usable(x, self.proj.weight):
+            # Patches do not overlap: each is one row of a matrix product.
+            size = self.proj.kernel_size[0]
+            patches = x.unflatten(3, (-1, size)).unflatten(2, (-1, size)).permute(0, 2, 4, 1, 3, 5)
+            weights = self._packed.of(self.proj.weight)
+            return native.linear(patches.flatten(3).flatten(1, 2), weights, self.proj.out_channels, self.proj.bias)
         return self.proj(x).flatten(2).transpose(1, 2)
+
+    def _apply(self, *args, **kwargs) -> nn.Module:
+        self._packed.clear()  # moved to another device or type: do not keep the old copy alive
+        return super()._apply(*args, **kwargs)
 
 
 class EventfulViT(CountsOperations):

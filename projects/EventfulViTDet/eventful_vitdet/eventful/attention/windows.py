@@ -33,30 +33,36 @@ class TouchedWindowsAttention:
             output.copy_(layer.attend(qkv.to(rows.dtype), layout))
             self._count([len(layout.window_members)] * selection.streams, layer, layout, step)
         else:
-            touched = touched_windows(selection, layout)
-            self._recompute(touched, layer, qkv, output, layout, rows.dtype)
-            self._count(touched.sum(dim=1).tolist(), layer, layout, step)
+            touched = self._recompute(selection, layer, qkv, output, layout, rows.dtype)
+            self._count(touched, layer, layout, step)
         # The block's gate takes a copy of what it keeps; nobody writes to this.
         return output.to(rows.dtype)
 
     @staticmethod
     def _recompute(
-        touched: Tensor, layer: Attention, qkv: Tensor, output: Tensor, layout: AttentionLayout, dtype: torch.dtype
-    ) -> None:
-        """Bring the output (B, N, D) of the touched windows (B, windows) up to date."""
+        selection: Selection,
+        layer: Attention,
+        qkv: Tensor,
+        output: Tensor,
+        layout: AttentionLayout,
+        dtype: torch.dtype,
+    ) -> list[int]:
+        """Bring the output (B, N, D) of the touched windows up to date; returns how many each stream has."""
+        if native.usable(qkv) and dtype == torch.float32:
+            problem = layer.native_problem(qkv.flatten(0, 1), layout)
+            windows = (layout.window_of_token, layout.window_members)
+            return native.attend_touched(problem, *windows, selection.index, output.flatten(0, 1))
+        touched = touched_windows(selection, layout)
         stream, window = touched.nonzero(as_tuple=True)
         members = layout.window_members.to(qkv.device)[window]
         inside = members >= 0
-        if native.usable(qkv) and dtype == torch.float32:
-            members = torch.where(inside, members + stream[:, None] * layout.tokens, -1)
-            native.attend_groups(layer.native_problem(qkv.flatten(0, 1), layout), members, output.flatten(0, 1))
-            return
         flat = members.clamp(min=0) + stream[:, None] * layout.tokens
         groups = qkv.flatten(0, 1)[flat].to(dtype)
         if any(layout.padding):
             groups[~inside] = 0 if layer.qkv.bias is None else layer.qkv.bias.to(dtype)
         result = layer.attend_groups(groups, layout)
         output.view(-1, output.shape[-1])[flat[inside]] = result[inside].to(output.dtype)
+        return touched.sum(dim=1).tolist()
 
     @staticmethod
     def _count(windows: list[int], layer: Attention, layout: AttentionLayout, step: Step) -> None:

@@ -423,6 +423,34 @@ void attend_groups(const Problem& p, const int64_t* members, int64_t groups, T* 
     }
 }
 
+// The windows of a token grid, the same for all streams.
+struct Windows {
+    const int64_t* of_token;  // the window that each token lies in
+    const int64_t* members;   // [count][a * b] tokens of each window, -1 for padding
+    int64_t count, tokens;    // windows and tokens of one stream
+};
+
+// Attention of the windows that hold a selected token; `touched` receives their number in each stream.
+template <typename T>
+void attend_touched(const Problem& p, const Windows& w, const int64_t* index, int64_t selected, int64_t streams, T* out,
+                    int64_t out_stride, int64_t* touched) {
+    std::vector<uint8_t> marked(streams * w.count);
+    for (int64_t i = 0; i < selected; ++i)
+        marked[index[i] / w.tokens * w.count + w.of_token[index[i] % w.tokens]] = 1;
+    const int64_t size = int64_t(p.rows) * p.columns;
+    std::vector<int64_t> members;
+    for (int64_t stream = 0; stream < streams; ++stream) {
+        touched[stream] = 0;
+        for (int64_t window = 0; window < w.count; ++window) {
+            if (!marked[stream * w.count + window]) continue;
+            ++touched[stream];
+            for (const int64_t* m = w.members + window * size; m < w.members + (window + 1) * size; ++m)
+                members.push_back(*m < 0 ? -1 : *m + stream * w.tokens);
+        }
+    }
+    attend_groups(p, members.data(), int64_t(members.size()) / size, out, out_stride);
+}
+
 // Sums kept from frame to frame, of one stream: [head][token][channel], and [head][token] for the others.
 struct Sums {
     float *sums, *normalisers, *references, *drift;
@@ -586,6 +614,16 @@ extern "C" void attend_groups_f32(const Problem* p, const int64_t* members, int6
 }
 extern "C" void attend_groups_bf16(const Problem* p, const int64_t* members, int64_t groups, void* out, int64_t stride) {
     attend_groups<bf16>(*p, members, groups, static_cast<bf16*>(out), stride);
+}
+
+// The same for the windows that hold one of the `selected` tokens, of all streams.
+extern "C" void attend_touched_f32(const Problem* p, const Windows* windows, const int64_t* index, int64_t selected,
+                                   int64_t streams, void* out, int64_t stride, int64_t* touched) {
+    attend_touched<float>(*p, *windows, index, selected, streams, static_cast<float*>(out), stride, touched);
+}
+extern "C" void attend_touched_bf16(const Problem* p, const Windows* windows, const int64_t* index, int64_t selected,
+                                    int64_t streams, void* out, int64_t stride, int64_t* touched) {
+    attend_touched<bf16>(*p, *windows, index, selected, streams, static_cast<bf16*>(out), stride, touched);
 }
 
 // Brings one stream's sums up to date; `executed` receives the numbers of (head, query) pairs whose terms were

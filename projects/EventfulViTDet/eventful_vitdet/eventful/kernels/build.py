@@ -43,8 +43,7 @@ def load_library() -> ctypes.CDLL | None:
         library = ctypes.CDLL(str(path))
     except (OSError, subprocess.SubprocessError) as error:
         logger.warning(
-            "the CPU kernels cannot be compiled or loaded, everything runs as PyTorch operations, which are "
-            "slower: %s",
+            "the CPU kernels cannot be compiled or loaded, everything runs as PyTorch operations, which are slower: %s",
             describe(error),
         )
         return None

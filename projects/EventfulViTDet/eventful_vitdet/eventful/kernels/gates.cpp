@@ -8,14 +8,6 @@
 
 namespace {
 
-// Reading state of another type a vector at a time.
-INLINE vec read(const float* p) { return load(p); }
-INLINE vec read(const bf16* p) {
-    uvec bits;
-    for (int i = 0; i < VL; ++i) bits[i] = uint32_t(p[i].bits) << 16;
-    return reinterpret_cast<vec>(bits);
-}
-
 struct Norm {
     const float *weight, *bias;  // null: values as they are
     float eps;
@@ -25,111 +17,95 @@ struct Statistics {
     float mean = 0, scale = 1;
 };
 
-Statistics statistics(const float* x, int channels, const Norm& norm) {
+// Sum of at(c), a vector or a single value, over all channels. Four partial sums do not wait for one another.
+template <typename F>
+INLINE float sum_over(int channels, F at) {
+    vec partial[4] = {};
+    int c = 0;
+    for (; c + 4 * VL <= channels; c += 4 * VL)
+#pragma GCC unroll 4
+        for (int j = 0; j < 4; ++j) partial[j] += at(c + j * VL, vec{});
+    for (; c + VL <= channels; c += VL) partial[0] += at(c, vec{});
+    float total = sum((partial[0] + partial[1]) + (partial[2] + partial[3]));
+    for (; c < channels; ++c) total += at(c, 0.0f);
+    return total;
+}
+
+INLINE vec value(const float* p, vec) { return load(p); }
+INLINE float value(const float* p, float) { return *p; }
+INLINE vec value(const bf16* p, vec) { return read(p); }
+INLINE float value(const bf16* p, float) { return to_float(*p); }
+
+INLINE Statistics statistics(const float* x, int channels, const Norm& norm) {
     Statistics s;
     if (!norm.weight) return s;
-    int whole = channels / VL * VL;
-    vec total{};
-    for (int c = 0; c < whole; c += VL) total += load(x + c);
-    float mean = sum(total);
-    for (int c = whole; c < channels; ++c) mean += x[c];
-    s.mean = mean / channels;
-    vec squares{};
-    for (int c = 0; c < whole; c += VL) {
-        vec d = load(x + c) - s.mean;
-        squares += d * d;
-    }
-    float variance = sum(squares);
-    for (int c = whole; c < channels; ++c) variance += (x[c] - s.mean) * (x[c] - s.mean);
+    s.mean = sum_over(channels, [=](int c, auto kind) { return value(x + c, kind); }) / channels;
+    const float variance = sum_over(channels, [=, mean = s.mean](int c, auto kind) {
+        auto d = value(x + c, kind) - mean;
+        return d * d;
+    });
     s.scale = 1.0f / std::sqrt(variance / channels + norm.eps);
     return s;
 }
 
-INLINE float normalised(float x, int c, const Statistics& s, const Norm& norm) {
-    return norm.weight ? (x - s.mean) * s.scale * norm.weight[c] + norm.bias[c] : x;
+template <typename Values>  // a vector or a single value
+INLINE Values normalised(const float* x, int c, const Statistics& s, const Norm& norm, Values kind) {
+    Values result = value(x + c, kind);
+    return norm.weight ? (result - s.mean) * s.scale * value(norm.weight + c, kind) + value(norm.bias + c, kind) : result;
 }
 
 // |norm(x) - reference|
 template <typename T>
-float distance(const float* x, const T* reference, int channels, const Norm& norm) {
+INLINE float distance(const float* x, const T* reference, int channels, const Norm& norm) {
     const Statistics s = statistics(x, channels, norm);
-    int whole = channels / VL * VL;
-    vec squares{};
-    for (int c = 0; c < whole; c += VL) {
-        vec value = load(x + c);
-        if (norm.weight) value = (value - s.mean) * s.scale * load(norm.weight + c) + load(norm.bias + c);
-        vec d = value - read(reference + c);
-        squares += d * d;
-    }
-    float total = sum(squares);
-    for (int c = whole; c < channels; ++c) {
-        float d = normalised(x[c], c, s, norm) - to_float(reference[c]);
-        total += d * d;
-    }
-    return std::sqrt(total);
+    return std::sqrt(sum_over(channels, [&](int c, auto kind) {
+        auto d = normalised(x, c, s, norm, kind) - value(reference + c, kind);
+        return d * d;
+    }));
+}
+
+// Tokens of [streams][tokens][channels], and what a gate compares them with.
+template <typename T>
+struct Tokens {
+    const float* x;
+    T* reference;
+    int64_t streams, tokens;
+    int channels;
+    const Norm& norm;
+    int threads;
+};
+
+template <typename T>
+void errors(const Tokens<T>& t, float* result) {
+#pragma omp parallel for schedule(static) num_threads(t.threads)
+    for (int64_t i = 0; i < t.streams * t.tokens; ++i)
+        result[i] = distance(t.x + i * t.channels, t.reference + i * t.channels, t.channels, t.norm);
 }
 
 template <typename T>
-void errors(const float* x, const T* reference, int64_t tokens, int channels, const Norm& norm, float* result, int threads) {
-#pragma omp parallel for schedule(static) num_threads(threads)
-    for (int64_t i = 0; i < tokens; ++i)
-        result[i] = distance(x + i * channels, reference + i * channels, channels, norm);
-}
-
-template <typename T>
-void take(const float* x, T* reference, const int64_t* index, int64_t count, int channels, const Norm& norm, float* rows,
-          int threads) {
-#pragma omp parallel for schedule(static) num_threads(threads)
+void take(const Tokens<T>& t, const int64_t* index, int64_t count, float* rows) {
+    const int whole = t.channels / VL * VL;
+#pragma omp parallel for schedule(static) num_threads(t.threads)
     for (int64_t i = 0; i < count; ++i) {
-        const float* from = x + index[i] * channels;
-        const Statistics s = statistics(from, channels, norm);
-        T* kept = reference + index[i] * channels;
-        for (int c = 0; c < channels; ++c) {
-            float value = normalised(from[c], c, s, norm);
-            rows[i * channels + c] = value;
-            assign(kept[c], value);
+        const float* from = t.x + index[i] * t.channels;
+        const Statistics s = statistics(from, t.channels, t.norm);
+        T* kept = t.reference + index[i] * t.channels;
+        float* to = rows + i * t.channels;
+        for (int c = 0; c < whole; c += VL) {
+            vec result = normalised(from, c, s, t.norm, vec{});
+            store(to + c, result);
+            write(kept + c, result);
+        }
+        for (int c = whole; c < t.channels; ++c) {
+            to[c] = normalised(from, c, s, t.norm, 0.0f);
+            assign(kept[c], to[c]);
         }
     }
-}
-
-}  // namespace
-
-// result[token] = |norm(x) - reference|, for x and reference of [tokens][channels].
-extern "C" void errors_f32(const float* x, const float* reference, int64_t tokens, int channels, const Norm* norm,
-                           float* result, int threads) {
-    errors(x, reference, tokens, channels, *norm, result, threads);
-}
-extern "C" void errors_bf16(const float* x, const bf16* reference, int64_t tokens, int channels, const Norm* norm,
-                            float* result, int threads) {
-    errors(x, reference, tokens, channels, *norm, result, threads);
-}
-
-// rows = norm(x)[index], stored in the reference too.
-extern "C" void take_f32(const float* x, float* reference, const int64_t* index, int64_t count, int channels,
-                         const Norm* norm, float* rows, int threads) {
-    take(x, reference, index, count, channels, *norm, rows, threads);
-}
-extern "C" void take_bf16(const float* x, bf16* reference, const int64_t* index, int64_t count, int channels,
-                          const Norm* norm, float* rows, int threads) {
-    take(x, reference, index, count, channels, *norm, rows, threads);
-}
-
-// out[token] = sums / normalisers, the heads of a token side by side; from [head][token][channel] and [head][token].
-extern "C" void divide_sums(const float* sums, const float* normalisers, int64_t tokens, int heads, int channels,
-                            float* out, int threads) {
-#pragma omp parallel for schedule(static) num_threads(threads)
-    for (int64_t i = 0; i < tokens; ++i)
-        for (int h = 0; h < heads; ++h) {
-            const float* from = sums + (h * tokens + i) * channels;
-            float* to = out + (i * heads + h) * channels;
-            float factor = 1.0f / normalisers[h * tokens + i];
-            for (int c = 0; c < channels; ++c) to[c] = from[c] * factor;
-        }
 }
 
 // The `count` tokens with the largest norms of each stream, [streams][count], ascending, as indices into all tokens of
 // all streams. Of equal norms the earlier token goes first; NaN counts as largest.
-extern "C" void largest(const float* norms, int64_t streams, int64_t tokens, int64_t count, int64_t* index) {
+void largest(const float* norms, int64_t streams, int64_t tokens, int64_t count, int64_t* index) {
     std::vector<int64_t> order(tokens);
     for (int64_t stream = 0; stream < streams; ++stream) {
         const float* own = norms + stream * tokens;
@@ -142,4 +118,64 @@ extern "C" void largest(const float* norms, int64_t streams, int64_t tokens, int
         std::sort(order.begin(), order.begin() + count);
         for (int64_t i = 0; i < count; ++i) index[stream * count + i] = order[i] + stream * tokens;
     }
+}
+
+// A gate with a fixed budget: norms, indices and rows of the tokens that go on, which become the reference.
+template <typename T>
+void gate(const Tokens<T>& t, int64_t count, float* norms, int64_t* index, float* rows) {
+    errors(t, norms);
+    largest(norms, t.streams, t.tokens, count, index);
+    take(t, index, t.streams * count, rows);
+}
+
+template <typename T>
+void store_and_add(const float* x, T* buffer, int64_t tokens, int channels, const int64_t* index, int64_t count,
+                   const float* rows, float* out, int threads) {
+    for (int64_t i = 0; i < count; ++i)
+        for (int c = 0; c < channels; ++c) assign(buffer[index[i] * channels + c], rows[i * channels + c]);
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int64_t i = 0; i < tokens; ++i) {
+        const float* from = x + i * channels;
+        const T* kept = buffer + i * channels;
+        for (int c = 0; c < channels; ++c) out[i * channels + c] = from[c] + to_float(kept[c]);
+    }
+}
+
+}  // namespace
+
+// Every function for gates and buffers exists for each type that state may have.
+#define FOR_STATE(T, suffix)                                                                                           \
+    extern "C" void errors_##suffix(const float* x, T* reference, int64_t streams, int64_t tokens, int channels,       \
+                                    const Norm* norm, int threads, float* result) {                                    \
+        errors(Tokens<T>{x, reference, streams, tokens, channels, *norm, threads}, result);                            \
+    }                                                                                                                  \
+    extern "C" void take_##suffix(const float* x, T* reference, int64_t streams, int64_t tokens, int channels,         \
+                                  const Norm* norm, int threads, const int64_t* index, int64_t count, float* rows) {   \
+        take(Tokens<T>{x, reference, streams, tokens, channels, *norm, threads}, index, count, rows);                  \
+    }                                                                                                                  \
+    extern "C" void gate_##suffix(const float* x, T* reference, int64_t streams, int64_t tokens, int channels,         \
+                                  const Norm* norm, int threads, int64_t count, float* norms, int64_t* index,          \
+                                  float* rows) {                                                                       \
+        gate(Tokens<T>{x, reference, streams, tokens, channels, *norm, threads}, count, norms, index, rows);           \
+    }                                                                                                                  \
+    extern "C" void store_and_add_##suffix(const float* x, T* buffer, int64_t tokens, int channels,                    \
+                                           const int64_t* index, int64_t count, const float* rows, float* out,         \
+                                           int threads) {                                                              \
+        store_and_add(x, buffer, tokens, channels, index, count, rows, out, threads);                                  \
+    }
+
+FOR_STATE(float, f32)
+FOR_STATE(bf16, bf16)
+
+// out[token] = sums / normalisers, the heads of a token side by side; from [head][token][channel] and [head][token].
+extern "C" void divide_sums(const float* sums, const float* normalisers, int64_t tokens, int heads, int channels,
+                            float* out, int threads) {
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int64_t i = 0; i < tokens; ++i)
+        for (int h = 0; h < heads; ++h) {
+            const float* from = sums + (h * tokens + i) * channels;
+            float* to = out + (i * heads + h) * channels;
+            float factor = 1.0f / normalisers[h * tokens + i];
+            for (int c = 0; c < channels; ++c) to[c] = from[c] * factor;
+        }
 }

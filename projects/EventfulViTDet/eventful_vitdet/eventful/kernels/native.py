@@ -70,8 +70,15 @@ class _Product(ctypes.Structure):
     ]
 
 
+class _Windows(ctypes.Structure):
+    _fields_ = [("of_token", _void), ("members", _void), ("count", _long), ("tokens", _long)]
+
+
 class _Norm(ctypes.Structure):
     _fields_ = [("weight", _void), ("bias", _void), ("eps", _float)]
+
+
+_NO_NORM = _Norm(None, None, 0.0)
 
 
 def usable(*tensors: Tensor) -> bool:
@@ -79,12 +86,12 @@ def usable(*tensors: Tensor) -> bool:
 
     They are not used under a dispatch mode (an operation counter, fake tensors): it would not see what they do.
     """
-    return (
-        all(x.device.type == "cpu" and x.dtype in SUFFIXES for x in tensors)
-        and not torch.is_grad_enabled()
-        and _get_current_dispatch_mode() is None
-        and load_library() is not None
-    )
+    if torch.is_grad_enabled() or _get_current_dispatch_mode() is not None or load_library() is None:
+        return False
+    for x in tensors:
+        if not x.is_cpu or x.dtype not in SUFFIXES:
+            return False
+    return True
 
 
 @dataclass(frozen=True)
@@ -145,6 +152,32 @@ def attend_groups(problem: AttentionProblem, members: Tensor | None, out: Tensor
     run(ctypes.byref(native), pointer, groups, out.data_ptr(), out.stride(0))
 
 
+def attend_touched(
+    problem: AttentionProblem, of_token: Tensor, members: Tensor, index: Tensor, out: Tensor
+) -> list[int]:
+    """Dense attention inside the windows that hold a selected token; the others' output stays.
+
+    Args:
+        problem: with the queries, keys and values of all streams' tokens, (B * N, D).
+        of_token: the window of each token of a stream, (N,).
+        members: tokens of each window, (windows, a * b), -1 for padding.
+        index: selected tokens (R,) of all B * N.
+        out: (B * N, D), written at the windows' tokens; type of the queries.
+
+    Returns:
+        The number of touched windows in each stream.
+    """
+    streams, size = len(out) // len(of_token), members.shape[1]
+    groups = min(len(index), streams * len(members))
+    native = problem.build(groups * size * size)
+    windows = _Windows(of_token.data_ptr(), members.data_ptr(), len(members), len(of_token))
+    touched = (_long * streams)()
+    run = _function("attend_touched", problem.q.dtype)
+    run(ctypes.byref(native), ctypes.byref(windows), index.data_ptr(), len(index), streams, out.data_ptr(),
+        out.stride(0), touched)  # fmt: skip
+    return list(touched)
+
+
 def update_sums(
     problem: AttentionProblem,
     sums: tuple[Tensor, Tensor, Tensor, Tensor],
@@ -174,17 +207,43 @@ def update_sums(
     return executed[0], executed[1]
 
 
-def pack_weight(weight: Tensor) -> Tensor:
-    """The weights of a linear layer, (outputs, inputs) in float32, in the order that `linear` reads them: as many floats,
-    or some more where the last panel is not full."""
-    weight = weight.contiguous()
+class PackedWeights:
+    """Keeps the weights of a linear layer in the order that `linear` reads them.
+
+    They are packed anew when the parameter is another one or was written to. Writing to `parameter.data` leaves no
+    trace that PyTorch shows, so some values are compared each time too.
+    """
+
+    def __init__(self) -> None:
+        self._source: tuple[int, int] | None = None
+        self._packed: Tensor | None = None
+
+    def of(self, parameter: Tensor) -> Tensor:
+        """The packed weights of a parameter (outputs, ...) in float32."""
+        source = (parameter.data_ptr(), parameter._version)
+        if self._packed is None or self._source != source or not self._agrees(parameter):
+            self._packed = _pack(parameter.detach().flatten(1).contiguous())
+            self._source = source
+        return self._packed
+
+    def _agrees(self, parameter: Tensor) -> bool:
+        outputs = len(parameter)
+        inputs = parameter.numel() // outputs
+        return _function("packed_agrees")(parameter.data_ptr(), outputs, inputs, self._packed.data_ptr())
+
+    def clear(self) -> None:
+        """Free the copy."""
+        self._packed = None
+
+
+def _pack(weight: Tensor) -> Tensor:
     packed = weight.new_empty(_function("packed_size")(*weight.shape))
     _function("pack")(weight.data_ptr(), *weight.shape, packed.data_ptr(), _threads(weight.numel(), GATE_GRAIN))
     return packed
 
 
-def linear(rows: Tensor, packed: Tensor, outputs: int, bias: Tensor | None, gelu: bool) -> Tensor:
-    """rows (..., inputs) times weights of `pack_weight`, plus bias -> (..., outputs), and their GELU where asked for."""
+def linear(rows: Tensor, packed: Tensor, outputs: int, bias: Tensor | None, gelu: bool = False) -> Tensor:
+    """rows (..., inputs) times packed weights, plus bias -> (..., outputs), and their GELU where asked for."""
     rows = rows.contiguous()
     inputs = rows.shape[-1]
     out = rows.new_empty(*rows.shape[:-1], outputs)
@@ -198,28 +257,42 @@ def linear(rows: Tensor, packed: Tensor, outputs: int, bias: Tensor | None, gelu
 def error_norms(x: Tensor, reference: Tensor, norm: nn.LayerNorm | None) -> Tensor:
     """|norm(x) - reference| of every token: x (B, N, D) in float32, reference (B, N, D) -> (B, N)."""
     result = x.new_empty(x.shape[:-1])
-    run = _function("errors", reference.dtype)
-    native = _norm(norm)
-    run(x.data_ptr(), reference.data_ptr(), result.numel(), x.shape[-1], ctypes.byref(native), result.data_ptr(),
-        _threads(x.numel(), GATE_GRAIN))  # fmt: skip
+    _function("errors", reference.dtype)(*_tokens(x, reference, norm), result.data_ptr())
     return result
 
 
 def take_rows(x: Tensor, reference: Tensor, index: Tensor, norm: nn.LayerNorm | None) -> Tensor:
     """norm(x) at some tokens (R,) of all B * N, packed (R, D); it is stored in the reference too."""
     rows = x.new_empty(len(index), x.shape[-1])
-    run = _function("take", reference.dtype)
-    native = _norm(norm)
-    run(x.data_ptr(), reference.data_ptr(), index.data_ptr(), len(index), x.shape[-1], ctypes.byref(native),
-        rows.data_ptr(), _threads(rows.numel(), GATE_GRAIN))  # fmt: skip
+    _function("take", reference.dtype)(*_tokens(x, reference, norm), index.data_ptr(), len(index), rows.data_ptr())
     return rows
 
 
-def largest(norms: Tensor, count: int) -> Tensor:
-    """The tokens with the largest of the norms (B, N) in each stream, (B * count,) ascending, as indices into B * N."""
-    index = torch.empty(norms.shape[0] * count, dtype=torch.int64)
-    _function("largest")(norms.data_ptr(), *norms.shape, count, index.data_ptr())
-    return index
+def gate(x: Tensor, reference: Tensor, norm: nn.LayerNorm | None, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The `count` tokens of each stream that differ most from the reference, which takes their new values.
+
+    Returns:
+        The error norms (B, N); indices (B * count,) into all B * N tokens, ascending, where of equal norms the earlier
+        token goes first; and norm(x) at these, packed (B * count, D).
+    """
+    streams, channels = x.shape[0], x.shape[-1]
+    norms = x.new_empty(x.shape[:-1])
+    index = torch.empty(streams * count, dtype=torch.int64)
+    rows = x.new_empty(streams * count, channels)
+    results = (norms.data_ptr(), index.data_ptr(), rows.data_ptr())
+    _function("gate", reference.dtype)(*_tokens(x, reference, norm), count, *results)
+    return norms, index, rows
+
+
+def store_and_add(x: Tensor, buffer: Tensor, index: Tensor, rows: Tensor) -> Tensor:
+    """x + buffer, (B, N, D), after the rows (R, D) took their places in the buffer."""
+    out = torch.empty_like(x)
+    channels = x.shape[-1]
+    _function("store_and_add", buffer.dtype)(
+        x.data_ptr(), buffer.data_ptr(), x.numel() // channels, channels, index.data_ptr(), len(index),
+        rows.data_ptr(), out.data_ptr(), _threads(x.numel(), GATE_GRAIN),
+    )  # fmt: skip
+    return out
 
 
 def divide_sums(sums: Tensor, normalisers: Tensor, out: Tensor) -> None:
@@ -235,23 +308,34 @@ def _threads(work: int, grain: int) -> int:
     return max(1, min(torch.get_num_threads(), work // grain))
 
 
-def _norm(norm: nn.LayerNorm | None) -> _Norm:
-    return _Norm(None, None, 0.0) if norm is None else _Norm(norm.weight.data_ptr(), norm.bias.data_ptr(), norm.eps)
+def _tokens(x: Tensor, reference: Tensor, norm: nn.LayerNorm | None) -> tuple:
+    """The first arguments of the functions for gates."""
+    streams, tokens, channels = x.shape
+    if norm is None:
+        native = _NO_NORM
+    else:
+        native = _Norm(norm.weight.data_ptr(), norm.bias.data_ptr(), norm.eps)
+    threads = _threads(streams * tokens * channels, GATE_GRAIN)
+    return x.data_ptr(), reference.data_ptr(), streams, tokens, channels, ctypes.byref(native), threads
 
 
+_TOKENS = [_void, _void, _long, _long, _int, _void, _int]
 _SIGNATURES = {
     "vector_length": [],
     "packed_size": [_int, _int],
     "pack": [_void, _int, _int, _void, _int],
+    "packed_agrees": [_void, _int, _int, _void],
     "linear": [_void],
     "attend_groups": [_void, _void, _long, _void, _long],
     "update": [_void] * 5,
-    "errors": [_void, _void, _long, _int, _void, _void, _int],
-    "take": [_void, _void, _void, _long, _int, _void, _void, _int],
-    "largest": [_void, _long, _long, _long, _void],
+    "attend_touched": [_void, _void, _void, _long, _long, _void, _long, _void],
+    "errors": [*_TOKENS, _void],
+    "take": [*_TOKENS, _void, _long, _void],
+    "gate": [*_TOKENS, _long, _void, _void, _void],
+    "store_and_add": [_void, _void, _long, _int, _void, _long, _void, _void, _int],
     "divide_sums": [_void, _void, _long, _int, _int, _void, _int],
 }
-_RESULTS = {"vector_length": _int, "packed_size": _long}
+_RESULTS = {"vector_length": _int, "packed_size": _long, "packed_agrees": _int}
 
 
 @cache

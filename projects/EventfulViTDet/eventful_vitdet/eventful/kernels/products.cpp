@@ -89,6 +89,18 @@ extern "C" void pack(const float* weights, int32_t outputs, int32_t inputs, floa
             }
 }
 
+// Whether a packed matrix still agrees with the weights, in a few dozen places over all of it.
+extern "C" int32_t packed_agrees(const float* weights, int32_t outputs, int32_t inputs, const float* packed) {
+    const int64_t size = int64_t(outputs) * inputs, step = std::max<int64_t>(1, size / 37);
+    for (int64_t i = 0; i < size; i += step) {
+        const int64_t output = i / inputs, k = i % inputs;
+        const float kept = packed[(output / PANEL * inputs + k) * PANEL + output % PANEL];
+        if (kept != weights[i] && (kept == kept || weights[i] == weights[i])) return 0;
+    }
+    return 1;
+}
+
+// out = rows W^T + bias, and GELU.
 extern "C" void linear(const Product* product) {
     const Product& p = *product;
     const int panels = divide_up(p.outputs, PANEL);

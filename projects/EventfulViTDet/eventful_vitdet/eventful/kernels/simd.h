@@ -49,10 +49,29 @@ INLINE void assign(bf16& to, float x) {  // to the nearest, ties to even
     to.bits = uint16_t((bits + 0x7fffu + ((bits >> 16) & 1)) >> 16);
 }
 
+// A vector's worth of values of either type.
+INLINE vec read(const float* p) { return load(p); }
+INLINE vec read(const bf16* p) {
+    uvec bits;
+    for (int i = 0; i < VL; ++i) bits[i] = uint32_t(p[i].bits) << 16;
+    return reinterpret_cast<vec>(bits);
+}
+INLINE void write(float* p, vec x) { store(p, x); }
+INLINE void write(bf16* p, vec x) {
+    for (int i = 0; i < VL; ++i) assign(p[i], x[i]);
+}
+
 INLINE float sum(vec x) {
-    float total = 0;
-    for (int i = 0; i < VL; ++i) total += x[i];
-    return total;
+    typedef float half __attribute__((vector_size(2 * VL), aligned(4), may_alias));
+    half halves[2];
+    std::memcpy(halves, &x, sizeof x);
+    halves[0] += halves[1];
+    float total[2] = {};  // additions that do not wait for one another
+    for (int i = 0; i < VL / 2; i += 2) {
+        total[0] += halves[0][i];
+        total[1] += halves[0][i + 1];
+    }
+    return total[0] + total[1];
 }
 
 // e^x to about 2 ulp. Below -87.3 the result is 1e-38 instead of a denormal, above 88 it stays at 1e38; NaN stays NaN.

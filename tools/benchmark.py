@@ -30,7 +30,12 @@ def main(arguments: argparse.Namespace) -> None:
             arguments.config_file, ["MODEL.VIT.IMG_SIZE", size, "MODEL.VIT.IMG_SIZE_HW", "()", *arguments.opts]
         )
         variants = make_variants(
-            arguments.modes, arguments.dtypes, arguments.budgets, arguments.pyramid, arguments.library
+            arguments.modes,
+            arguments.dtypes,
+            arguments.budgets,
+            pyramid=arguments.pyramid,
+            graphs=arguments.graphs,
+            library=arguments.library,
         )
         results.append(benchmark(cfg, variants, arguments.rounds, arguments.profile))
         texts.append(format_benchmark(results[-1]))
@@ -50,6 +55,7 @@ if __name__ == "__main__":
     parser.add_argument("--modes", nargs="+", default=["exact"], choices=MODES, help="attention modes (default: exact)")
     parser.add_argument("--dtypes", nargs="+", default=["float32"], choices=DTYPES, help="types of the backbone")
     parser.add_argument("--pyramid", action="store_true", help="exact also with the eventful pyramid")
+    parser.add_argument("--graphs", action="store_true", help="every budget also as CUDA graphs")
     parser.add_argument("--library", action="store_true", help="dense also by scaled_dot_product_attention")
     parser.add_argument("--profile", action="store_true", help="also the parts of one frame of every variant")
     parser.add_argument("--rounds", type=int, default=5, help="timed frames of each variant (default: 5)")

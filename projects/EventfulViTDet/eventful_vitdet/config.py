@@ -92,6 +92,9 @@ def _add_eventful_config(cfg: CfgNode) -> None:
     # Type of the products of the ViT's linear layers in inference, dense or eventful: "float32", "float16", "bfloat16";
     # "" is that of the weights. Tokens, norms, softmax and the sums of attention stay in float32.
     eventful.COMPUTE_DTYPE = ""
+    # On a GPU, record the operations of a frame once as a CUDA graph and replay them: for budgets that are known
+    # beforehand (top-r, fraction), without KV_POOL.
+    eventful.CUDA_GRAPHS = False
     _add_controller_config(eventful)
 
 

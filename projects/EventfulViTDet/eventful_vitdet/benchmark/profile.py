@@ -16,20 +16,17 @@ from ..eventful.attention import exact, layer, windows
 from ..eventful.attention.keys import KeyStore
 from ..eventful.buffer import TokenBuffer
 from ..eventful.linear import Linear
-from ..eventful.selection import Selection
 from ..modeling.backbone import synchronize
 
 PARTS: dict[str, list[tuple[object, str]]] = {
     "linear layers, GELU": [(Linear, "forward"), (Linear, "activated")],
     "embedding": [(vit.EventfulViT, "_embed")],
-    "gates: norm, error norms": [(gate.GateInput, "error_norms")],
-    "gates: choice of tokens": [(Selection, "from_mask"), (gate.TokenGate, "_select")],
-    "gates: selected rows": [(gate.GateInput, "send")],
-    "buffers": [(TokenBuffer, "__call__"), (KeyStore, "update")],
+    "gates": [(gate.TokenGate, "__call__")],
+    "buffers, residuals": [(TokenBuffer, "__call__"), (TokenBuffer, "added_to"), (KeyStore, "update")],
     "global attention: sums": [(exact.ExactAttention, "__call__")],
     "windowed attention": [(windows.TouchedWindowsAttention, "__call__")],
     "dense attention": [(layer.Attention, "attend")],
-    "blocks: residuals and the rest": [(block.Block, "forward_eventful"), (block.Block, "forward")],
+    "rest of the blocks": [(block.Block, "forward_eventful"), (block.Block, "forward")],
 }
 
 

@@ -70,7 +70,8 @@ def plot_benchmark(results: list[dict], path: str) -> None:
 def _plot_size(axes, result: dict) -> None:
     series: dict[str, list[dict]] = {}
     for line in result["rows"]:
-        label = f"{line['variant'].split(', r = ')[0]}, {line['dtype']}"
+        parts = [part for part in line["variant"].split(", ") if not part.startswith("r = ")]
+        label = ", ".join([*parts, line["dtype"]])
         if "eventful pyramid" not in line["variant"]:
             series.setdefault(label, []).append(line)
     for label, lines in series.items():

@@ -31,6 +31,8 @@ class Variant:
     """Tokens per gate and frame; None: dense."""
     pyramid: bool = False
     """The pyramid and the proposal network are eventful too."""
+    graphs: bool = False
+    """Later frames are CUDA graphs."""
     library: bool = False
     """Dense attention by torch's scaled_dot_product_attention, with the position bias as a mask."""
     backbone_seconds: list[float] = field(default_factory=list)
@@ -47,18 +49,30 @@ class Variant:
         parts = [self.mode, *(["scaled_dot_product_attention"] if self.library else [])]
         parts += [f"r = {self.r}"] if self.r is not None else []
         parts += ["eventful pyramid"] if self.pyramid else []
+        parts += ["CUDA graphs"] if self.graphs else []
         return ", ".join(parts)
 
     @property
-    def model_key(self) -> tuple[str, str, bool]:
+    def model_key(self) -> tuple[str, str, bool, bool]:
         """Variants with the same key run on one model, and share its state."""
-        return ("exact" if self.mode == "dense" else self.mode, self.dtype, self.pyramid)
+        return ("exact" if self.mode == "dense" else self.mode, self.dtype, self.pyramid, self.graphs)
 
 
 def make_variants(
-    modes: Sequence[str], dtypes: Sequence[str], budgets: Sequence[int], pyramid: bool, library: bool
+    modes: Sequence[str],
+    dtypes: Sequence[str],
+    budgets: Sequence[int],
+    pyramid: bool = False,
+    graphs: bool = False,
+    library: bool = False,
 ) -> list[Variant]:
-    """Dense in every type, then every mode and type at every budget; `exact` also with the eventful pyramid."""
+    """Dense in every type, then every mode and type at every budget.
+
+    Args:
+        pyramid: `exact` also with the eventful pyramid.
+        graphs: all of these also as CUDA graphs.
+        library: dense also by scaled_dot_product_attention.
+    """
     variants = []
     for dtype in dtypes:
         variants.append(Variant("dense", dtype))
@@ -66,23 +80,25 @@ def make_variants(
             variants.append(Variant("dense", dtype, library=True))
         for mode in modes:
             for with_pyramid in (False, True) if pyramid and mode == "exact" else (False,):
-                variants += [Variant(mode, dtype, r, with_pyramid) for r in budgets]
+                for with_graphs in (False, True) if graphs else (False,):
+                    variants += [Variant(mode, dtype, r, with_pyramid, with_graphs) for r in budgets]
     return variants
 
 
 def build_models(cfg: CfgNode, variants: Sequence[Variant]) -> dict[tuple, nn.Module]:
     """A model for every key among the variants, all over the same random parameters."""
     models: dict[tuple, nn.Module] = {}
-    for mode, dtype, pyramid in dict.fromkeys(variant.model_key for variant in variants):
+    for mode, dtype, pyramid, graphs in dict.fromkeys(variant.model_key for variant in variants):
         own = cfg.clone()
         own.defrost()
         own.MODEL.EVENTFUL.ATTENTION = mode
         own.MODEL.EVENTFUL.PYRAMID.ENABLED = pyramid
+        own.MODEL.EVENTFUL.CUDA_GRAPHS = graphs
         own.MODEL.EVENTFUL.STATE_DTYPE = own.MODEL.EVENTFUL.COMPUTE_DTYPE = "" if dtype == "float32" else dtype
         model = build_model(own).eval()
         if models:
             model.load_state_dict(next(iter(models.values())).state_dict(), assign=True)
-        models[mode, dtype, pyramid] = model
+        models[mode, dtype, pyramid, graphs] = model
     return models
 
 

@@ -42,6 +42,10 @@ class OperationCounts:
         """MACs of every category that ran, over all streams or for one stream of the batch."""
         return {name: self._pick(sums, stream) for name, sums in self._macs.items()}
 
+    def by_stream(self) -> dict[str, list[int]]:
+        """MACs of every category that ran, for each stream."""
+        return {name: list(sums) for name, sums in self._macs.items()}
+
     def total(self, stream: int | None = None) -> int:
         """Everything counted."""
         return sum(self.by_category(stream).values())

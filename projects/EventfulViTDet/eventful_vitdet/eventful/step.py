@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from .counting import OperationCounts
 from .policies import Policy
 
@@ -18,6 +20,10 @@ class Step:
     """For each stream, whether this frame is computed in full and sets all state."""
     counts: OperationCounts | None = None
     """Where operations are counted; None when nobody asked."""
+    fixed_sizes: bool = False
+    """Whether all sizes must follow from the number of selected tokens, so that the frame can be recorded."""
+    unreliable: list[Tensor] | None = None
+    """With fixed sizes: how many queries were left with sums that are not to be relied upon, for each part."""
 
     def count(self, category: str, macs: Sequence[int]) -> None:
         """Add operations, given for each stream."""

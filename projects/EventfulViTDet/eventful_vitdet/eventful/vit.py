@@ -13,6 +13,7 @@ from .attention.position import parameter_stamp
 from .block import Block, EventfulOptions
 from .counting import CountsOperations, each
 from .gate import GateReference, TokenGate
+from .graphs import FrameGraphs
 from .kernels import native
 from .policies import Policy, TopR
 from .step import Step
@@ -82,6 +83,7 @@ class EventfulViT(CountsOperations):
         kv_pool: int = 1,
         state_dtype: torch.dtype | None = None,
         compute_dtype: torch.dtype | None = None,
+        cuda_graphs: bool = False,
     ) -> None:
         """
         Args:
@@ -96,6 +98,7 @@ class EventfulViT(CountsOperations):
             state_dtype: storage type of references, buffers and attention state; None keeps that of the tokens.
             compute_dtype: type of the linear layers' products in inference, dense or eventful; None is that of the
                 parameters. Tokens, norms, softmax and the sums of attention keep theirs.
+            cuda_graphs: on a GPU and with a fixed budget, record a frame's operations once and replay them.
 
         See `EventfulOptions` for the remaining options.
         """
@@ -133,6 +136,10 @@ class EventfulViT(CountsOperations):
         self._initialise()
         self.set_policy(TopR(grid[0] * grid[1] // 4) if policy is None else policy)
         self._live: list[bool] = []
+        self._capacity = 0  # streams that there is state for
+        if cuda_graphs and kv_pool > 1:
+            raise ValueError("cuda_graphs do not go with kv_pool > 1: how many pooled keys change depends on the frame")
+        self._graphs = FrameGraphs(self._compute, self.gates) if cuda_graphs else None
         self._form: tuple[tuple[int, int], torch.device, torch.dtype] | None = None
         self._position_cache: tuple[tuple, Tensor] | None = None
         self.flushed: tuple[bool, ...] = ()
@@ -171,6 +178,9 @@ class EventfulViT(CountsOperations):
     def release(self) -> None:
         """Free the state of all streams, whose next frame is a flush."""
         self._live = []
+        self._capacity = 0
+        if self._graphs is not None:
+            self._graphs.clear()
         for block in self.blocks:
             block.clear()
 
@@ -227,11 +237,25 @@ class EventfulViT(CountsOperations):
         step = Step(self.policy, tuple(not alive for alive in live), self.counts)
         # An interrupted frame leaves half of the state behind: these streams are live again only at its end.
         self._live[:streams] = [False] * streams
+        if self._graphs is not None and self._graphs.suit(images, grid[0] * grid[1], step):
+            parameters = tuple((p.data_ptr(), p._version) for p in self.parameters())
+            x, step = self._graphs.run(images, grid[0] * grid[1], step, parameters)
+        else:
+            x = self._compute(images, step)
+        self._live[:streams] = [True] * streams
+        self.flushed = step.flush
+        return x
+
+    def _compute(self, images: Tensor, step: Step) -> Tensor:
+        """The eventful path from images (B, C, H, W) to tokens (B, N, D), updating all state."""
+        if len(images) > self._capacity:
+            self._capacity = len(images)
+            if self._graphs is not None:
+                self._graphs.clear()  # the state is about to get other memory
+        grid = (images.shape[2] // self.patch_size, images.shape[3] // self.patch_size)
         x = self._embed(images, grid, step).contiguous()
         for block in self.blocks:
             x = block.forward_eventful(x, grid, step)
-        self._live[:streams] = [True] * streams
-        self.flushed = step.flush
         return x
 
     def _check_frame(self, images: Tensor, grid: tuple[int, int]) -> None:

@@ -108,6 +108,7 @@ def build_vit(cfg: CfgNode) -> ViTBackbone:
             kv_pool=eventful.KV_POOL,
             state_dtype=_dtype(cfg, "STATE_DTYPE"),
             compute_dtype=_dtype(cfg, "COMPUTE_DTYPE"),
+            cuda_graphs=eventful.CUDA_GRAPHS,
         )
     except ValueError as error:
         raise ValueError(f"MODEL.VIT or MODEL.EVENTFUL: {error}") from error

@@ -33,8 +33,10 @@ TERM_ROUNDING = 16.0
 """Rounding steps of one term exp(S - m) v: S itself is rounded, and exp passes that on as a relative error."""
 SCORE_LIMIT = 30.0
 """A score this far above its query's reference (a factor of 1e13) asks for a new one, well before exp overflows."""
-TILE_SCORES = 2**20
-"""Scores computed at a time: 4 MB, so that they are used while they are in cache."""
+TILE_SCORES = {"cpu": 2**20, "cuda": 2**26}
+"""Scores computed at a time: on a CPU 4 MB, so that they are used while they are in cache; a GPU wants large tasks."""
+SPARE_QUERIES = 32
+"""In frames of fixed size, one query in so many is computed anew beside the changed ones."""
 
 
 class ExactAttention:
@@ -51,7 +53,7 @@ class ExactAttention:
     ) -> Tensor:
         changes = self.keys.update(rows, selection, layout, step.flush)
         output = rows.new_empty(selection.streams, layout.tokens, layer.proj.in_features)
-        work_class = NativeStreamAttention if native.usable(self.keys.qkv, rows) else StreamAttention
+        work_class = self._work_class(rows, step)
         for stream, change in enumerate(changes):
             sums = self._slots(layer, layout, selection.streams, stream, rows)
             work = work_class(layer, layout, *self.keys.read(layout, stream), *sums)
@@ -60,9 +62,16 @@ class ExactAttention:
             elif len(change.tokens):
                 work.update(change)
             work.write_output(output[stream])
+            if step.unreliable is not None and work.left_over is not None:
+                step.unreliable.append(work.left_over)
             for category, macs in work.macs.items():
                 step.count_stream(category, stream, macs)
         return output
+
+    def _work_class(self, rows: Tensor, step: Step) -> type[StreamWork]:
+        if step.fixed_sizes:
+            return FixedSizeStreamAttention
+        return NativeStreamAttention if native.usable(self.keys.qkv, rows) else StreamAttention
 
     def _slots(
         self, layer: Attention, layout: AttentionLayout, streams: int, stream: int, like: Tensor
@@ -86,6 +95,9 @@ class ExactAttention:
 
 class StreamWork:
     """The work of one frame on one stream's sums, which it updates in place."""
+
+    left_over: Tensor | None = None
+    """Number of queries whose sums could not be brought up to date; None where that cannot happen."""
 
     def __init__(
         self,
@@ -194,8 +206,8 @@ class StreamAttention(StreamWork):
         unchanged = torch.ones(self.layout.tokens, dtype=torch.bool, device=self.q.device)
         unchanged[change.tokens] = False
         self._recompute(change.tokens)
-        unreliable = self._apply_deltas(unchanged.nonzero().squeeze(1), change)
-        self._recompute(unreliable)
+        tokens = unchanged.nonzero().squeeze(1)
+        self._recompute(tokens[self._apply_deltas(tokens, change)])
 
     def recompute_all(self) -> None:
         """Recompute every query."""
@@ -203,7 +215,7 @@ class StreamAttention(StreamWork):
 
     def _recompute(self, tokens: Tensor) -> None:
         """Compute the sums of these queries over all keys, with new references."""
-        for tile in tokens.split(max(1, TILE_SCORES // (self.heads * self.layout.keys))):
+        for tile in tokens.split(max(1, TILE_SCORES[self.q.device.type] // (self.heads * self.layout.keys))):
             scores = (self.q[:, tile] * self.layer.scale) @ self.k.mT
             self._add_bias(scores, tile, None)
             reference = scores.amax(dim=-1)
@@ -217,24 +229,25 @@ class StreamAttention(StreamWork):
     def _apply_deltas(self, tokens: Tensor, change: KeyChange) -> Tensor:
         """Exchange the terms of changed keys in the sums of unchanged queries.
 
+        Args:
+            tokens: the queries, (T,).
+
         Returns:
-            The queries whose sums are no longer to be relied upon.
+            Which of them have sums that are no longer to be relied upon, (T,).
         """
         changed = len(change.keys)
-        if not changed:
-            return tokens[:0]
         old_k, old_v = (split(part, self.heads) for part in change.old.chunk(2, -1))
         keys = torch.cat([self.k[:, change.keys], old_k], dim=1)
         values = torch.cat([self.v[:, change.keys], -old_v], dim=1)
         unreliable = []
-        for tile in tokens.split(max(1, TILE_SCORES // (2 * self.heads * changed))):
+        for tile in tokens.split(max(1, TILE_SCORES[self.q.device.type] // (2 * self.heads * changed))):
             scores = (self.q[:, tile] * self.layer.scale) @ keys.mT
             self._add_bias(scores, tile, change.keys)
             scores -= self.references[:, tile, None]
             too_high = (scores[..., :changed].amax(dim=-1) > SCORE_LIMIT).any(dim=0)
             weights = scores.exp_()
             drifted = self._accumulate(tile, weights, values, changed)
-            unreliable.append(tile[too_high | drifted])
+            unreliable.append(too_high | drifted)
         self._count_exchanged(self.heads * len(tokens), changed)
         return torch.cat(unreliable)
 
@@ -266,3 +279,20 @@ class StreamAttention(StreamWork):
         bias += columns.index_select(-1, keys % width)
         spread = scores.unflatten(-1, (2, len(keys)))
         spread += bias[..., None, :]
+
+
+class FixedSizeStreamAttention(StreamAttention):
+    """The same with sizes that follow from the number of changed tokens alone, so that a GPU can record them.
+
+    All queries take the exchange, and a fixed number of those with the largest error bound is computed anew with the
+    changed ones. Where more have become unreliable, `left_over` counts them.
+    """
+
+    def update(self, change: KeyChange) -> None:
+        everyone = torch.arange(self.layout.tokens, device=self.q.device)
+        unreliable = self._apply_deltas(everyone, change).index_fill(0, change.tokens, False)
+        bound = torch.where(unreliable, torch.inf, self.drift.amax(dim=0)).index_fill(0, change.tokens, -1.0)
+        spare = min(self.layout.tokens // SPARE_QUERIES + 1, self.layout.tokens - len(change.tokens))
+        worst = bound.topk(spare, sorted=False).indices
+        self._recompute(torch.cat([change.tokens, worst]))
+        self.left_over = (unreliable.sum() - spare).clamp(min=0)

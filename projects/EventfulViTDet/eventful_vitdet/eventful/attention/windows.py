@@ -29,7 +29,7 @@ class TouchedWindowsAttention:
     ) -> Tensor:
         qkv = self.buffer(selection, rows)
         output = self.output.slots((*qkv.shape[:2], layer.proj.in_features), rows)
-        if selection.index is None:
+        if selection.index is None or step.fixed_sizes:
             output.copy_(layer.attend(qkv.to(rows.dtype), layout))
             self._count([len(layout.window_members)] * selection.streams, layer, layout, step)
         else:

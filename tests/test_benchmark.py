@@ -56,14 +56,14 @@ def test_rows_and_ratios(result):
 
 def test_profile_adds_up(result):
     profile = result["profiles"]["float32, exact, r = 4"]
-    assert profile["linear layers"] > 0 and profile["global attention: sums"] > 0
+    assert profile["linear layers, GELU"] > 0 and profile["global attention: sums"] > 0
     assert "dense attention" in result["profiles"]["float32, dense"]
     assert all(seconds > -1e-3 for profile in result["profiles"].values() for seconds in profile.values())
 
 
 def test_tables_and_plot(result, tmp_path):
     assert "| exact, r = 12 " in format_benchmark(result)
-    assert "| linear layers " in format_profile(result)
+    assert "| linear layers, GELU " in format_profile(result)
     plot_benchmark([result, result], str(tmp_path / "plot.png"))
     assert cv2.imread(str(tmp_path / "plot.png")).shape[1] > 800
 

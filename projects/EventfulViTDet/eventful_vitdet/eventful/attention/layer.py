@@ -112,7 +112,7 @@ class Attention(nn.Module):
         bias = self.position_terms(q, layout)
         mask = None
         if bias is not None:
-            mask = (bias[0][..., :, None] + bias[1][..., None, :]).view(1, *q.shape[:2], k.shape[1])
+            mask = (bias[0][..., :, None] + bias[1][..., None, :]).reshape(1, *q.shape[:2], k.shape[1])
         # As one image with many heads; the groups do not mix either way.
         return F.scaled_dot_product_attention(q[None], k[None], v[None], attn_mask=mask, scale=self.scale)[0]
 

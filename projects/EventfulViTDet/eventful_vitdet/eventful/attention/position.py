@@ -77,7 +77,7 @@ def position_bias(q: Tensor, tables: tuple[Tensor, Tensor], layout: AttentionLay
     Returns:
         (G, a, b, a / p) for key rows and (G, a, b, b / p) for key columns.
     """
-    grid_q = q.view(-1, *layout.query_grid, q.shape[-1])
+    grid_q = q.reshape(-1, *layout.query_grid, q.shape[-1])
     rows = torch.einsum("gyxc,ykc->gyxk", grid_q, tables[0].to(q.dtype))
     columns = torch.einsum("gyxc,xkc->gyxk", grid_q, tables[1].to(q.dtype))
     return rows, columns

@@ -68,7 +68,7 @@ INLINE void multiply(const float* q, const float* k, int stride, int channels, v
         for (int i = 0; i < ROWS; ++i) {
             vec key = splat(k[size_t(i) * stride + c]);
 #pragma GCC unroll 4
-            for (int j = 0; j < QV; ++j) s[i][j] += lanes[j] * key;
+            for (int j = 0; j < QV; ++j) s[i][j] = multiply_add(lanes[j], key, s[i][j]);
         }
     }
 }

@@ -20,7 +20,7 @@ INLINE void multiply_rows(const float* a, ptrdiff_t row_step, ptrdiff_t k_step, 
         for (int i = 0; i < ROWS; ++i) {
             vec value = splat(a[i * row_step + k * k_step]);
 #pragma GCC unroll 4
-            for (int j = 0; j < VECS; ++j) sums[i][j] += value * columns[j];
+            for (int j = 0; j < VECS; ++j) sums[i][j] = multiply_add(value, columns[j], sums[i][j]);
         }
     }
 }

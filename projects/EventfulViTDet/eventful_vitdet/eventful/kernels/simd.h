@@ -4,6 +4,13 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <initializer_list>
+
+#if defined(__AVX__) || defined(__SSE__)
+#include <immintrin.h>
+#elif defined(__ARM_NEON)
+#include <arm_neon.h>
+#endif
 
 #define INLINE inline __attribute__((always_inline))
 
@@ -29,6 +36,20 @@ INLINE void store(float* p, vec x) { *reinterpret_cast<vec*>(p) = x; }
 INLINE vec splat(float x) { return x - vec{}; }
 INLINE vec choose(ivec mask, vec a, vec b) { return mask ? a : b; }
 INLINE vec maximum(vec a, vec b) { return choose(a > b, a, b); }
+
+// a b + c, rounded once where the processor can. A compiler decides from loop to loop whether it fuses a product and a sum;
+// results would then depend on how many queries or rows are computed together.
+INLINE vec multiply_add(vec a, vec b, vec c) {
+#if defined(__AVX512F__)
+    return (vec)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#elif defined(__AVX__) && defined(__FMA__)
+    return (vec)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#elif defined(__ARM_NEON) && defined(__ARM_FEATURE_FMA)
+    return (vec)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
+#else
+    return a * b + c;
+#endif
+}
 
 INLINE float to_float(float x) { return x; }
 INLINE float to_float(bf16 x) {
@@ -79,17 +100,12 @@ INLINE vec exponential(vec x) {
     x = choose(x < splat(-87.3f), splat(-87.3f), x);
     x = choose(x > splat(88.0f), splat(88.0f), x);
     const vec shift = splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to a whole number
-    vec n = x * 1.44269504f + shift;
+    vec n = multiply_add(x, splat(1.44269504f), shift);
     ivec whole = reinterpret_cast<ivec>(n) - reinterpret_cast<ivec>(shift);
     n = n - shift;
-    vec r = x - n * 0.693145752f;
-    r = r - n * 1.42860677e-6f;
+    vec r = multiply_add(n, splat(-0.693145752f), x);
+    r = multiply_add(n, splat(-1.42860677e-6f), r);
     vec p = splat(1.3888889e-3f);
-    p = p * r + 8.3333333e-3f;
-    p = p * r + 4.1666667e-2f;
-    p = p * r + 1.6666667e-1f;
-    p = p * r + 0.5f;
-    p = p * r + 1.0f;
-    p = p * r + 1.0f;
+    for (float c : {8.3333333e-3f, 4.1666667e-2f, 1.6666667e-1f, 0.5f, 1.0f, 1.0f}) p = multiply_add(p, r, splat(c));
     return reinterpret_cast<vec>(reinterpret_cast<ivec>(p) + (whole << 23));
 }

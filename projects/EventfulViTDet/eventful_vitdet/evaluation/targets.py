@@ -52,7 +52,10 @@ class VideoTestSet:
 
     @cached_property
     def frame_numbers(self) -> dict[int, int]:
-        """Number of each frame, from 1 in the data set's order, by image_id."""
+        """Number of each frame in ImageNet's submission format, by image_id: from 1 in the data set's order, or what
+        the list gives that the data set is from."""
+        if MetadataCatalog.get(self.name).get("image_ids_are_frame_numbers", False):
+            return {frame["image_id"]: frame["image_id"] for frame in self.listed}
         return {frame["image_id"]: number for number, frame in enumerate(self.listed, start=1)}
 
     def video_name(self, video_id: int | str) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 
 import torch
@@ -23,6 +25,18 @@ from .run import run_share
 from .targets import VideoTestSet
 
 logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def results_safe(folder: str) -> Iterator[None]:
+    """Turn an OSError of writing results into an EvaluationError that says what is not lost."""
+    try:
+        yield
+    except OSError as error:
+        raise EvaluationError(
+            f"{error.filename or folder}: cannot be written ({error.strerror or error}); all videos are evaluated and "
+            "safe, and the same command makes their results"
+        ) from error
 
 
 class Evaluation:
@@ -62,10 +76,13 @@ class Evaluation:
             except KeyboardInterrupt:
                 logger.warning("interrupted; finished videos are safe in %s, and the same command goes on", folder)
                 raise
-            write_fingerprint(folder, fingerprint, complete=True)
             with shared_fate():  # the first process may need minutes
                 skipped = self._bring_together(test_set, folder, skipped)
-                return self._write_results(test_set, folder, policy, threads, skipped)
+                with results_safe(folder):
+                    results = self._write_results(test_set, folder, policy, threads, skipped)
+            # Only now: records whose results nobody has seen are not to be replaced by those of other settings.
+            write_fingerprint(folder, fingerprint, complete=True)
+            return results
 
     def _fingerprint(self, test_set: VideoTestSet, policy: str, threads: int) -> dict:
         return make_fingerprint(

@@ -162,7 +162,7 @@ def test_interruption_leaves_finished_budgets_and_nothing_half_written(cfg, tmp_
         evaluate_budgets(cfg, Interrupted(), ["dense", "5"])
     folder = tmp_path / "out" / "inference"
     assert [r["policy"] for r in read_strict(folder / "budgets.json")] == ["dense"]
-    assert {path.name for path in (folder / "5").iterdir()} <= {"fingerprint.json", "videos"}
+    assert {path.name for path in (folder / "5").iterdir()} <= {".lock", "fingerprint.json", "videos"}
     assert not list(folder.rglob("*.tmp"))
 
 

@@ -73,7 +73,10 @@ def test_budgets(cfg, model, tmp_path, capsys):
     later = [r["gflops_per_frame"]["total"]["later"] for r in combined]
     assert later == [10 / 1e9, 30 / 1e9, 15 / 1e9]
     table = (folder / "budgets.md").read_text()
-    assert [line.split("|")[1].strip() for line in table.splitlines()[2:]] == ["dense", "top-r 20", "top-r 5"]
+    by_budget, by_range = table.split("\n\n")
+    assert [line.split("|")[1].strip() for line in by_budget.splitlines()[2:]] == ["dense", "top-r 20", "top-r 5"]
+    names = [line.split("|")[1].strip() for line in by_range.splitlines()[2:]]
+    assert names[0] == "size: small" and "frames since flush: 4-7" in names  # without tracks, there is no motion
     assert table in capsys.readouterr().out
 
 

@@ -191,3 +191,19 @@ def test_settings_out_of_range_are_named_before_any_work(cfg, model, key, value)
     with pytest.raises(ValueError, match=f"TEST.{key}.* must be"):
         evaluate_once(cfg, model)
     assert model.seen == []
+
+
+def test_agreement_needs_no_annotations(cfg, model, write_dataset, tmp_path, caplog):
+    evaluate_budgets(cfg, model, ["dense", "5"])
+    labelled = read_strict(tmp_path / "out" / "inference" / "budgets.json")
+    document = {**make_document({1: 5, 2: 3}), "annotations": []}
+    cfg.DATASETS.TEST = (write_dataset(document, "unlabelled")[0],)
+    cfg.OUTPUT_DIR = str(tmp_path / "unlabelled_out")
+    evaluate_budgets(cfg, model, ["dense", "5"])
+    results = read_strict(tmp_path / "unlabelled_out" / "inference" / "budgets.json")
+    assert results[1]["agreement"] == labelled[1]["agreement"] and results[1]["agreement"]["VID-AP50"] == 100
+    for group in ("bbox", "motion", "size", "stability"):
+        assert results[0][group] == dict.fromkeys(labelled[0][group])
+    assert "has no annotations: only costs and agreement" in caplog.text
+    with pytest.raises(EvaluationError, match="no annotations .* --budgets dense"):
+        evaluate_budgets(cfg, model, ["5"])

@@ -46,9 +46,9 @@ def evaluate_budgets(
 
     A budget is "dense" or the r of top-r; if "dense" is among them, it comes first, and the others are compared with it
     too, which is all that a data set without annotations allows. Each writes results.json to the folder
-    OUTPUT_DIR/inference/<budget>; the combined table is budgets.json and budgets.md beside these folders. Videos that an
-    earlier call has finished are not run again, unless `restart`. Afterwards the model has the configuration's policy
-    again. Returns the content of budgets.json by data set ({} in all processes but the first).
+    OUTPUT_DIR/inference/<budget>; the combined table is budgets.json and budgets.md beside these folders. Videos that
+    an earlier call has finished are not run again, unless `restart`. Afterwards the model has the configuration's
+    policy again. Returns the content of budgets.json by data set ({} in all processes but the first).
     """
     policies = parse_budgets(budgets)
     evaluation = Evaluation(cfg, model, restart=restart)

@@ -93,7 +93,7 @@ def test_evaluation_at_budgets(trained, workspace, repository):
     assert everything["bbox"]["AP50"] == pytest.approx(dense["bbox"]["AP50"], abs=0.5)
     table = (folder / "budgets.md").read_text()
     assert table in done.stdout
-    assert {"dense", "top-r 12", "top-r 80"} <= {line.split("|")[1].strip() for line in table.splitlines()}
+    assert {"dense", "top-r 12", "top-r 80"} <= {line.split("|")[1].strip() for line in table.splitlines() if line}
 
 
 def test_evaluation_of_a_json_by_path(trained, workspace, repository):

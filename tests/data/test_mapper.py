@@ -90,6 +90,21 @@ def test_flipped_box_follows_the_pixels(cfg, frame, direction):
     assert seen == {(20, 12, 36, 28), tuple(flipped)}
 
 
+@pytest.mark.parametrize("direction", ["horizontal", "vertical"])
+def test_padding_is_at_the_bottom_and_on_the_right_also_when_flipped(cfg, frame, direction):
+    cfg.INPUT.RANDOM_FLIP, cfg.INPUT.CROP_PIXELS = direction, (HEIGHT + 8, WIDTH + 8)
+    mapper = VideoTrainMapper(cfg)
+    boxes = set()
+    for _ in range(20):
+        result = mapper(frame)
+        padding = result["image"][:, -1, -1]
+        assert (result["image"][:, :, WIDTH:] == padding[:, None, None]).all()
+        assert (result["image"][:, HEIGHT:] == padding[:, None, None]).all()
+        assert (result["image"][:, 0, 0] == 0).all()  # the scene is black there
+        boxes.add(tuple(result["instances"].gt_boxes.tensor[0].tolist()))
+    assert len(boxes) == 2
+
+
 def test_resized_box(cfg, frame):
     cfg.INPUT.MIN_SIZE_TRAIN = (96,)
     result = VideoTrainMapper(cfg)(frame)

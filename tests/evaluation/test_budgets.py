@@ -73,7 +73,10 @@ def test_budgets(cfg, model, tmp_path, capsys):
     later = [r["gflops_per_frame"]["total"]["later"] for r in combined]
     assert later == [10 / 1e9, 30 / 1e9, 15 / 1e9]
     table = (folder / "budgets.md").read_text()
-    assert [line.split("|")[1].strip() for line in table.splitlines()[2:]] == ["dense", "top-r 20", "top-r 5"]
+    by_budget, by_range = table.split("\n\n")
+    assert [line.split("|")[1].strip() for line in by_budget.splitlines()[2:]] == ["dense", "top-r 20", "top-r 5"]
+    names = [line.split("|")[1].strip() for line in by_range.splitlines()[2:]]
+    assert names[0] == "size: small" and "frames since flush: 4-7" in names  # without tracks, there is no motion
     assert table in capsys.readouterr().out
 
 
@@ -162,7 +165,7 @@ def test_interruption_leaves_finished_budgets_and_nothing_half_written(cfg, tmp_
         evaluate_budgets(cfg, Interrupted(), ["dense", "5"])
     folder = tmp_path / "out" / "inference"
     assert [r["policy"] for r in read_strict(folder / "budgets.json")] == ["dense"]
-    assert {path.name for path in (folder / "5").iterdir()} <= {"fingerprint.json", "videos"}
+    assert {path.name for path in (folder / "5").iterdir()} <= {".lock", "fingerprint.json", "videos"}
     assert not list(folder.rglob("*.tmp"))
 
 
@@ -188,3 +191,19 @@ def test_settings_out_of_range_are_named_before_any_work(cfg, model, key, value)
     with pytest.raises(ValueError, match=f"TEST.{key}.* must be"):
         evaluate_once(cfg, model)
     assert model.seen == []
+
+
+def test_agreement_needs_no_annotations(cfg, model, write_dataset, tmp_path, caplog):
+    evaluate_budgets(cfg, model, ["dense", "5"])
+    labelled = read_strict(tmp_path / "out" / "inference" / "budgets.json")
+    document = {**make_document({1: 5, 2: 3}), "annotations": []}
+    cfg.DATASETS.TEST = (write_dataset(document, "unlabelled")[0],)
+    cfg.OUTPUT_DIR = str(tmp_path / "unlabelled_out")
+    evaluate_budgets(cfg, model, ["dense", "5"])
+    results = read_strict(tmp_path / "unlabelled_out" / "inference" / "budgets.json")
+    assert results[1]["agreement"] == labelled[1]["agreement"] and results[1]["agreement"]["VID-AP50"] == 100
+    for group in ("bbox", "motion", "size", "stability"):
+        assert results[0][group] == dict.fromkeys(labelled[0][group])
+    assert "has no annotations: only costs and agreement" in caplog.text
+    with pytest.raises(EvaluationError, match="no annotations .* --budgets dense"):
+        evaluate_budgets(cfg, model, ["5"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 
 import numpy as np
@@ -91,3 +92,19 @@ def test_a_sweep_is_a_curve_over_cost_in_tensorboard(cfg, model, tmp_path):
     found = {event.step: event.value for event in events.Scalars("bbox/AP50")}
     assert found == pytest.approx(points)
     assert {event.step for event in events.Scalars("agreement/recall")} < set(points)
+
+
+def test_a_sweep_that_cannot_be_written_leaves_the_earlier_one(cfg, model, tmp_path, monkeypatch):
+    from torch.utils.tensorboard import SummaryWriter
+
+    def full(*_args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    folder = tmp_path / "out" / "inference"
+    evaluate_budgets(cfg, model, ["5"])
+    before = [path.read_bytes() for path in (folder / "tensorboard").iterdir()]
+    monkeypatch.setattr(SummaryWriter, "add_scalar", full)
+    with pytest.raises(OSError):
+        evaluate_budgets(cfg, model, ["5"])
+    assert [path.read_bytes() for path in (folder / "tensorboard").iterdir()] == before
+    assert not list(folder.glob("tensorboard.*"))

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from eventful_vitdet.evaluation.results import format_budgets, format_table, to_strict, write_json
+from eventful_vitdet.evaluation.results import format_budgets, format_ranges, format_table, to_strict, write_json
 
 
 def test_strict_json(tmp_path):
@@ -27,3 +27,24 @@ def test_undefined_values_are_dashes():
     }
     cells = [cell.strip() for cell in format_budgets([result]).splitlines()[2].split("|")[1:-1]]
     assert cells == ["dense", "1.00", "-", "2.00", "3.00", "-", "1.000", "-", "1.000", "1.000", "0.1000", "0.2000"]
+
+
+def test_ranges_have_a_row_each_and_budgets_a_column():
+    dense = {
+        "policy": "dense",
+        "motion": {"VID-AP50-slow": 80.0, "VID-AP50-fast": None, "objects-slow": 75.0, "objects-fast": 25.0},
+        "stability": {"VID-AP50-age-0": None, "objects-age-0": None},
+    }
+    budget = {
+        "policy": "top-r 8",
+        "motion": {"VID-AP50-slow": 70.0, "VID-AP50-fast": 1.0, "objects-slow": 75.0, "objects-fast": 25.0},
+        "agreement": {"VID-AP50": 5.0, "VID-AP50-age-0": 90.0, "recall": 1.0, "objects-age-0": 100.0},
+    }
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in format_ranges([dense, budget]).splitlines()]
+    assert rows[0] == ["VID-AP50", "% of objects", "dense", "top-r 8"]
+    assert rows[2:] == [
+        ["motion: slow", "75.0", "80.00", "70.00"],
+        ["motion: fast", "25.0", "-", "1.00"],
+        ["agreement, frames since flush: 0", "100.0", "-", "90.00"],
+    ]
+    assert format_ranges([{"policy": "dense"}]) == ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
@@ -11,7 +12,15 @@ from pathlib import Path
 import pytest
 import torch
 from eventful_vitdet.data import files
-from eventful_vitdet.evaluation import EvaluationError, evaluate_budgets, evaluate_once, read_record, record_paths
+from eventful_vitdet.evaluation import (
+    EvaluationError,
+    collect,
+    evaluate_budgets,
+    evaluate_once,
+    fingerprint,
+    read_record,
+    record_paths,
+)
 from eventful_vitdet.evaluation.fingerprint import hash_frames, hash_weights
 
 from .conftest import OracleDetector, make_document, read_strict
@@ -149,6 +158,31 @@ def test_a_complete_evaluation_is_replaced_by_another(cfg, model, folder, caplog
     evaluate_once(cfg, model)
     assert len(model.seen) == 8
     assert "results of another evaluation, which are replaced: INPUT.MIN_SIZE_TEST was 0, now it is 40" in caplog.text
+
+
+def full_disk(*_args, **_kwargs):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_full_disk_at_the_results_loses_no_video(cfg, model, folder, monkeypatch):
+    """Nor are these videos those of a complete evaluation, which other settings would replace."""
+    with monkeypatch.context() as patch:
+        patch.setattr(collect, "write_vid_submission", full_disk)
+        with pytest.raises(EvaluationError, match=r"No space left on device\); all videos are evaluated and safe"):
+            evaluate_once(cfg, OracleDetector())
+    cfg.INPUT.MIN_SIZE_TEST = 40
+    with pytest.raises(EvaluationError, match="does not continue: INPUT.MIN_SIZE_TEST"):
+        evaluate_once(cfg, model)
+    cfg.INPUT.MIN_SIZE_TEST = 0
+    evaluate_once(cfg, model)
+    assert model.seen == [] and results_of(folder)["frames"] == 8
+
+
+def test_results_made_with_other_kernels_are_not_mixed(cfg, model, monkeypatch):
+    interrupt(cfg)
+    monkeypatch.setattr(fingerprint, "describe_kernels", lambda: "kernels-0")
+    with pytest.raises(EvaluationError, match="kernels was .*, now it is kernels-0"):
+        evaluate_once(cfg, model)
 
 
 def test_records_without_a_fingerprint_are_not_trusted(cfg, model, folder):

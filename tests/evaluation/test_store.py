@@ -122,10 +122,11 @@ def test_full_disk_is_said_and_earlier_records_stay(tmp_path, monkeypatch):
 
 def test_leftovers_of_killed_processes_are_no_records_and_can_be_removed(tmp_path):
     path = write_record(str(tmp_path), make_record())
-    stray = tmp_path / "videos" / ".abc.tmp"
-    stray.write_bytes(b"half")
+    strays = [tmp_path / "videos" / ".abc.tmp", tmp_path / ".results.tmp"]
+    for stray in strays:
+        stray.write_bytes(b"half")
     assert record_paths(str(tmp_path)) == [path]
     remove_unfinished(str(tmp_path))
-    assert not stray.exists() and os.path.isfile(path)
+    assert not any(stray.exists() for stray in strays) and os.path.isfile(path)
     assert record_paths(str(tmp_path / "absent")) == []
     assert record_path("f", 3) == os.path.join("f", "videos", "3.npz")

@@ -7,8 +7,10 @@ import shutil
 
 import numpy as np
 import pytest
+from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
+from eventful_vitdet.config import add_eventful_vitdet_config
 from eventful_vitdet.data import (
     DatasetError,
     VideoReadError,
@@ -21,6 +23,7 @@ from eventful_vitdet.data import (
 from eventful_vitdet.data.coco_vid import group_by_video
 from eventful_vitdet.data.imagenet_vid import index as index_module
 from eventful_vitdet.data.imagenet_vid.official import OFFICIAL_SPLITS
+from eventful_vitdet.evaluation.targets import load_test_set
 from PIL import Image
 
 from .conftest import HEIGHT, WIDTH, xml_object, xml_text
@@ -94,6 +97,16 @@ def test_lists_of_other_distributions(full_tree, folder, prefix):
     rows = [f"{prefix}{n.split('/')[0]} {i + 1} {int(n.split('/')[1])} 9" for i, n in enumerate(names)]
     full_tree.write_list("VID_val_frames.txt", *rows, folder=folder)
     assert DatasetCatalog.get("imagenet_vid_val") == expected
+
+
+def test_the_submission_has_the_frame_numbers_of_the_list(full_tree):
+    """Also of a part of the official list."""
+    full_tree.write_list("VID_val_videos.txt", f"{SECOND} 6 0 3")
+    cfg = get_cfg()
+    add_eventful_vitdet_config(cfg)
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES = 30
+    test_set = load_test_set(cfg, "imagenet_vid_val")
+    assert [test_set.frame_numbers[frame["image_id"]] for frame in test_set.frames] == [6, 7, 8]
 
 
 def test_boxes_are_cut_off_at_the_edges(full_tree):

@@ -95,7 +95,14 @@ class VideoTrainMapper:
 
 def build_train_augmentations(cfg: CfgNode) -> list[T.Augmentation]:
     """The training augmentations that INPUT.* asks for, in the order of application."""
-    augmentations: list[T.Augmentation] = [
+    augmentations: list[T.Augmentation] = []
+    if cfg.INPUT.RANDOM_FLIP not in ("none", "horizontal", "vertical"):
+        raise ValueError(f"INPUT.RANDOM_FLIP must be none, horizontal or vertical, found {cfg.INPUT.RANDOM_FLIP!r}")
+    if cfg.INPUT.RANDOM_FLIP != "none":
+        # First, so that padding lies at the bottom and on the right, where inference has it.
+        vertical = cfg.INPUT.RANDOM_FLIP == "vertical"
+        augmentations.append(T.RandomFlip(horizontal=not vertical, vertical=vertical))
+    augmentations.append(
         RandomWindow(
             cfg.INPUT.MIN_SIZE_TRAIN,
             cfg.INPUT.MAX_SIZE_TRAIN,
@@ -106,12 +113,7 @@ def build_train_augmentations(cfg: CfgNode) -> list[T.Augmentation]:
             max_object_fill=cfg.INPUT.CROP_MAX_OBJECT_FILL,
             pad_value=round(float(np.mean(cfg.MODEL.PIXEL_MEAN))),
         )
-    ]
-    if cfg.INPUT.RANDOM_FLIP not in ("none", "horizontal", "vertical"):
-        raise ValueError(f"INPUT.RANDOM_FLIP must be none, horizontal or vertical, found {cfg.INPUT.RANDOM_FLIP!r}")
-    if cfg.INPUT.RANDOM_FLIP != "none":
-        vertical = cfg.INPUT.RANDOM_FLIP == "vertical"
-        augmentations.append(T.RandomFlip(horizontal=not vertical, vertical=vertical))
+    )
     if tuple(cfg.INPUT.BRIGHTNESS) != (1.0, 1.0):
         augmentations.append(T.RandomBrightness(*cfg.INPUT.BRIGHTNESS))
     if tuple(cfg.INPUT.CONTRAST) != (1.0, 1.0):

@@ -122,7 +122,7 @@ def _load_builtin(name: str, folder: str, json_name: str, classes: list[str], st
 
 def _load_official(name: str) -> VideoData:
     root = dataset_folder(IMAGENET_VID_FOLDER)
-    _set_metadata(name, image_root=root)
+    _set_metadata(name, image_root=root, image_ids_are_frame_numbers=True)
     return load_official(name, root)
 
 

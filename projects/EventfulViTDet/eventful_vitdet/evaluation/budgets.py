@@ -45,10 +45,10 @@ def evaluate_budgets(
     """Evaluate a VideoRCNN at several budgets on every data set of DATASETS.TEST, on the same weights.
 
     A budget is "dense" or the r of top-r; if "dense" is among them, it comes first, and the others are compared with it
-    too. Each writes OUTPUT_DIR/inference/<budget>/results.json; the combined table is budgets.json and budgets.md
-    beside these folders. Videos that an earlier call has finished are not run again, unless `restart`.
-    Afterwards the model has the configuration's policy again. Returns the content of budgets.json by data set ({} in
-    all processes but the first).
+    too, which is all that a data set without annotations allows. Each writes results.json to the folder
+    OUTPUT_DIR/inference/<budget>; the combined table is budgets.json and budgets.md beside these folders. Videos that
+    an earlier call has finished are not run again, unless `restart`. Afterwards the model has the configuration's
+    policy again. Returns the content of budgets.json by data set ({} in all processes but the first).
     """
     policies = parse_budgets(budgets)
     evaluation = Evaluation(cfg, model, restart=restart)
@@ -92,7 +92,7 @@ def apply_budget(model: nn.Module, policy: TopR | None) -> None:
 
 def _evaluate_policies(evaluation: Evaluation, name: str, folder: str, policies: dict[str, TopR | None]) -> list[dict]:
     """One data set at every budget; the results, in the order of the budgets ([] but in the first process)."""
-    test_set = load_test_set(evaluation.cfg, name)
+    test_set = load_test_set(evaluation.cfg, name, annotated=DENSE not in policies)
     done: dict[str, dict] = {}
     for budget in sorted(policies, key=lambda budget: budget != DENSE):
         apply_budget(evaluation.model, policies[budget])

@@ -13,7 +13,7 @@ from ..data.schedule import Video
 from .coco_metrics import keep_best
 from .costs import CostSums
 from .formats import DETECTIONS_FILE, SUBMISSION_FILE, write_coco_detections, write_vid_submission
-from .metrics import compute_agreement, compute_metrics
+from .metrics import compute_agreement, compute_metrics, undefined_metrics
 from .store import read_record, record_path
 from .tables import DetectionTable
 from .targets import VideoTestSet
@@ -86,7 +86,13 @@ def write_detections(test_set: VideoTestSet, folder: str, collected: Collected, 
 
 
 def measure(test_set: VideoTestSet, collected: Collected, limits: dict) -> dict[str, dict]:
-    """All metrics that need annotations, by group. Raises EvaluationError if no annotation counts."""
+    """All metrics that need annotations, by group; None throughout for a data set without.
+
+    Raises EvaluationError if it has some, but none in the frames that were evaluated.
+    """
+    if not test_set.is_annotated:
+        logger.warning("%s has no annotations: only costs and agreement with the dense model are known", test_set.name)
+        return undefined_metrics(test_set.classes)
     return compute_metrics(
         collected.frames,
         test_set.classes,

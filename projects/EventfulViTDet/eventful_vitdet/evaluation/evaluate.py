@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Collection, Iterator
+from contextlib import ExitStack, contextmanager
 from functools import cached_property
 
 import torch
@@ -15,6 +17,7 @@ from .collect import coco_limits, collect, finished_videos, measure, write_detec
 from .errors import EvaluationError
 from .fingerprint import DENSE, hash_weights, make_fingerprint, write_fingerprint
 from .heads import StoredDetections
+from .lock import exclusive
 from .plan import make_plan
 from .processes import fetch_records, fixed_threads
 from .pulse import shared_fate
@@ -23,6 +26,30 @@ from .run import run_share
 from .targets import VideoTestSet
 
 logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def results_safe(folder: str) -> Iterator[None]:
+    """Turn an OSError of writing results into an EvaluationError that says what is not lost."""
+    try:
+        yield
+    except OSError as error:
+        raise EvaluationError(
+            f"{error.filename or folder}: cannot be written ({error.strerror or error}); all videos are evaluated and "
+            "safe, and the same command makes their results"
+        ) from error
+
+
+def check_records(test_set: VideoTestSet, folder: str, skipped: Collection[int | str]) -> None:
+    """Raise EvaluationError unless every video that was not skipped has a record."""
+    finished = {video[0]["video_id"] for video in finished_videos(test_set, folder)}
+    ids = (video[0]["video_id"] for video in test_set.videos)
+    vanished = [video_id for video_id in ids if video_id not in finished and video_id not in skipped]
+    if vanished:
+        raise EvaluationError(
+            f"{folder}: the records of {len(vanished)} videos have vanished while the evaluation ran, the first that "
+            f"of video {test_set.video_name(vanished[0])}; the same command evaluates them again"
+        )
 
 
 class Evaluation:
@@ -54,18 +81,22 @@ class Evaluation:
         `policy` describes the one that the model has. Returns the content of results.json in the first process, None
         in the others. Raises DataError or EvaluationError.
         """
-        with fixed_threads(self.cfg.TEST.THREADS_PER_PROCESS) as threads:
+        with fixed_threads(self.cfg.TEST.THREADS_PER_PROCESS) as threads, ExitStack() as held:
             fingerprint = self._fingerprint(test_set, policy, threads)
             try:
                 with shared_fate():
+                    held.enter_context(exclusive(folder))
                     skipped = self._run_videos(test_set, folder, policy, fingerprint)
             except KeyboardInterrupt:
                 logger.warning("interrupted; finished videos are safe in %s, and the same command goes on", folder)
                 raise
-            write_fingerprint(folder, fingerprint, complete=True)
             with shared_fate():  # the first process may need minutes
                 skipped = self._bring_together(test_set, folder, skipped)
-                return self._write_results(test_set, folder, policy, threads, skipped)
+                with results_safe(folder):
+                    results = self._write_results(test_set, folder, policy, threads, skipped)
+            # Only now: records whose results nobody has seen are not to be replaced by those of other settings.
+            write_fingerprint(folder, fingerprint, complete=True)
+            return results
 
     def _fingerprint(self, test_set: VideoTestSet, policy: str, threads: int) -> dict:
         return make_fingerprint(
@@ -85,9 +116,14 @@ class Evaluation:
             return run_share(self.cfg, self.model, test_set, plan, policy)
 
     def _bring_together(self, test_set: VideoTestSet, folder: str, skipped: dict) -> list[dict]:
-        """Returns, in the first process, the videos that any process skipped; and it has all records."""
+        """Returns, in the first process, the videos that any process skipped; and it has all records.
+
+        Raises EvaluationError if a record has vanished.
+        """
         fetch_records(folder, [video[0]["video_id"] for video in test_set.videos])
         gathered = {video_id: reason for part in comm.gather(skipped, dst=0) for video_id, reason in part.items()}
+        if comm.is_main_process():
+            check_records(test_set, folder, gathered)
         return test_set.skipped + [
             {"video": test_set.video_name(video_id), "reason": reason} for video_id, reason in gathered.items()
         ]

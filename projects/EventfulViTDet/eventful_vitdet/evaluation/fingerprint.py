@@ -13,13 +13,17 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+import cv2
 import detectron2
+import PIL
 import torch
+import torchvision
 from detectron2.config import CfgNode
 from torch import nn
 
 from .. import __version__
 from ..data.files import remove_if_there, write_atomically
+from ..eventful.kernels.build import describe_kernels
 from .errors import EvaluationError
 from .heads import StoredDetections
 
@@ -57,18 +61,22 @@ def make_fingerprint(
         weights: `hash_weights` of the model.
         dataset: `hash_frames` of the data set.
         device: name of the device.
-        threads: CPU threads of every process; they matter, in the last bits of a sum, on the CPU only.
+        threads: CPU threads of every process. They matter, in the last bits of a sum, on the CPU only; so do the
+            compiled kernels, or that there are none.
     """
+    on_cpu = device == "cpu"
     model = {f"MODEL.{key}": value for key, value in _flatten(cfg.MODEL) if _matters(f"MODEL.{key}", policy)}
     return {
         "weights": weights,
         "data set": dataset,
         "policy": policy,
         "device": device,
-        "threads": threads if device == "cpu" else None,
+        "threads": threads if on_cpu else None,
+        "kernels": describe_kernels() if on_cpu else None,
         "eventful_vitdet": f"{__version__}, code {hash_code()}",
         "detectron2": detectron2.__version__,
-        "torch": str(torch.__version__),
+        "torch": f"{torch.__version__}, torchvision {torchvision.__version__}",
+        "decoders": f"OpenCV {cv2.__version__}, Pillow {PIL.__version__}",
         "TEST.VID_SCORE_FLOOR": stored.score_floor,
         "TEST.VID_DETECTIONS_PER_IMAGE": stored.per_image,
         **{key: _lookup(cfg, key) for key in TEST_KEYS},

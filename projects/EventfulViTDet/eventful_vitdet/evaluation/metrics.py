@@ -8,11 +8,11 @@ from typing import Optional
 
 import numpy as np
 
-from .coco_metrics import compute_table_metrics
+from .coco_metrics import SUMMARY, compute_table_metrics
 from .ground_truth import NO_TRACK, Objects, locate_rows
 from .matching import Matches, box_ious, match_detections
-from .motion import MOTION_WINDOW, motion_ious
-from .splits import AGE_RANGES, Split, by_age, by_motion, by_size, frame_ages, mark_objects, undivided
+from .motion import MOTION_RANGES, MOTION_WINDOW, motion_ious
+from .splits import AGE_RANGES, SIZE_RANGES, Split, by_age, by_motion, by_size, frame_ages, mark_objects, undivided
 from .tables import DetectionTable
 from .vid_ap import average_precisions, mean_over_classes, object_shares
 
@@ -68,6 +68,13 @@ def compute_metrics(
         "size": _by_range(splits[2], size),
         "stability": _by_range(splits[3], stability[0]) if stability else _undefined(AGE_RANGES),
     }
+
+
+def undefined_metrics(classes: Sequence[str]) -> dict[str, Metrics]:
+    """What `compute_metrics` returns, all None: for frames that nobody has annotated."""
+    names = [*SUMMARY, VID_AP50, *(f"{kind}-{name}" for kind in ("AP", VID_AP50) for name in classes)]
+    ranges = {"motion": MOTION_RANGES, "size": SIZE_RANGES, "stability": AGE_RANGES}
+    return {"bbox": dict.fromkeys(names), **{group: _undefined(of_group) for group, of_group in ranges.items()}}
 
 
 def compute_vid_ap50(frames: Sequence[dict], classes: Sequence[str], detections: DetectionTable) -> Metrics:

@@ -33,6 +33,14 @@ BUDGET_COLUMNS = (
     "backbone s/frame",
     "total s/frame",
 )
+RANGES = (
+    ("motion", "", "motion"),
+    ("size", "", "size"),
+    ("stability", "age-", "frames since flush"),
+    ("agreement", "age-", "agreement, frames since flush"),
+)
+"""Group, how its ranges' names begin, and its title in tables."""
+OBJECTS = "objects-"
 
 
 def make_results(
@@ -153,7 +161,12 @@ def format_results(results: dict) -> str:
 
 
 def format_budgets(results: Sequence[dict]) -> str:
-    """Several evaluations as one markdown table, a row for each."""
+    """Several evaluations as markdown tables: a row for each, and VID-AP50 by range with a column for each."""
+    return "\n\n".join(table for table in (format_summary(results), format_ranges(results)) if table)
+
+
+def format_summary(results: Sequence[dict]) -> str:
+    """Accuracy and cost of several evaluations, a row for each."""
     rows = []
     for result in results:
         gflops, seconds = result["gflops_per_frame"], result["seconds_per_frame"]
@@ -168,6 +181,23 @@ def format_budgets(results: Sequence[dict]) -> str:
             )
         )
     return format_table(BUDGET_COLUMNS, rows)
+
+
+def format_ranges(results: Sequence[dict]) -> str:
+    """VID-AP50 of several evaluations by motion, size and frames since a flush; "" where no range has a value."""
+    rows = []
+    for group, prefix, title in RANGES:
+        groups = [result.get(group, {}) for result in results]
+        measured = next(filter(None, groups), {})
+        for key, share in measured.items():
+            if not key.startswith(OBJECTS + prefix):
+                continue
+            name = key.removeprefix(OBJECTS)
+            values = [found.get(f"{VID_AP50}-{name}") for found in groups]
+            if any(value is not None for value in values):
+                cells = (_number(share, 1), *(_number(value, 2) for value in values))
+                rows.append((f"{title}: {name.removeprefix(prefix)}", *cells))
+    return format_table(("VID-AP50", "% of objects", *(result["policy"] for result in results)), rows) if rows else ""
 
 
 def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -134,10 +134,10 @@ def remove_records(folder: str) -> None:
 
 
 def remove_unfinished(folder: str) -> None:
-    """Delete what killed processes left of unfinished records; no process may be writing any."""
-    inside = os.path.join(folder, RECORDS_FOLDER)
-    if os.path.isdir(inside):
-        remove_temporary_files(inside)
+    """Delete what killed processes left of unfinished records and results; no process may be writing any."""
+    for inside in (folder, os.path.join(folder, RECORDS_FOLDER)):
+        if os.path.isdir(inside):
+            remove_temporary_files(inside)
 
 
 def _count_per_frame(record: VideoRecord) -> np.ndarray:

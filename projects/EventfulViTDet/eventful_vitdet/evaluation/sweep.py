@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from .results import scalar_results
 
 TENSORBOARD_FOLDER = "tensorboard"
+UNFINISHED = ".unfinished"
 MMACS_PER_GFLOP = 1000
 
 
@@ -21,12 +22,19 @@ def write_sweep(folder: str, results: Sequence[dict]) -> str:
     from torch.utils.tensorboard import SummaryWriter  # takes a second to import, and only sweeps need it
 
     target = os.path.join(folder, TENSORBOARD_FOLDER)
-    shutil.rmtree(target, ignore_errors=True)
-    with SummaryWriter(target) as writer:
-        for result in sorted(results, key=lambda result: result["gflops_per_frame"]["backbone"]["mean"]):
-            step = round(result["gflops_per_frame"]["backbone"]["mean"] * MMACS_PER_GFLOP)
-            for group, values in scalar_results(result).items():
-                for name, value in values.items():
-                    if value == value:  # not NaN, which stands for undefined
-                        writer.add_scalar(f"{group}/{name}", value, step)
+    # Written beside and renamed: a full disk, or an end at any moment, leaves no part of a file.
+    temporary = target + UNFINISHED
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        with SummaryWriter(temporary) as writer:
+            for result in sorted(results, key=lambda result: result["gflops_per_frame"]["backbone"]["mean"]):
+                step = round(result["gflops_per_frame"]["backbone"]["mean"] * MMACS_PER_GFLOP)
+                for group, values in scalar_results(result).items():
+                    for name, value in values.items():
+                        if value == value:  # not NaN, which stands for undefined
+                            writer.add_scalar(f"{group}/{name}", value, step)
+        shutil.rmtree(target, ignore_errors=True)
+        os.rename(temporary, target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
     return target

@@ -19,7 +19,8 @@ from .fingerprint import hash_frames
 
 @dataclass(frozen=True)
 class VideoTestSet:
-    """A data set that can be evaluated: it has annotations, and as many classes as the model."""
+    """A data set that can be evaluated: it has as many classes as the model, and annotations, or a dense model's
+    detections in their place."""
 
     name: str
     frames: list[dict]
@@ -33,6 +34,11 @@ class VideoTestSet:
     def videos(self) -> list[list[dict]]:
         """The frames by video."""
         return group_by_video(self.frames)
+
+    @cached_property
+    def is_annotated(self) -> bool:
+        """Whether a frame has an annotation that counts, one that is no crowd."""
+        return has_objects(self.frames)
 
     @cached_property
     def classes(self) -> list[str]:
@@ -52,7 +58,10 @@ class VideoTestSet:
 
     @cached_property
     def frame_numbers(self) -> dict[int, int]:
-        """Number of each frame, from 1 in the data set's order, by image_id."""
+        """Number of each frame in ImageNet's submission format, by image_id: from 1 in the data set's order, or what
+        the list gives that the data set is from."""
+        if MetadataCatalog.get(self.name).get("image_ids_are_frame_numbers", False):
+            return {frame["image_id"]: frame["image_id"] for frame in self.listed}
         return {frame["image_id"]: number for number, frame in enumerate(self.listed, start=1)}
 
     def video_name(self, video_id: int | str) -> str:
@@ -60,11 +69,12 @@ class VideoTestSet:
         return str(MetadataCatalog.get(self.name).get("video_names", {}).get(video_id, video_id))
 
 
-def load_test_set(cfg: CfgNode, name: str) -> VideoTestSet:
-    """Load a data set for evaluation. Raises DataError or EvaluationError."""
+def load_test_set(cfg: CfgNode, name: str, *, annotated: bool = True) -> VideoTestSet:
+    """Load a data set for evaluation; `annotated` asks for annotations. Raises DataError or EvaluationError."""
     frames, bad = load_frames(name, cfg.TEST.ON_BAD_VIDEO)
     check_classes(name, cfg.MODEL.ROI_HEADS.NUM_CLASSES)
-    check_annotated(name, frames)
+    if annotated:
+        check_annotated(name, frames)
     listed = load_video_data(name).frames if bad else frames
     return VideoTestSet(name, frames, listed, [{"video": video.name, "reason": video.reason} for video in bad])
 
@@ -76,10 +86,16 @@ def load_test_frames(cfg: CfgNode, name: str) -> list[dict]:
 
 def check_annotated(dataset_name: str, frames: list[dict]) -> None:
     """Raise EvaluationError unless a frame has an annotation that counts, one that is no crowd."""
-    if all(annotation.get("iscrowd", 0) for frame in frames for annotation in frame["annotations"]):
+    if not has_objects(frames):
         raise EvaluationError(
-            f"data set '{dataset_name}' has no annotations (other than crowds): there is nothing to evaluate against"
+            f"data set '{dataset_name}' has no annotations (other than crowds): there is nothing to evaluate against, "
+            "except the dense model: --budgets dense ..."
         )
+
+
+def has_objects(frames: list[dict]) -> bool:
+    """Whether there is an annotation that is no crowd."""
+    return any(not annotation.get("iscrowd", 0) for frame in frames for annotation in frame["annotations"])
 
 
 def result_folders(cfg: CfgNode) -> dict[str, str]:

@@ -51,6 +51,13 @@ def load_library() -> ctypes.CDLL | None:
     return library
 
 
+def describe_kernels() -> str:
+    """What attention and gates run as on a CPU: a name that tells the kernels' sources, compiler and processor, or
+    "PyTorch operations"."""
+    library = load_library()
+    return "PyTorch operations" if library is None else Path(library._name).stem
+
+
 def find_compiler() -> str | None:
     """The compiler named by $CXX, or the first of the usual ones that is installed."""
     names = (os.environ["CXX"],) if os.environ.get("CXX") else COMPILERS

@@ -223,7 +223,7 @@ class StreamAttention(StreamWork):
             self.references[:, tile] = reference
             self.normalisers[:, tile] = weights.sum(dim=-1)
             self.sums[:, tile] = weights @ self.v
-            self.drift[:, tile] = TERM_ROUNDING
+            self.drift.index_fill_(1, tile, TERM_ROUNDING)
         self._count_recomputed(self.heads * len(tokens))
 
     def _apply_deltas(self, tokens: Tensor, change: KeyChange) -> Tensor:

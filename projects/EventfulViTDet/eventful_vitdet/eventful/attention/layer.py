@@ -13,8 +13,9 @@ from ..step import Step
 from .layout import AttentionLayout
 from .position import PositionTables, add_position_bias, position_bias
 
-_CHUNK_ELEMENTS = 2**24
-"""Scores, or their position bias, alive at a time without gradients: 64 MB in float32, not the whole H x N x N."""
+_CHUNK_ELEMENTS: dict[str, int] = {"cpu": 2**24, "cuda": 2**28}
+"""Scores, or their position bias, alive at a time without gradients: 64 MB in float32 on a CPU, not the whole
+H x N x N; a GPU wants large tasks."""
 
 
 class Attention(nn.Module):
@@ -68,6 +69,13 @@ class Attention(nn.Module):
             return out
         return layout.merge(self.attend_groups(layout.partition(qkv, self.qkv.bias), layout))
 
+    def attend_to_state(self, qkv: Tensor, dtype: torch.dtype, layout: AttentionLayout) -> Tensor:
+        """Dense attention over stored queries, keys and values, which may have a shorter type than the tokens.
+
+        A GPU multiplies in the type of the state, for which it has far faster units; a CPU in that of the tokens.
+        """
+        return self.attend(qkv if qkv.is_cuda else qkv.to(dtype), layout).to(dtype)
+
     def attend_groups(self, qkv: Tensor, layout: AttentionLayout) -> Tensor:
         """Dense attention inside each group (a window, or the whole grid): (G, a * b, 3D) -> (G, a * b, D)."""
         q, k, v = (part.flatten(0, 1) for part in self.split_heads(qkv))
@@ -95,7 +103,7 @@ class Attention(nn.Module):
         """Attention of (G, n, d) queries to (G, S, d) keys, some groups at a time where memory asks for it."""
         if torch.is_grad_enabled():
             return self._attend_by_products(q, k, v, layout)
-        size = max(1, _CHUNK_ELEMENTS // (q.shape[1] * k.shape[1]))
+        size = max(1, _CHUNK_ELEMENTS[q.device.type] // (q.shape[1] * k.shape[1]))
         # On a CPU the library's fused attention is hardly faster than products, and no operation counter sees it.
         attend = self._attend_fused if q.is_cuda else self._attend_by_products
         chunks = zip(q.split(size), k.split(size), v.split(size))

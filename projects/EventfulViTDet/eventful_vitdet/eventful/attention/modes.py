@@ -56,10 +56,10 @@ class TokenwiseAttention:
     def __call__(
         self, layer: Attention, rows: Tensor, selection: Selection, layout: AttentionLayout, step: Step
     ) -> Tensor:
-        qkv = self.buffer(selection, rows).to(rows.dtype)
+        qkv = self.buffer(selection, rows)
         step.count("matmul", each(selection.streams, layer.product_macs(layout)))
         layer.count_position(layout, step)
-        return layer.attend(qkv, layout)
+        return layer.attend_to_state(qkv, rows.dtype, layout)
 
     def clear(self) -> None:
         self.buffer.clear()

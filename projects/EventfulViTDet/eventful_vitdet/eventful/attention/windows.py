@@ -30,7 +30,7 @@ class TouchedWindowsAttention:
         qkv = self.buffer(selection, rows)
         output = self.output.slots((*qkv.shape[:2], layer.proj.in_features), rows)
         if selection.index is None or step.fixed_sizes:
-            output.copy_(layer.attend(qkv.to(rows.dtype), layout))
+            output.copy_(layer.attend_to_state(qkv, rows.dtype, layout))
             self._count([len(layout.window_members)] * selection.streams, layer, layout, step)
         else:
             touched = self._recompute(selection, layer, qkv, output, layout, rows.dtype)
@@ -57,9 +57,9 @@ class TouchedWindowsAttention:
         members = layout.window_members.to(qkv.device)[window]
         inside = members >= 0
         flat = members.clamp(min=0) + stream[:, None] * layout.tokens
-        groups = qkv.flatten(0, 1)[flat].to(dtype)
+        groups = qkv.flatten(0, 1)[flat].to(qkv.dtype if qkv.is_cuda else dtype)
         if any(layout.padding):
-            groups[~inside] = 0 if layer.qkv.bias is None else layer.qkv.bias.to(dtype)
+            groups[~inside] = 0 if layer.qkv.bias is None else layer.qkv.bias.to(groups.dtype)
         result = layer.attend_groups(groups, layout)
         output.view(-1, output.shape[-1])[flat[inside]] = result[inside].to(output.dtype)
         return touched.sum(dim=1).tolist()

@@ -80,6 +80,8 @@ class VideoSource:
     """Frames per second; a guess where nobody knows."""
     num_frames: int | None
     """None where there is no end, or where it is not known."""
+    paths: Sequence[str] = ()
+    """The files that it reads, if any."""
     live: bool = False
     """A stream or camera: frames that come faster than they are used are passed over, and there is no seeking."""
 

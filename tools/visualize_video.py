@@ -16,21 +16,17 @@ import sys
 from collections.abc import Sequence
 
 import eventful_vitdet  # noqa: F401  (makes detectron2 importable)
-from detectron2.modeling import build_model
-from eventful_vitdet.checkpoint import VideoCheckpointer
 from eventful_vitdet.command_line import build_cfg, run
 from eventful_vitdet.control import budget_options
 from eventful_vitdet.data.video_source import open_source
+from eventful_vitdet.inference import load_detector
 from eventful_vitdet.visualization import VisualizeOptions, describe_costs, visualize_video
 
 
 def main(arguments: argparse.Namespace) -> None:
     cfg = build_cfg(arguments.config_file, [*budget_options(arguments.budget), *arguments.opts])
-    if not cfg.MODEL.WEIGHTS:
-        raise ValueError("MODEL.WEIGHTS is empty: add MODEL.WEIGHTS and the file to the command")
     source = open_source(arguments.input)
-    model = build_model(cfg).eval()
-    VideoCheckpointer(model).load(cfg.MODEL.WEIGHTS)
+    model = load_detector(cfg)
     options = VisualizeOptions(
         side_by_side_dense=arguments.side_by_side_dense,
         show_tokens=arguments.show_tokens,

@@ -104,7 +104,7 @@ def motion(budgets: Sequence[Budget], colors: dict[str, str]) -> Markup:
 
 def _metrics(title: str, text: str, budgets: Sequence[Budget], colors: dict[str, str], parts: Sequence[Rows]) -> Markup:
     table = metric_table(budgets, colors, parts)
-    return section(title, text, table if table is not None else _not_measured("This"))
+    return section(title, text, table if table is not None else _note("Not measured in this evaluation."))
 
 
 def bars(

@@ -122,6 +122,12 @@ def test_everything_at_once(visualize, images, tmp_path, capsys):
     assert sorted(os.listdir(tmp_path / "out")) == ["d.jsonl", "v.mp4"]
 
 
+@pytest.mark.parametrize(("budget", "expected"), [("3", 3), (" 0:3 ", 3), ("0", 0), ("99999", 99999)])
+def test_a_single_budget(visualize, images, tmp_path, budget, expected):
+    assert visualize("--budget", budget, "--max-frames", "2", "--save-json", str(tmp_path / "out" / "d.jsonl")) == 0
+    assert [line["budget"] for line in records(tmp_path)] == [f"top-r {expected}"] * 2
+
+
 def test_frames_of_changing_size_flush_and_are_fitted(visualize, images, tmp_path):
     cv2.imwrite(str(images / "4.png"), picture(4, 96, 64))
     assert visualize("--save-json", str(tmp_path / "out" / "d.jsonl")) == 0
@@ -173,7 +179,9 @@ def test_a_controller_from_the_configuration(visualize, images, tmp_path):
     ("words", "settings", "message"),
     [
         (["--show-tokens", "7"], {}, "'7' names no tokens to show: choose 'any', a block from 0 to 1"),
-        (["--budget", "5:1"], {}, "CONTROLLER.SCHEDULE: schedule '5:1': a schedule begins at frame 0"),
+        (["--budget", "5:1"], {}, "--budget: schedule '5:1': a schedule begins at frame 0"),
+        (["--budget", "[1]"], {}, "--budget: '[1]' in schedule '[1]' is not FRAME:TOKENS"),
+        ([], {"MODEL__EVENTFUL__CONTROLLER__NAME": "schedule"}, "CONTROLLER.SCHEDULE: '' in schedule"),
         ([], {"MODEL__WEIGHTS": ""}, "MODEL.WEIGHTS is empty"),
         (["--output", "v.avi"], {}, "v.avi: videos are written as .mp4"),
         (["--show-tokens", "any"], {"MODEL__EVENTFUL__ENABLED": False}, "MODEL.EVENTFUL.ENABLED is False"),

@@ -40,10 +40,11 @@ def _plot_costs(axes: Axes, responses: Sequence[StepResponse], unit: str) -> Non
         axes.fill_between((start, end), *band, color="tab:green", alpha=0.15, linewidth=0)
         axes.plot((start, end), (response.target, response.target), color="tab:green", linewidth=1, label=name)
     axes.plot(costs, color="tab:blue", linewidth=1, label="a frame's cost")
-    axes.plot(flushed, [costs[i] for i in flushed], "o", color="tab:red", markersize=4, label="flush")
-    # A flush may lie far above all else, so the axis is made for the other frames.
+    # The axis is made for the other frames: a flush may lie far above them, and is then shown at the upper edge.
     usual = [cost for index, cost in enumerate(costs) if index not in flushed]
-    axes.set_ylim(0, 1.15 * max([*usual, *(response.target for response in responses)]))
+    top = 1.15 * max([*usual, *(response.target for response in responses)])
+    axes.plot(flushed, [min(costs[i], 0.97 * top) for i in flushed], "^", color="tab:red", markersize=5, label="flush")
+    axes.set_ylim(0, top)
     axes.set(ylabel=f"{unit} per frame")
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right", fontsize=8)

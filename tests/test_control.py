@@ -259,7 +259,10 @@ def test_controllers_from_the_configuration():
     assert isinstance(latency, LatencyController) and latency.target == 40 and latency.before_frame(0) == TopR(100)
     gflops = build_controller(config(NAME="gflops", TARGET_GFLOPS=2.5, R_MIN=300))
     assert isinstance(gflops, GFlopsController) and gflops.target == 2.5 and gflops.before_frame(0) == TopR(300)
-    assert budget_options(None) == [] and budget_options("0:7")[-1] == "0:7"
+    assert budget_options(None) == [] and budget_options("0:7, 9:8")[-1] == "0:7,9:8"
+    cfg = config()
+    cfg.merge_from_list(budget_options("7"))  # as the text that the key is, and not as a number
+    assert build_controller(cfg).before_frame(9) == TopR(7)
 
 
 @pytest.mark.parametrize(

@@ -15,10 +15,9 @@ import logging
 import sys
 
 import eventful_vitdet  # noqa: F401  (makes detectron2 importable)
-from detectron2.modeling import build_model
-from eventful_vitdet.checkpoint import VideoCheckpointer
 from eventful_vitdet.command_line import build_cfg, run
 from eventful_vitdet.data.video_source import open_source
+from eventful_vitdet.inference import load_detector
 from eventful_vitdet.live.errors import LiveError
 from eventful_vitdet.visualization.visualize import class_names
 
@@ -35,11 +34,8 @@ def main(arguments: argparse.Namespace) -> None:
     with open_socket(arguments.host, arguments.port) as bound:
         # What may be wrong is found out before the model is made.
         cfg = build_cfg(arguments.config_file, arguments.opts)
-        if not cfg.MODEL.WEIGHTS:
-            raise ValueError("MODEL.WEIGHTS is empty: add MODEL.WEIGHTS and the file to the command")
         source = open_source(arguments.input)
-        model = build_model(cfg).eval()
-        VideoCheckpointer(model).load(cfg.MODEL.WEIGHTS)
+        model = load_detector(cfg)
         if arguments.host not in LOCAL_ADDRESSES:
             print("whoever can reach this machine over the network can watch and steer", file=sys.stderr)
         server = LiveServer(LiveSession(cfg, model, source, class_names(cfg)), arguments.allow_host)

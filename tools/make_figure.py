@@ -19,12 +19,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import eventful_vitdet  # noqa: F401  (makes detectron2 importable)
-from detectron2.modeling import build_model
-from eventful_vitdet.checkpoint import VideoCheckpointer
 from eventful_vitdet.command_line import build_cfg, run
 from eventful_vitdet.control import Schedule
 from eventful_vitdet.data import dataset_folder
 from eventful_vitdet.data.video_source import open_source
+from eventful_vitdet.inference import load_detector
 from eventful_vitdet.visualization import plot_run, record_run
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -63,9 +62,7 @@ def draw(config: str | Path, options: list[str], video: str | Path, budget: str,
     cfg = build_cfg(str(config), options)
     schedule = Schedule.parse(budget)
     source = open_source(str(video))
-    model = build_model(cfg).eval()
-    VideoCheckpointer(model).load(cfg.MODEL.WEIGHTS)
-    plot_run(record_run(cfg, model, source, schedule, frames=frames), str(path))
+    plot_run(record_run(cfg, load_detector(cfg), source, schedule, frames=frames), str(path))
     print(path)
 
 
@@ -80,6 +77,8 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     arguments = parser.parse_args(words)
     if (arguments.input is None) != (not arguments.config_file):
         parser.error("--input and --config-file belong together")
+    if arguments.frames < 1:
+        parser.error("--frames is 1 or larger")
     return arguments
 
 

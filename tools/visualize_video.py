@@ -11,28 +11,22 @@ See docs/visualize.md.
 from __future__ import annotations
 
 import argparse
-import os
+import math
 import sys
 from collections.abc import Sequence
 
 import eventful_vitdet  # noqa: F401  (makes detectron2 importable)
-from detectron2.modeling import build_model
-from eventful_vitdet.checkpoint import VideoCheckpointer
 from eventful_vitdet.command_line import build_cfg, run
 from eventful_vitdet.control import budget_options
 from eventful_vitdet.data.video_source import open_source
+from eventful_vitdet.inference import load_detector
 from eventful_vitdet.visualization import VisualizeOptions, describe_costs, visualize_video
 
 
 def main(arguments: argparse.Namespace) -> None:
     cfg = build_cfg(arguments.config_file, [*budget_options(arguments.budget), *arguments.opts])
-    if not cfg.MODEL.WEIGHTS:
-        raise ValueError("MODEL.WEIGHTS is empty: add MODEL.WEIGHTS and the file to the command")
     source = open_source(arguments.input)
-    if os.path.exists(arguments.output) and os.path.realpath(arguments.output) == os.path.realpath(arguments.input):
-        raise ValueError(f"--output {arguments.output} is the input itself")
-    model = build_model(cfg).eval()
-    VideoCheckpointer(model).load(cfg.MODEL.WEIGHTS)
+    model = load_detector(cfg)
     options = VisualizeOptions(
         side_by_side_dense=arguments.side_by_side_dense,
         show_tokens=arguments.show_tokens,
@@ -47,14 +41,26 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 def positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError
-    return number
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number, 1 or larger")
+    return int(text)
 
 
 def numbers(text: str) -> list[int]:
-    return [int(word) for word in text.split(",")]
+    words = text.split(",")
+    if not all(word.strip().isdecimal() for word in words):
+        raise argparse.ArgumentTypeError(f"{text!r} are not numbers of frames, such as 20,60")
+    return sorted({int(word) for word in words})
+
+
+def score(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 <= number <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a score; scores go from 0 to 1")
+    return number
 
 
 def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
@@ -67,7 +73,7 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     option("--show-tokens", metavar="any|BLOCK", help="tint updated tokens: any, a block (3), or a gate of it (3.qkv)")
     option("--budget", metavar="SCHEDULE", help="tokens per gate: 256, or by frame as in 0:512,120:128,240:2048")
     option("--save-json", metavar="FILE.jsonl", help="detections and costs, a line per frame")
-    option("--confidence-threshold", type=float, default=0.3, metavar="SCORE", help="weakest to draw (default: 0.3)")
+    option("--confidence-threshold", type=score, default=0.3, metavar="SCORE", help="weakest to draw (default: 0.3)")
     option("--save-frames", type=numbers, default=[], metavar="N,N,...", help="write these frames as pictures too")
     option("--max-frames", type=positive, metavar="N", help="stop after so many frames")
     option("--no-window", action="store_true", help="show nothing while writing, even where there is a display")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+import tempfile
 
 import pytest
 from eventful_vitdet.data.files import open_atomically, remove_temporary_files, write_atomically
@@ -27,6 +28,15 @@ def test_failure_keeps_the_old_file_and_leaves_no_other(tmp_path, monkeypatch, e
     with pytest.raises(error):
         write_atomically(str(path), "new")
     assert path.read_text() == "old" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_folder_that_cannot_be_written_names_the_file(tmp_path, monkeypatch):
+    def refuse(**options):
+        raise OSError(errno.EROFS, "Read-only file system", "/somewhere/.x.tmp")
+
+    monkeypatch.setattr(tempfile, "mkstemp", refuse)
+    with pytest.raises(OSError, match=r"Read-only file system: '.*a\.txt'"):
+        write_atomically(str(tmp_path / "a.txt"), "text")
 
 
 def test_full_disk_names_the_file(tmp_path, monkeypatch):

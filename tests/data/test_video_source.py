@@ -120,6 +120,18 @@ def test_an_address_of_nothing_and_an_unknown_one(capfd):
         open_source("gopher://x")
 
 
+def test_a_name_that_is_not_utf8(tmp_path):
+    path = tmp_path / os.fsdecode(b"\xff\xfe.mp4")
+    path.write_bytes(b"anything")
+    with pytest.raises(VideoReadError, match="the name is not UTF-8"):
+        open_source(str(path))
+
+
+def test_a_number_that_no_camera_has():
+    with pytest.raises(VideoReadError, match="99999999999: there is no such file or folder"):
+        open_source("99999999999")
+
+
 def test_passwords_are_left_out():
     assert hide_password("rtsp://me:pw@cam/1") == "rtsp://cam/1"
     assert hide_password("http://cam/a@b") == "http://cam/a@b"
@@ -133,6 +145,7 @@ class Stream:
         self.now = 0.0
         self.released = 0
         self.length = -9.2e18  # what live streams say
+        self.seekable = True
 
     def connect(self):
         frames = self.connections.pop(0) if self.connections else None
@@ -141,7 +154,7 @@ class Stream:
 
 class Connection:
     def __init__(self, stream: Stream, frames) -> None:
-        self.stream, self.frames = stream, frames
+        self.stream, self.frames, self.position = stream, frames, 0
 
     def isOpened(self) -> bool:  # noqa: N802
         return self.frames is not None
@@ -149,11 +162,18 @@ class Connection:
     def get(self, key: int) -> float:
         if key == cv2.CAP_PROP_FRAME_COUNT:
             return self.stream.length
+        if key == cv2.CAP_PROP_POS_FRAMES:
+            return float(self.position)
         return 90000.0  # what streams without a frame rate say
 
     def set(self, key: int, value: float) -> None:
         assert key == cv2.CAP_PROP_POS_FRAMES
-        self.frames = self.frames[int(value) :]
+        if self.stream.seekable:
+            self.position = int(value)
+            self.frames = self.frames[self.position :]
+
+    def grab(self) -> bool:
+        return bool(self.frames and [self.frames.pop(0)])
 
     def read(self):
         self.stream.now += 0.1
@@ -192,7 +212,7 @@ def test_a_stream_that_drops_and_comes_back(open_stream):
     back = "stream was lost for 8 s, started anew"
     assert seen == [(0, 0, 0, ""), (1, 0, 1, ""), (2, 1, 5, back), (3, 1, 6, back)]
     assert waits[:4] == [0.5, 1, 2, 4]  # longer each time
-    assert notices[0] == "cam: lost; trying again in 0.5 s" and "cam: back after 7.5 s" in notices
+    assert notices[0] == "cam: lost; trying again in 0.5 s" and "cam: back after 7.6 s" in notices
     assert stream.released == 1 + 3 + 1 + len(waits) - 4
 
 
@@ -201,6 +221,25 @@ def test_a_video_at_an_address_ends_and_goes_on_where_it_was_lost(open_stream):
     assert source.num_frames == 5 and not source.live
     seen = [(frame.index, frame.sequence, frame_number(frame.image)) for frame in source.frames()]
     assert seen == [(0, 0, 0), (1, 0, 1), (2, 0, 2), (3, 1, 3), (4, 1, 4)] and waits == [0.5, 1.0]
+
+
+def test_a_server_that_cannot_jump_is_read_from_the_beginning(open_stream):
+    stream, source, _, _ = open_stream([0, 1, 2], [0, 1, 2, 3, 4], [0, 1, 2, 3, 4], length=5)
+    stream.seekable = False
+    assert [frame_number(frame.image) for frame in source.frames()] == [0, 1, 2, 3, 4]
+
+
+def test_a_video_that_is_shorter_than_it_says_ends(open_stream):
+    _, source, _, notices = open_stream(*[[0, 1, 2]] * 9, length=10)
+    assert [frame.index for frame in source.frames()] == [0, 1, 2]
+    assert notices[-1] == "cam: ends after 3 of 10 frames"
+
+
+def test_a_stream_that_answers_but_sends_nothing_is_not_back(open_stream):
+    _, source, waits, notices = open_stream([0], *[[]] * 50, patience=20)
+    with pytest.raises(VideoReadError, match="did not come back within 20 s"):
+        list(source.all_frames())
+    assert waits == [0.5, 1, 2, 4, 8, 15] and not any("back after" in notice for notice in notices)
 
 
 def test_a_notice_goes_after_some_seconds(open_stream):

@@ -164,6 +164,27 @@ def test_two_pages_show_the_same(page, address):
     wait(page, "return document.getElementById('viewers').textContent === '1 viewer'")
 
 
+@pytest.mark.parametrize("width", [320, 390, 820, 1020])
+def test_it_fits_windows_of_any_width(page, tmp_path, width):
+    """The widest of the pictures that this leaves is the one in the docs."""
+    size = {"width": width, "height": 880, "deviceScaleFactor": 1, "mobile": width < 800}
+    page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    try:
+        click(page, "tokens")
+        wait(page, "return document.getElementById('picture').getBoundingClientRect().width <= arguments[0]", width)
+        assert page.execute_script("return document.documentElement.scrollWidth") <= width
+        for name in ("play", "seek", "time", "repeat", "eventful", "budget"):
+            box = page.find_element("id", name).rect
+            assert box["x"] >= 0 and box["x"] + box["width"] <= width and box["width"] >= 30, (name, box)
+        assert page.find_element("id", "seek").rect["width"] >= 150
+        page.execute_script(MOVE_SLIDER, "budget", 316)  # 32 of 320 tokens
+        wait(page, "return document.getElementById('budget-value').textContent === '32'")
+        wait(page, GFLOPS_OF_EVENTFUL_FRAME)
+        assert page.save_screenshot(str(tmp_path / f"live_{width}.png"))
+    finally:
+        page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
 def test_refusals_are_shown(page):
     reason = page.execute_async_script(
         """

@@ -178,8 +178,8 @@ def test_viewers_that_break_rules_or_are_too_many(client, session, monkeypatch):
     monkeypatch.setattr("eventful_vitdet.live.server.MAX_VIEWERS", 1)
     with client.watch() as websocket:
         websocket.recv(timeout=10)
-        with pytest.raises(InvalidStatus):
-            client.watch()
+        with client.watch() as second, pytest.raises(ConnectionClosed, match="no more than 1 viewers"):
+            second.recv(timeout=10)
     monkeypatch.undo()
     with client.watch() as websocket:
         assert websocket.recv(timeout=10)

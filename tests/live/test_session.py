@@ -176,7 +176,9 @@ def test_lost_stream_is_said_and_comes_back(make_session, monkeypatch):
     monkeypatch.setattr("eventful_vitdet.data.video_source.FIRST_WAIT_SECONDS", 0.05)
     session = make_session(StreamSource("camera 0", DroppingCapture))
     seen = watch(session, lambda update: "back after" in update.notice and update.picture is not None)
-    assert any("lost; trying again" in update.notice for update in seen) or len(seen) > 1
+    assert any(update.lost and "lost; trying again" in update.notice for update in seen)
+    seen = watch(session, lambda update: "started anew" in update.notice)
+    assert not seen[-1].lost
     assert not seen[-1].limits.seekable and seen[-1].limits.num_frames is None
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+from eventful_vitdet.control import Bounds
 from eventful_vitdet.live.errors import RequestError
 from eventful_vitdet.live.settings import Limits, Settings, change_settings, check_seek
 
@@ -20,7 +21,7 @@ def test_changes():
     ("asked", "reason"),
     [
         ({"budget": 321}, r"budget is a number from 0 to 320 \(the tokens of a frame\), found 321"),
-        ({"budget": -1}, "found -1"),
+        ({"budget": -1}, "from 0 to 320 .* found -1"),
         ({"budget": 64.0}, "budget is a whole number, found 64.0"),
         ({"budget": "64"}, "budget is a whole number, found '64'"),
         ({"budget": True}, "budget is a whole number, found True"),
@@ -39,6 +40,17 @@ def test_refused_changes(asked, reason):
     with pytest.raises(RequestError, match=reason) as refusal:
         change_settings(Settings(64), asked, LIMITS)
     assert len(str(refusal.value)) < 200
+
+
+def test_the_bounds_of_the_configuration_hold_for_viewers():
+    limits = Limits(320, Bounds(16, 128))
+    assert (limits.smallest_budget, limits.largest_budget, limits.clamp(500), limits.clamp(3)) == (16, 128, 128, 16)
+    assert change_settings(Settings(64), {"budget": 16}, limits) == Settings(16)
+    for budget in (15, 129):
+        with pytest.raises(RequestError, match=r"from 16 to 128 \(MODEL.EVENTFUL.CONTROLLER.R_MIN and R_MAX\)"):
+            change_settings(Settings(64), {"budget": budget}, limits)
+    few = Limits(36, Bounds(64))  # frames with fewer tokens than the smallest budget
+    assert (few.smallest_budget, few.largest_budget) == (36, 36)
 
 
 def test_what_is_not_there_cannot_be_changed():

@@ -9,8 +9,9 @@ from detectron2.modeling import build_model
 from eventful_vitdet.command_line import build_cfg
 from eventful_vitdet.control import Schedule
 from eventful_vitdet.control_response import count_scene_cuts, measure_responses
+from eventful_vitdet.data.errors import VideoReadError
 from eventful_vitdet.data.video_source import open_source
-from eventful_vitdet.visualization import plot_run, record_run
+from eventful_vitdet.visualization import plot_responses, plot_run, record_run
 
 from .test_visualize import CONFIG, OPTIONS, picture
 
@@ -46,10 +47,15 @@ def test_a_video_shorter_than_the_figure(cfg, source, tmp_path):
         plot_run(run, str(tmp_path / "figure.png"))
 
 
-def test_responses_of_a_real_model(cfg, source):
+def test_responses_of_a_real_model(cfg, source, tmp_path):
     model = build_model(cfg).eval()
     first, second = measure_responses(cfg, model, source, "gflops", [1.0, 1e-6], 6)
     assert first.mean > second.mean and second.mean_r < 6 < first.mean_r and second.target == 1e-6
+    assert len(first.costs) == len(second.r) == 6 and first.flushed == (True, *[False] * 5)
+    assert first.mean == pytest.approx(np.mean(first.costs)) and second.mean_r == np.mean(second.r[3:])
+    plot_responses([first, second], "GFlops", str(tmp_path / "out" / "response.png"))
+    drawn = cv2.imread(str(tmp_path / "out" / "response.png"))
+    assert drawn.shape[1] > drawn.shape[0] > 300 and drawn.std() > 5
     with pytest.raises(ValueError, match="has too few frames for 3 targets of 6 frames"):
         measure_responses(cfg, model, source, "gflops", [1, 2, 3], 6)
 
@@ -64,7 +70,7 @@ def test_joints_of_videos_are_counted(cfg, tmp_path):
     assert str(counts) == "2 of 2 joints seen as scene cuts, and 0 elsewhere"
 
 
-def test_the_tool_wants_a_detector_for_its_video(repository, capsys):
+def test_the_tool_wants_a_detector_for_its_video(repository, source, capsys):
     spec = importlib.util.spec_from_file_location("make_figure", repository / "tools" / "make_figure.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -72,3 +78,12 @@ def test_the_tool_wants_a_detector_for_its_video(repository, capsys):
         module.parse(["--input", "v.mp4"])
     assert "--input and --config-file belong together" in capsys.readouterr().err
     assert module.parse([]).frames == 180
+    with pytest.raises(SystemExit):
+        module.parse(["--frames", "0"])
+    assert "--frames is 1 or larger" in capsys.readouterr().err
+    arguments = module.parse(["--config-file", str(repository / CONFIG), "--input", str(repository)])
+    with pytest.raises(VideoReadError, match="no image and no video"):
+        module.main(arguments)
+    arguments.input = str(source.paths[0])
+    with pytest.raises(ValueError, match="MODEL.WEIGHTS is empty"):
+        module.main(arguments)

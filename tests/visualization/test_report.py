@@ -229,6 +229,17 @@ def test_ticks_are_round_and_reach_the_top():
     assert tick_text(2.5, [0, 2.5]) == "2.5" and tick_text(2000, [0, 1000]) == "2,000"
 
 
+def test_budgets_are_joined_by_their_operations_and_not_by_noisy_times(tmp_path):
+    entries = [result("dense", 60.0, 4.0), *(result(f"top-r {r}", 50.0, r / 10) for r in (5, 20, 10))]
+    for entry, seconds in zip(entries, (0.3, 0.2, 0.1, 0.4)):
+        entry["seconds_per_frame"]["total"] = seconds
+    (tmp_path / "budgets.json").write_text(json.dumps(entries))
+    paths = re.findall(r'class="joint" points="([^"]*)"', report(tmp_path))
+    by_gflops, by_time = ([float(point.split(",")[0]) for point in path.split()] for path in paths[:2])
+    assert by_gflops == sorted(by_gflops, reverse=True) and len(by_gflops) == 3
+    assert by_time[1] > by_time[2] > by_time[0]  # r = 10 in the middle took longest
+
+
 def test_charts_take_extreme_values():
     assert "polyline" in tradeoff_chart([Point(0.0, 0.0, "r = 0", "red", False)], "x", "y")
     long = timeline_chart([Line("a", "red", np.arange(100_000.0))], "GFlops", [0], width=900)

@@ -52,6 +52,24 @@ def test_frames_with_their_own_times(tmp_path):
     assert times == [0.0, 0.5, 0.501, 2.0]
 
 
+def test_a_key_frame_a_second_however_slowly_frames_come(tmp_path):
+    for name, fps, expected in (("camera.mp4", None, [0, 3, 5, 6, 7]), ("file.mp4", 2, [0, 2, 4, 6])):
+        with VideoWriter(str(tmp_path / name), fps) as video:
+            for i in range(8):
+                video.write(np.full(SIZE, 100, np.uint8), 0.4 * i if i < 5 else i)
+        with av.open(str(tmp_path / name)) as container:
+            keys = [index for index, frame in enumerate(container.decode(video=0)) if frame.key_frame]
+        assert keys == expected, name
+
+
+def test_videos_slower_than_a_frame_a_second(tmp_path):
+    with VideoWriter(str(tmp_path / "v.mp4"), 0.25) as video:
+        for i in range(3):
+            video.write(noise(i))
+    with av.open(str(tmp_path / "v.mp4")) as container:
+        assert [float(frame.time) for frame in container.decode(video=0)] == [0, 4, 8]
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt, VideoWriteError])
 def test_what_was_written_is_kept_where_that_is_wanted(tmp_path, error, caplog):
     path = tmp_path / "v.mp4"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import signal
 from types import SimpleNamespace
 
 import av
@@ -19,9 +20,17 @@ from eventful_vitdet.data.video_source import SourceFrame
 from eventful_vitdet.evaluation import Detections, FrameCost
 from eventful_vitdet.eventful.selection import Selection
 from eventful_vitdet.inference import FrameResult, VideoDetector
-from eventful_vitdet.visualization import CostChart, FramePainter, VideoWriteError, choose_gates, updated_share
+from eventful_vitdet.interruption import SIGNALS
+from eventful_vitdet.visualization import (
+    CostChart,
+    FramePainter,
+    VideoWriteError,
+    VideoWriter,
+    choose_gates,
+    updated_share,
+)
 from eventful_vitdet.visualization.draw import TOKEN_COLOR, draw_tokens, fit_into
-from eventful_vitdet.visualization.strip import BAR, BAR_PIXELS, FLUSH
+from eventful_vitdet.visualization.strip import BAR, BAR_PIXELS, CHART_PIXELS, FULL
 from eventful_vitdet.visualization.window import PreviewWindow, has_display
 from safetensors.torch import save_file
 
@@ -113,6 +122,12 @@ def test_everything_at_once(visualize, images, tmp_path, capsys):
     assert sorted(os.listdir(tmp_path / "out")) == ["d.jsonl", "v.mp4"]
 
 
+@pytest.mark.parametrize(("budget", "expected"), [("3", 3), (" 0:3 ", 3), ("0", 0), ("99999", 99999)])
+def test_a_single_budget(visualize, images, tmp_path, budget, expected):
+    assert visualize("--budget", budget, "--max-frames", "2", "--save-json", str(tmp_path / "out" / "d.jsonl")) == 0
+    assert [line["budget"] for line in records(tmp_path)] == [f"top-r {expected}"] * 2
+
+
 def test_frames_of_changing_size_flush_and_are_fitted(visualize, images, tmp_path):
     cv2.imwrite(str(images / "4.png"), picture(4, 96, 64))
     assert visualize("--save-json", str(tmp_path / "out" / "d.jsonl")) == 0
@@ -144,8 +159,9 @@ def test_a_damaged_frame_on_the_way(visualize, images, tmp_path, capsys):
     assert probe_video(str(tmp_path / "out" / "v.mp4")).num_frames == 3
 
 
-def test_a_number_of_frames_is_enough(visualize, images, tmp_path):
+def test_a_number_of_frames_is_enough(visualize, images, tmp_path, caplog):
     assert visualize("--max-frames", "3", "--save-frames", "1,7") == 0
+    assert "no picture of frame 7: there were 3 frames" in caplog.text
     assert sorted(os.listdir(tmp_path / "out")) == ["v.mp4", "v_1.png"]
     assert cv2.imread(str(tmp_path / "out" / "v_1.png")).shape[1] == 96
     assert probe_video(str(tmp_path / "out" / "v.mp4")).num_frames == 3
@@ -163,7 +179,9 @@ def test_a_controller_from_the_configuration(visualize, images, tmp_path):
     ("words", "settings", "message"),
     [
         (["--show-tokens", "7"], {}, "'7' names no tokens to show: choose 'any', a block from 0 to 1"),
-        (["--budget", "5:1"], {}, "CONTROLLER.SCHEDULE: schedule '5:1': a schedule begins at frame 0"),
+        (["--budget", "5:1"], {}, "--budget: schedule '5:1': a schedule begins at frame 0"),
+        (["--budget", "[1]"], {}, "--budget: '[1]' in schedule '[1]' is not FRAME:TOKENS"),
+        ([], {"MODEL__EVENTFUL__CONTROLLER__NAME": "schedule"}, "CONTROLLER.SCHEDULE: '' in schedule"),
         ([], {"MODEL__WEIGHTS": ""}, "MODEL.WEIGHTS is empty"),
         (["--output", "v.avi"], {}, "v.avi: videos are written as .mp4"),
         (["--show-tokens", "any"], {"MODEL__EVENTFUL__ENABLED": False}, "MODEL.EVENTFUL.ENABLED is False"),
@@ -192,7 +210,71 @@ def test_the_input_is_not_overwritten(visualize, tmp_path, capsys):
     before = (tmp_path / "out" / "v.mp4").read_bytes()
     assert visualize(source=str(tmp_path / "out" / "v.mp4")) == 1
     assert "is the input itself" in capsys.readouterr().err
+    assert visualize(source=str(tmp_path / "out" / "*.mp4")) == 1
+    assert "is the input itself, or a part of it" in capsys.readouterr().err
     assert (tmp_path / "out" / "v.mp4").read_bytes() == before
+
+
+def test_no_output_takes_the_place_of_another_or_of_an_input(visualize, images, tmp_path, capsys):
+    (images / "4.png").rename(images / "v_4.png")
+    before = (images / "v_4.png").read_bytes()
+    (tmp_path / "folder.mp4").mkdir()
+    for words, message in (
+        (["--save-json", str(tmp_path / "out" / "v.mp4")], "v.mp4: is named for two outputs"),
+        (["--save-json", str(images / "0.png")], "0.png: is the input itself"),
+        (["--output", str(images / "v.mp4"), "--save-frames", "2,4"], "v_4.png: is the input itself"),
+        (["--output", str(tmp_path / "folder.mp4")], "folder.mp4: is a folder"),
+    ):
+        assert visualize(*words) == 1
+        assert message in capsys.readouterr().err
+    assert (images / "v_4.png").read_bytes() == before and not (tmp_path / "out").exists()
+    assert len(os.listdir(images)) == FRAMES
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--confidence-threshold", "nan", "'nan' is not a score; scores go from 0 to 1"),
+        ("--confidence-threshold", "30", "'30' is not a score"),
+        ("--save-frames", "1,x", "'1,x' are not numbers of frames, such as 20,60"),
+        ("--max-frames", "0", "'0' is not a number, 1 or larger"),
+    ],
+)
+def test_values_that_options_do_not_take(tool, capsys, option, value, message):
+    with pytest.raises(SystemExit):
+        tool.parse(["--config-file", "x", "--input", "x", "--output", "x.mp4", option, value])
+    assert message in capsys.readouterr().err
+
+
+def test_an_impatient_second_signal_does_not_disturb_the_closing(visualize, images, tmp_path, monkeypatch):
+    detect, end = VideoDetector.detect, VideoWriter._end
+
+    def interrupted(self, frame):
+        if frame.index == 5:
+            signal.raise_signal(signal.SIGTERM)
+        return detect(self, frame)
+
+    def interrupted_again(self):
+        signal.raise_signal(signal.SIGINT)
+        return end(self)
+
+    monkeypatch.setattr(VideoDetector, "detect", interrupted)
+    monkeypatch.setattr(VideoWriter, "_end", interrupted_again)
+    before = [signal.getsignal(number) for number in SIGNALS]
+    assert visualize() == 130
+    assert probe_video(str(tmp_path / "out" / "v.mp4")).num_frames == 5
+    assert os.listdir(tmp_path / "out") == ["v.mp4"] and before == [signal.getsignal(number) for number in SIGNALS]
+
+
+def test_a_signal_while_files_are_opened_leaves_nothing(visualize, images, tmp_path, monkeypatch):
+    enter = VideoWriter.__enter__
+
+    def interrupted(self):
+        signal.raise_signal(signal.SIGINT)
+        return enter(self)
+
+    monkeypatch.setattr(VideoWriter, "__enter__", interrupted)
+    assert visualize() == 130 and os.listdir(tmp_path / "out") == []
 
 
 # Parts.
@@ -243,13 +325,14 @@ def cost(gflops: float, flushed: bool = False) -> FrameCost:
 
 
 def test_the_chart_shows_the_last_frames_in_bounded_memory():
-    chart = CostChart(30, height=40)
+    chart = CostChart(30)
     for i in range(1000):
-        chart.add(cost(4.0 if i == 999 else 2.0, flushed=i == 999))
+        chart.add(cost(4.0 if i == 999 else 2.0), full=i == 999)
     drawn = chart.draw(chart.highest)
     assert len(chart._costs) == 30 // BAR_PIXELS
     assert tuple(drawn[39, 0]) == BAR and tuple(drawn[5, 0]) != BAR  # half as high as the last one
-    assert tuple(drawn[5, 27]) == FLUSH
+    assert tuple(drawn[5, 27]) == FULL
+    assert CostChart(3000, scale=4.0).draw(1.0).shape == (4 * CHART_PIXELS, 3000, 3)  # to be seen in a large picture
 
 
 def test_notices_are_written_on_the_frame():
@@ -283,12 +366,31 @@ def test_an_opencv_without_windows_says_so_once(monkeypatch, caplog):
     assert caplog.text.count("this OpenCV has no windows") == 1
 
 
-def test_q_ends_the_show(monkeypatch):
-    shown = []
+@pytest.fixture
+def screen(monkeypatch) -> SimpleNamespace:
+    """Pretends to be an OpenCV with windows."""
+    screen = SimpleNamespace(shown=0, sizes=[], key=-1, visible=1.0, destroyed=0)
     monkeypatch.setenv("DISPLAY", ":0")
     monkeypatch.setattr(cv2, "namedWindow", lambda *args: None)
-    monkeypatch.setattr(cv2, "destroyWindow", lambda *args: None)
-    monkeypatch.setattr(cv2, "imshow", lambda title, image: shown.append(image))
-    monkeypatch.setattr(cv2, "waitKey", lambda delay: ord("q") if len(shown) == 2 else -1)
+    monkeypatch.setattr(cv2, "resizeWindow", lambda title, width, height: screen.sizes.append((width, height)))
+    monkeypatch.setattr(cv2, "getWindowProperty", lambda *args: screen.visible)
+    monkeypatch.setattr(cv2, "destroyWindow", lambda *args: setattr(screen, "destroyed", screen.destroyed + 1))
+    monkeypatch.setattr(cv2, "imshow", lambda *args: setattr(screen, "shown", screen.shown + 1))
+    monkeypatch.setattr(cv2, "waitKey", lambda delay: screen.key)
+    return screen
+
+
+def test_q_ends_the_show(screen):
     with PreviewWindow("x") as window:
-        assert [window.show(picture(0)) for _ in range(2)] == [True, False]
+        assert window.show(picture(0)) is True
+        screen.key = ord("q")
+        assert window.show(picture(0)) is False
+    assert screen.shown == 2 and screen.sizes == [(96, 64)] and screen.destroyed == 1
+
+
+def test_a_window_fits_the_screen_and_stays_closed(screen):
+    with PreviewWindow("x") as window:
+        window.show(picture(0, 2000, 4000))
+        screen.visible = 0.0
+        assert [window.show(picture(0)) for _ in range(3)] == [True] * 3
+    assert screen.sizes == [(1280, 640)] and screen.shown == 1 and screen.destroyed == 0

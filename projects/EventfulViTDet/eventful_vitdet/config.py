@@ -96,6 +96,7 @@ def _add_eventful_config(cfg: CfgNode) -> None:
     # beforehand (top-r, fraction), without KV_POOL.
     eventful.CUDA_GRAPHS = False
     _add_controller_config(eventful)
+    _add_incremental_pyramid_config(eventful)
 
 
 def _add_controller_config(eventful: CfgNode) -> None:
@@ -115,6 +116,8 @@ def _add_controller_config(eventful: CfgNode) -> None:
     # Flush when the median error of the tokens exceeds that of recent frames this many times; 0: never.
     controller.SCENE_CUT = 3.0
 
+
+def _add_incremental_pyramid_config(eventful: CfgNode) -> None:
     eventful.PYRAMID = pyramid = CfgNode()
     # Recompute the feature pyramid and the proposal network's convolutions only where the backbone's output changed.
     pyramid.ENABLED = False

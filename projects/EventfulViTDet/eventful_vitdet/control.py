@@ -330,11 +330,20 @@ def count_tokens(gates: Mapping[str, TokenGate]) -> int:
 
 
 def budget_options(schedule: str | None) -> list[str]:
-    """A schedule from the command line as KEY VALUE pairs of the configuration; none for None."""
+    """A schedule from the command line as KEY VALUE pairs of the configuration; none for None.
+
+    Raises ValueError, quoting what is wrong.
+    """
     if schedule is None:
         return []
+    try:
+        steps = Schedule.parse(schedule).steps
+    except ValueError as error:
+        raise ValueError(f"--budget: {error}") from error
+    # Written out, as a single number would be taken for one, where the key is a text.
+    written = ",".join(f"{frame}:{policy.r}" for frame, policy in steps)
     prefix = "MODEL.EVENTFUL.CONTROLLER"
-    return [f"{prefix}.NAME", "schedule", f"{prefix}.SCHEDULE", schedule]
+    return [f"{prefix}.NAME", "schedule", f"{prefix}.SCHEDULE", written]
 
 
 def build_controller(cfg: CfgNode) -> Controller:

@@ -39,6 +39,12 @@ class StepResponse:
     """Mean over all frames, flush frames included."""
     mean_r: float
     """Mean r of the second half."""
+    costs: tuple[float, ...] = ()
+    """Of all frames, flush frames included."""
+    r: tuple[int, ...] = ()
+    """Tokens per gate, of all frames."""
+    flushed: tuple[bool, ...] = ()
+    """Which of them are flush frames."""
 
 
 def step_response(costs: Sequence[float], target: float, before: float) -> tuple[int | None, int | None, float]:
@@ -74,13 +80,12 @@ def measure_responses(
             results = [detector.detect(frame) for frame in itertools.islice(stream, frames)]
             if len(results) < frames:
                 raise ValueError(f"{source.name} has too few frames for {len(targets)} targets of {frames} frames")
-            costs = [cost_in_unit(name, result.cost) for result in results]
-            later = [cost for cost, result in zip(costs, results) if not result.cost.flushed]
-            budgets = [int(result.budget.split()[-1]) for result in results[frames // 2 :]]
-            response = step_response(later, target, last)
-            responses.append(
-                StepResponse(target, *response, mean=statistics.fmean(costs), mean_r=statistics.fmean(budgets))
-            )
+            costs = tuple(cost_in_unit(name, result.cost) for result in results)
+            flushed = tuple(result.cost.flushed for result in results)
+            later = [cost for cost, flush in zip(costs, flushed) if not flush]
+            r = tuple(int(result.budget.split()[-1]) for result in results)
+            means = statistics.fmean(costs), statistics.fmean(r[frames // 2 :])
+            responses.append(StepResponse(target, *step_response(later, target, last), *means, costs, r, flushed))
             last = statistics.median(later)
     return responses
 

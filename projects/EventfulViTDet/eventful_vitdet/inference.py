@@ -11,8 +11,10 @@ from dataclasses import dataclass
 
 import torch
 from detectron2.config import CfgNode
+from detectron2.modeling import build_model
 from torch import nn
 
+from .checkpoint import VideoCheckpointer
 from .control import RuntimeControl, build_runtime_control
 from .data.streaming import InputPreparation
 from .data.video_source import SourceFrame
@@ -118,6 +120,18 @@ class VideoDetector:
         flushed = self.model.enabled and bool(self.model.flushed[0])  # of the dense model, all frames are alike
         cost = FrameCost(flushed, self._counts.by_category(), self.model.backbone_seconds, seconds)
         return output, cost
+
+
+def load_detector(cfg: CfgNode) -> nn.Module:
+    """The model of a configuration in eval mode, with the weights of MODEL.WEIGHTS.
+
+    Raises ValueError if that names none, CheckpointError if the file cannot be used.
+    """
+    if not cfg.MODEL.WEIGHTS:
+        raise ValueError("MODEL.WEIGHTS is empty: add MODEL.WEIGHTS and the file to the command")
+    model = build_model(cfg).eval()
+    VideoCheckpointer(model).load(cfg.MODEL.WEIGHTS)
+    return model
 
 
 def share_weights(model: nn.Module) -> nn.Module:

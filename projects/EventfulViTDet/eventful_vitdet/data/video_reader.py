@@ -144,6 +144,8 @@ def _open_video(path: str) -> Iterator[cv2.VideoCapture]:
         raise VideoReadError(f"{path}: the file does not exist")
     if os.path.getsize(path) == 0:
         raise VideoReadError(f"{path}: the file is empty")
+    if not _is_utf8(path):
+        raise VideoReadError(f"{path!r}: the name is not UTF-8, which OpenCV cannot open; rename the file")
     missing = count_missing_bytes(path)
     if missing:
         # Decoders fill what is missing of the last frame with something plausible and report no error.
@@ -155,6 +157,15 @@ def _open_video(path: str) -> Iterator[cv2.VideoCapture]:
         yield capture
     finally:
         capture.release()
+
+
+def _is_utf8(path: str) -> bool:
+    """Whether a name can be written as UTF-8; OpenCV crashes on others, which Linux allows."""
+    try:
+        path.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _jump(capture: cv2.VideoCapture, path: str, frame_id: int) -> bool:

@@ -30,6 +30,8 @@ NOTICE_SECONDS = 3.0
 """How long a notice stays on the screen."""
 PATIENCE_SECONDS = 120.0
 """A stream that stays away for this long is given up."""
+FRUITLESS_ANSWERS = 3
+"""A video at an address that so often could be reached and had no further frame is over."""
 NETWORK_TIMEOUT_MS = 8000
 LONGEST_VIDEO = 10**8  # frames
 
@@ -58,6 +60,17 @@ class SourceFrame:
     """What happened shortly before this frame, for the screen."""
 
 
+@dataclass
+class Outage:
+    """A stream that was lost; it is over when a frame arrives, and not as soon as somebody answers."""
+
+    since: float
+    wait: float
+    """Seconds until the next attempt."""
+    fruitless: int = 0
+    """How often it could be reached, and had no further frame."""
+
+
 class VideoSource:
     """Base class. `frames` may be called again, for another pass."""
 
@@ -67,6 +80,8 @@ class VideoSource:
     """Frames per second; a guess where nobody knows."""
     num_frames: int | None
     """None where there is no end, or where it is not known."""
+    paths: Sequence[str] = ()
+    """The files that it reads, if any."""
     live: bool = False
     """A stream or camera: frames that come faster than they are used are passed over, and there is no seeking."""
 
@@ -171,31 +186,37 @@ class StreamSource(VideoSource):
     def all_frames(self, start: int = 0) -> Iterator[SourceFrame]:
         """Every frame that arrives, which is more than a slow consumer can take."""
         index, sequence, notice, began = start, 0, "", self._clock()
-        came_back = began
+        came_back, outage = began, None
         try:
             while True:
-                for image in self._read_until_lost(index):
+                reached = self._reach(index)
+                for image in self._read_until_lost():
                     now = self._clock()
+                    if outage is not None:
+                        sequence, came_back = sequence + 1, now
+                        notice = f"stream was lost for {now - outage.since:.0f} s, started anew"
+                        self.on_notice(f"{self.name}: back after {now - outage.since:.1f} s")
+                        outage = None
                     shown = notice if now - came_back < NOTICE_SECONDS else ""
                     seconds = now - began if self.live else index / self.fps
                     yield SourceFrame(index, sequence, seconds, image, self.name, shown)
                     index += 1
-                if self.num_frames is not None and index >= self.num_frames - 1:  # it may be one less than said
+                outage = outage or Outage(self._clock(), FIRST_WAIT_SECONDS)
+                outage.fruitless += reached
+                if self._ended(index, outage) or not self._wait_to_try_again(outage):
                     return
-                away = self._come_back()
-                if away is None:
-                    return
-                sequence, came_back = sequence + 1, self._clock()
-                notice = f"stream was lost for {away:.0f} s, started anew"
-                self.on_notice(f"{self.name}: back after {away:.1f} s")
         finally:
             self._release()
 
-    def _read_until_lost(self, index: int) -> Iterator[np.ndarray]:
+    def _reach(self, index: int) -> bool:
+        """Connect, and go to a frame where that is possible; returns whether anybody answered."""
         if self._capture is None:
             self._capture = self._open()
         if self._capture is not None and not self.live and index > 0:
-            self._capture.set(cv2.CAP_PROP_POS_FRAMES, index)
+            self._go_to(index)
+        return self._capture is not None
+
+    def _read_until_lost(self) -> Iterator[np.ndarray]:
         while self._capture is not None:
             arrived, image = self._capture.read()
             if not arrived or image is None:
@@ -203,20 +224,36 @@ class StreamSource(VideoSource):
             yield image
         self._release()
 
-    def _come_back(self) -> float | None:
-        """Try until the stream is there again; returns how long it was away, None if nobody waits any longer."""
-        lost, wait = self._clock(), FIRST_WAIT_SECONDS
-        while not self._left.is_set():
-            away = self._clock() - lost
-            if away > self.patience:
-                raise VideoReadError(f"{self.name}: was lost and did not come back within {self.patience:.0f} s")
-            self.on_notice(f"{self.name}: lost; trying again in {wait:g} s")
-            self._left.wait(wait)
-            wait = min(2 * wait, LONGEST_WAIT_SECONDS)
-            self._capture = self._open()
-            if self._capture is not None:
-                return self._clock() - lost
-        return None
+    def _go_to(self, index: int) -> None:
+        """Go to a frame of a video at an address; frames are passed over where its server cannot jump."""
+        self._capture.set(cv2.CAP_PROP_POS_FRAMES, index)
+        if int(self._capture.get(cv2.CAP_PROP_POS_FRAMES)) == index:
+            return
+        self._release()
+        self._capture = self._open()
+        for _ in range(index):
+            if self._capture is None or not self._capture.grab():
+                break
+
+    def _ended(self, index: int, outage: Outage) -> bool:
+        """Whether a video at an address is over, and not lost."""
+        if self.num_frames is None:
+            return False
+        if index >= self.num_frames - 1:  # it may be one less than said
+            return True
+        over = outage.fruitless >= FRUITLESS_ANSWERS
+        if over:
+            self.on_notice(f"{self.name}: ends after {index} of {self.num_frames} frames")
+        return over
+
+    def _wait_to_try_again(self, outage: Outage) -> bool:
+        """Wait, each time longer; False if nobody is waiting for frames any longer."""
+        if self._clock() - outage.since > self.patience:
+            raise VideoReadError(f"{self.name}: was lost and did not come back within {self.patience:.0f} s")
+        self.on_notice(f"{self.name}: lost; trying again in {outage.wait:g} s")
+        self._left.wait(outage.wait)
+        outage.wait = min(2 * outage.wait, LONGEST_WAIT_SECONDS)
+        return not self._left.is_set()
 
     def _open(self) -> cv2.VideoCapture | None:
         with quiet_opencv():
@@ -292,7 +329,7 @@ def open_source(text: str) -> VideoSource:
 
     Raises VideoReadError, saying what was found and what was expected.
     """
-    if re.fullmatch(r"[0-9]+", text):
+    if re.fullmatch(r"[0-9]{1,9}", text):
         number = int(text)
         return StreamSource(f"camera {number}", lambda: cv2.VideoCapture(number))
     scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", text)
@@ -304,7 +341,8 @@ def open_source(text: str) -> VideoSource:
         return _open_files(sorted_naturally(path for path in glob.glob(text) if os.path.isfile(path)), text)
     if not os.path.exists(text):
         raise VideoReadError(
-            f"{text}: there is no such file or folder (streams begin with rtsp:// or http://, a camera is a number)"
+            f"{text or repr(text)}: there is no such file or folder (streams begin with rtsp:// or http://, a camera "
+            "is a small number)"
         )
     return ImageSource([text], text) if is_image(text) else FileSource([text])
 

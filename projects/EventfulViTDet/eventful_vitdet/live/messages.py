@@ -11,6 +11,7 @@ import json
 from dataclasses import asdict
 
 from .session import Cost, Picture, Update
+from .settings import Limits
 
 
 def encode_update(update: Update, before: Update | None, viewers: int) -> bytes:
@@ -18,10 +19,11 @@ def encode_update(update: Update, before: Update | None, viewers: int) -> bytes:
     last = before.costs[-1].serial if before is not None and before.costs else -1
     state = {
         "settings": asdict(update.settings),
-        "limits": asdict(update.limits),
+        "limits": _encode_limits(update.limits),
         "costs": [_encode_cost(cost) for cost in update.costs if cost.serial > last],
         "frames_per_second": round(update.frames_per_second, 2),
         "notice": update.notice,
+        "lost": update.lost,
         "error": update.error,
         "viewers": viewers,
     }
@@ -31,6 +33,17 @@ def encode_update(update: Update, before: Update | None, viewers: int) -> bytes:
         jpeg = update.picture.jpeg
     text = json.dumps(state, allow_nan=False).encode("utf-8")
     return len(text).to_bytes(4, "big") + text + jpeg
+
+
+def _encode_limits(limits: Limits) -> dict:
+    return {
+        "tokens": limits.tokens,
+        "smallest_budget": limits.smallest_budget,
+        "largest_budget": limits.largest_budget,
+        "num_frames": limits.num_frames,
+        "seekable": limits.seekable,
+        "has_controller": limits.has_controller,
+    }
 
 
 def _encode_cost(cost: Cost) -> list:

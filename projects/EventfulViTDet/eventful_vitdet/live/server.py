@@ -95,10 +95,10 @@ async def _serve_viewer(websocket: WebSocket, session: LiveSession) -> None:
 
     So at most one update is under way to a viewer, however slow its connection.
     """
+    await websocket.accept()  # also of one too many: a browser is told the reason only then
     if session.broadcast.viewers >= MAX_VIEWERS:
-        await websocket.close(TRY_AGAIN_LATER)
+        await websocket.close(TRY_AGAIN_LATER, f"no more than {MAX_VIEWERS} viewers")
         return
-    await websocket.accept()
     viewer = session.broadcast.join()
     ready = asyncio.Event()
     ready.set()

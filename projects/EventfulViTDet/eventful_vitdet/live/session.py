@@ -81,6 +81,8 @@ class Update:
     costs: tuple[Cost, ...] = ()
     frames_per_second: float = 0.0
     notice: str = ""
+    lost: bool = False
+    """The stream is away."""
     error: str = ""
 
 
@@ -121,7 +123,7 @@ class LiveSession:
         self._control = build_runtime_control(cfg, model)
         self._automatic = self._control.controller
         has_controller = bool(cfg.MODEL.EVENTFUL.CONTROLLER.NAME)
-        limits = Limits(None, source.num_frames, not source.live, has_controller)
+        limits = Limits(None, self._control.bounds, source.num_frames, not source.live, has_controller)
         settings = Settings(cfg.MODEL.EVENTFUL.R, cfg.MODEL.EVENTFUL.ENABLED, has_controller)
         self._changed = threading.Condition()
         self._orders = _Orders(settings, limits=limits)
@@ -172,7 +174,7 @@ class LiveSession:
             self._changed.notify()
 
     def _hear(self, notice: str) -> None:
-        self._tell(notice=notice)
+        self._tell(notice=notice, lost=True)
 
     # The thread.
 
@@ -243,13 +245,12 @@ class LiveSession:
         with self._changed:
             orders = self._orders
             orders.limits = replace(orders.limits, tokens=grid[0] * grid[1])
-            if orders.settings.budget > orders.limits.tokens:
-                orders.settings = replace(orders.settings, budget=orders.limits.tokens)
+            orders.settings = replace(orders.settings, budget=orders.limits.clamp(orders.settings.budget))
         if frame.notice:
             self._notice, self._notice_until = frame.notice, began + NOTICE_SECONDS
         notice = self._notice if began < self._notice_until else ""
         costs, rate = tuple(self._costs), self._rate()
-        self._tell(picture=picture, costs=costs, frames_per_second=rate, notice=notice, error="")
+        self._tell(picture=picture, costs=costs, frames_per_second=rate, notice=notice, lost=False, error="")
 
     def _picture(self, frame: SourceFrame, result: FrameResult) -> Picture:
         height, width = frame.image.shape[:2]

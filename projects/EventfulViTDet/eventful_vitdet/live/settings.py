@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 
+from ..control import Bounds
 from .errors import RequestError
 
 MAX_SHOWN = 40
@@ -32,9 +33,25 @@ class Limits:
 
     tokens: int | None = None
     """Tokens of a frame; None before the first one."""
+    bounds: Bounds = Bounds()
+    """The configuration's smallest and largest budget."""
     num_frames: int | None = None
     seekable: bool = False
     has_controller: bool = False
+
+    @property
+    def smallest_budget(self) -> int:
+        """Of what viewers may ask for."""
+        return self.clamp(0)
+
+    @property
+    def largest_budget(self) -> int:
+        """Of what viewers may ask for."""
+        return self.clamp(self.tokens or 0)
+
+    def clamp(self, budget: int) -> int:
+        """The nearest budget within the bounds that frames have the tokens for."""
+        return min(int(self.bounds.clamp(budget)), self.tokens or 0)
 
 
 SWITCHES = tuple(field.name for field in fields(Settings) if field.name != "budget")
@@ -51,7 +68,10 @@ def change_settings(settings: Settings, asked: object, limits: Limits) -> Settin
     if "budget" in asked:
         if limits.tokens is None:
             raise RequestError("the budget can be set once the first frame has been seen")
-        _check_number("budget", asked["budget"], limits.tokens, "the tokens of a frame")
+        least, most = limits.smallest_budget, limits.largest_budget
+        bounded = (least, most) != (0, limits.tokens)
+        meaning = "MODEL.EVENTFUL.CONTROLLER.R_MIN and R_MAX" if bounded else "the tokens of a frame"
+        _check_number("budget", asked["budget"], least, most, meaning)
         asked = {"automatic": False, **asked}
     return replace(settings, **asked)
 
@@ -64,7 +84,7 @@ def check_seek(asked: object, limits: Limits) -> int:
     if "frame" not in asked:
         raise RequestError('seeking needs a frame, as in {"frame": 120}')
     last = None if limits.num_frames is None else max(0, limits.num_frames - 1)
-    return _check_number("frame", asked["frame"], last, "the last frame")
+    return _check_number("frame", asked["frame"], 0, last, "the last frame")
 
 
 def _check_object(asked: object, known: tuple[str, ...]) -> None:
@@ -75,12 +95,12 @@ def _check_object(asked: object, known: tuple[str, ...]) -> None:
             raise RequestError(f"{_show(name)} is unknown; known are {', '.join(known)}")
 
 
-def _check_number(name: str, value: object, top: int | None, meaning: str) -> int:
+def _check_number(name: str, value: object, bottom: int, top: int | None, meaning: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise RequestError(f"{name} is a whole number, found {_show(value)}")
-    if value < 0 or (top is not None and value > top):
+    if value < bottom or (top is not None and value > top):
         end = "" if top is None else f" to {top} ({meaning})"
-        raise RequestError(f"{name} is a number from 0{end}, found {_show(value)}")
+        raise RequestError(f"{name} is a number from {bottom}{end}, found {_show(value)}")
     return value
 
 

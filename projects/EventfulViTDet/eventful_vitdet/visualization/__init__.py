@@ -4,6 +4,7 @@ from .annotate import annotate_budgets, annotate_video
 from .draw import class_color, draw_caption, draw_detections, draw_tokens, fit_into
 from .figure import BudgetRun, plot_run, record_run
 from .painter import FramePainter
+from .response_plot import plot_responses
 from .strip import CostChart, add_strip, describe_cost
 from .tokens import choose_gates, updated_share
 from .tradeoff import plot_budgets, plot_tradeoff
@@ -31,6 +32,7 @@ __all__ = [
     "draw_tokens",
     "fit_into",
     "plot_budgets",
+    "plot_responses",
     "plot_run",
     "plot_tradeoff",
     "record_run",

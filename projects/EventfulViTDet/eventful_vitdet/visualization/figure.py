@@ -93,7 +93,7 @@ def plot_run(run: BudgetRun, path: str, title: str = "") -> None:
             "shorten the schedule, or lower the number of frames"
         )
     aspect = pictures[0][1].shape[0] / pictures[0][1].shape[1]
-    width = 12.0
+    width = 10.0
     figure = Figure(figsize=(width, width / len(pictures) * aspect + 3.8), layout="constrained")
     rows = figure.add_gridspec(3, 1, height_ratios=[width / len(pictures) * aspect, 1.2, 2.0])
     _show_pictures(figure, rows[0].subgridspec(1, len(pictures)), pictures, run)

@@ -10,7 +10,7 @@ from ..data.video_source import SourceFrame
 from ..eventful.gate import TokenGate
 from ..inference import DENSE, FrameResult
 from .draw import draw_caption, draw_detections, draw_tokens, fit_into
-from .strip import GROUND, CostChart, add_strip, describe_cost
+from .strip import GROUND, CostChart, add_strip, describe_cost, strip_scale
 from .tokens import choose_gates, updated_share
 
 GAP_PIXELS = 4
@@ -66,8 +66,8 @@ class FramePainter:
         if caption:
             image = draw_caption(image, caption)
         is_dense = result.budget == DENSE
-        chart = self._charts.setdefault(is_dense, CostChart(image.shape[1]))
-        chart.add(result.cost)
+        chart = self._charts.setdefault(is_dense, CostChart(image.shape[1], strip_scale(image)))
+        chart.add(result.cost, is_dense or result.cost.flushed)
         # Both charts reach up to the same cost, so that their bars compare.
         highest = max(chart.highest for chart in self._charts.values())
         strip = add_strip(image, describe_cost(result.budget, result.cost, frame.index))

@@ -11,8 +11,8 @@ from ..evaluation import FrameCost
 from ..evaluation.costs import MACS_PER_GFLOP
 from .draw import FONT, text_scale
 
-GROUND, INK, BAR, FLUSH = (32, 32, 32), (235, 235, 235), (210, 160, 60), (80, 170, 250)
-BAR_PIXELS = 3
+GROUND, INK, BAR, FULL = (32, 32, 32), (235, 235, 235), (210, 160, 60), (80, 170, 250)
+BAR_PIXELS, CHART_PIXELS = 3, 40  # at letters of scale 0.45
 LINE = 24  # pixels at letters of scale 0.45
 SCALE = 0.45
 
@@ -24,9 +24,14 @@ def describe_cost(budget: str, cost: FrameCost, index: int) -> str:
     return f"{budget} | {gflops:.2f} GFlops | {milliseconds:.0f} ms | frame {index}{flush}"
 
 
+def strip_scale(image: np.ndarray) -> float:
+    """How much larger than usual the strip of a large picture is."""
+    return max(1.0, text_scale(image) / SCALE)
+
+
 def add_strip(image: np.ndarray, text: str) -> np.ndarray:
     """Return the image with a dark strip below it that holds a line of text, shrunk to fit the width."""
-    scale = max(SCALE, text_scale(image))
+    scale = SCALE * strip_scale(image)
     height = round(LINE * scale / SCALE)
     strip = np.full((height, image.shape[1], 3), GROUND, np.uint8)
     weight = max(1, round(scale))
@@ -37,25 +42,30 @@ def add_strip(image: np.ndarray, text: str) -> np.ndarray:
 
 
 class CostChart:
-    """A chart of the last frames: a bar for each, as high as its GFlops, flush frames in another colour."""
+    """A chart of the last frames: a bar for each, as high as its GFlops, those computed in full in another colour."""
 
-    def __init__(self, width: int, height: int = 40) -> None:
-        self.width, self.height = width, height
-        self._costs: deque[tuple[float, bool]] = deque(maxlen=max(1, width // BAR_PIXELS))
+    def __init__(self, width: int, scale: float = 1.0) -> None:
+        """
+        Args:
+            width: pixels.
+            scale: enlarges bars and height, for large pictures.
+        """
+        self.width, self.height, self._bar = width, round(CHART_PIXELS * scale), round(BAR_PIXELS * scale)
+        self._costs: deque[tuple[float, bool]] = deque(maxlen=max(1, width // self._bar))
         self.highest = 0.0
         """GFlops of the costliest frame so far."""
 
-    def add(self, cost: FrameCost) -> None:
-        """Append a frame."""
+    def add(self, cost: FrameCost, full: bool) -> None:
+        """Append a frame; `full` is one that was computed in full, by the dense model or as a flush."""
         gflops = cost.total_macs / MACS_PER_GFLOP
-        self._costs.append((gflops, cost.flushed))
+        self._costs.append((gflops, full))
         self.highest = max(self.highest, gflops)
 
     def draw(self, top_gflops: float) -> np.ndarray:
         """The chart, (height, width, 3), with `top_gflops` at its upper edge."""
         canvas = np.full((self.height, self.width, 3), GROUND, np.uint8)
-        for i, (gflops, flushed) in enumerate(self._costs):
+        for i, (gflops, full) in enumerate(self._costs):
             top = self.height - 1 - round(gflops / (top_gflops or 1) * (self.height - 4))
-            left = i * BAR_PIXELS
-            cv2.rectangle(canvas, (left, top), (left + BAR_PIXELS - 2, self.height), FLUSH if flushed else BAR, -1)
+            left, gap = i * self._bar, 1 + self._bar // 4
+            cv2.rectangle(canvas, (left, top), (left + self._bar - 1 - gap, self.height), FULL if full else BAR, -1)
         return canvas

@@ -10,6 +10,7 @@ from fractions import Fraction
 
 import av
 import numpy as np
+from av.video.frame import PictureType
 
 from ..data.containers import cut_to_whole_fragments
 from ..data.errors import DataError
@@ -24,6 +25,7 @@ SUFFIXES = (".mp4", ".m4v", ".mov")
 # closing it makes an ordinary file of them.
 MOV_FLAGS = "hybrid_fragmented+frag_keyframe"
 KEYFRAME_SECONDS = 1
+SLOWEST_FPS = 0.01
 MILLISECOND = Fraction(1, 1000)
 
 logger = logging.getLogger(__name__)
@@ -60,6 +62,7 @@ class VideoWriter:
         self._container: av.container.OutputContainer | None = None
         self._size = (0, 0)
         self._last_time = -1
+        self._next_key = 0
 
     def __enter__(self) -> VideoWriter:
         try:
@@ -89,6 +92,9 @@ class VideoWriter:
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image[:height, :width]), format="bgr24")
         frame.pts = self._last_time = self._time(seconds)
         frame.time_base = self._stream.codec_context.time_base
+        if frame.pts >= self._next_key:  # by time and not by number, as a camera's frames may come slowly
+            frame.pict_type = PictureType.I
+            self._next_key = frame.pts + KEYFRAME_SECONDS / frame.time_base
         self._mux(frame)
         self.frames += 1
         if self._file.full:
@@ -138,13 +144,12 @@ class VideoWriter:
                 continue
             if name == FALLBACK:
                 say_once("this FFmpeg cannot encode H.264: videos are MPEG-4, which browsers may not play")
-            rate = Fraction(max(1.0, self.fps or 30.0)).limit_denominator(1001)
+            rate = Fraction(max(SLOWEST_FPS, self.fps or 30.0)).limit_denominator(1001)
             stream = container.add_stream(name, rate=rate, options=options)
             stream.width, stream.height = self._size
             stream.pix_fmt = "yuv420p"
             context = stream.codec_context
             context.time_base = MILLISECOND if self.fps is None else 1 / rate
-            context.gop_size = max(1, round(KEYFRAME_SECONDS * rate))
             # In this thread, between the model's frames, and not beside them where it would slow them down.
             context.thread_count = 1
             return stream

@@ -23,9 +23,10 @@ from ..evaluation import CostSums, FrameCost
 from ..evaluation.costs import MACS_PER_GFLOP
 from ..eventful.counting import BACKBONE_CATEGORIES
 from ..inference import FrameResult, VideoDetector, share_weights
+from ..interruption import Interruptions
 from .json_lines import JsonLinesWriter
 from .painter import FramePainter
-from .video_writer import VideoWriter
+from .video_writer import VideoWriteError, VideoWriter
 from .window import PreviewWindow
 
 logger = logging.getLogger(__name__)
@@ -57,32 +58,58 @@ def visualize_video(
     """Detect objects in every frame of a source and write the annotated video to `output`.
 
     MODEL.EVENTFUL.CONTROLLER steers the budget. Memory does not grow with the length. When something goes wrong on the
-    way, or at Ctrl-C, what was written up to there is kept as a file that plays, and the error goes on to the caller.
-    Returns the costs of the frames.
+    way, or at Ctrl-C, SIGTERM or SIGHUP, what was written up to there is kept as a file that plays, and the error goes
+    on to the caller. Returns the costs of the frames.
     """
     options = options or VisualizeOptions()
     if options.show_tokens is not None and not model.enabled:
         raise ValueError("MODEL.EVENTFUL.ENABLED is False: the dense model has no updated tokens to show")
+    check_outputs(source, output, options)
     classes = class_names(cfg)
     painter = FramePainter(classes, model.vit.gates(), tokens=options.show_tokens, min_score=options.min_score)
     costs = CostSums()
     with ExitStack() as stack:
+        interruptions = stack.enter_context(Interruptions())
         # Files first: they fail at once where they cannot be written.
         video = stack.enter_context(VideoWriter(output, None if source.live else source.fps, keep_partial=True))
         lines = stack.enter_context(JsonLinesWriter(options.save_json)) if options.save_json else None
         window = stack.enter_context(PreviewWindow(source.name)) if options.window else None
         frames = stack.enter_context(closing(_detect_all(cfg, model, source, options)))
+        stack.enter_context(interruptions.allowed())
         for frame, result, dense in frames:
             picture = painter.paint(frame, result, dense)
             video.write(picture, frame.seconds)
             if frame.index in options.save_frames:
-                write_atomically(f"{os.path.splitext(output)[0]}_{frame.index}.png", encode_png(picture))
+                write_atomically(picture_path(output, frame.index), encode_png(picture))
             if lines is not None:
                 lines.write(describe_frame(frame, result, classes))
             costs.add_frame(result.cost)
             if window is not None and not window.show(picture):
                 break
+    if missed := [number for number in options.save_frames if number >= costs.num_frames]:
+        logger.warning("no picture of frame %s: there were %d frames", ", ".join(map(str, missed)), costs.num_frames)
     return costs
+
+
+def check_outputs(source: VideoSource, output: str, options: VisualizeOptions) -> None:
+    """Raise VideoWriteError if an output is a folder, or would take the place of an input or of another output."""
+    pictures = [picture_path(output, number) for number in options.save_frames]
+    inputs = {os.path.realpath(path) for path in source.paths}
+    taken = set()
+    for path in (output, *([options.save_json] if options.save_json else []), *pictures):
+        real = os.path.realpath(path)
+        if os.path.isdir(path):
+            raise VideoWriteError(f"{path}: is a folder; name a file")
+        if real in inputs:
+            raise VideoWriteError(f"{path}: is the input itself, or a part of it; write to another file")
+        if real in taken:
+            raise VideoWriteError(f"{path}: is named for two outputs; give each a file of its own")
+        taken.add(real)
+
+
+def picture_path(output: str, index: int) -> str:
+    """Where the picture of a frame is written, beside the video."""
+    return f"{os.path.splitext(output)[0]}_{index}.png"
 
 
 def _detect_all(

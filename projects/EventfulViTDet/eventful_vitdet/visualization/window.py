@@ -11,6 +11,8 @@ import numpy as np
 from .video_writer import say_once
 
 KEYS_TO_CLOSE = (27, ord("q"))
+LARGEST = (1280, 800)
+"""Width and height in pixels that a window has at most when it appears."""
 
 
 class PreviewWindow:
@@ -19,20 +21,31 @@ class PreviewWindow:
     def __init__(self, title: str) -> None:
         self.title = title
         self._open = has_display()
+        self._shown = False
 
     def __enter__(self) -> PreviewWindow:
         if self._open:
             try:
-                cv2.namedWindow(self.title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
+                cv2.namedWindow(self.title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
             except cv2.error:
                 say_once("this OpenCV has no windows (opencv-python has, opencv-python-headless has not)")
                 self._open = False
         return self
 
     def show(self, picture: np.ndarray) -> bool:
-        """Show a picture, BGR; returns False when the user pressed q or Escape, which ends the show."""
+        """Show a picture, BGR; returns False when the user pressed q or Escape, which ends the show.
+
+        A window that was closed stays closed.
+        """
+        if self._shown and self._open:
+            self._open = cv2.getWindowProperty(self.title, cv2.WND_PROP_VISIBLE) >= 1
         if not self._open:
             return True
+        if not self._shown:
+            height, width = picture.shape[:2]
+            scale = min(1.0, LARGEST[0] / width, LARGEST[1] / height)
+            cv2.resizeWindow(self.title, max(1, round(scale * width)), max(1, round(scale * height)))
+            self._shown = True
         cv2.imshow(self.title, picture)
         return cv2.waitKey(1) & 0xFF not in KEYS_TO_CLOSE
 

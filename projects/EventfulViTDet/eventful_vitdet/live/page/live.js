@@ -29,9 +29,9 @@ function connect() {
     requestAnimationFrame(show);
     socket.send("next"); // ready for another one
   };
-  socket.onclose = () => {
+  socket.onclose = ({ reason }) => {
     state = null;
-    setStatus("connecting", "connecting");
+    setStatus("connecting", reason || "connecting");
     setTimeout(connect, RETRY_MS);
   };
 }
@@ -48,9 +48,9 @@ function show() {
 }
 
 function showStatus() {
-  const { settings, notice, error, viewers } = state;
+  const { settings, notice, lost, error, viewers } = state;
   if (error) setStatus("error", "stopped");
-  else if (/lost/.test(notice)) setStatus("lost", "signal lost");
+  else if (lost) setStatus("lost", "signal lost");
   else if (settings.paused) setStatus("paused", "paused");
   else setStatus("playing", "playing");
   setText("viewers", viewers === 1 ? "1 viewer" : `${viewers} viewers`);
@@ -75,7 +75,11 @@ function showControls() {
   find("budget").disabled = !ready;
   const running = /^top-r (\d+)$/.exec(view.picture?.budget ?? "");
   const budget = settings.automatic && running ? Number(running[1]) : settings.budget;
-  if (!dragging.has("budget") && limits.tokens) setRange("budget", toSlider(budget, limits.tokens));
+  if (!dragging.has("budget") && limits.tokens) {
+    find("budget").min = toSlider(limits.smallest_budget, limits.tokens);
+    find("budget").max = toSlider(limits.largest_budget, limits.tokens);
+    setRange("budget", toSlider(budget, limits.tokens));
+  }
   if (!dragging.has("budget")) showBudget(budget);
   if (view.picture) showPosition();
 }
@@ -205,7 +209,8 @@ function onDrag(id, send) {
 }
 
 onDrag("budget", (value) => {
-  const budget = fromSlider(value, state.limits.tokens);
+  const { tokens, smallest_budget: smallest, largest_budget: largest } = state.limits;
+  const budget = Math.max(smallest, Math.min(fromSlider(value, tokens), largest)); // it is whole steps that a slider makes
   showBudget(budget);
   return change({ budget });
 });

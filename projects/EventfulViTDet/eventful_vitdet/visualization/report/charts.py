@@ -96,14 +96,13 @@ def tick_text(value: float, marks: Sequence[float]) -> str:
 
 
 def tradeoff_chart(points: Sequence[Point], x_label: str, y_label: str, width: int = 460, height: int = 300) -> Markup:
-    """Quality (y, percent) against cost (x): dense as a square with a dotted level, the others joined by cost."""
+    """Quality (y, percent) against cost (x): dense as a square with a dotted level, the others joined as they come."""
     plane = Plane(width, height, max(p.x for p in points), 100)
     plane.x_max, plane.y_max = max(plane.x_max, 1.06 * max(p.x for p in points)), PERCENT_END
     parts = [plane.axes(x_label, y_label)]
     for point in (p for p in points if p.is_dense):
         parts.append(_line("level", MARGIN_LEFT, plane.y(point.y), width - MARGIN_RIGHT, plane.y(point.y)))
-    joined = sorted((p for p in points if not p.is_dense), key=lambda p: (p.x, p.y))
-    path = " ".join(f"{_px(plane.x(p.x))},{_px(plane.y(p.y))}" for p in joined)
+    path = " ".join(f"{_px(plane.x(p.x))},{_px(plane.y(p.y))}" for p in points if not p.is_dense)
     parts.append(tag("polyline", {"class": "joint", "points": path}))
     places = [(plane.x(p.x), plane.y(p.y)) for p in points]
     taken = [(x - 6, y - 6, x + 6, y + 6) for x, y in places]

@@ -14,12 +14,13 @@ from .tables import Rows, legend, metric_table, number, summary_table
 from .videos import Candidate, VideoSummary, largest_disagreements
 
 MAX_BAR_VIDEOS = 40
+GFLOPS = ("gflops_per_frame", "total", "mean")
 QUALITIES = {
     "AP50 (percent)": ("bbox", "AP50"),
     "agreement with dense, VID-AP50 (percent)": ("agreement", "VID-AP50"),
 }
 COSTS = {
-    "GFlops per frame, everything": (1.0, ("gflops_per_frame", "total", "mean")),
+    "GFlops per frame, everything": (1.0, GFLOPS),
     "milliseconds per frame": (1000.0, ("seconds_per_frame", "total")),
 }
 TOLERATED_LOSS = 1.0
@@ -29,7 +30,7 @@ TOLERATED_LOSS = 1.0
 def tiles(budgets: Sequence[Budget]) -> Markup | None:
     """The headline: the cheapest budget that keeps the dense AP50 within a point. None without a dense run."""
     dense = next((b for b in budgets if b.is_dense), None)
-    quality, cost = ("bbox", "AP50"), ("gflops_per_frame", "total", "mean")
+    quality, cost = ("bbox", "AP50"), GFLOPS
     top = dense.number(*quality) if dense else None
     if dense is None or top is None:
         return None
@@ -54,10 +55,12 @@ def _tile(value: str, text: str) -> Markup:
 def tradeoff(budgets: Sequence[Budget], colors: dict[str, str]) -> Markup:
     """Quality against cost in four charts, and the numbers."""
     charts = []
+    # Joined from the costliest to the cheapest in GFlops, in all charts: times are noisy.
+    ordered = sorted(budgets, key=lambda b: b.number(*GFLOPS) or 0, reverse=True)
     for y_label, y_keys in QUALITIES.items():
         for x_label, (factor, x_keys) in COSTS.items():
             points = []
-            for budget in budgets:
+            for budget in ordered:
                 x, y = budget.number(*x_keys), budget.number(*y_keys)
                 if budget.is_dense and y_keys[0] == "agreement" and y is None:
                     y = 100.0  # what the others are compared with
@@ -101,7 +104,7 @@ def motion(budgets: Sequence[Budget], colors: dict[str, str]) -> Markup:
 
 def _metrics(title: str, text: str, budgets: Sequence[Budget], colors: dict[str, str], parts: Sequence[Rows]) -> Markup:
     table = metric_table(budgets, colors, parts)
-    return section(title, text, table if table is not None else _not_measured("This"))
+    return section(title, text, table if table is not None else _note("Not measured in this evaluation."))
 
 
 def bars(
@@ -131,10 +134,10 @@ def bars(
         cells.append(tag("div", {"class": "rule"}))
         name, frames = names.get(summary.video_id, f"video {summary.video_id}"), f"{summary.frames} frames"
         cells.append(tag("div", {"class": "video"}, tag("bdi", {"title": name}, name), tag("small", None, frames)))
-        for (value, digits), top in zip(columns.values(), tops):
+        for (column, (value, digits)), top in zip(columns.items(), tops):
             shown = [(b, value(summary, b.policy)) for b in budgets]
             drawn = [_bar(colors[b.policy], v, top, digits) for b, v in shown if v is not None]
-            cells.append(tag("div", None, *drawn))
+            cells.append(tag("div", {"class": "cell", "data-column": column}, *drawn))
     left_out = len(ordered) - MAX_BAR_VIDEOS
     more = f" {left_out} more videos, which agree better, are left out." if left_out > 0 else ""
     return section(
@@ -169,7 +172,8 @@ def timelines(
         options.append(tag("option", {"value": summary.video_id}, name))
         charts = _timeline_charts(budgets, colors, summary)
         heading = tag("h3", None, tag("bdi", None, name))
-        parts.append(tag("div", {"data-part": "timeline", "data-key": summary.video_id}, heading, *charts))
+        scrolled = tag("div", {"class": "scroll"}, *charts)
+        parts.append(tag("div", {"data-part": "timeline", "data-key": summary.video_id}, heading, scrolled))
     choice = tag(
         "div",
         {"class": "choice", "data-chooses": "timeline", "hidden": True},

@@ -33,8 +33,10 @@ TERM_ROUNDING = 16.0
 """Rounding steps of one term exp(S - m) v: S itself is rounded, and exp passes that on as a relative error."""
 SCORE_LIMIT = 30.0
 """A score this far above its query's reference (a factor of 1e13) asks for a new one, well before exp overflows."""
-TILE_SCORES = {"cpu": 2**20, "cuda": 2**26}
-"""Scores computed at a time: on a CPU 4 MB, so that they are used while they are in cache; a GPU wants large tasks."""
+TILE_SCORES = 2**20
+"""Scores computed at a time: 4 MB, so that they are used while they are in cache."""
+GPU_TILE_SCORES = 2**26
+"""The same on a GPU, which wants large tasks."""
 SPARE_QUERIES = 32
 """In frames of fixed size, one query in so many is computed anew beside the changed ones."""
 
@@ -184,6 +186,7 @@ class StreamAttention(StreamWork):
     def __init__(self, layer: Attention, layout: AttentionLayout, q: Tensor, k: Tensor, v: Tensor, *sums: Tensor):
         super().__init__(layer, layout, *(split(x, layer.num_heads) for x in (q, k, v)), *sums)
         self._bias = self._position_terms()
+        self._tile_scores = GPU_TILE_SCORES if q.is_cuda else TILE_SCORES
 
     def _position_terms(self) -> tuple[Tensor, Tensor] | None:
         """Position terms for key rows (H, N, a / p) and columns (H, N, b / p).
@@ -215,7 +218,7 @@ class StreamAttention(StreamWork):
 
     def _recompute(self, tokens: Tensor) -> None:
         """Compute the sums of these queries over all keys, with new references."""
-        for tile in tokens.split(max(1, TILE_SCORES[self.q.device.type] // (self.heads * self.layout.keys))):
+        for tile in tokens.split(max(1, self._tile_scores // (self.heads * self.layout.keys))):
             scores = (self.q[:, tile] * self.layer.scale) @ self.k.mT
             self._add_bias(scores, tile, None)
             reference = scores.amax(dim=-1)
@@ -240,7 +243,7 @@ class StreamAttention(StreamWork):
         keys = torch.cat([self.k[:, change.keys], old_k], dim=1)
         values = torch.cat([self.v[:, change.keys], -old_v], dim=1)
         unreliable = []
-        for tile in tokens.split(max(1, TILE_SCORES[self.q.device.type] // (2 * self.heads * changed))):
+        for tile in tokens.split(max(1, self._tile_scores // (2 * self.heads * changed))):
             scores = (self.q[:, tile] * self.layer.scale) @ keys.mT
             self._add_bias(scores, tile, change.keys)
             scores -= self.references[:, tile, None]

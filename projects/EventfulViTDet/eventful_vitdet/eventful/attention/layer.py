@@ -13,9 +13,10 @@ from ..step import Step
 from .layout import AttentionLayout
 from .position import PositionTables, add_position_bias, position_bias
 
-_CHUNK_ELEMENTS: dict[str, int] = {"cpu": 2**24, "cuda": 2**28}
-"""Scores, or their position bias, alive at a time without gradients: 64 MB in float32 on a CPU, not the whole
-H x N x N; a GPU wants large tasks."""
+CHUNK_ELEMENTS = 2**24
+"""Scores, or their position bias, alive at a time without gradients: 64 MB in float32, not the whole H x N x N."""
+GPU_CHUNK_ELEMENTS = 2**28
+"""The same on a GPU, which wants large tasks."""
 
 
 class Attention(nn.Module):
@@ -103,7 +104,8 @@ class Attention(nn.Module):
         """Attention of (G, n, d) queries to (G, S, d) keys, some groups at a time where memory asks for it."""
         if torch.is_grad_enabled():
             return self._attend_by_products(q, k, v, layout)
-        size = max(1, _CHUNK_ELEMENTS[q.device.type] // (q.shape[1] * k.shape[1]))
+        elements = GPU_CHUNK_ELEMENTS if q.is_cuda else CHUNK_ELEMENTS
+        size = max(1, elements // (q.shape[1] * k.shape[1]))
         # On a CPU the library's fused attention is hardly faster than products, and no operation counter sees it.
         attend = self._attend_fused if q.is_cuda else self._attend_by_products
         chunks = zip(q.split(size), k.split(size), v.split(size))

@@ -98,11 +98,12 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
         self.mlp = Mlp(dim, int(dim * mlp_ratio))
 
-        for layer in (self.attn.qkv, self.attn.proj, self.mlp.fc1, self.mlp.fc2):
+        for layer in self.layers():
             layer.compute_dtype = options.compute_dtype
 
         self._layout: AttentionLayout | None = None
         self.gate_before_norm = options.gate_before_norm
+        self.state_dtype = options.state_dtype
         self.qkv_gate = TokenGate(f"{name} qkv gate", options.gate_reference, options.state_dtype)
         self.projection_gate = TokenGate(f"{name} projection gate", options.gate_reference, options.state_dtype)
         self.mlp_gate = TokenGate(f"{name} mlp gate", options.gate_reference, options.state_dtype)
@@ -129,16 +130,16 @@ class Block(nn.Module):
         selection, rows = self._gate_norm(self.qkv_gate, self.norm1, x, step)
         # Sums of attention, and the residual stream, are kept in the type of the tokens, whatever the products use.
         a = self.attention(self.attn, self.attn.qkv(rows).to(x.dtype), selection, layout, step)
-        self._count_linears(selection, step, self.attn.qkv)
+        self.count_linears(selection, step, self.attn.qkv)
 
         selection, rows = self.projection_gate(a, step)
         x = self.projection_buffer.added_to(x, selection, self.attn.proj(rows))
-        self._count_linears(selection, step, self.attn.proj)
+        self.count_linears(selection, step, self.attn.proj)
 
         selection, rows = self._gate_norm(self.mlp_gate, self.norm2, x, step)
         x = self.mlp_buffer.added_to(x, selection, self.mlp(rows))
-        self._count_linears(selection, step, self.mlp.fc1, self.mlp.fc2)
-        self._count_residuals(layout, step)
+        self.count_linears(selection, step, self.mlp.fc1, self.mlp.fc2)
+        self.count_residuals(layout, step)
         return x
 
     def _gate_norm(self, gate: TokenGate, norm: nn.LayerNorm, x: Tensor, step: Step) -> tuple[Selection, Tensor]:
@@ -147,6 +148,16 @@ class Block(nn.Module):
             selection, rows = gate(x, step)
             return selection, norm(rows)
         return gate(GateInput(x, norm), step)
+
+    def layers(self) -> tuple[Linear, Linear, Linear, Linear]:
+        """The linear layers in the order of their work: QKV, projection, and the two of the MLP."""
+        return self.attn.qkv, self.attn.proj, self.mlp.fc1, self.mlp.fc2
+
+    def parameters_in_order(self) -> list[nn.Parameter]:
+        """All parameters that there are, much faster than by `parameters`."""
+        modules = (self.norm1, self.norm2, *self.layers())
+        found = [parameter for module in modules for parameter in (module.weight, module.bias) if parameter is not None]
+        return [*found, self.attn.rel_pos_h, self.attn.rel_pos_w] if self.attn.use_rel_pos else found
 
     def clear(self) -> None:
         """Release the state of all streams."""
@@ -171,13 +182,13 @@ class Block(nn.Module):
             return
         streams, attention = len(step.flush), self.attn
         everything = Selection.everything(streams, layout.tokens)
-        self._count_linears(everything, step, attention.qkv, attention.proj, self.mlp.fc1, self.mlp.fc2)
+        self.count_linears(everything, step, *self.layers())
         step.count("matmul", each(streams, attention.product_macs(layout)))
         attention.count_position(layout, step)
-        self._count_residuals(layout, step)
+        self.count_residuals(layout, step)
 
     @staticmethod
-    def _count_linears(selection: Selection, step: Step, *layers: nn.Linear) -> None:
+    def count_linears(selection: Selection, step: Step, *layers: nn.Linear) -> None:
         if step.counts is None:
             return
         for layer in layers:
@@ -185,5 +196,5 @@ class Block(nn.Module):
             if layer.bias is not None:
                 step.count("bias", [n * layer.out_features for n in selection.counts])
 
-    def _count_residuals(self, layout: AttentionLayout, step: Step) -> None:
+    def count_residuals(self, layout: AttentionLayout, step: Step) -> None:
         step.count("add", each(len(step.flush), 2 * layout.tokens * self.attn.proj.out_features))

@@ -36,7 +36,11 @@ class TokenBuffer:
 
     def values(self, selection: Selection, rows: Tensor) -> Tensor:
         """The values (B, N, D) as they are before `rows` are stored; undefined for streams that never were."""
-        return self._b.slots((selection.streams, selection.tokens, rows.shape[-1]), rows)
+        return self.memory((selection.streams, selection.tokens, rows.shape[-1]), rows)
+
+    def memory(self, shape: tuple[int, int, int], like: Tensor) -> Tensor:
+        """The stored values (B, N, D), for a kernel that updates them by itself."""
+        return self._b.slots(shape, like)
 
     def clear(self) -> None:
         self._b.clear()

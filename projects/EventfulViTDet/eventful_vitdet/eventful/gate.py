@@ -84,12 +84,16 @@ class TokenGate:
         """
         if isinstance(c, Tensor):
             c = GateInput(c)
-        u = self._u.slots(tuple(c.x.shape), c.x)
+        u = self.memory(c.x)
         selection, rows = self._choose_and_send(c, u, step)
         self.selection = selection
         if step.counts is not None:
             step.count("gate", [0 if flush else u[0].numel() for flush in step.flush])
         return selection, rows
+
+    def memory(self, x: Tensor) -> Tensor:
+        """The reference for tokens like x (B, N, D), for a kernel that gates by itself."""
+        return self._u.slots(tuple(x.shape), x)
 
     def _choose_and_send(self, c: GateInput, u: Tensor, step: Step) -> tuple[Selection, Tensor]:
         if any(step.flush):

@@ -34,12 +34,16 @@ class Linear(nn.Linear):
 
     def _product(self, x: Tensor, gelu: bool) -> Tensor:
         if self._runs_natively(x):
-            return native.linear(x, self._packed.of(self.weight), self.out_features, self.bias, gelu)
+            return native.linear(x, self.packed_weight(), self.out_features, self.bias, gelu)
         if self.compute_dtype is None or torch.is_grad_enabled():
             result = super().forward(x)
         else:
             result = F.linear(x.to(self.compute_dtype), *self._rounded_parameters(self.compute_dtype))
         return F.gelu(result) if gelu else result
+
+    def packed_weight(self) -> Tensor:
+        """The weights in the order that the kernels read."""
+        return self._packed.of(self.weight)
 
     def _runs_natively(self, x: Tensor) -> bool:
         """The kernels multiply in float32; in shorter types, the library has the processor's instructions for it."""

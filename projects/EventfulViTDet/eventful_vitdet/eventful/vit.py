@@ -15,6 +15,7 @@ from .counting import CountsOperations, each
 from .gate import GateReference, TokenGate
 from .graphs import FrameGraphs
 from .kernels import native
+from .native_frame import NativeFrames
 from .policies import Policy, TopR
 from .step import Step
 
@@ -140,6 +141,7 @@ class EventfulViT(CountsOperations):
         if cuda_graphs and kv_pool > 1:
             raise ValueError("cuda_graphs do not go with kv_pool > 1: how many pooled keys change depends on the frame")
         self._graphs = FrameGraphs(self._compute, self.gates) if cuda_graphs else None
+        self._native = NativeFrames(self.blocks)
         self._form: tuple[tuple[int, int], torch.device, torch.dtype] | None = None
         self._position_cache: tuple[tuple, Tensor] | None = None
         self.flushed: tuple[bool, ...] = ()
@@ -179,8 +181,7 @@ class EventfulViT(CountsOperations):
         """Free the state of all streams, whose next frame is a flush."""
         self._live = []
         self._capacity = 0
-        if self._graphs is not None:
-            self._graphs.clear()
+        self._forget_memory()
         for block in self.blocks:
             block.clear()
 
@@ -238,7 +239,7 @@ class EventfulViT(CountsOperations):
         # An interrupted frame leaves half of the state behind: these streams are live again only at its end.
         self._live[:streams] = [False] * streams
         if self._graphs is not None and self._graphs.suit(images, grid[0] * grid[1], step):
-            parameters = tuple((p.data_ptr(), p._version) for p in self.parameters())
+            parameters = tuple((p.data_ptr(), p._version) for p in self._parameters_in_order())
             x, step = self._graphs.run(images, grid[0] * grid[1], step, parameters)
         else:
             x = self._compute(images, step)
@@ -250,13 +251,25 @@ class EventfulViT(CountsOperations):
         """The eventful path from images (B, C, H, W) to tokens (B, N, D), updating all state."""
         if len(images) > self._capacity:
             self._capacity = len(images)
-            if self._graphs is not None:
-                self._graphs.clear()  # the state is about to get other memory
+            self._forget_memory()  # the state is about to get more
         grid = (images.shape[2] // self.patch_size, images.shape[3] // self.patch_size)
         x = self._embed(images, grid, step).contiguous()
+        if self._native.suits(x, step):
+            return self._native.run(x, grid, step)
         for block in self.blocks:
             x = block.forward_eventful(x, grid, step)
         return x
+
+    def _parameters_in_order(self) -> list[nn.Parameter]:
+        outside = (self.patch_embed.proj.weight, self.patch_embed.proj.bias, self.pos_embed)
+        inside = (parameter for block in self.blocks for parameter in block.parameters_in_order())
+        return [parameter for parameter in (*outside, *inside) if parameter is not None]
+
+    def _forget_memory(self) -> None:
+        """What relies on where the state lies has to be made anew."""
+        self._native.clear()
+        if self._graphs is not None:
+            self._graphs.clear()
 
     def _check_frame(self, images: Tensor, grid: tuple[int, int]) -> None:
         form = (grid, images.device, images.dtype)

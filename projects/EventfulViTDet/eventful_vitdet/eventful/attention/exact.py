@@ -14,6 +14,8 @@ too, and so is one that meets a score far above its reference.
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import torch
 from torch import Tensor
 
@@ -57,8 +59,8 @@ class ExactAttention:
         output = rows.new_empty(selection.streams, layout.tokens, layer.proj.in_features)
         work_class = self._work_class(rows, step)
         for stream, change in enumerate(changes):
-            sums = self._slots(layer, layout, selection.streams, stream, rows)
-            work = work_class(layer, layout, *self.keys.read(layout, stream), *sums)
+            sums = self._slots(layer, layout, selection.streams, rows)
+            work = work_class(layer, layout, *self.keys.read(layout, stream), *(part[stream] for part in sums))
             if change is None or len(change.keys) > DENSE_ABOVE * layout.keys:
                 work.recompute_all()
             elif len(change.tokens):
@@ -66,22 +68,28 @@ class ExactAttention:
             work.write_output(output[stream])
             if step.unreliable is not None and work.left_over is not None:
                 step.unreliable.append(work.left_over)
-            for category, macs in work.macs.items():
+            for category, macs in work.macs().items():
                 step.count_stream(category, stream, macs)
         return output
+
+    def memory(self, layer: Attention, layout: AttentionLayout, streams: int, like: Tensor) -> list[Tensor]:
+        """The state of some streams: queries, keys and values (B, N, 3D), and the sums in the order of PARTS."""
+        channels = layer.qkv.out_features
+        return [
+            self.keys.memory((streams, layout.tokens, channels), like),
+            *self._slots(layer, layout, streams, like),
+        ]
 
     def _work_class(self, rows: Tensor, step: Step) -> type[StreamWork]:
         if step.fixed_sizes:
             return FixedSizeStreamAttention
         return NativeStreamAttention if native.usable(self.keys.qkv, rows) else StreamAttention
 
-    def _slots(
-        self, layer: Attention, layout: AttentionLayout, streams: int, stream: int, like: Tensor
-    ) -> list[Tensor]:
-        """One stream's slices of the state, in the order of PARTS."""
+    def _slots(self, layer: Attention, layout: AttentionLayout, streams: int, like: Tensor) -> list[Tensor]:
+        """The sums of some streams, in the order of PARTS."""
         per_query = ((layer.proj.in_features // layer.num_heads,), (), (), ())
         return [
-            self._states[part].slots((streams, layer.num_heads, layout.tokens, *size), like)[stream]
+            self._states[part].slots((streams, layer.num_heads, layout.tokens, *size), like)
             for part, size in zip(self.PARTS, per_query)
         ]
 
@@ -124,24 +132,32 @@ class StreamWork:
         self.q, self.k, self.v = q, k, v
         self.sums, self.normalisers, self.references, self.drift = sums, normalisers, references, drift
         self.heads, self.channels = layer.num_heads, sums.shape[-1]
-        self.macs = {"matmul": 0, "position": 0, "add": 0, "accumulator": 0}
+        self.exchanged = self.exchanged_keys = self.recomputed = 0
 
-    def _count_position(self) -> None:
-        self.macs["position"] += self.layer.position_macs(self.layout)
+    def macs(self) -> dict[str, int]:
+        """The operations that were executed, by category."""
+        if not (self.exchanged or self.recomputed):
+            return {}
+        return executed_macs(self.layer, self.layout, self.exchanged, self.exchanged_keys, self.recomputed)
 
-    def _count_recomputed(self, queries: int) -> None:
-        """`queries`: pairs of a head and a query."""
-        scores = queries * self.layout.keys
-        self.macs["matmul"] += 2 * scores * self.channels
-        if self.layer.use_rel_pos:
-            self.macs["add"] += 2 * scores
 
-    def _count_exchanged(self, queries: int, keys: int) -> None:
-        scores = 2 * queries * keys
-        self.macs["matmul"] += 2 * scores * self.channels
-        self.macs["accumulator"] += queries * (self.channels + 1) if keys else 0
-        if self.layer.use_rel_pos:
-            self.macs["add"] += 2 * scores
+def executed_macs(
+    layer: Attention, layout: AttentionLayout, exchanged: int, keys: int, recomputed: int
+) -> dict[str, int]:
+    """Operations of one stream's frame, by category.
+
+    Args:
+        exchanged: pairs of a head and a query that took out and added terms of `keys` changed keys.
+        recomputed: pairs that were computed over all keys.
+    """
+    channels = layer.proj.in_features // layer.num_heads
+    scores = recomputed * layout.keys + 2 * exchanged * keys
+    return {
+        "matmul": 2 * scores * channels,
+        "position": layer.position_macs(layout),
+        "add": 2 * scores if layer.use_rel_pos else 0,
+        "accumulator": exchanged * (channels + 1) if keys else 0,
+    }
 
 
 class NativeStreamAttention(StreamWork):
@@ -170,10 +186,8 @@ class NativeStreamAttention(StreamWork):
         )
         sums = (self.sums, self.normalisers, self.references, self.drift)
         limits = (SCORE_LIMIT, DRIFT_LIMIT, TERM_ROUNDING)
-        exchanged, renewed = native.update_sums(problem, sums, renew, keys, old, limits)
-        self._count_position()
-        self._count_exchanged(exchanged, len(keys))
-        self._count_recomputed(renewed)
+        self.exchanged, self.recomputed = native.update_sums(problem, sums, renew, keys, old, limits)
+        self.exchanged_keys = len(keys)
 
     def write_output(self, out: Tensor) -> None:
         """O = U / Z of all tokens, into (N, D)."""
@@ -185,20 +199,17 @@ class StreamAttention(StreamWork):
 
     def __init__(self, layer: Attention, layout: AttentionLayout, q: Tensor, k: Tensor, v: Tensor, *sums: Tensor):
         super().__init__(layer, layout, *(split(x, layer.num_heads) for x in (q, k, v)), *sums)
-        self._bias = self._position_terms()
         self._tile_scores = GPU_TILE_SCORES if q.is_cuda else TILE_SCORES
 
-    def _position_terms(self) -> tuple[Tensor, Tensor] | None:
+    @cached_property
+    def _bias(self) -> tuple[Tensor, Tensor] | None:
         """Position terms for key rows (H, N, a / p) and columns (H, N, b / p).
 
         They are made anew from the queries of all tokens: a thirtieth of a frame's work at most, against a tenth
         of the state for keeping them.
         """
         terms = self.layer.position_terms(self.q, self.layout)
-        if terms is None:
-            return None
-        self._count_position()
-        return terms[0].flatten(1, 2), terms[1].flatten(1, 2)
+        return None if terms is None else (terms[0].flatten(1, 2), terms[1].flatten(1, 2))
 
     def write_output(self, out: Tensor) -> None:
         """O = U / Z of all tokens, into (N, D)."""
@@ -227,7 +238,7 @@ class StreamAttention(StreamWork):
             self.normalisers[:, tile] = weights.sum(dim=-1)
             self.sums[:, tile] = weights @ self.v
             self.drift.index_fill_(1, tile, TERM_ROUNDING)
-        self._count_recomputed(self.heads * len(tokens))
+        self.recomputed += self.heads * len(tokens)
 
     def _apply_deltas(self, tokens: Tensor, change: KeyChange) -> Tensor:
         """Exchange the terms of changed keys in the sums of unchanged queries.
@@ -251,7 +262,7 @@ class StreamAttention(StreamWork):
             weights = scores.exp_()
             drifted = self._accumulate(tile, weights, values, changed)
             unreliable.append(too_high | drifted)
-        self._count_exchanged(self.heads * len(tokens), changed)
+        self.exchanged, self.exchanged_keys = self.heads * len(tokens), changed
         return torch.cat(unreliable)
 
     def _accumulate(self, tile: Tensor, weights: Tensor, values: Tensor, changed: int) -> Tensor:

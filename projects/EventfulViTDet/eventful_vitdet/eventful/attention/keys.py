@@ -50,6 +50,11 @@ class KeyStore:
             for keys, old in zip(found, before)
         ]
 
+    def memory(self, shape: tuple[int, int, int], like: Tensor) -> Tensor:
+        """The stored queries, keys and values (B, N, 3D), for a kernel that updates them by itself."""
+        self._qkv = self._buffer.memory(shape, like)
+        return self._qkv
+
     @property
     def qkv(self) -> Tensor:
         """Queries, keys and values of all tokens, (B, N, 3D), as of the last update."""

@@ -31,12 +31,18 @@ class TouchedWindowsAttention:
         output = self.output.slots((*qkv.shape[:2], layer.proj.in_features), rows)
         if selection.index is None or step.fixed_sizes:
             output.copy_(layer.attend_to_state(qkv, rows.dtype, layout))
-            self._count([len(layout.window_members)] * selection.streams, layer, layout, step)
+            self.count([len(layout.window_members)] * selection.streams, layer, layout, step)
         else:
             touched = self._recompute(selection, layer, qkv, output, layout, rows.dtype)
-            self._count(touched, layer, layout, step)
+            self.count(touched, layer, layout, step)
         # The block's gate takes a copy of what it keeps; nobody writes to this.
         return output.to(rows.dtype)
+
+    def memory(self, layer: Attention, layout: AttentionLayout, streams: int, like: Tensor) -> list[Tensor]:
+        """The state of some streams: queries, keys and values (B, N, 3D), and attention's output (B, N, D)."""
+        shape = (streams, layout.tokens)
+        qkv = self.buffer.memory((*shape, layer.qkv.out_features), like)
+        return [qkv, self.output.slots((*shape, layer.proj.in_features), like)]
 
     @staticmethod
     def _recompute(
@@ -65,8 +71,8 @@ class TouchedWindowsAttention:
         return touched.sum(dim=1).tolist()
 
     @staticmethod
-    def _count(windows: list[int], layer: Attention, layout: AttentionLayout, step: Step) -> None:
-        """Count what was executed: the shares of the computed windows, and the padding where there is some."""
+    def count(windows: list[int], layer: Attention, layout: AttentionLayout, step: Step) -> None:
+        """Count the computed windows of each stream: their shares of all, and the padding where there is some."""
         every = len(layout.window_members)
         step.count("matmul", [n * layer.product_macs(layout) // every for n in windows])
         step.count("position", [n * layer.position_macs(layout) // every for n in windows])

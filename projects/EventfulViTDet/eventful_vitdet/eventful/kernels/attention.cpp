@@ -7,6 +7,7 @@
 // Two things are computed with it: attention over all keys of a group (the whole grid, or a window), and the exchange
 // of the terms of changed keys in sums kept from the frame before (signed delta keys).
 
+#include "kernels.h"
 #include "register_tile.h"
 
 #include <algorithm>
@@ -241,18 +242,6 @@ void exchange(Tile& tile, const Keys& keys, int added) {
     std::copy_n(before, LANES, tile.top);
 }
 
-// What the functions below are given; Python fills in the same structure.
-struct Problem {
-    const void *q, *k, *v;      // first element of the first head; heads follow one another
-    int64_t q_stride, kv_stride;  // elements from one token, or key, to the next
-    const void* padding;        // [q | k | v] of a padding token, or null for zeros; a token with index -1 is padding
-    const float *row_table, *column_table;  // positions: [a][d][a'] and [b][d][b'], a' and b' rounded up to whole vectors; or null
-    int32_t heads, channels;
-    int32_t rows, columns, key_rows, key_columns;  // the grids of queries (a, b) and keys (a', b') of one group
-    float scale;
-    int32_t threads;
-};
-
 template <typename T>
 const T* at(const void* base, int64_t token, int64_t stride, int64_t offset) {
     return static_cast<const T*>(base) + token * stride + offset;
@@ -363,9 +352,9 @@ void load_keys(Keys& keys, const Problem& p, int head, const int64_t* members) {
 // Work is cut into (group, head, rows of the query grid), so that all threads have some.
 struct Cuts {
     int parts, rows_per_part;
-    Cuts(const Problem& p, int64_t groups) {
-        int64_t items = groups * p.heads;
-        int wanted = items % p.threads ? int((2 * p.threads + items - 1) / items) : 1;
+    Cuts(const Problem& p, int64_t groups, int threads) {
+        int64_t items = std::max<int64_t>(1, groups * p.heads);
+        int wanted = items % threads ? int((2 * threads + items - 1) / items) : 1;
         rows_per_part = (p.rows + std::min(wanted, p.rows) - 1) / std::min(wanted, p.rows);
         parts = (p.rows + rows_per_part - 1) / rows_per_part;
     }
@@ -382,9 +371,10 @@ void for_bands(int first, int last, F f) {
 
 template <typename T>
 void attend_groups(const Problem& p, const int64_t* members, int64_t groups, T* out, int64_t out_stride) {
-    const int keys_per_group = p.key_rows * p.key_columns, queries = p.rows * p.columns;
-    const Cuts cuts(p, groups);
-#pragma omp parallel num_threads(p.threads)
+    const int64_t keys_per_group = p.key_rows * p.key_columns, queries = p.rows * p.columns;
+    const int threads = threads_for(2 * groups * queries * keys_per_group * p.heads * p.channels, PRODUCTS_PER_THREAD, p.threads);
+    const Cuts cuts(p, groups, threads);
+#pragma omp parallel num_threads(threads)
     {
         Keys keys(keys_per_group, p.channels);
         Tile tile(p.channels, p.key_rows, p.key_columns);
@@ -423,13 +413,6 @@ void attend_groups(const Problem& p, const int64_t* members, int64_t groups, T* 
     }
 }
 
-// The windows of a token grid, the same for all streams.
-struct Windows {
-    const int64_t* of_token;  // the window that each token lies in
-    const int64_t* members;   // [count][a * b] tokens of each window, -1 for padding
-    int64_t count, tokens;    // windows and tokens of one stream
-};
-
 // Attention of the windows that hold a selected token; `touched` receives their number in each stream.
 template <typename T>
 void attend_touched(const Problem& p, const Windows& w, const int64_t* index, int64_t selected, int64_t streams, T* out,
@@ -448,26 +431,8 @@ void attend_touched(const Problem& p, const Windows& w, const int64_t* index, in
                 members.push_back(*m < 0 ? -1 : *m + stream * w.tokens);
         }
     }
-    attend_groups(p, members.data(), int64_t(members.size()) / size, out, out_stride);
+    if (!members.empty()) attend_groups(p, members.data(), int64_t(members.size()) / size, out, out_stride);
 }
-
-// Sums kept from frame to frame, of one stream: [head][token][channel], and [head][token] for the others.
-struct Sums {
-    float *sums, *normalisers, *references, *drift;
-};
-
-// What changed since the frame before.
-struct Change {
-    const uint8_t* renew;   // per token: its query is new; null: every query is to be computed anew
-    const int64_t* keys;    // changed keys
-    const void* old;        // their former [k | v], one after the other
-    int64_t count;
-};
-
-// See attention/exact.py.
-struct Limits {
-    float score, drift, rounding;
-};
 
 template <typename T>
 class Update {
@@ -587,9 +552,11 @@ private:
 
 template <typename T>
 void update(const Problem& p, const Sums& sums, const Change& change, const Limits& limits, int64_t* executed) {
-    const Cuts cuts(p, 1);
+    const int64_t keys = change.renew ? 2 * change.count : p.key_rows * p.key_columns;
+    const int threads = threads_for(2 * p.rows * p.columns * keys * p.heads * p.channels, PRODUCTS_PER_THREAD, p.threads);
+    const Cuts cuts(p, 1, threads);
     int64_t exchanged = 0, renewed = 0;
-#pragma omp parallel reduction(+ : exchanged, renewed) num_threads(p.threads)
+#pragma omp parallel reduction(+ : exchanged, renewed) num_threads(threads)
     {
         Update<T> work(p, sums, change, limits);
 #pragma omp for collapse(2) schedule(dynamic)

@@ -15,8 +15,8 @@ from pathlib import Path
 
 SWITCH = "EVENTFUL_VITDET_KERNELS"
 """Environment variable: `off` never compiles or loads anything."""
-SOURCES = ("attention.cpp", "gates.cpp", "products.cpp")
-HEADERS = ("simd.h", "register_tile.h")
+SOURCES = ("attention.cpp", "frame.cpp", "gates.cpp", "products.cpp")
+HEADERS = ("simd.h", "register_tile.h", "kernels.h")
 FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-std=c++17", "-fPIC", "-shared", "-fopenmp")
 COMPILERS = ("c++", "g++", "clang++")
 COMPILE_SECONDS = 300

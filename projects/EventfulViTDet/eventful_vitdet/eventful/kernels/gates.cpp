@@ -1,17 +1,12 @@
 // What gates do with all tokens of a frame, in one pass over them: residual additions, layer norms and error norms.
 
-#include "simd.h"
+#include "kernels.h"
 
 #include <algorithm>
 #include <numeric>
 #include <vector>
 
 namespace {
-
-struct Norm {
-    const float *weight, *bias;  // null: values as they are
-    float eps;
-};
 
 struct Statistics {
     float mean = 0, scale = 1;
@@ -64,28 +59,18 @@ INLINE float distance(const float* x, const T* reference, int channels, const No
     }));
 }
 
-// Tokens of [streams][tokens][channels], and what a gate compares them with.
-template <typename T>
-struct Tokens {
-    const float* x;
-    T* reference;
-    int64_t streams, tokens;
-    int channels;
-    const Norm& norm;
-    int threads;
-};
-
 template <typename T>
 void errors(const Tokens<T>& t, float* result) {
-#pragma omp parallel for schedule(static) num_threads(t.threads)
-    for (int64_t i = 0; i < t.streams * t.tokens; ++i)
+    const int64_t tokens = t.streams * t.tokens;
+#pragma omp parallel for schedule(static) num_threads(threads_for(tokens * t.channels, VALUES_PER_THREAD, t.threads))
+    for (int64_t i = 0; i < tokens; ++i)
         result[i] = distance(t.x + i * t.channels, t.reference + i * t.channels, t.channels, t.norm);
 }
 
 template <typename T>
 void take(const Tokens<T>& t, const int64_t* index, int64_t count, float* rows) {
     const int whole = t.channels / VL * VL;
-#pragma omp parallel for schedule(static) num_threads(t.threads)
+#pragma omp parallel for schedule(static) num_threads(threads_for(count * t.channels, VALUES_PER_THREAD, t.threads))
     for (int64_t i = 0; i < count; ++i) {
         const float* from = t.x + index[i] * t.channels;
         const Statistics s = statistics(from, t.channels, t.norm);
@@ -133,7 +118,7 @@ void store_and_add(const float* x, T* buffer, int64_t tokens, int channels, cons
                    const float* rows, float* out, int threads) {
     for (int64_t i = 0; i < count; ++i)
         for (int c = 0; c < channels; ++c) assign(buffer[index[i] * channels + c], rows[i * channels + c]);
-#pragma omp parallel for schedule(static) num_threads(threads)
+#pragma omp parallel for schedule(static) num_threads(threads_for(tokens * channels, VALUES_PER_THREAD, threads))
     for (int64_t i = 0; i < tokens; ++i) {
         const float* from = x + i * channels;
         const T* kept = buffer + i * channels;
@@ -145,18 +130,12 @@ void store_and_add(const float* x, T* buffer, int64_t tokens, int channels, cons
 
 // Every function for gates and buffers exists for each type that state may have.
 #define FOR_STATE(T, suffix)                                                                                           \
-    extern "C" void errors_##suffix(const float* x, T* reference, int64_t streams, int64_t tokens, int channels,       \
-                                    const Norm* norm, int threads, float* result) {                                    \
-        errors(Tokens<T>{x, reference, streams, tokens, channels, *norm, threads}, result);                            \
+    extern "C" void errors_##suffix(const Tokens<T>* t, float* result) { errors(*t, result); }                         \
+    extern "C" void take_##suffix(const Tokens<T>* t, const int64_t* index, int64_t count, float* rows) {              \
+        take(*t, index, count, rows);                                                                                  \
     }                                                                                                                  \
-    extern "C" void take_##suffix(const float* x, T* reference, int64_t streams, int64_t tokens, int channels,         \
-                                  const Norm* norm, int threads, const int64_t* index, int64_t count, float* rows) {   \
-        take(Tokens<T>{x, reference, streams, tokens, channels, *norm, threads}, index, count, rows);                  \
-    }                                                                                                                  \
-    extern "C" void gate_##suffix(const float* x, T* reference, int64_t streams, int64_t tokens, int channels,         \
-                                  const Norm* norm, int threads, int64_t count, float* norms, int64_t* index,          \
-                                  float* rows) {                                                                       \
-        gate(Tokens<T>{x, reference, streams, tokens, channels, *norm, threads}, count, norms, index, rows);           \
+    extern "C" void gate_##suffix(const Tokens<T>* t, int64_t count, float* norms, int64_t* index, float* rows) {      \
+        gate(*t, count, norms, index, rows);                                                                           \
     }                                                                                                                  \
     extern "C" void store_and_add_##suffix(const float* x, T* buffer, int64_t tokens, int channels,                    \
                                            const int64_t* index, int64_t count, const float* rows, float* out,         \
@@ -170,7 +149,7 @@ FOR_STATE(bf16, bf16)
 // out[token] = sums / normalisers, the heads of a token side by side; from [head][token][channel] and [head][token].
 extern "C" void divide_sums(const float* sums, const float* normalisers, int64_t tokens, int heads, int channels,
                             float* out, int threads) {
-#pragma omp parallel for schedule(static) num_threads(threads)
+#pragma omp parallel for schedule(static) num_threads(threads_for(tokens * heads * channels, VALUES_PER_THREAD, threads))
     for (int64_t i = 0; i < tokens; ++i)
         for (int h = 0; h < heads; ++h) {
             const float* from = sums + (h * tokens + i) * channels;

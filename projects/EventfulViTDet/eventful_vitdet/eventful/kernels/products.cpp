@@ -3,6 +3,7 @@
 // Weights are packed once into panels of PANEL outputs, [panel][input][output of the panel], so that a register tile of
 // a few rows and one panel reads them in order. A block of rows and the panel at work stay in the second cache level.
 
+#include "kernels.h"
 #include "register_tile.h"
 
 #include <algorithm>
@@ -12,17 +13,6 @@ namespace {
 constexpr int PANEL = OUT_VECS * VL;  // outputs of a panel
 constexpr int BLOCK_ROWS = 126;     // rows that one task multiplies with one panel after another
 constexpr int BLOCK_INPUTS = 768;   // inputs that are summed before the next panel's turn
-
-struct Product {
-    const float* rows;     // [count][inputs]
-    int64_t count;
-    int32_t inputs, outputs;
-    const float* weights;  // packed
-    const float* bias;     // or null
-    int32_t gelu;
-    float* out;            // [count][outputs]
-    int32_t threads;
-};
 
 int divide_up(int64_t a, int64_t b) { return int((a + b - 1) / b); }
 
@@ -80,7 +70,7 @@ extern "C" int64_t packed_size(int32_t outputs, int32_t inputs) {
 
 // weights [outputs][inputs] -> packed, with zeros for the outputs that fill up the last panel.
 extern "C" void pack(const float* weights, int32_t outputs, int32_t inputs, float* packed, int32_t threads) {
-#pragma omp parallel for schedule(static) num_threads(threads)
+#pragma omp parallel for schedule(static) num_threads(threads_for(int64_t(outputs) * inputs, VALUES_PER_THREAD, threads))
     for (int panel = 0; panel < divide_up(outputs, PANEL); ++panel)
         for (int k = 0; k < inputs; ++k)
             for (int c = 0; c < PANEL; ++c) {
@@ -107,8 +97,9 @@ extern "C" void linear(const Product* product) {
     const int blocks = std::max(1, divide_up(p.count, BLOCK_ROWS));
     const int64_t rows = divide_up(divide_up(p.count, blocks), TILE_ROWS) * TILE_ROWS;
     // Few rows: threads share the panels. Many: they share blocks of rows, and panels to even out the last ones.
-    const int shares = p.threads == 1 ? 1 : std::min(panels, blocks < 4 * p.threads ? 2 * p.threads : 1);
-#pragma omp parallel for collapse(2) schedule(dynamic) num_threads(p.threads)
+    const int threads = threads_for(p.count * p.inputs * p.outputs, PRODUCTS_PER_THREAD, p.threads);
+    const int shares = threads == 1 ? 1 : std::min(panels, blocks < 4 * threads ? 2 * threads : 1);
+#pragma omp parallel for collapse(2) schedule(dynamic) num_threads(threads)
     for (int block = 0; block < blocks; ++block)
         for (int share = 0; share < shares; ++share) {
             const int64_t row = block * rows, end = std::min(p.count, row + rows);

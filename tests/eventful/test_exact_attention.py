@@ -1,5 +1,8 @@
 """`exact` attention against dense attention over the same buffered tokens, and the guards that keep it so."""
 
+import math
+from collections.abc import Iterator
+
 import pytest
 import torch
 from eventful_vitdet import EventfulViT, Threshold, TopR, count_operations
@@ -203,6 +206,69 @@ def test_model_equals_tokenwise(options, policy):
     theirs, tokenwise_counts, _ = run("tokenwise")
     torch.testing.assert_close(ours, theirs, atol=ATOL, rtol=1e-4)
     assert counts.by_category()["linear"] == tokenwise_counts.by_category()["linear"]
+
+
+class Replay(Policy):
+    """Chooses what another model's gates chose, gate after gate."""
+
+    def __init__(self, selections: list[Selection]) -> None:
+        self.masks = [selection.mask(torch.device("cpu")) for selection in selections]
+
+    def choose(self, norms: torch.Tensor) -> torch.Tensor:
+        return self.masks.pop(0)
+
+
+def worst_difference(vit_options: dict, policy: Policy, video: Iterator[torch.Tensor]) -> float:
+    """Largest difference of a model's output with `exact` and with `tokenwise`, given the same selections."""
+
+    def make(mode):
+        torch.manual_seed(1)
+        vit = EventfulViT(**vit_options, use_rel_pos=True, attention=mode, policy=policy).eval()
+        for name, parameter in vit.named_parameters():
+            if "rel_pos" in name:
+                torch.nn.init.normal_(parameter, std=0.1)
+        return vit
+
+    exact_vit, tokenwise_vit = make("exact"), make("tokenwise")
+    worst = 0.0
+    for frame in video:
+        ours = exact_vit(frame)["last_feat"]
+        tokenwise_vit.set_policy(Replay([gate.selection for gate in exact_vit.gates().values()]))
+        worst = max(worst, (ours - tokenwise_vit(frame)["last_feat"]).abs().max().item())
+    return worst
+
+
+def changing_video(frames: int, side: int, patch: int) -> Iterator[torch.Tensor]:
+    """Noise in which a square moves, some pixels flicker and the brightness drifts."""
+    generator = torch.Generator().manual_seed(3)
+    background = torch.randn(1, 3, side, side, generator=generator)
+    square = torch.randn(1, 3, patch, patch, generator=generator)
+    for t in range(frames):
+        frame = background + 0.2 * math.sin(t / 50)
+        frame += 0.5 * (torch.rand(frame.shape, generator=generator) < 0.01)
+        top, left = 3 * t % (side - patch), 5 * t % (side - patch)
+        frame[..., top : top + patch, left : left + patch] = square
+        yield frame
+
+
+@pytest.mark.parametrize("frames", [200, pytest.param(10_000, marks=pytest.mark.long)])
+def test_a_model_with_the_same_selections_stays_exact(frames):
+    small = {
+        "img_size": 48, "patch_size": 8, "embed_dim": 24, "depth": 3, "num_heads": 2, "window_size": 4,
+        "window_block_indexes": [1], "pretrain_img_size": 48,
+    }  # fmt: skip
+    assert worst_difference(small, TopR(9), changing_video(frames, 48, 16)) < ATOL
+
+
+@pytest.mark.long
+def test_a_model_of_full_size_stays_exact_for_200_frames(kernels_or_not):
+    """ViTDet-B at 1024 px, r = 512."""
+    if kernels_or_not == "pytorch":
+        pytest.skip("takes an hour; the same code runs 10,000 frames at a small size")
+    windowed = [0, 1, 3, 4, 6, 7, 9, 10]
+    full = {"img_size": 1024, "window_size": 14, "window_block_indexes": windowed}
+    with torch.no_grad():
+        assert worst_difference(full, TopR(512), changing_video(200, 1024, 256)) < ATOL
 
 
 def test_state_grows_with_the_tokens_and_not_with_their_square():

@@ -3,7 +3,7 @@
 
     python tools/demo.py
 
-Renders the test videos, evaluates the same weights at every budget, and writes a table, a plot, a report and one
+Renders the test videos, evaluates the same weights at every budget, and writes tables, a plot, a report and one
 annotated video per budget to output/demo.
 """
 
@@ -15,9 +15,12 @@ from pathlib import Path
 import eventful_vitdet  # noqa: F401  (makes detectron2 importable)
 from detectron2.data import DatasetCatalog
 from detectron2.modeling import build_model
+from eventful_vitdet.benchmark import format_times, time_budgets
 from eventful_vitdet.checkpoint import VideoCheckpointer
 from eventful_vitdet.command_line import build_cfg, check_output_dir, run
-from eventful_vitdet.data import dataset_folder
+from eventful_vitdet.data import build_video_test_loader, dataset_folder
+from eventful_vitdet.data.coco_vid import group_by_video
+from eventful_vitdet.data.files import write_atomically
 from eventful_vitdet.evaluation import evaluate_budgets
 from eventful_vitdet.visualization import annotate_budgets, plot_budgets
 from eventful_vitdet.visualization.report import write_report
@@ -47,9 +50,14 @@ def main(arguments: argparse.Namespace) -> None:
     (name,) = cfg.DATASETS.TEST
     report = inference / "report.html"
     write_report(str(inference), str(report), dataset=name, title="Rendered videos, tiny ViTDet")
+    loader = build_video_test_loader(cfg, name, group_by_video(DatasetCatalog.get(name))[MOVING_VIDEO])
+    times = format_times(time_budgets(model, [frame for batch in loader for frame in batch], BUDGETS))
+    write_atomically(str(inference / "times.md"), times + "\n")
+    print(f"Later frames of one video in memory, the budgets in turn, medians\n\n{times}\n")
     videos = annotate_budgets(cfg, model, BUDGETS, name, str(inference / "videos"), video_index=MOVING_VIDEO)
     print(f"{len(DatasetCatalog.get(name))} frames evaluated at {len(BUDGETS)} budgets")
-    outputs = [("table", inference / "budgets.md"), ("plot", plot), *(("video", video) for video in videos)]
+    tables = [("table", inference / "budgets.md"), ("times", inference / "times.md")]
+    outputs = [*tables, ("plot", plot), *(("video", video) for video in videos)]
     for title, path in (*outputs, ("report", report)):
         print(f"{title}: {path}")
 

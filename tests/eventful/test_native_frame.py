@@ -1,5 +1,7 @@
 """Frames in one call of the kernels: bit by bit what the blocks compute one by one, and only where nobody can tell."""
 
+import copy
+
 import pytest
 import torch
 from eventful_vitdet import EventfulViT, Threshold, TopFraction, TopR, count_operations
@@ -157,3 +159,17 @@ def test_layers_that_were_replaced_are_used(calls):
     before = len(calls)
     vit(video[2])
     assert len(calls) == before
+
+
+def test_a_copy_goes_on_by_itself(calls):
+    """Halfway through a video, with the same weights or with its own."""
+    vit, video = make_vit(), make_video(6)
+    run(vit, video[:3])
+    shared = copy.deepcopy(vit, {id(parameter): parameter for parameter in vit.parameters()})
+    own = copy.deepcopy(vit)
+    with torch.no_grad():
+        own.blocks[0].mlp.fc1.weight.mul_(2)
+    expected = run(one_by_one(copy.deepcopy(vit)), video[3:])
+    assert torch.equal(run(shared, video[3:]), expected)
+    assert torch.equal(run(vit, video[3:]), expected)
+    assert not torch.equal(run(own, video[3:]), expected)

@@ -1,5 +1,6 @@
 """Timing a detector side by side: dense and eventful, in one process, in turn."""
 
+from .budgets import format_times, time_budgets
 from .measure import benchmark
 from .profile import profile_frame
 from .report import format_benchmark, format_profile, plot_benchmark
@@ -10,7 +11,9 @@ __all__ = [
     "benchmark",
     "format_benchmark",
     "format_profile",
+    "format_times",
     "make_variants",
     "plot_benchmark",
     "profile_frame",
+    "time_budgets",
 ]

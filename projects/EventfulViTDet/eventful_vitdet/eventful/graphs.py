@@ -8,6 +8,7 @@ queries beside the changed ones, those that need it most. Where that is not enou
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections import OrderedDict
 from collections.abc import Callable
@@ -57,6 +58,9 @@ class FrameGraphs:
         self._gates = gates
         self._graphs: OrderedDict[tuple, FrameGraph] = OrderedDict()
         self._pool: tuple | None = None
+
+    def __deepcopy__(self, memo: dict) -> FrameGraphs:
+        return FrameGraphs(copy.deepcopy(self._compute, memo), copy.deepcopy(self._gates, memo))  # for other state
 
     def clear(self) -> None:
         """Forget all graphs: the memory that they work on is no longer the state's."""

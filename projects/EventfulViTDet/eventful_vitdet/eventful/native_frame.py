@@ -7,6 +7,7 @@ the blocks compute one by one, with the same kernels, on the memory that gates, 
 
 from __future__ import annotations
 
+import copy
 import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -48,6 +49,9 @@ class NativeFrames:
     def clear(self) -> None:
         """Forget where the state lies."""
         self._plan = None
+
+    def __deepcopy__(self, memo: dict) -> NativeFrames:
+        return NativeFrames(copy.deepcopy(self._blocks, memo))  # with state of its own
 
     def suits(self, x: Tensor, step: Step) -> bool:
         """Whether a frame of tokens x (B, N, D) can be run."""

@@ -156,6 +156,11 @@ class PackedWeights:
         self._source: tuple[int, int] | None = None
         self._packed: Tensor | None = None
 
+    def __deepcopy__(self, memo: dict) -> PackedWeights:
+        other = PackedWeights()  # of the same parameter, perhaps: models may share their weights
+        other._source, other._packed = self._source, self._packed
+        return other
+
     def of(self, parameter: Tensor) -> Tensor:
         """The packed weights of a parameter (outputs, ...) in float32."""
         source = (parameter.data_ptr(), parameter._version)

@@ -70,7 +70,7 @@ def benchmark(cfg: CfgNode, variants: Sequence[Variant], rounds: int, profile: b
         "torch": torch.__version__,
         "rounds": rounds,
         "matmul_gflops_per_second": rates,
-        "state_bytes": {", ".join(map(str, key)): model.state_bytes() for key, model in models.items()},
+        "output_errors": output_errors(models, next(frames)),
         "rows": [row(variant, dense_of(variant, variants), rates, models) for variant in variants],
         "profiles": profiles,
     }
@@ -79,6 +79,20 @@ def benchmark(cfg: CfgNode, variants: Sequence[Variant], rounds: int, profile: b
 def measure_rates(device: torch.device, variants: Sequence[Variant]) -> dict[str, float]:
     """The rate of matrix products in every type that occurs, in GFLOP/s."""
     return {dtype: matmul_rate(device, getattr(torch, dtype)) for dtype in {variant.dtype for variant in variants}}
+
+
+def output_errors(models: dict[tuple, nn.Module], frame: dict) -> dict[str, float]:
+    """How far the dense backbone's output in each type is from that in float32: root mean square, relative."""
+    outputs = {}
+    for (_, dtype, _, _), model in models.items():
+        if dtype not in outputs:
+            model.enabled = False
+            with torch.no_grad():
+                outputs[dtype] = model.vit(model.preprocess_image([frame]).tensor)[model.vit.out_feature].float()
+    precise = outputs.pop("float32", None)
+    if precise is None:
+        return {}
+    return {dtype: float((output - precise).norm() / precise.norm()) for dtype, output in outputs.items()}
 
 
 def run_turn(model: nn.Module, variant: Variant, frames: Iterator[dict], turn: int) -> None:

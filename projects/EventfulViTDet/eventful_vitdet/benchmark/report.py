@@ -34,6 +34,8 @@ def format_benchmark(result: dict) -> str:
         f"{result['image_size']} px, {result['device']} with {result['threads']} threads, torch {result['torch']}, "
         f"medians of {result['rounds']} frames. Matrix products here: {rates}."
     )
+    for dtype, error in result["output_errors"].items():
+        head += f" The dense backbone's output in {dtype} differs from float32 by {error:.2%} (root mean square)."
     rows = [
         (line["variant"], line["dtype"], *(_cell(line[key], key, form) for key, form in COLUMNS.values()))
         for line in result["rows"]

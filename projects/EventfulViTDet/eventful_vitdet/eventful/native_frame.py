@@ -28,6 +28,37 @@ from .step import Step
 FLOAT32 = (None, torch.float32)
 
 
+class Watch:
+    """Notices when blocks are no longer what they were: parameters, layers, hooks. Quick, as every frame asks."""
+
+    def __init__(self, blocks: Sequence[Block]) -> None:
+        self._modules = [
+            (holder._modules, name, module)
+            for block in blocks
+            for holder in (block, block.attn, block.mlp)
+            for name, module in holder._modules.items()
+        ]
+        self._parameters = [
+            (module._parameters, name)
+            for block in blocks
+            for module in block.modules()
+            for name, parameter in module._parameters.items()
+            if parameter is not None
+        ]
+        self._stamps = self._current_stamps()
+
+    def unchanged(self) -> bool:
+        return (
+            all(modules.get(name) is module for modules, name, module in self._modules)
+            and not any(module._forward_hooks or module._forward_pre_hooks for _, _, module in self._modules)
+            and self._current_stamps() == self._stamps
+        )
+
+    def _current_stamps(self) -> list[tuple[int, int]]:
+        found = [parameters.get(name) for parameters, name in self._parameters]
+        return [(-1, -1) if p is None else (p.data_ptr(), p._version) for p in found]
+
+
 @dataclass
 class FramePlan:
     """The blocks as the kernels see them: where their parameters and their state lie."""
@@ -35,8 +66,10 @@ class FramePlan:
     blocks: ctypes.Array
     owners: list
     """Whatever must stay in memory for that."""
-    key: tuple
-    """What the plan was made for."""
+    watch: Watch
+    shape: torch.Size
+    """(B, N, D), what it was made for."""
+    grid: tuple[int, int]
 
 
 class NativeFrames:
@@ -63,9 +96,14 @@ class NativeFrames:
             and not step.fixed_sizes
             and x.dtype == torch.float32
             and native.usable(x)
-            and len(self._blocks) > 0
-            and all(is_usual(block) for block in self._blocks)
+            and self._blocks_are_usual()
         )
+
+    def _blocks_are_usual(self) -> bool:
+        if self._plan is not None and self._plan.watch.unchanged():
+            return True
+        self._plan = None
+        return len(self._blocks) > 0 and all(is_usual(block) for block in self._blocks)
 
     def run(self, x: Tensor, grid: tuple[int, int], step: Step) -> Tensor:
         """Run all blocks on tokens x (B, N, D), which are overwritten."""
@@ -97,10 +135,8 @@ class NativeFrames:
         return x
 
     def _current_plan(self, x: Tensor, grid: tuple[int, int]) -> FramePlan:
-        stamps = [(p.data_ptr(), p._version) for block in self._blocks for p in block.parameters_in_order()]
-        key = (x.shape, grid, *stamps)
-        if self._plan is None or self._plan.key != key:
-            self._plan = make_plan(self._blocks, x, grid, key)
+        if self._plan is None or (self._plan.shape, self._plan.grid) != (x.shape, grid):
+            self._plan = make_plan(self._blocks, x, grid)
         return self._plan
 
 
@@ -115,18 +151,17 @@ def is_usual(block: Block) -> bool:
         and block.state_dtype in FLOAT32
         and all(type(layer) is Linear and layer.compute_dtype in FLOAT32 for layer in layers)
         and all(layer.weight.dtype == torch.float32 for layer in layers)
+        and type(block).forward_eventful is Block.forward_eventful
         and "forward_eventful" not in vars(block)
-        and not any(
-            module._forward_hooks or module._forward_pre_hooks
-            for module in (*layers, block.norm1, block.norm2, block.attn, block.mlp)
-        )
+        and not any(module._forward_hooks or module._forward_pre_hooks for module in block.modules())
     )
 
 
-def make_plan(blocks: Sequence[Block], x: Tensor, grid: tuple[int, int], key: tuple) -> FramePlan:
+def make_plan(blocks: Sequence[Block], x: Tensor, grid: tuple[int, int]) -> FramePlan:
+    """Describe the blocks, whose state there is, for frames of tokens x (B, N, D)."""
     owners: list = []
     described = [_describe(block, x, block.layout(grid), owners) for block in blocks]
-    return FramePlan((structures.Block * len(blocks))(*described), owners, key)
+    return FramePlan((structures.Block * len(blocks))(*described), owners, Watch(blocks), x.shape, grid)
 
 
 def _describe(block: Block, x: Tensor, layout: AttentionLayout, owners: list) -> structures.Block:

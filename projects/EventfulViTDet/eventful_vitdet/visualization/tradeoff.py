@@ -46,7 +46,7 @@ def plot_tradeoff(results: Sequence[dict], path: str, title: str = "") -> None:
             axes.annotate(text, (gflops, ap50), textcoords="offset points", xytext=place, fontsize=8)
         axes.set(xlabel=label, ylabel="AP50 (percent)")
         # Both axes begin at zero, so that neither saving nor loss looks larger than it is.
-        axes.set_xlim(0, 1.1 * max((p[0] for p in points), default=0) or 1)
+        axes.set_xlim(0, 1.15 * max((p[0] for p in points), default=0) or 1)
         axes.set_ylim(0, 1.15 * max((p[1] for p in points), default=0) or 1)
         axes.grid(alpha=0.3)
         if points:

@@ -313,8 +313,8 @@ private:
 
     // Products of `count` queries, `step` places apart, with a table [channel][table_width].
     template <typename T>
-    void multiply(int head, const int64_t* members, int begin, int step, int count, const float* table,
-                  int table_width, int offset) {
+    void multiply(int head, const int64_t* members, int begin, int step, int count, const float* table, int table_width,
+                  int offset) {
         const int channels = problem.channels;
         for_row_tiles(0, count, [&](auto rows, int64_t done) {
             const int place = begin + int(done) * step;
@@ -323,7 +323,8 @@ private:
             for_column_tiles(table_width, [&](auto vecs, int column) {
                 vec sums[rows.value][vecs.value] = {};
                 multiply_rows(q.get(), channels, 1, table + column, table_width, channels, sums);
-                store_tile(sums, terms.get() + size_t(place - origin) * width + offset + column, ptrdiff_t(step) * width);
+                store_tile(sums, terms.get() + size_t(place - origin) * width + offset + column,
+                           ptrdiff_t(step) * width);
             });
         });
     }
@@ -372,7 +373,8 @@ void for_bands(int first, int last, F f) {
 template <typename T>
 void attend_groups(const Problem& p, const int64_t* members, int64_t groups, T* out, int64_t out_stride) {
     const int64_t keys_per_group = p.key_rows * p.key_columns, queries = p.rows * p.columns;
-    const int threads = threads_for(2 * groups * queries * keys_per_group * p.heads * p.channels, PRODUCTS_PER_THREAD, p.threads);
+    const int threads =
+        threads_for(2 * groups * queries * keys_per_group * p.heads * p.channels, PRODUCTS_PER_THREAD, p.threads);
     const Cuts cuts(p, groups, threads);
 #pragma omp parallel num_threads(threads)
     {
@@ -395,7 +397,8 @@ void attend_groups(const Problem& p, const int64_t* members, int64_t groups, T* 
                             terms.read(tile, places);
                             attend(tile, keys);
                             for (int i = 0; i < count; ++i) {
-                                T* to = out + (own ? own[places[i]] : places[i]) * out_stride + int64_t(head) * p.channels;
+                                T* to =
+                                    out + (own ? own[places[i]] : places[i]) * out_stride + int64_t(head) * p.channels;
                                 float factor = 1.0f / tile.normaliser[i];
                                 for (int c = 0; c < p.channels; ++c)
                                     assign(to[c], tile.out[size_t(i) * tile.width + c] * factor);
@@ -418,8 +421,7 @@ template <typename T>
 void attend_touched(const Problem& p, const Windows& w, const int64_t* index, int64_t selected, int64_t streams, T* out,
                     int64_t out_stride, int64_t* touched) {
     std::vector<uint8_t> marked(streams * w.count);
-    for (int64_t i = 0; i < selected; ++i)
-        marked[index[i] / w.tokens * w.count + w.of_token[index[i] % w.tokens]] = 1;
+    for (int64_t i = 0; i < selected; ++i) marked[index[i] / w.tokens * w.count + w.of_token[index[i] % w.tokens]] = 1;
     const int64_t size = int64_t(p.rows) * p.columns;
     std::vector<int64_t> members;
     for (int64_t stream = 0; stream < streams; ++stream) {
@@ -466,7 +468,8 @@ private:
     void run_band(int first, int last) {
         terms.compute<T>(head, nullptr, first, last);
         anew.clear();
-        if (change.renew) exchange_terms(first, last);
+        if (change.renew)
+            exchange_terms(first, last);
         else
             for (int place = first * p.columns; place < last * p.columns; ++place) anew.push_back(place);
         if (anew.empty()) return;
@@ -515,7 +518,8 @@ private:
         load_queries<T>(tile, p, head, nullptr, places, count);
         terms.read(tile, places);
         for (int i = 0; i < tile.lanes; ++i) tile.reference[i] = i < count ? state.references[slot(places[i])] : 0;
-        for (int i = 0; i < count; ++i) copy_sums(state.sums + slot(places[i]) * p.channels, tile.out.get() + size_t(i) * tile.width);
+        for (int i = 0; i < count; ++i)
+            copy_sums(state.sums + slot(places[i]) * p.channels, tile.out.get() + size_t(i) * tile.width);
         exchange(tile, delta, int(change.count));
         for (int i = 0; i < count; ++i) {
             size_t at = slot(places[i]);
@@ -553,7 +557,8 @@ private:
 template <typename T>
 void update(const Problem& p, const Sums& sums, const Change& change, const Limits& limits, int64_t* executed) {
     const int64_t keys = change.renew ? 2 * change.count : p.key_rows * p.key_columns;
-    const int threads = threads_for(2 * p.rows * p.columns * keys * p.heads * p.channels, PRODUCTS_PER_THREAD, p.threads);
+    const int threads =
+        threads_for(2 * p.rows * p.columns * keys * p.heads * p.channels, PRODUCTS_PER_THREAD, p.threads);
     const Cuts cuts(p, 1, threads);
     int64_t exchanged = 0, renewed = 0;
 #pragma omp parallel reduction(+ : exchanged, renewed) num_threads(threads)
@@ -579,7 +584,8 @@ void update(const Problem& p, const Sums& sums, const Change& change, const Limi
 extern "C" void attend_groups_f32(const Problem* p, const int64_t* members, int64_t groups, void* out, int64_t stride) {
     attend_groups<float>(*p, members, groups, static_cast<float*>(out), stride);
 }
-extern "C" void attend_groups_bf16(const Problem* p, const int64_t* members, int64_t groups, void* out, int64_t stride) {
+extern "C" void attend_groups_bf16(const Problem* p, const int64_t* members, int64_t groups, void* out,
+                                   int64_t stride) {
     attend_groups<bf16>(*p, members, groups, static_cast<bf16*>(out), stride);
 }
 
@@ -595,10 +601,12 @@ extern "C" void attend_touched_bf16(const Problem* p, const Windows* windows, co
 
 // Brings one stream's sums up to date; `executed` receives the numbers of (head, query) pairs whose terms were
 // exchanged, and that were computed anew.
-extern "C" void update_f32(const Problem* p, const Sums* sums, const Change* change, const Limits* limits, int64_t* executed) {
+extern "C" void update_f32(const Problem* p, const Sums* sums, const Change* change, const Limits* limits,
+                           int64_t* executed) {
     update<float>(*p, *sums, *change, *limits, executed);
 }
-extern "C" void update_bf16(const Problem* p, const Sums* sums, const Change* change, const Limits* limits, int64_t* executed) {
+extern "C" void update_bf16(const Problem* p, const Sums* sums, const Change* change, const Limits* limits,
+                            int64_t* executed) {
     update<bf16>(*p, *sums, *change, *limits, executed);
 }
 

@@ -25,8 +25,8 @@ struct Block {
     Gate qkv_gate, projection_gate, mlp_gate;
     Layer qkv, projection, fc1, fc2;
     float *qkv_buffer, *projection_buffer, *mlp_buffer;
-    Problem attention;    // on the QKV buffer: of all streams with windows, of the first stream without
-    Windows windows;      // no members: every token sees the whole grid
+    Problem attention;     // on the QKV buffer: of all streams with windows, of the first stream without
+    Windows windows;       // no members: every token sees the whole grid
     float* window_output;  // attention's output, kept from frame to frame; with windows alone
     Sums sums;             // of all streams; without windows alone
 };
@@ -34,7 +34,7 @@ struct Block {
 struct Frame {
     const Block* blocks;
     int64_t depth, streams, tokens;
-    int64_t selected;       // tokens that every gate chooses in each stream
+    int64_t selected;  // tokens that every gate chooses in each stream
     int32_t channels, hidden;
     int32_t recompute_all;  // too many keys change for exchanging their terms
     int32_t threads;
@@ -52,9 +52,9 @@ struct Free {
 class Runner {
 public:
     explicit Runner(const Frame& f)
-        : f(f), count(f.streams * f.selected), rows(allocate(count * f.channels)), results(allocate(3 * count * f.channels)),
-          old(allocate(2 * count * f.channels)), hidden(allocate(std::min(count, MLP_ROWS) * f.hidden)),
-          renew(f.tokens), keys(f.selected) {}
+        : f(f), count(f.streams * f.selected), rows(allocate(count * f.channels)),
+          results(allocate(3 * count * f.channels)), old(allocate(2 * count * f.channels)),
+          hidden(allocate(std::min(count, MLP_ROWS) * f.hidden)), renew(f.tokens), keys(f.selected) {}
 
     void run(int64_t number) {
         const Block& b = f.blocks[number];
@@ -77,11 +77,11 @@ private:
     using Buffer = std::unique_ptr<float[], Free>;
 
     const Frame& f;
-    const int64_t count;     // rows, of all streams
-    Buffer rows, results;    // what a gate sent on, and what a layer made of it
-    Buffer old;              // former keys and values of the rows
-    Buffer hidden;           // of the MLP
-    Buffer output;           // attention's output, where it is not kept
+    const int64_t count;   // rows, of all streams
+    Buffer rows, results;  // what a gate sent on, and what a layer made of it
+    Buffer old;            // former keys and values of the rows
+    Buffer hidden;         // of the MLP
+    Buffer output;         // attention's output, where it is not kept
     std::vector<uint8_t> renew;
     std::vector<int64_t> keys;
 
@@ -100,7 +100,8 @@ private:
         return index;
     }
 
-    void multiply(const Layer& layer, const float* from, int64_t number, int inputs, int outputs, bool gelu, float* to) {
+    void multiply(const Layer& layer, const float* from, int64_t number, int inputs, int outputs, bool gelu,
+                  float* to) {
         const Product product{from, number, inputs, outputs, layer.packed, layer.bias, gelu, to, f.threads};
         linear(&product);
     }
@@ -122,7 +123,8 @@ private:
 
     const float* attend_windows(const Block& b, const int64_t* index, int64_t* executed) {
         std::vector<int64_t> touched(f.streams);
-        attend_touched_f32(&b.attention, &b.windows, index, count, f.streams, b.window_output, f.channels, touched.data());
+        attend_touched_f32(&b.attention, &b.windows, index, count, f.streams, b.window_output, f.channels,
+                           touched.data());
         for (int64_t stream = 0; stream < f.streams; ++stream) {
             executed[2 * stream] = touched[stream];
             executed[2 * stream + 1] = 0;
@@ -135,8 +137,8 @@ private:
         if (!output) output = allocate(f.streams * size);
         for (int64_t stream = 0; stream < f.streams; ++stream) {
             const Sums& all = b.sums;
-            const Sums sums{all.sums + stream * size, all.normalisers + stream * queries, all.references + stream * queries,
-                            all.drift + stream * queries};
+            const Sums sums{all.sums + stream * size, all.normalisers + stream * queries,
+                            all.references + stream * queries, all.drift + stream * queries};
             exchange(b, sums, stream, index + stream * f.selected, executed + 2 * stream);
             divide_sums(sums.sums, sums.normalisers, f.tokens, b.attention.heads, b.attention.channels,
                         output.get() + stream * size, f.threads);
@@ -158,7 +160,8 @@ private:
             renew[keys[i]] = 1;
         }
         const float* before = old.get() + stream * f.selected * 2 * f.channels;
-        const Change change{f.recompute_all ? nullptr : renew.data(), keys.data(), before, f.recompute_all ? 0 : f.selected};
+        const Change change{f.recompute_all ? nullptr : renew.data(), keys.data(), before,
+                            f.recompute_all ? 0 : f.selected};
         update_f32(&problem, &sums, &change, &f.limits, executed);
     }
 };

@@ -46,7 +46,8 @@ INLINE Statistics statistics(const float* x, int channels, const Norm& norm) {
 template <typename Values>  // a vector or a single value
 INLINE Values normalised(const float* x, int c, const Statistics& s, const Norm& norm, Values kind) {
     Values result = value(x + c, kind);
-    return norm.weight ? (result - s.mean) * s.scale * value(norm.weight + c, kind) + value(norm.bias + c, kind) : result;
+    return norm.weight ? (result - s.mean) * s.scale * value(norm.weight + c, kind) + value(norm.bias + c, kind)
+                       : result;
 }
 
 // |norm(x) - reference|
@@ -96,9 +97,7 @@ void largest(const float* norms, int64_t streams, int64_t tokens, int64_t count,
         const float* own = norms + stream * tokens;
         auto value = [own](int64_t i) { return own[i] == own[i] ? own[i] : INFINITY; };
         std::iota(order.begin(), order.end(), 0);
-        auto before = [&](int64_t a, int64_t b) {
-            return value(a) != value(b) ? value(a) > value(b) : a < b;
-        };
+        auto before = [&](int64_t a, int64_t b) { return value(a) != value(b) ? value(a) > value(b) : a < b; };
         std::nth_element(order.begin(), order.begin() + count, order.end(), before);
         std::sort(order.begin(), order.begin() + count);
         for (int64_t i = 0; i < count; ++i) index[stream * count + i] = order[i] + stream * tokens;
@@ -129,18 +128,18 @@ void store_and_add(const float* x, T* buffer, int64_t tokens, int channels, cons
 }  // namespace
 
 // Every function for gates and buffers exists for each type that state may have.
-#define FOR_STATE(T, suffix)                                                                                           \
-    extern "C" void errors_##suffix(const Tokens<T>* t, float* result) { errors(*t, result); }                         \
-    extern "C" void take_##suffix(const Tokens<T>* t, const int64_t* index, int64_t count, float* rows) {              \
-        take(*t, index, count, rows);                                                                                  \
-    }                                                                                                                  \
-    extern "C" void gate_##suffix(const Tokens<T>* t, int64_t count, float* norms, int64_t* index, float* rows) {      \
-        gate(*t, count, norms, index, rows);                                                                           \
-    }                                                                                                                  \
-    extern "C" void store_and_add_##suffix(const float* x, T* buffer, int64_t tokens, int channels,                    \
-                                           const int64_t* index, int64_t count, const float* rows, float* out,         \
-                                           int threads) {                                                              \
-        store_and_add(x, buffer, tokens, channels, index, count, rows, out, threads);                                  \
+#define FOR_STATE(T, suffix)                                                                                      \
+    extern "C" void errors_##suffix(const Tokens<T>* t, float* result) { errors(*t, result); }                    \
+    extern "C" void take_##suffix(const Tokens<T>* t, const int64_t* index, int64_t count, float* rows) {         \
+        take(*t, index, count, rows);                                                                             \
+    }                                                                                                             \
+    extern "C" void gate_##suffix(const Tokens<T>* t, int64_t count, float* norms, int64_t* index, float* rows) { \
+        gate(*t, count, norms, index, rows);                                                                      \
+    }                                                                                                             \
+    extern "C" void store_and_add_##suffix(const float* x, T* buffer, int64_t tokens, int channels,               \
+                                           const int64_t* index, int64_t count, const float* rows, float* out,    \
+                                           int threads) {                                                         \
+        store_and_add(x, buffer, tokens, channels, index, count, rows, out, threads);                             \
     }
 
 FOR_STATE(float, f32)
@@ -149,7 +148,8 @@ FOR_STATE(bf16, bf16)
 // out[token] = sums / normalisers, the heads of a token side by side; from [head][token][channel] and [head][token].
 extern "C" void divide_sums(const float* sums, const float* normalisers, int64_t tokens, int heads, int channels,
                             float* out, int threads) {
-#pragma omp parallel for schedule(static) num_threads(threads_for(tokens * heads * channels, VALUES_PER_THREAD, threads))
+#pragma omp parallel for schedule(static) \
+    num_threads(threads_for(tokens * heads * channels, VALUES_PER_THREAD, threads))
     for (int64_t i = 0; i < tokens; ++i)
         for (int h = 0; h < heads; ++h) {
             const float* from = sums + (h * tokens + i) * channels;

@@ -1,4 +1,5 @@
-// What the kernels are given and how they are called, from Python (native.py holds the same structures) and from one another.
+// What the kernels are given and how they are called, from Python (native.py holds the same structures) and from one
+// another.
 #pragma once
 
 #include "simd.h"
@@ -72,8 +73,8 @@ struct Tokens {
 };
 
 extern "C" {
-void attend_touched_f32(const Problem*, const Windows*, const int64_t* index, int64_t selected, int64_t streams, void* out,
-                        int64_t out_stride, int64_t* touched);
+void attend_touched_f32(const Problem*, const Windows*, const int64_t* index, int64_t selected, int64_t streams,
+                        void* out, int64_t out_stride, int64_t* touched);
 void update_f32(const Problem*, const Sums*, const Change*, const Limits*, int64_t* executed);
 void divide_sums(const float* sums, const float* normalisers, int64_t tokens, int heads, int channels, float* out,
                  int threads);

@@ -11,8 +11,8 @@
 namespace {
 
 constexpr int PANEL = OUT_VECS * VL;  // outputs of a panel
-constexpr int BLOCK_ROWS = 126;     // rows that one task multiplies with one panel after another
-constexpr int BLOCK_INPUTS = 768;   // inputs that are summed before the next panel's turn
+constexpr int BLOCK_ROWS = 126;       // rows that one task multiplies with one panel after another
+constexpr int BLOCK_INPUTS = 768;     // inputs that are summed before the next panel's turn
 
 int divide_up(int64_t a, int64_t b) { return int((a + b - 1) / b); }
 
@@ -53,8 +53,8 @@ void run_tile(const Product& p, int64_t row, int panel, int first, int last) {
             for (int i = 0; i < ROWS; ++i) std::copy_n(out + i * p.outputs, width, aside + i * PANEL);
         load_tile(to, step, sums);
     }
-    multiply_rows(p.rows + row * p.inputs + first, p.inputs, 1, p.weights + (size_t(panel) * p.inputs + first) * PANEL, PANEL,
-                  last - first, sums);
+    multiply_rows(p.rows + row * p.inputs + first, p.inputs, 1, p.weights + (size_t(panel) * p.inputs + first) * PANEL,
+                  PANEL, last - first, sums);
     store_tile(sums, to, step);
     if (last == p.inputs) finish(p, to, step, ROWS, begin, width);
     if (to == aside)
@@ -70,12 +70,14 @@ extern "C" int64_t packed_size(int32_t outputs, int32_t inputs) {
 
 // weights [outputs][inputs] -> packed, with zeros for the outputs that fill up the last panel.
 extern "C" void pack(const float* weights, int32_t outputs, int32_t inputs, float* packed, int32_t threads) {
-#pragma omp parallel for schedule(static) num_threads(threads_for(int64_t(outputs) * inputs, VALUES_PER_THREAD, threads))
+#pragma omp parallel for schedule(static) \
+    num_threads(threads_for(int64_t(outputs) * inputs, VALUES_PER_THREAD, threads))
     for (int panel = 0; panel < divide_up(outputs, PANEL); ++panel)
         for (int k = 0; k < inputs; ++k)
             for (int c = 0; c < PANEL; ++c) {
                 int output = panel * PANEL + c;
-                packed[(size_t(panel) * inputs + k) * PANEL + c] = output < outputs ? weights[int64_t(output) * inputs + k] : 0;
+                packed[(size_t(panel) * inputs + k) * PANEL + c] =
+                    output < outputs ? weights[int64_t(output) * inputs + k] : 0;
             }
 }
 

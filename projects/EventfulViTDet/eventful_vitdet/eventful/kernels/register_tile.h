@@ -10,8 +10,8 @@ constexpr int TILE_ROWS = 6;  // rows of a tile of OUT_VECS vectors: as many sum
 
 // sums[i][j] += sum over k < count of a[i][k] b[k][j], with steps in elements between neighbours.
 template <int ROWS, int VECS>
-INLINE void multiply_rows(const float* a, ptrdiff_t row_step, ptrdiff_t k_step, const float* b, ptrdiff_t b_step, int count,
-                          vec (&sums)[ROWS][VECS]) {
+INLINE void multiply_rows(const float* a, ptrdiff_t row_step, ptrdiff_t k_step, const float* b, ptrdiff_t b_step,
+                          int count, vec (&sums)[ROWS][VECS]) {
     for (int k = 0; k < count; ++k) {
         vec columns[VECS];
 #pragma GCC unroll 4

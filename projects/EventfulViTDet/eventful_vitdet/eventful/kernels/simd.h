@@ -14,7 +14,8 @@
 
 #define INLINE inline __attribute__((always_inline))
 
-// Elements per vector, and the register tiles of the two matrix products: as many accumulators as leave a few registers.
+// Elements per vector, and the register tiles of the two matrix products: as many accumulators as leave a few
+// registers.
 #if defined(__AVX512F__)
 constexpr int VL = 16, KEY_ROWS = 8, QUERY_VECS = 3, OUT_VECS = 4;
 #elif defined(__AVX__)
@@ -37,8 +38,8 @@ INLINE vec splat(float x) { return x - vec{}; }
 INLINE vec choose(ivec mask, vec a, vec b) { return mask ? a : b; }
 INLINE vec maximum(vec a, vec b) { return choose(a > b, a, b); }
 
-// a b + c, rounded once where the processor can. A compiler decides from loop to loop whether it fuses a product and a sum;
-// results would then depend on how many queries or rows are computed together.
+// a b + c, rounded once where the processor can. A compiler decides from loop to loop whether it fuses a product and a
+// sum; results would then depend on how many queries or rows are computed together.
 INLINE vec multiply_add(vec a, vec b, vec c) {
 #if defined(__AVX512F__)
     return (vec)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);

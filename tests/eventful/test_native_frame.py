@@ -1,6 +1,7 @@
 """Frames in one call of the kernels: bit by bit what the blocks compute one by one, and only where nobody can tell."""
 
 import copy
+from unittest import mock
 
 import pytest
 import torch
@@ -159,6 +160,30 @@ def test_layers_that_were_replaced_are_used(calls):
     before = len(calls)
     vit(video[2])
     assert len(calls) == before
+
+
+@pytest.mark.parametrize("change", ["weight", "bias", "norm", "no norm", "hook"])
+def test_parameters_that_lie_otherwise(change, calls):
+    """What the kernels cannot read, or a norm that is another module or watched, is computed by PyTorch."""
+    vit, expected = make_vit(), make_vit()
+    video = make_video(4)
+    block, plain, seen = vit.blocks[2], expected.blocks[2], []
+    if change == "weight":
+        block.mlp.fc1.weight = nn.Parameter(block.mlp.fc1.weight.detach().t().contiguous().t())
+    elif change == "bias":
+        block.attn.proj.bias = nn.Parameter(block.attn.proj.bias.detach().repeat_interleave(2)[::2])
+    elif change == "norm":
+        block.norm1.weight = nn.Parameter(block.norm1.weight.detach().repeat_interleave(2)[::2])
+    elif change == "no norm":
+        block.norm2 = nn.Identity()
+        plain.norm2 = nn.Identity()
+    else:
+        block.norm1.register_forward_hook(lambda module, args, output: seen.append(output.shape))
+    with mock.patch.object(native, "load_library", return_value=None):
+        wanted = run(expected, video)
+    before = len(calls)
+    torch.testing.assert_close(run(vit, video), wanted, rtol=1e-4, atol=1e-4)
+    assert len(calls) == before and len(seen) == (4 if change == "hook" else 0)
 
 
 def test_a_copy_goes_on_by_itself(calls):

@@ -50,7 +50,11 @@ class GateInput:
     def fused(self, u: Tensor) -> bool:
         """Whether the kernels work on these tokens and this reference."""
         return (
-            self.x.dtype == torch.float32 and self.x.is_contiguous() and u.is_contiguous() and native.usable(self.x, u)
+            self.x.dtype == torch.float32
+            and self.x.is_contiguous()
+            and u.is_contiguous()
+            and native.usable(self.x, u)
+            and native.knows_norm(self.norm)
         )
 
 

@@ -49,7 +49,8 @@ class Linear(nn.Linear):
         """The kernels multiply in float32; in shorter types, the library has the processor's instructions for it."""
         return (
             self.compute_dtype in (None, torch.float32)
-            and x.dtype == self.weight.dtype == torch.float32
+            and x.dtype == torch.float32
+            and native.readable(self.weight, self.bias)
             and native.usable(x, self.weight)
         )
 

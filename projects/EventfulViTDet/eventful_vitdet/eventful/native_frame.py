@@ -150,7 +150,9 @@ def is_usual(block: Block) -> bool:
         and all(gate.reference == "last-sent" for gate in block.gates().values())
         and block.state_dtype in FLOAT32
         and all(type(layer) is Linear and layer.compute_dtype in FLOAT32 for layer in layers)
-        and all(layer.weight.dtype == torch.float32 for layer in layers)
+        and native.readable(*block.parameters())
+        and native.knows_norm(block.norm1)
+        and native.knows_norm(block.norm2)
         and type(block).forward_eventful is Block.forward_eventful
         and "forward_eventful" not in vars(block)
         and not any(module._forward_hooks or module._forward_pre_hooks for module in block.modules())

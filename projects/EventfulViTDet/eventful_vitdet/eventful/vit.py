@@ -29,7 +29,7 @@ class PatchEmbed(nn.Module):
         self._packed = native.PackedWeights()
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.dtype == self.proj.weight.dtype == torch.float32 and native.usable(x, self.proj.weight):
+        if x.dtype == torch.float32 and native.readable(*self.proj.parameters()) and native.usable(x, self.proj.weight):
             # Patches do not overlap: each is one row of a matrix product.
             size = self.proj.kernel_size[0]
             patches = x.unflatten(3, (-1, size)).unflatten(2, (-1, size)).permute(0, 2, 4, 1, 3, 5)

@@ -31,6 +31,23 @@ def usable(*tensors: Tensor) -> bool:
     return True
 
 
+def readable(*parameters: Tensor | None) -> bool:
+    """Whether parameters lie as the kernels read them: in float32, their values in order and without gaps."""
+    return all(p is None or (p.dtype == torch.float32 and p.is_contiguous()) for p in parameters)
+
+
+def knows_norm(norm: nn.Module | None) -> bool:
+    """Whether the kernels can do what a layer norm, or none, does; not if somebody hooked into it."""
+    return norm is None or (
+        type(norm) is nn.LayerNorm
+        and norm.weight is not None
+        and norm.bias is not None
+        and readable(norm.weight, norm.bias)
+        and not norm._forward_hooks
+        and not norm._forward_pre_hooks
+    )
+
+
 @dataclass(frozen=True)
 class AttentionProblem:
     """Attention inside groups of tokens, by row and column of a grid."""

@@ -162,7 +162,7 @@ def test_layers_that_were_replaced_are_used(calls):
     assert len(calls) == before
 
 
-@pytest.mark.parametrize("change", ["weight", "bias", "norm", "no norm", "hook"])
+@pytest.mark.parametrize("change", ["weight", "bias", "padding", "norm", "no norm", "hook"])
 def test_parameters_that_lie_otherwise(change, calls):
     """What the kernels cannot read, or a norm that is another module or watched, is computed by PyTorch."""
     vit, expected = make_vit(), make_vit()
@@ -172,6 +172,8 @@ def test_parameters_that_lie_otherwise(change, calls):
         block.mlp.fc1.weight = nn.Parameter(block.mlp.fc1.weight.detach().t().contiguous().t())
     elif change == "bias":
         block.attn.proj.bias = nn.Parameter(block.attn.proj.bias.detach().repeat_interleave(2)[::2])
+    elif change == "padding":  # which is the bias of the queries, keys and values
+        block.attn.qkv.bias = nn.Parameter(block.attn.qkv.bias.detach().repeat_interleave(2)[::2])
     elif change == "norm":
         block.norm1.weight = nn.Parameter(block.norm1.weight.detach().repeat_interleave(2)[::2])
     elif change == "no norm":

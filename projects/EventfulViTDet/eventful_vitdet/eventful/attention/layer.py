@@ -97,7 +97,7 @@ class Attention(nn.Module):
             layout.query_grid,
             layout.key_grid,
             self.packed_position_tables(layout),
-            None if self.qkv.bias is None else self.qkv.bias.to(qkv.dtype),
+            None if self.qkv.bias is None else self.qkv.bias.to(qkv.dtype).contiguous(),
         )
 
     def _attend_in_chunks(self, q: Tensor, k: Tensor, v: Tensor, layout: AttentionLayout) -> Tensor:

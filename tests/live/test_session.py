@@ -121,6 +121,16 @@ def test_controller_steers_until_somebody_moves_the_slider(make_session):
     watch(session, lambda update: update.picture.budget == "top-r 3")
 
 
+def test_other_policies_choose_until_somebody_moves_the_slider(make_session):
+    session = make_session(MODEL__EVENTFUL__POLICY="threshold", MODEL__EVENTFUL__THRESHOLD=0.5)
+    seen = watch(session, lambda update: index(update) == 3)
+    assert seen[-1].picture.budget == "threshold 0.5" and seen[-1].settings.automatic
+    session.change({"budget": 20})
+    watch(session, lambda update: update.picture.budget == "top-r 20")
+    session.change({"automatic": True})
+    watch(session, lambda update: update.picture.budget == "threshold 0.5")
+
+
 class BrokenSource(FileSource):
     """A file that turns out to be damaged at its third frame, the first time."""
 

@@ -5,7 +5,7 @@ from eventful_vitdet.control import Bounds
 from eventful_vitdet.live.errors import RequestError
 from eventful_vitdet.live.settings import Limits, Settings, change_settings, check_seek
 
-LIMITS = Limits(tokens=320, num_frames=40, seekable=True, has_controller=True)
+LIMITS = Limits(tokens=320, num_frames=40, seekable=True, has_automatic=True)
 
 
 def test_changes():
@@ -54,7 +54,7 @@ def test_the_bounds_of_the_configuration_hold_for_viewers():
 
 
 def test_what_is_not_there_cannot_be_changed():
-    with pytest.raises(RequestError, match="no controller was configured"):
+    with pytest.raises(RequestError, match="nothing but top-r was configured"):
         change_settings(Settings(64), {"automatic": True}, Limits(tokens=320))
     with pytest.raises(RequestError, match="once the first frame has been seen"):
         change_settings(Settings(64), {"budget": 3}, Limits())

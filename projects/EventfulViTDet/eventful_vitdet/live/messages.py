@@ -42,7 +42,7 @@ def _encode_limits(limits: Limits) -> dict:
         "largest_budget": limits.largest_budget,
         "num_frames": limits.num_frames,
         "seekable": limits.seekable,
-        "has_controller": limits.has_controller,
+        "has_automatic": limits.has_automatic,
     }
 
 

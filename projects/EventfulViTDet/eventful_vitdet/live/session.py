@@ -122,9 +122,9 @@ class LiveSession:
         self._cfg, self._model, self._classes, self._clock = cfg, model, classes, clock
         self._control = build_runtime_control(cfg, model)
         self._automatic = self._control.controller
-        has_controller = bool(cfg.MODEL.EVENTFUL.CONTROLLER.NAME)
-        limits = Limits(None, self._control.bounds, source.num_frames, not source.live, has_controller)
-        settings = Settings(cfg.MODEL.EVENTFUL.R, cfg.MODEL.EVENTFUL.ENABLED, has_controller)
+        has_automatic = bool(cfg.MODEL.EVENTFUL.CONTROLLER.NAME) or cfg.MODEL.EVENTFUL.POLICY != "top-r"
+        limits = Limits(None, self._control.bounds, source.num_frames, not source.live, has_automatic)
+        settings = Settings(cfg.MODEL.EVENTFUL.R, cfg.MODEL.EVENTFUL.ENABLED, has_automatic)
         self._changed = threading.Condition()
         self._orders = _Orders(settings, limits=limits)
         self._update = Update(settings, limits)

@@ -21,7 +21,7 @@ class Settings:
     eventful: bool = True
     """False runs the dense model, on the same weights."""
     automatic: bool = False
-    """The configuration's controller chooses the budget."""
+    """The configuration's controller chooses the budget, or its policy the tokens."""
     paused: bool = False
     repeat: bool = True
     """Start again at the end of a file."""
@@ -37,7 +37,8 @@ class Limits:
     """The configuration's smallest and largest budget."""
     num_frames: int | None = None
     seekable: bool = False
-    has_controller: bool = False
+    has_automatic: bool = False
+    """The configuration has a controller, or another policy than top-r."""
 
     @property
     def smallest_budget(self) -> int:
@@ -63,8 +64,8 @@ def change_settings(settings: Settings, asked: object, limits: Limits) -> Settin
     for name in SWITCHES:
         if name in asked and not isinstance(asked[name], bool):
             raise RequestError(f"{name} is true or false, found {_show(asked[name])}")
-    if asked.get("automatic") and not limits.has_controller:
-        raise RequestError("no controller was configured (MODEL.EVENTFUL.CONTROLLER.NAME)")
+    if asked.get("automatic") and not limits.has_automatic:
+        raise RequestError("nothing but top-r was configured (MODEL.EVENTFUL.CONTROLLER.NAME, MODEL.EVENTFUL.POLICY)")
     if "budget" in asked:
         if limits.tokens is None:
             raise RequestError("the budget can be set once the first frame has been seen")

@@ -69,11 +69,12 @@ function showControls() {
   press("eventful", settings.eventful);
   press("dense", !settings.eventful);
   press("repeat", settings.repeat);
-  find("automatic-row").hidden = !limits.has_controller;
+  find("automatic-row").hidden = !limits.has_automatic;
   find("automatic").checked = settings.automatic;
   const ready = limits.tokens !== null && settings.eventful;
   find("budget").disabled = !ready;
-  const running = /^top-r (\d+)$/.exec(view.picture?.budget ?? "");
+  const shown = view.picture?.budget ?? "";
+  const running = /^top-r (\d+)$/.exec(shown);
   const budget = settings.automatic && running ? Number(running[1]) : settings.budget;
   if (!dragging.has("budget") && limits.tokens) {
     find("budget").min = toSlider(limits.smallest_budget, limits.tokens);
@@ -81,6 +82,7 @@ function showControls() {
     setRange("budget", toSlider(budget, limits.tokens));
   }
   if (!dragging.has("budget")) showBudget(budget);
+  if (!dragging.has("budget") && settings.automatic && /^(threshold|fraction) /.test(shown)) showPolicy(shown);
   if (view.picture) showPosition();
 }
 
@@ -88,6 +90,12 @@ function showBudget(budget) {
   const tokens = state.limits.tokens;
   setText("budget-value", String(budget));
   setText("budget-of", tokens ? `of ${tokens} (${Math.round((100 * budget) / tokens)} %)` : "");
+}
+
+/** Of a policy without a number of tokens. */
+function showPolicy(name) {
+  setText("budget-value", name);
+  setText("budget-of", "");
 }
 
 function showPosition() {

@@ -220,3 +220,22 @@ class HalfFull:
 
     def __getattr__(self, name: str):
         return getattr(self.file, name)
+
+
+@pytest.mark.parametrize("make", [lambda path: VideoWriter(path, 25), JsonLinesWriter])
+def test_a_file_that_somebody_else_is_writing(make, tmp_path):
+    """It is refused and disturbs nobody; a file left by a process that was killed is no hindrance."""
+    path = str(tmp_path / "out.mp4")
+    record = noise(0) if make is not JsonLinesWriter else {"frame": 0}
+    with make(path) as first:
+        first.write(record)
+        with pytest.raises(VideoWriteError, match="out.mp4: cannot be written to .another command is writing it"):
+            with make(path):
+                pass
+    size = os.path.getsize(path)
+    left = tmp_path / ("out.part.mp4" if make is not JsonLinesWriter else "out.mp4.part")
+    assert size > 0 and not left.exists()
+    left.write_bytes(bytes(10**6))
+    with make(path) as second:
+        second.write(record)
+    assert os.path.getsize(path) == size and os.listdir(tmp_path) == ["out.mp4"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 
+from ..data.claim import Claim
 from .video_writer import VideoWriteError
 
 
@@ -23,6 +24,7 @@ class JsonLinesWriter:
     def __enter__(self) -> JsonLinesWriter:
         try:
             os.makedirs(os.path.dirname(self.path), exist_ok=True)
+            self._claim = Claim(self._temporary)
             self._file = open(self._temporary, "wb", buffering=0)
         except OSError as error:
             raise VideoWriteError(f"{self.path}: cannot be written to ({error.strerror})") from error
@@ -46,3 +48,4 @@ class JsonLinesWriter:
             os.replace(self._temporary, self.path)
         else:
             os.unlink(self._temporary)
+        self._claim.release()

@@ -12,6 +12,7 @@ import av
 import numpy as np
 from av.video.frame import PictureType
 
+from ..data.claim import Claim
 from ..data.containers import cut_to_whole_fragments
 from ..data.errors import DataError
 from ..data.reserved_file import ReservedFile
@@ -58,6 +59,7 @@ class VideoWriter:
         if suffix.lower() not in SUFFIXES:
             raise VideoWriteError(f"{path}: videos are written as {', '.join(SUFFIXES)}; give the file such a name")
         self._temporary = f"{stem}.part{suffix}"
+        self._claim: Claim | None = None
         self._file: ReservedFile | None = None
         self._container: av.container.OutputContainer | None = None
         self._size = (0, 0)
@@ -67,6 +69,7 @@ class VideoWriter:
     def __enter__(self) -> VideoWriter:
         try:
             os.makedirs(os.path.dirname(self.path), exist_ok=True)
+            self._claim = Claim(self._temporary)
             self._file = ReservedFile(self._temporary)
         except OSError as error:
             raise VideoWriteError(f"{self.path}: cannot be written to ({error.strerror})") from error
@@ -113,6 +116,7 @@ class VideoWriter:
         finally:
             if os.path.exists(self._temporary):
                 os.unlink(self._temporary)
+            self._claim.release()
 
     def _end(self) -> VideoWriteError | None:
         """Write what the encoder still holds, and the index; returns what went wrong."""

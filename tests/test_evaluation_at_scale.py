@@ -26,9 +26,11 @@ def workspace(tmp_path_factory, repository, shared_data) -> Path:
     annotations = shared_data / "airborne_vid" / "annotations" / "val.json"
     script = [sys.executable, str(repository / "datasets" / "subset_coco_vid.py"), str(annotations), "part.json"]
     subprocess.run([*script, "--frames", str(FRAMES)], cwd=folder, check=True, capture_output=True)
+    began = time.monotonic()
     done = start(folder, repository, shared_data, "alone", 1)
     _, errors = done.communicate(timeout=500)
     assert done.returncode == 0, errors[-3000:]
+    (folder / "seconds").write_text(str(time.monotonic() - began))
     return folder
 
 
@@ -71,10 +73,11 @@ def test_two_processes_equal_one(workspace, repository, shared_data):
 
 def test_killed_in_a_loop_and_continued(workspace, repository, shared_data):
     rng, killed = random.Random(0), 0
+    seconds = float((workspace / "seconds").read_text())  # of a whole run
     while True:
         run = start(workspace, repository, shared_data, "killed", rng.choice((1, 2)))
         try:
-            _, errors = run.communicate(timeout=rng.uniform(10, 25) if killed < 5 else 500)
+            _, errors = run.communicate(timeout=seconds * rng.uniform(0.3, 0.6) if killed < 5 else 500)
             assert run.returncode == 0, errors[-3000:]
             break
         except subprocess.TimeoutExpired:

@@ -70,9 +70,10 @@ class VideoRCNN(GeneralizedRCNN):
     def __init__(self, *, eventful_pyramid: EventfulPyramid | None = None, **kwargs) -> None:
         super().__init__(**kwargs)
         self.eventful_pyramid = eventful_pyramid
-        vits = [module for module in self.backbone.modules() if isinstance(module, EventfulViT)]
+        vits = [name for name, module in self.backbone.named_modules() if isinstance(module, EventfulViT)]
         if len(vits) != 1:
             raise TypeError(f"VideoRCNN needs a backbone with one EventfulViT, found {len(vits)}")
+        (self._vit_name,) = vits
         self._positions: list[FramePosition | None] = []
         self._canvas: tuple[int, int] | None = None
         self.flushed: tuple[bool, ...] = ()
@@ -90,7 +91,7 @@ class VideoRCNN(GeneralizedRCNN):
     @property
     def vit(self) -> EventfulViT:
         """The backbone's Transformer, which owns the state."""
-        return next(module for module in self.backbone.modules() if isinstance(module, EventfulViT))
+        return self.backbone.get_submodule(self._vit_name)
 
     @property
     def canvas(self) -> tuple[int, int] | None:

@@ -1,5 +1,6 @@
 """Fixtures for the whole suite. Importing eventful_vitdet also makes the embedded Detectron2 importable."""
 
+import logging
 from pathlib import Path
 
 import eventful_vitdet  # noqa: F401
@@ -32,3 +33,10 @@ def shared_data() -> Path:
 @pytest.fixture(autouse=True)
 def seeded() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def log_seen_by_pytest() -> None:
+    """A tool that ran in an earlier test may have kept these loggers to itself, which hides them from `caplog`."""
+    for name in ("eventful_vitdet", "detectron2"):
+        logging.getLogger(name).propagate = True

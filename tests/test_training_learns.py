@@ -5,6 +5,7 @@ import json
 import sys
 
 import pytest
+import torch
 from eventful_vitdet.command_line import argument_parser, parse_arguments, run
 
 SETTINGS = {
@@ -52,6 +53,7 @@ def videos(tmp_path_factory, repository):
 
 
 @pytest.mark.long
+@pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="Muon came with torch 2.9")
 def test_loss_falls_and_objects_are_found(repository, tmp_path, videos):
     spec = importlib.util.spec_from_file_location("train_net", repository / "tools" / "train_net.py")
     train_net = importlib.util.module_from_spec(spec)

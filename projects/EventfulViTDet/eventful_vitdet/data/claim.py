@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import errno
-import fcntl
-import logging
 import os
 
-logger = logging.getLogger(__name__)
+from .locks import try_lock
 
 
 class Claim:
@@ -22,13 +20,9 @@ class Claim:
         while self._file is None or not self._is_at(path):
             self.release()  # whoever had it was just about to rename it
             self._file = open(path, "ab")
-            try:
-                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
+            if not try_lock(self._file, path, "see that nothing else writes it"):
                 self.release()
-                raise OSError(errno.EBUSY, "another command is writing it", path) from error
-            except OSError as error:  # some network disks have no locks
-                logger.warning("%s: cannot be locked (%s); see that nothing else writes it", path, error.strerror)
+                raise OSError(errno.EBUSY, "another command is writing it", path)
 
     def _is_at(self, path: str) -> bool:
         return os.path.exists(path) and os.path.samestat(os.fstat(self._file.fileno()), os.stat(path))

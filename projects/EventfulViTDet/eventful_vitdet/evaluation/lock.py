@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import time
@@ -12,6 +11,7 @@ from typing import IO
 
 from detectron2.utils import comm
 
+from ..data.locks import try_lock
 from .errors import EvaluationError
 
 LOCK_FILE = ".lock"
@@ -41,18 +41,11 @@ def exclusive(folder: str) -> Iterator[None]:
 def _wait_for(file: IO[str], folder: str) -> None:
     deadline = time.monotonic() + PATIENCE_SECONDS
     waiting = False
-    while True:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError as error:
-            if time.monotonic() > deadline:
-                raise EvaluationError(
-                    f"{folder}: another evaluation is running there; wait for its end, or choose another OUTPUT_DIR"
-                ) from error
-        except OSError as error:  # some network disks have no locks
-            logger.warning("%s: cannot be locked (%s); see that no other evaluation runs there", folder, error.strerror)
-            return
+    while not try_lock(file, folder, "see that no other evaluation runs there"):
+        if time.monotonic() > deadline:
+            raise EvaluationError(
+                f"{folder}: another evaluation is running there; wait for its end, or choose another OUTPUT_DIR"
+            )
         if not waiting:
             logger.info("%s: waiting for another evaluation that is running there", folder)
             waiting = True

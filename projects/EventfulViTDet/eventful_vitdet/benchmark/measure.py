@@ -20,13 +20,12 @@ from detectron2.config import CfgNode
 from torch import nn
 from tqdm import tqdm
 
+from ..evaluation.costs import MACS_PER_GFLOP
 from ..eventful import count_operations
 from ..modeling.backbone import synchronize
 from .profile import profile_frame
 from .roofline import matmul_rate, median_or_none
 from .variants import Variant, build_models, dense_attention, prepare
-
-MACS_PER_GMAC = 1e9
 
 
 def benchmark(cfg: CfgNode, variants: Sequence[Variant], rounds: int, profile: bool = False) -> dict:
@@ -103,8 +102,8 @@ def run_turn(model: nn.Module, variant: Variant, frames: Iterator[dict], turn: i
     elif turn == 1:
         with count_operations(model) as counts, peak_memory(model.device) as peak:
             model([next(frames)])
-        variant.backbone_gmacs = counts.backbone() / MACS_PER_GMAC
-        variant.total_gmacs = counts.total() / MACS_PER_GMAC
+        variant.backbone_gmacs = counts.backbone() / MACS_PER_GFLOP
+        variant.total_gmacs = counts.total() / MACS_PER_GFLOP
         variant.peak_bytes = peak[0]
     else:
         time_frame(model, variant, next(frames))

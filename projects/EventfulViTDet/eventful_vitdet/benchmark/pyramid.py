@@ -13,12 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..evaluation.costs import MACS_PER_GFLOP
 from ..evaluation.results import format_table
 from ..eventful import Threshold, count_operations
 
 MOVED = Threshold(1.0)
 """Selects the tokens of a pattern and no others."""
-MACS_PER_GMAC = 1e9
 
 
 def median_seconds(call: Callable, rounds: int) -> float:
@@ -83,13 +83,13 @@ def time_patterns(model: nn.Module, side: int, rounds: int) -> str:
             with count_operations(model) as counts:
                 dense_maps(model, moving.next())
             dense = median_seconds(lambda tokens=moving: dense_maps(model, tokens.next()), rounds)
-            lines.append(["dense", "", f"{counts.total() / MACS_PER_GMAC:.1f}", f"{dense:.3g}", "1.00"])
+            lines.append(["dense", "", f"{counts.total() / MACS_PER_GFLOP:.1f}", f"{dense:.3g}", "1.00"])
         model.eventful_pyramid(moving.next(), (True,), MOVED)
         seconds = median_seconds(lambda tokens=moving: model.eventful_pyramid(tokens.next(), (False,), MOVED), rounds)
         with count_operations(model) as counts:
             model.eventful_pyramid(moving.next(), (False,), MOVED)
         share = f"{seconds / dense:.3g}"
-        lines.append([name, str(int(pattern.sum())), f"{counts.total() / MACS_PER_GMAC:.1f}", f"{seconds:.3g}", share])
+        lines.append([name, str(int(pattern.sum())), f"{counts.total() / MACS_PER_GFLOP:.1f}", f"{seconds:.3g}", share])
     return format_table(("changed tokens", "number", "GMACs", "s", "time / dense"), lines)
 
 
@@ -145,6 +145,6 @@ def time_units(channels: int, rounds: int) -> str:
     }
     lines = []
     for name, (count, call) in units.items():
-        rate = count * weight.numel() / MACS_PER_GMAC / median_seconds(call, rounds)
+        rate = count * weight.numel() / MACS_PER_GFLOP / median_seconds(call, rounds)
         lines.append([name, f"{rate:.0f}"])
     return format_table(("unit", "GMACs per second"), lines)

@@ -21,6 +21,7 @@ from torch.utils._pytree import tree_flatten, tree_map
 from ..eventful import EventfulViT, Policy, count_operations
 from ..eventful.counting import BACKBONE_CATEGORIES
 from ..modeling.backbone import build_vit
+from .costs import MACS_PER_GFLOP
 from .errors import EvaluationError
 from .results import format_table
 
@@ -38,7 +39,6 @@ ATTENTION_MODES = {"dense": "tokenwise", "temporal": "full", "tokenwise": "token
 """Types of global blocks in a reference file, and the MODEL.EVENTFUL.ATTENTION to run; a dense model ignores it."""
 MODEL_KEYS = ("dim", "depth", "heads", "mlp_ratio", "patch_size", "window_size", "global_block_indexes")
 CONFIGURATION_KEYS = ("input_size", "global_blocks", "first_frame")
-MACS_PER_GFLOP = 1e9
 
 
 @dataclass(frozen=True)

@@ -81,8 +81,10 @@ function showControls() {
     find("budget").max = toSlider(limits.largest_budget, limits.tokens);
     setRange("budget", toSlider(budget, limits.tokens));
   }
-  if (!dragging.has("budget")) showBudget(budget);
-  if (!dragging.has("budget") && settings.automatic && /^(threshold|fraction) /.test(shown)) showPolicy(shown);
+  if (!dragging.has("budget")) {
+    if (settings.automatic && !running && shown && shown !== "dense") showPolicy(shown);
+    else showBudget(budget);
+  }
   if (view.picture) showPosition();
 }
 

@@ -65,9 +65,6 @@ class TrainerBase:
                     self.run_step()
                     self._call("after_step")
                 self.iter = max(start_iter, max_iter)
-            except Exception:
-                logger.exception("Exception during training:")
-                raise
             finally:
                 self.storage.iter = self.iter
                 self._call("after_train")

@@ -1,0 +1,362 @@
+"""Operators of attention.
+
+`qkv` holds queries, keys and values side by side, (B, N, 3D). Sizes of an attention, the same in all operators: `heads`,
+`scale`, the token grid (h, w) with h * w = N, `window` (side in tokens; 0: the whole grid), `pool` (keys and values are
+averaged over pool x pool tokens), and the tables of relative positions, None where the model has none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..attention.layout import AttentionLayout, attention_layout
+from ..attention.position import add_position_terms, position_tables, position_terms
+from .operator import operator
+
+DENSE_ABOVE = 0.4
+"""Share of changed keys above which all sums are recomputed. By operations the two ways meet at one half."""
+SCORE_LIMIT = 30.0
+"""A score this far above its query's reference (a factor of 1e13) asks for a new one, well before exp overflows."""
+DRIFT_LIMIT = 16.0
+"""Largest error bound of a query's sums, as a multiple of the error of sums that were just computed (attention/exact.py)."""
+ACCUMULATION = 1 / 16
+"""What one addition to the sums adds to their error bound, in the same unit."""
+CHUNK_SCORES = 2**24
+"""Scores of dense attention alive at a time without gradients: 64 MB in float32, not the whole H x N x N."""
+TILE_SCORES = 2**20
+"""Scores of an update computed at a time: 4 MB, so that they are used while they are in cache."""
+GPU_SCORES = 2**28
+"""Both on a GPU, which wants large tasks."""
+SHORT_TYPES = (torch.float16, torch.bfloat16)
+
+_SIZES = "Tensor? rel_pos_h, Tensor? rel_pos_w, int heads, float scale, int[] grid, int window, int pool"
+
+
+# Dense attention.
+
+
+def _attend_shapes(qkv: Tensor, padding: Tensor | None, dtype: torch.dtype, *sizes) -> Tensor:
+    return qkv.new_empty(*qkv.shape[:2], qkv.shape[2] // 3, dtype=dtype)
+
+
+def _attend_flops(qkv, padding, dtype, rel_pos_h, rel_pos_w, heads, scale, grid, window, pool, **kwargs) -> int:
+    layout = attention_layout(tuple(grid), window, pool)
+    return 2 * qkv.shape[0] * (qkv.shape[2] // 3) * _macs_per_channel(layout, rel_pos_h is not None)
+
+
+def _macs_per_channel(layout: AttentionLayout, positions: bool) -> int:
+    return layout.padded_tokens * (2 * layout.keys + (sum(layout.key_grid) if positions else 0))
+
+
+@operator(
+    f"attend(Tensor qkv, Tensor? padding, ScalarType dtype, {_SIZES}) -> Tensor",
+    shapes=_attend_shapes,
+    flops=_attend_flops,
+)
+def attend(
+    qkv: Tensor,
+    padding: Tensor | None,
+    dtype: torch.dtype,
+    rel_pos_h: Tensor | None,
+    rel_pos_w: Tensor | None,
+    heads: int,
+    scale: float,
+    grid: Sequence[int],
+    window: int,
+    pool: int,
+) -> Tensor:
+    """Attention of all tokens, before the output projection: (B, N, 3D) -> (B, N, D).
+
+    Args:
+        padding: (3D,), queries, keys and values of the tokens that fill up windows; None: zeros.
+        dtype: type of the result.
+    """
+    layout = attention_layout(tuple(grid), window, pool)
+    tables = None if rel_pos_h is None else position_tables(rel_pos_h, rel_pos_w, layout)
+    out = _attend_groups(layout.partition(qkv, padding), tables, heads, scale, layout)
+    return layout.merge(out).to(dtype)
+
+
+def _attend_groups(
+    qkv: Tensor, tables: tuple[Tensor, Tensor] | None, heads: int, scale: float, layout: AttentionLayout
+) -> Tensor:
+    """Attention inside each group (a window, or the whole grid): (G, a * b, 3D) -> (G, a * b, D)."""
+    if qkv.dtype in SHORT_TYPES and not qkv.is_cuda and not torch.is_grad_enabled():
+        qkv = qkv.float()  # scores of float16 may overflow, and a CPU computes float32 as fast
+    q, k, v = (part.flatten(0, 1) for part in split_heads(qkv, heads))
+    k, v = layout.pool_keys(k), layout.pool_keys(v)
+    size = len(q) if torch.is_grad_enabled() else _chunk(q, CHUNK_SCORES, q.shape[1] * k.shape[1])
+    # On a CPU PyTorch's fused attention is no faster than products.
+    attend = _attend_fused if q.is_cuda else _attend_by_products
+    chunks = zip(q.split(size), k.split(size), v.split(size))
+    out = torch.cat([attend(*chunk, tables, scale, layout) for chunk in chunks])
+    return out.unflatten(0, (-1, heads)).transpose(1, 2).flatten(2)
+
+
+def split_heads(qkv: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
+    """(G, n, 3D) -> queries, keys and values, (G, H, n, d) each."""
+    return qkv.unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+
+
+def _attend_by_products(q: Tensor, k: Tensor, v: Tensor, tables, scale: float, layout: AttentionLayout) -> Tensor:
+    scores = (q * scale) @ k.transpose(-2, -1)
+    if tables is not None:
+        scores = add_position_terms(scores, position_terms(q, tables, layout), layout)
+    return scores.softmax(dim=-1) @ v
+
+
+def _attend_fused(q: Tensor, k: Tensor, v: Tensor, tables, scale: float, layout: AttentionLayout) -> Tensor:
+    mask = None
+    if tables is not None:
+        rows, columns = position_terms(q, tables, layout)
+        mask = (rows[..., :, None] + columns[..., None, :]).reshape(1, *q.shape[:2], k.shape[1])
+    # As one image with many heads; the groups do not mix either way.
+    return F.scaled_dot_product_attention(q[None], k[None], v[None], attn_mask=mask, scale=scale)[0]
+
+
+def _chunk(q: Tensor, scores: int, scores_each: int) -> int:
+    return max(1, (GPU_SCORES if q.is_cuda else scores) // scores_each)
+
+
+# Windows that hold a selected token.
+
+
+def _windows_shapes(qkv: Tensor, *args) -> Tensor:
+    return qkv.new_empty(len(qkv), dtype=torch.int64)
+
+
+def _windows_flops(
+    qkv, index, out, padding, rel_pos_h, rel_pos_w, heads, scale, grid, window, pool, *, out_val, **kwargs
+) -> int:
+    layout = attention_layout(tuple(grid), window, pool)
+    of_all = qkv.shape[2] // 3 * _macs_per_channel(layout, rel_pos_h is not None)
+    return 2 * of_all // layout.windows * int(out_val.sum())
+
+
+@operator(
+    f"attend_windows(Tensor qkv, Tensor index, Tensor(a!) out, Tensor? padding, {_SIZES}) -> Tensor",
+    shapes=_windows_shapes,
+    flops=_windows_flops,
+)
+def attend_windows(
+    qkv: Tensor,
+    index: Tensor,
+    out: Tensor,
+    padding: Tensor | None,
+    rel_pos_h: Tensor | None,
+    rel_pos_w: Tensor | None,
+    heads: int,
+    scale: float,
+    grid: Sequence[int],
+    window: int,
+    pool: int,
+) -> Tensor:
+    """Attention of the windows that hold a selected token, written into `out` (B, N, D); the others stay.
+
+    Returns:
+        Windows computed in each stream, (B,).
+    """
+    layout = attention_layout(tuple(grid), window, pool)
+    touched = _touched_windows(index, len(qkv), layout)
+    stream, place = touched.nonzero(as_tuple=True)
+    members = layout.window_members.to(qkv.device)[place]
+    inside = members >= 0
+    flat = members.clamp(min=0) + stream[:, None] * layout.tokens
+    groups = qkv.flatten(0, 1)[flat]
+    if any(layout.padding):
+        groups[~inside] = 0 if padding is None else padding.to(groups.dtype)
+    tables = None if rel_pos_h is None else position_tables(rel_pos_h, rel_pos_w, layout)
+    result = _attend_groups(groups, tables, heads, scale, layout)
+    out.view(-1, out.shape[-1])[flat[inside]] = result[inside].to(out.dtype)
+    return touched.sum(dim=1)
+
+
+def _touched_windows(index: Tensor, streams: int, layout: AttentionLayout) -> Tensor:
+    """Which windows hold a selected token: boolean (B, windows)."""
+    place = layout.window_of_token.to(index.device)[index % layout.tokens]
+    touched = torch.zeros(streams * layout.windows, dtype=torch.bool, device=index.device)
+    touched[index // layout.tokens * layout.windows + place] = True
+    return touched.view(streams, layout.windows)
+
+
+# Sums of exact incremental attention.
+
+
+def _update_shapes(q: Tensor, *args) -> Tensor:
+    return q.new_empty(len(q), 2, dtype=torch.int64)
+
+
+def _update_flops(
+    q, kv, index, offsets, keys, key_offsets, old, sums, normalisers, references, drift, rel_pos_h, rel_pos_w, heads,
+    scale, grid, window, pool, *, out_val, **kwargs,
+) -> int:  # fmt: skip
+    layout, channels = attention_layout(tuple(grid), window, pool), sums.shape[-1]
+    changed = [0] * len(q) if index is None else key_offsets.diff().tolist()
+    macs = 0
+    for (exchanged, recomputed), count in zip(out_val.tolist(), changed):
+        macs += 2 * channels * (recomputed * layout.keys + 2 * exchanged * count)
+        if rel_pos_h is not None and exchanged + recomputed:
+            macs += layout.tokens * sum(layout.key_grid) * heads * channels
+    return 2 * macs
+
+
+@operator(
+    "update_sums(Tensor q, Tensor kv, Tensor? index, Tensor? offsets, Tensor? keys, Tensor? key_offsets, Tensor? old, "
+    f"Tensor(a!) sums, Tensor(b!) normalisers, Tensor(c!) references, Tensor(d!) drift, {_SIZES}) -> Tensor",
+    shapes=_update_shapes,
+    flops=_update_flops,
+)
+def update_sums(
+    q: Tensor,
+    kv: Tensor,
+    index: Tensor | None,
+    offsets: Tensor | None,
+    keys: Tensor | None,
+    key_offsets: Tensor | None,
+    old: Tensor | None,
+    sums: Tensor,
+    normalisers: Tensor,
+    references: Tensor,
+    drift: Tensor,
+    rel_pos_h: Tensor | None,
+    rel_pos_w: Tensor | None,
+    heads: int,
+    scale: float,
+    grid: Sequence[int],
+    window: int,
+    pool: int,
+) -> Tensor:
+    """Bring the sums of exact incremental attention up to date (attention/exact.py).
+
+    Args:
+        q: unscaled queries, (B, N, D). kv: keys and values side by side, (B, S, 2D), after the change.
+        index: tokens with new queries (R,), of all B * N; None: everything changed, and the next four are None too.
+        offsets: where each stream's begin in `index`, (B + 1,).
+        keys: changed keys (K,), of all B * S. key_offsets: as `offsets`.
+        old: keys and values of these before the change, (K, 2D).
+        sums: U (B, H, N, d). normalisers, references, drift: Z, m and the error bound, (B, H, N).
+
+    Returns:
+        For each stream, pairs of a head and a query whose terms were exchanged, and whose sums were recomputed, (B, 2).
+    """
+    layout = attention_layout(tuple(grid), window, pool)
+    tables = None if rel_pos_h is None else position_tables(rel_pos_h, rel_pos_w, layout)
+    executed = []
+    for stream in range(len(q)):
+        state = (sums[stream], normalisers[stream], references[stream], drift[stream])
+        work = _StreamUpdate(q[stream], kv[stream], state, tables, scale, layout)
+        if index is None:
+            executed.append(work.recompute_all())
+            continue
+        first, last = key_offsets[stream : stream + 2].tolist()
+        tokens = index[offsets[stream] : offsets[stream + 1]] - stream * layout.tokens
+        changed = keys[first:last] - stream * layout.keys
+        if len(changed) > DENSE_ABOVE * layout.keys:
+            executed.append(work.recompute_all())
+        elif len(changed):
+            executed.append(work.exchange(tokens, changed, old[first:last]))
+        else:
+            executed.append((0, 0))
+    return torch.tensor(executed)
+
+
+class _StreamUpdate:
+    """The reference implementation of `update_sums` for one stream: a tile of queries after another."""
+
+    def __init__(
+        self,
+        q: Tensor,
+        kv: Tensor,
+        state: tuple[Tensor, Tensor, Tensor, Tensor],
+        tables: tuple[Tensor, Tensor] | None,
+        scale: float,
+        layout: AttentionLayout,
+    ) -> None:
+        self.sums, self.normalisers, self.references, self.drift = state
+        self.heads, self.scale, self.layout = self.sums.shape[0], scale, layout
+        self.q = self._split(q)
+        self.k, self.v = (self._split(part) for part in kv.chunk(2, -1))
+        terms = None if tables is None else position_terms(self.q, tables, layout)
+        self.terms = None if terms is None else tuple(term.flatten(1, 2) for term in terms)
+
+    def recompute_all(self) -> tuple[int, int]:
+        self._recompute(torch.arange(self.q.shape[1], device=self.q.device))
+        return 0, self.heads * self.q.shape[1]
+
+    def exchange(self, tokens: Tensor, keys: Tensor, old: Tensor) -> tuple[int, int]:
+        """Recompute queries that changed, update the others, and recompute those whose error bound was exceeded."""
+        unchanged = torch.ones(self.q.shape[1], dtype=torch.bool, device=self.q.device)
+        unchanged[tokens] = False
+        others = unchanged.nonzero().squeeze(1)
+        self._recompute(tokens)
+        unreliable = others[self._exchange_terms(others, keys, old)]
+        self._recompute(unreliable)
+        return self.heads * len(others), self.heads * (len(tokens) + len(unreliable))
+
+    def _split(self, x: Tensor) -> Tensor:
+        """(n, D) -> (H, n, d), in the type of the sums."""
+        return x.unflatten(-1, (self.heads, -1)).transpose(0, 1).to(self.sums.dtype)
+
+    def _recompute(self, queries: Tensor) -> None:
+        """Compute the sums of these queries over all keys, with new references."""
+        for tile in queries.split(_chunk(self.q, TILE_SCORES, self.heads * self.k.shape[1])):
+            scores = (self.q[:, tile] * self.scale) @ self.k.mT
+            if self.terms is not None:
+                spread = scores.unflatten(-1, self.layout.key_grid)
+                spread += self.terms[0][:, tile, :, None]
+                spread += self.terms[1][:, tile, None, :]
+            reference = scores.amax(dim=-1)
+            weights = scores.sub_(reference[..., None]).exp_()
+            self.references[:, tile] = reference
+            self.normalisers[:, tile] = weights.sum(dim=-1)
+            self.sums[:, tile] = weights @ self.v
+            self.drift.index_fill_(1, tile, 1.0)
+
+    def _exchange_terms(self, queries: Tensor, keys: Tensor, old: Tensor) -> Tensor:
+        """Take the old terms of changed keys out of the sums of these queries (T,) and add the new ones.
+
+        Returns:
+            Which of the sums are no longer to be relied upon, (T,).
+        """
+        old_k, old_v = (self._split(part) for part in old.chunk(2, -1))
+        k = torch.cat([self.k[:, keys], old_k], dim=1)
+        v = torch.cat([self.v[:, keys], -old_v], dim=1)
+        unreliable = []
+        for tile in queries.split(_chunk(self.q, TILE_SCORES, 2 * self.heads * len(keys))):
+            scores = (self.q[:, tile] * self.scale) @ k.mT
+            if self.terms is not None:
+                width = self.layout.key_grid[1]
+                rows, columns = (term[:, tile] for term in self.terms)
+                bias = rows.index_select(-1, keys // width) + columns.index_select(-1, keys % width)
+                scores.unflatten(-1, (2, len(keys))).add_(bias[..., None, :])
+            scores -= self.references[:, tile, None]
+            too_high = (scores[..., : len(keys)].amax(dim=-1) > SCORE_LIMIT).any(dim=0)
+            unreliable.append(too_high | self._accumulate(tile, scores.exp_(), v, len(keys)))
+        return torch.cat(unreliable) if unreliable else queries.new_zeros(0, dtype=torch.bool)
+
+    def _accumulate(self, tile: Tensor, weights: Tensor, values: Tensor, new: int) -> Tensor:
+        """Add signed terms, the first `new` of them added ones; returns which queries drifted too far, (T,)."""
+        added, removed = weights[..., :new].sum(dim=-1), weights[..., new:].sum(dim=-1)
+        before = self.normalisers[:, tile]
+        after = before + (added - removed)
+        drift = (self.drift[:, tile] * before + (added + removed) + ACCUMULATION * after.abs()) / after
+        self.sums[:, tile] += weights @ values
+        self.normalisers[:, tile] = after
+        self.drift[:, tile] = drift
+        # Written so that NaN, infinity and a normaliser below zero count as drifted.
+        return ~((after > 0) & (drift <= DRIFT_LIMIT)).all(dim=0)
+
+
+def _divide_shapes(sums: Tensor, normalisers: Tensor, dtype: torch.dtype) -> Tensor:
+    streams, heads, tokens, channels = sums.shape
+    return sums.new_empty(streams, tokens, heads * channels, dtype=dtype)
+
+
+@operator("divide(Tensor sums, Tensor normalisers, ScalarType dtype) -> Tensor", shapes=_divide_shapes)
+def divide(sums: Tensor, normalisers: Tensor, dtype: torch.dtype) -> Tensor:
+    """The attention that sums stand for: U (B, H, N, d) / Z (B, H, N) -> (B, N, D)."""
+    return (sums / normalisers[..., None]).transpose(1, 2).flatten(2).to(dtype)

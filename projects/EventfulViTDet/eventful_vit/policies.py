@@ -1,0 +1,146 @@
+"""Policies: which tokens a gate lets through.
+
+A policy looks at one number per token, the L2 norm of the token's error (how far it moved since it was last sent
+on), and marks the tokens to update. Policies hold no state, so one may replace another between any two frames.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+import torch
+from torch import Tensor
+
+
+class Policy:
+    """Base class: a rule that turns error norms into a choice of tokens."""
+
+    def choose(self, norms: Tensor) -> Tensor:
+        """Mark the tokens to update.
+
+        Args:
+            norms: error norms, (B, N), one row per stream.
+
+        Returns:
+            Boolean mask (B, N); every row is chosen independently of the others.
+        """
+        raise NotImplementedError
+
+    def fixed_count(self, tokens: int) -> int | None:
+        """How many of a stream's N tokens are chosen, where that number is fixed and they are those with the largest
+        norms; None where it depends on the norms."""
+        return None
+
+    def for_gate(self, name: str, tokens: int) -> Policy:
+        """The policy of one gate.
+
+        Args:
+            name: the gate, such as "blocks.3.mlp".
+            tokens: N, tokens of a stream.
+        """
+        return self
+
+
+@dataclass(frozen=True)
+class TopR(Policy):
+    """The r tokens with the largest error: a fixed cost per frame.
+
+    r = 0 reuses everything, r >= N updates everything.
+    """
+
+    r: int
+
+    def __post_init__(self) -> None:
+        if isinstance(self.r, bool) or not hasattr(self.r, "__index__"):
+            raise TypeError(f"TopR needs a whole number of tokens, got {self.r!r}")
+        if self.r < 0:
+            raise ValueError(f"TopR needs r >= 0 tokens, got r = {self.r}")
+
+    def choose(self, norms: Tensor) -> Tensor:
+        return _largest(norms, self.r)
+
+    def fixed_count(self, tokens: int) -> int:
+        return min(self.r, tokens)
+
+    def __str__(self) -> str:
+        return f"top-r {self.r}"
+
+
+@dataclass(frozen=True)
+class TopFraction(Policy):
+    """The floor(fraction * N) tokens with the largest error: a fixed cost, relative to the frame's size."""
+
+    fraction: float
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.fraction <= 1.0:  # NaN fails this too
+            raise ValueError(f"TopFraction needs a fraction between 0 and 1, got {self.fraction!r}")
+
+    def choose(self, norms: Tensor) -> Tensor:
+        return _largest(norms, self.fixed_count(norms.shape[-1]))
+
+    def fixed_count(self, tokens: int) -> int:
+        return math.floor(self.fraction * tokens)
+
+    def __str__(self) -> str:
+        return f"fraction {self.fraction:g}"
+
+
+@dataclass(frozen=True)
+class Threshold(Policy):
+    """All tokens whose error norm exceeds a threshold: the cost follows the content."""
+
+    threshold: float
+
+    def __post_init__(self) -> None:
+        if math.isnan(self.threshold):
+            raise ValueError("Threshold needs a number, got NaN")
+
+    def choose(self, norms: Tensor) -> Tensor:
+        return norms > self.threshold
+
+    def __str__(self) -> str:
+        return f"threshold {self.threshold:g}"
+
+
+@dataclass(frozen=True)
+class PerGate(Policy):
+    """A policy for each gate, by its name.
+
+    Gates are named blocks.<number>.{qkv,projection,mlp}. Names may have wildcards (`*`, `?`); the first that matches
+    counts.
+
+    Example:
+        >>> policy = PerGate({"blocks.0.*": TopR(512), "*.mlp": TopR(128), "*": TopR(256)})
+        >>> str(policy.for_gate("blocks.5.mlp", tokens=4096))
+        'top-r 128'
+    """
+
+    gates: Mapping[str, Policy]
+
+    def __post_init__(self) -> None:
+        for name, policy in self.gates.items():
+            if not isinstance(policy, Policy) or isinstance(policy, PerGate):
+                raise TypeError(f"PerGate needs a policy such as TopR(256) for {name!r}, got {policy!r}")
+
+    def for_gate(self, name: str, tokens: int) -> Policy:
+        """The policy of one gate. Raises KeyError if no name matches it."""
+        for pattern, policy in self.gates.items():
+            if fnmatchcase(name, pattern):
+                return policy
+        raise KeyError(f"no policy for gate {name!r}; add one under '*' for all gates that are not named")
+
+    def __str__(self) -> str:
+        return "per gate " + ", ".join(f"{name}: {policy}" for name, policy in self.gates.items())
+
+
+def _largest(norms: Tensor, count: int) -> Tensor:
+    if count >= norms.shape[-1]:
+        return torch.ones_like(norms, dtype=torch.bool)
+    mask = torch.zeros_like(norms, dtype=torch.bool)
+    if count == 0:
+        return mask
+    return mask.scatter_(-1, norms.topk(count, dim=-1, sorted=False).indices, True)

@@ -1,0 +1,64 @@
+"""Noticing that a model's weights changed, whoever changed them: streams that were computed with the old ones begin again."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from . import ops
+from .ops import derived
+
+
+class WeightWatch:
+    """Looks at a model's parameters, buffers and modules in every eventful frame.
+
+    Seen are: writes that PyTorch tracks, other parameters or modules in place of the old ones, moves, changes of type. Writes
+    that it does not track (`parameter.data.copy_(...)`) are seen on a CPU with compiled kernels if they change some of a few
+    dozen values of a parameter. For all others there is `EventfulModel.weights_changed`.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+        self._number = 0
+        self._seen: tuple = ()
+        self._children: list[tuple[dict, tuple]] = []
+        self._tensors: list[tuple[dict, str]] = []
+        self._hooks: list[dict] = []
+
+    def version(self) -> int:
+        """A number that is another one whenever the weights may be."""
+        if not all(tuple(children.values()) == known for children, known in self._children) or not self._children:
+            self._look()
+        tensors = [owner.get(name) for owner, name in self._tensors]
+        seen = (*map(_stamp, tensors), self._sample(tensors))
+        if seen != self._seen:
+            self._seen = seen
+            self._number += 1
+        return self._number
+
+    def changed(self) -> None:
+        """Count the weights as changed."""
+        self._seen = ()
+        derived.forget(self._model.parameters())
+
+    def has_hooks(self) -> bool:
+        """Whether somebody hooked into a module as of the last `version`."""
+        return any(self._hooks)
+
+    def _look(self) -> None:
+        """Find out what the model consists of."""
+        modules = list(self._model.modules())
+        self._children = [(m._modules, tuple(m._modules.values())) for m in modules if m._modules or m is self._model]
+        owners = [owner for m in modules for owner in (m._parameters, m._buffers)]
+        self._tensors = [(owner, name) for owner in owners for name, tensor in owner.items() if tensor is not None]
+        inside = modules[1:]  # whoever hooks into the model itself sees it called in any case
+        self._hooks = [hooks for m in inside for hooks in (m._forward_hooks, m._forward_pre_hooks)]
+
+    def _sample(self, tensors: list[Tensor | None]) -> int:
+        readable = [t for t in tensors if t is not None and t.device.type == "cpu" and t.is_contiguous()]
+        return ops.cpu.sample(readable) if readable and ops.cpu.available() else 0
+
+
+def _stamp(tensor: Tensor | None) -> tuple[int, int]:
+    if tensor is None:
+        return 0, 0
+    return tensor.data_ptr(), -1 if tensor.is_inference() else tensor._version

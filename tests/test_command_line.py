@@ -6,7 +6,6 @@ import time
 import pytest
 import torch
 from eventful_vitdet import command_line
-from eventful_vitdet.checkpoint import CheckpointError
 from eventful_vitdet.command_line import (
     argument_parser,
     build_cfg,
@@ -16,8 +15,7 @@ from eventful_vitdet.command_line import (
     parse_arguments,
     run,
 )
-from eventful_vitdet.data import VideoReadError
-from eventful_vitdet.errors import describe_error
+from eventful_vitdet.errors import CheckpointError, VideoReadError, describe_error
 from torch.multiprocessing.spawn import ProcessRaisedException
 
 

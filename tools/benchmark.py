@@ -15,8 +15,7 @@ import eventful_vitdet  # noqa: F401  (makes detectron2 importable)
 from eventful_vitdet.benchmark import benchmark, format_benchmark, format_profile, make_variants, plot_benchmark
 from eventful_vitdet.benchmark.variants import DTYPES, MODES
 from eventful_vitdet.command_line import build_cfg, check_output_dir, run
-from eventful_vitdet.data.files import write_atomically
-from eventful_vitdet.evaluation.results import write_json
+from eventful_vitdet.files import write_atomically, write_json
 
 CONFIG = Path(__file__).resolve().parents[1] / "configs" / "imagenet_vid" / "vitdet_b_1024_eventful_r512.yaml"
 

@@ -20,8 +20,8 @@ from eventful_vitdet.checkpoint import VideoCheckpointer
 from eventful_vitdet.command_line import build_cfg, check_output_dir, run
 from eventful_vitdet.data import build_video_test_loader, dataset_folder
 from eventful_vitdet.data.coco_vid import group_by_video
-from eventful_vitdet.data.files import write_atomically
 from eventful_vitdet.evaluation import evaluate_budgets
+from eventful_vitdet.files import write_atomically
 from eventful_vitdet.visualization import annotate_budgets, plot_budgets
 from eventful_vitdet.visualization.report import write_report
 

@@ -9,8 +9,9 @@ import sys
 from pathlib import Path
 
 import torch
-from eventful_vitdet.checkpoint import CheckpointError, check_weights, first_line, read_checkpoint
+from eventful_vitdet.checkpoint import check_weights, first_line, read_checkpoint
 from eventful_vitdet.command_line import run
+from eventful_vitdet.errors import CheckpointError
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import eventful_vitdet  # noqa: F401  (makes detectron2 importable)
 from eventful_vitdet.command_line import build_cfg, run
-from eventful_vitdet.evaluation.errors import EvaluationError
+from eventful_vitdet.errors import EvaluationError
 from eventful_vitdet.evaluation.operation_table import format_operation_table, operation_table, read_reference
 
 ROOT = Path(__file__).resolve().parents[1]

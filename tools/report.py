@@ -18,7 +18,8 @@ from pathlib import Path
 import eventful_vitdet  # noqa: F401  (makes detectron2 importable)
 from eventful_vitdet.command_line import build_cfg, run
 from eventful_vitdet.data import register_test_json
-from eventful_vitdet.visualization.report import ReportError, write_report
+from eventful_vitdet.errors import ReportError
+from eventful_vitdet.visualization.report import write_report
 
 
 def main(arguments: argparse.Namespace) -> None:

@@ -6,10 +6,11 @@ import importlib.util
 import sys
 
 import pytest
-from eventful_vitdet.data import DatasetError, register_test_json
 from eventful_vitdet.data import check as check_module
 from eventful_vitdet.data import processes as processes_module
+from eventful_vitdet.data import register_test_json
 from eventful_vitdet.data.check import check_dataset, format_report
+from eventful_vitdet.errors import DatasetError
 
 from .conftest import make_document
 from .imagenet_vid.conftest import full_tree, tree, write_jpeg  # noqa: F401  (fixtures)

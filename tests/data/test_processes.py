@@ -5,8 +5,8 @@ import signal
 import time
 
 import pytest
-from eventful_vitdet.data import DataError
 from eventful_vitdet.data.processes import map_in_processes
+from eventful_vitdet.errors import DataError
 
 
 def square(number: int) -> int:

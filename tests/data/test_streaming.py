@@ -8,7 +8,6 @@ import pytest
 import torch
 from detectron2.config import get_cfg
 from eventful_vitdet.data import (
-    VideoReadError,
     VideoTestLoader,
     add_data_config,
     build_video_test_loader,
@@ -18,6 +17,7 @@ from eventful_vitdet.data import (
 from eventful_vitdet.data.coco_vid import group_by_video
 from eventful_vitdet.data.schedule import schedule_streams, shard_videos
 from eventful_vitdet.data.streaming import BackgroundIterator, is_filler
+from eventful_vitdet.errors import VideoReadError
 
 from .conftest import HEIGHT, WIDTH, frame_number, grey_frame, make_document, write_video
 

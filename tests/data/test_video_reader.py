@@ -9,7 +9,6 @@ import pytest
 from eventful_vitdet.data import (
     BadVideo,
     FrameCache,
-    VideoReadError,
     extract_frames,
     iterate_frames,
     load_coco_vid,
@@ -17,6 +16,7 @@ from eventful_vitdet.data import (
     read_frame,
     thin_frames,
 )
+from eventful_vitdet.errors import VideoReadError
 from PIL import Image
 
 from .conftest import HEIGHT, WIDTH, frame_number, grey_frame, make_document, write_video

@@ -8,9 +8,9 @@ from contextlib import closing
 import cv2
 import numpy as np
 import pytest
-from eventful_vitdet.data import VideoReadError
 from eventful_vitdet.data import video_source as module
 from eventful_vitdet.data.video_source import NewestItem, StreamSource, hide_password, open_source
+from eventful_vitdet.errors import VideoReadError
 
 from .conftest import frame_number, grey_frame, write_video
 

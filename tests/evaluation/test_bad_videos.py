@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from eventful_vitdet.data import VideoReadError, video_reader
-from eventful_vitdet.evaluation import EvaluationError, evaluate_once, record_paths
+from eventful_vitdet.data import video_reader
+from eventful_vitdet.errors import DetectionError, EvaluationError, VideoReadError
+from eventful_vitdet.evaluation import evaluate_once, record_paths
 
 from .conftest import OracleDetector, make_document, read_strict
 from .gloo import run_forked
@@ -110,6 +111,6 @@ def test_numbers_that_are_none_stop_it_and_name_the_frame(cfg, folder):
             return found
 
     cfg.TEST.ON_BAD_VIDEO = "skip"  # the data are all right
-    with pytest.raises(EvaluationError, match="not finite for frame 1 of video 2"):
+    with pytest.raises(DetectionError, match="not finite for frame 1 of video 2"):
         evaluate_once(cfg, Diverged())
     assert names(folder) == ["1"]

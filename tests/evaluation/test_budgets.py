@@ -6,9 +6,8 @@ import math
 
 import pytest
 from detectron2.data import DatasetCatalog
-from eventful_vitdet.data import DataError, VideoReadError
-from eventful_vitdet.evaluation import EvaluationError, evaluate_budgets, evaluate_once
-from eventful_vitdet.evaluation.budgets import parse_budgets
+from eventful_vitdet.errors import DataError, EvaluationError, VideoReadError
+from eventful_vitdet.evaluation import evaluate_budgets, evaluate_once
 
 from .conftest import OracleDetector, make_document, read_strict
 
@@ -89,17 +88,6 @@ def test_budgets_leave_the_model_as_configured(cfg, model):
 def test_each_budget_starts_without_memory(cfg, model):
     evaluate_budgets(cfg, model, ["5", "7"])
     assert model.resets >= 2 and len(model.seen) == 16
-
-
-@pytest.mark.parametrize("budgets", [["5", "fast"], ["-1"], [-1], ["1.5"], [""], []])
-def test_bad_budgets(budgets):
-    with pytest.raises(EvaluationError, match="budget"):
-        parse_budgets(budgets)
-
-
-def test_repeated_budgets_run_once():
-    assert list(parse_budgets(["007", "7"])) == ["7"]
-    assert list(parse_budgets(["dense", 8, "8", "dense"])) == ["dense", "8"]
 
 
 def test_several_data_sets_have_folders_of_their_own(cfg, model, write_dataset, tmp_path):

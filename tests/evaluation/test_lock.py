@@ -7,7 +7,8 @@ import os
 import threading
 
 import pytest
-from eventful_vitdet.evaluation import EvaluationError, evaluate_once, lock, record_paths
+from eventful_vitdet.errors import EvaluationError
+from eventful_vitdet.evaluation import evaluate_once, lock, record_paths
 
 from .conftest import OracleDetector, read_strict
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from eventful_vitdet import EventfulViT, count_operations
 from eventful_vitdet.command_line import build_cfg, run
-from eventful_vitdet.evaluation.errors import EvaluationError
+from eventful_vitdet.errors import EvaluationError
 from eventful_vitdet.evaluation.operation_table import (
     GivenTokens,
     LaterFrame,

@@ -10,14 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from eventful_vitdet.evaluation import (
-    EvaluationError,
-    evaluate_budgets,
-    evaluate_once,
-    pulse,
-    read_record,
-    record_paths,
-)
+from eventful_vitdet.errors import EvaluationError
+from eventful_vitdet.evaluation import evaluate_budgets, evaluate_once, pulse, read_record, record_paths
 from eventful_vitdet.evaluation.processes import fetch_records, fixed_threads
 from eventful_vitdet.evaluation.store import write_record
 

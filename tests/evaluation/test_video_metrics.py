@@ -8,8 +8,8 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from eventful_vitdet.errors import EvaluationError
 from eventful_vitdet.evaluation import (
-    EvaluationError,
     compute_agreement,
     compute_coco_metrics,
     compute_metrics,

@@ -9,8 +9,8 @@ import time
 import cv2
 import numpy as np
 import pytest
-from eventful_vitdet.data.errors import VideoReadError
 from eventful_vitdet.data.video_source import FileSource, StreamSource
+from eventful_vitdet.errors import VideoReadError
 from eventful_vitdet.live.broadcast import Broadcast
 
 from .conftest import FRAMES, TOKENS, watch

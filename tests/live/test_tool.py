@@ -10,8 +10,7 @@ import sys
 import urllib.request
 
 import pytest
-from eventful_vitdet.data import VideoReadError
-from eventful_vitdet.live.errors import LiveError
+from eventful_vitdet.errors import LiveError, VideoReadError
 from eventful_vitdet.live.server import open_socket
 
 

@@ -7,9 +7,8 @@ import pytest
 import torch
 from eventful_vitdet import Threshold, TopR
 from eventful_vitdet.control import Constant, LatencyController, RuntimeControl, build_runtime_control
-from eventful_vitdet.data.video_source import SourceFrame
-from eventful_vitdet.evaluation import FrameCost
 from eventful_vitdet.inference import VideoDetector, share_weights
+from eventful_vitdet.structures import FrameCost, SourceFrame
 
 
 def picture(seed: int, height: int = 96, width: int = 96) -> np.ndarray:

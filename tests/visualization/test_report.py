@@ -9,10 +9,11 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 from eventful_vitdet.data import register_test_json
+from eventful_vitdet.errors import ReportError
 from eventful_vitdet.evaluation.store import VideoRecord, write_record
 from eventful_vitdet.evaluation.tables import DetectionTable
 from eventful_vitdet.eventful.counting import CATEGORIES
-from eventful_vitdet.visualization.report import ReportError, write_report
+from eventful_vitdet.visualization.report import write_report
 from eventful_vitdet.visualization.report.charts import Point, tick_text, ticks, timeline_chart, tradeoff_chart
 from eventful_vitdet.visualization.report.charts import Series as Line
 from eventful_vitdet.visualization.report.disagreement import box_iou, compare_frames

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from eventful_vitdet.data import probe_video, reserved_file
 from eventful_vitdet.data.containers import count_missing_bytes
-from eventful_vitdet.visualization import VideoWriteError, VideoWriter
+from eventful_vitdet.errors import VideoWriteError
+from eventful_vitdet.visualization import VideoWriter
 from eventful_vitdet.visualization import video_writer as module
 from eventful_vitdet.visualization.json_lines import JsonLinesWriter
 

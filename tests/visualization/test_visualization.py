@@ -6,10 +6,11 @@ import cv2
 import numpy as np
 import pytest
 from detectron2.data import DatasetCatalog
-from eventful_vitdet.data import DatasetError, probe_video
-from eventful_vitdet.evaluation import Detections, evaluate_budgets
+from eventful_vitdet.data import probe_video
+from eventful_vitdet.errors import DatasetError, VideoWriteError
+from eventful_vitdet.evaluation import evaluate_budgets
+from eventful_vitdet.structures import Detections
 from eventful_vitdet.visualization import (
-    VideoWriteError,
     VideoWriter,
     add_strip,
     annotate_budgets,

@@ -14,15 +14,13 @@ from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from torch import nn
 
+from .budgets import DENSE
 from .checkpoint import VideoCheckpointer
 from .control import RuntimeControl, build_runtime_control
 from .data.streaming import InputPreparation
-from .data.video_source import SourceFrame
-from .evaluation import Detections, FrameCost
 from .eventful import count_operations
 from .modeling.backbone import synchronize
-
-DENSE = "dense"
+from .structures import Detections, FrameCost, SourceFrame
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from ..evaluation.budgets import apply_budget, parse_budgets
-from ..evaluation.results import format_table
+from ..budgets import apply_budget, parse_budgets
 from ..inference import share_weights
+from ..markdown_table import format_table
 from ..modeling.backbone import synchronize
 
 

@@ -20,9 +20,9 @@ from detectron2.config import CfgNode
 from torch import nn
 from tqdm import tqdm
 
-from ..evaluation.costs import MACS_PER_GFLOP
 from ..eventful import count_operations
 from ..modeling.backbone import synchronize
+from ..structures import MACS_PER_GFLOP
 from .profile import profile_frame
 from .roofline import matmul_rate, median_or_none
 from .variants import Variant, build_models, dense_attention, prepare

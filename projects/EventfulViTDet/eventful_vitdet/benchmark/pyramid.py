@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..evaluation.costs import MACS_PER_GFLOP
-from ..evaluation.results import format_table
 from ..eventful import Threshold, count_operations
+from ..markdown_table import format_table
+from ..structures import MACS_PER_GFLOP
 
 MOVED = Threshold(1.0)
 """Selects the tokens of a pattern and no others."""

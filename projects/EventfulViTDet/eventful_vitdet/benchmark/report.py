@@ -7,8 +7,8 @@ import io
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from ..data.files import write_atomically
-from ..evaluation.results import format_table
+from ..files import write_atomically
+from ..markdown_table import format_table
 
 COLUMNS = {
     "backbone GMACs": ("backbone_gmacs", "{:.1f}"),

@@ -4,7 +4,6 @@ Video data: COCO-VID files, their registration, frame readers, the streaming tes
 
 from .coco_vid import load_coco_vid, split_sequences
 from .config import add_data_config
-from .errors import DataError, DatasetError, VideoReadError
 from .frame_cache import FrameCache, extract_frames, thin_frames
 from .mapper import VideoTrainMapper, build_video_train_loader
 from .registration import (
@@ -23,11 +22,8 @@ register_builtin_datasets()
 
 __all__ = [
     "BadVideo",
-    "DataError",
-    "DatasetError",
     "FrameCache",
     "VideoInfo",
-    "VideoReadError",
     "VideoTestLoader",
     "VideoTrainMapper",
     "add_data_config",

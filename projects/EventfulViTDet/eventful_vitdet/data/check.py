@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 
 from tqdm import tqdm
 
+from ..errors import VideoReadError
 from .builtin import KNOWN_TOTALS
 from .coco_vid import group_by_video, split_sequences
-from .errors import VideoReadError
 from .processes import map_in_processes
 from .registration import load_video_data
 from .video_data import BadVideo, Defect, VideoData

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 
-from .locks import try_lock
+from ..file_locks import try_lock
 
 
 class Claim:

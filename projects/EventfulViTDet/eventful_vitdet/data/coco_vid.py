@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterable
 
 from detectron2.structures import BoxMode
 
-from .errors import DatasetError
+from ..errors import DatasetError
 from .video_data import BadVideo, Defect, VideoData
 
 REQUIRED_KEYS = {

@@ -14,9 +14,9 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from ..errors import VideoReadError
+from ..files import write_atomically
 from .coco_vid import group_by_video
-from .errors import VideoReadError
-from .files import write_atomically
 from .video_reader import check_size, iterate_frames, read_frame
 
 JPEG_QUALITY = 95

@@ -10,7 +10,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
-from .errors import DataError
+from ..errors import DataError
 
 MAX_PROCESSES = 16
 

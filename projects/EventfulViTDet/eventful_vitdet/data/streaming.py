@@ -17,8 +17,8 @@ from detectron2.data import DatasetCatalog
 from detectron2.data import transforms as T
 from detectron2.utils import comm
 
+from ..errors import DataError
 from .coco_vid import group_by_video
-from .errors import DataError
 from .schedule import schedule_streams, shard_videos
 from .video_reader import iterate_frames
 

@@ -14,8 +14,8 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from ..errors import VideoReadError
 from .containers import count_missing_bytes
-from .errors import VideoReadError
 
 UNBOUNDED_MODES = ("I", "F")
 """Pillow's types of pixels without a fixed range, which its conversion to 8 bits would cut off at white."""

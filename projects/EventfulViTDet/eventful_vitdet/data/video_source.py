@@ -16,7 +16,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from .errors import VideoReadError
+from ..errors import VideoReadError
+from ..structures import SourceFrame
 from .streaming import POLL_SECONDS
 from .video_reader import decode_video, probe_video, read_image_file
 
@@ -39,25 +40,6 @@ LONGEST_VIDEO = 10**8  # frames
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class SourceFrame:
-    """One frame, as it comes from a source."""
-
-    index: int
-    """Counts the frames that are given, from 0 at the source's beginning."""
-    sequence: int
-    """Another number than that of the frame before where the two do not belong together: another file, or a
-    stream that was away."""
-    seconds: float
-    """Since the first frame: by the frame rate for files, by the clock for streams and cameras."""
-    image: np.ndarray
-    """BGR uint8, (H, W, 3). The size may change from frame to frame."""
-    name: str
-    """File, address or camera; passwords are left out."""
-    notice: str = ""
-    """What happened shortly before this frame, for the screen."""
 
 
 @dataclass

@@ -2,9 +2,6 @@
 
 from .budgets import evaluate_budgets, evaluate_once
 from .coco_metrics import compute_coco_metrics
-from .costs import CostSums, FrameCost
-from .detections import Detections
-from .errors import EvaluationError
 from .metrics import compute_agreement, compute_metrics, compute_vid_ap50
 from .store import VideoRecord, read_record, record_paths, write_record
 from .streaming import run_frames
@@ -13,11 +10,7 @@ from .targets import load_test_frames
 from .vid_evaluator import VIDEvaluator
 
 __all__ = [
-    "CostSums",
     "DetectionTable",
-    "Detections",
-    "EvaluationError",
-    "FrameCost",
     "VIDEvaluator",
     "VideoRecord",
     "compute_agreement",

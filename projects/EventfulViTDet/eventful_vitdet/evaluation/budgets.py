@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Sequence
 
 from detectron2.config import CfgNode
 from torch import nn
 
+from ..budgets import DENSE, apply_budget, describe_budget, parse_budgets
 from ..eventful import TopR
+from ..files import write_json
 from ..modeling.backbone import build_policy
 from .collect import measure_agreement
-from .errors import EvaluationError
 from .evaluate import Evaluation
-from .fingerprint import DENSE
-from .results import RESULTS_FILE, format_budgets, format_results, scalar_results, write_budgets, write_json
+from .results import RESULTS_FILE, format_budgets, format_results, scalar_results, write_budgets
 from .sweep import write_sweep
 from .targets import load_test_set, result_folders
 
@@ -66,30 +65,6 @@ def evaluate_budgets(
     return combined
 
 
-def parse_budgets(budgets: Sequence[str | int]) -> dict[str, TopR | None]:
-    """Map each budget, as text, to its policy; "dense" to None. Raises EvaluationError for anything else."""
-    policies: dict[str, TopR | None] = {}
-    for budget in budgets:
-        word = str(budget).strip()
-        if word != DENSE and not re.fullmatch(r"\d+", word):
-            raise EvaluationError(f"budget {word!r} is neither 'dense' nor a number of tokens, 0 or more")
-        word = word if word == DENSE else str(int(word))
-        policies[word] = None if word == DENSE else TopR(int(word))
-    if not policies:
-        raise EvaluationError("no budgets to evaluate: name 'dense' or numbers of tokens")
-    return policies
-
-
-def apply_budget(model: nn.Module, policy: TopR | None) -> None:
-    """
-    Lets a VideoRCNN run densely (None) or with a policy, from the next frame on, forgetting earlier frames.
-    """
-    model.enabled = policy is not None
-    if policy is not None:
-        model.set_policy(policy)
-    model.reset()
-
-
 def _evaluate_policies(evaluation: Evaluation, name: str, folder: str, policies: dict[str, TopR | None]) -> list[dict]:
     """One data set at every budget; the results, in the order of the budgets ([] but in the first process)."""
     test_set = load_test_set(evaluation.cfg, name, annotated=DENSE not in policies)
@@ -97,8 +72,7 @@ def _evaluate_policies(evaluation: Evaluation, name: str, folder: str, policies:
     for budget in sorted(policies, key=lambda budget: budget != DENSE):
         apply_budget(evaluation.model, policies[budget])
         own_folder = os.path.join(folder, budget)
-        description = DENSE if policies[budget] is None else str(policies[budget])
-        results = evaluation.run(test_set, own_folder, description)
+        results = evaluation.run(test_set, own_folder, describe_budget(policies[budget]))
         if results is None:
             continue
         if DENSE in done:

@@ -11,7 +11,7 @@ from detectron2.structures import BoxMode
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from .errors import EvaluationError
+from ..errors import EvaluationError
 from .tables import DetectionTable
 
 AREAS = ("all", "small", "medium", "large")

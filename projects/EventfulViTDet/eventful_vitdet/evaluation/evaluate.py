@@ -13,15 +13,17 @@ from detectron2.config import CfgNode
 from detectron2.utils import comm
 from torch import nn
 
+from ..budgets import DENSE
+from ..errors import EvaluationError
+from ..files import write_json
 from .collect import coco_limits, collect, finished_videos, measure, write_detections, write_video_rows
-from .errors import EvaluationError
-from .fingerprint import DENSE, hash_weights, make_fingerprint, write_fingerprint
+from .fingerprint import hash_weights, make_fingerprint, write_fingerprint
 from .heads import StoredDetections
 from .lock import exclusive
 from .plan import make_plan
 from .processes import fetch_records, fixed_threads
 from .pulse import shared_fate
-from .results import RESULTS_FILE, describe_device, make_results, write_json
+from .results import RESULTS_FILE, describe_device, make_results
 from .run import run_share
 from .targets import VideoTestSet
 

@@ -8,7 +8,7 @@ from typing import IO
 
 import numpy as np
 
-from ..data.files import open_atomically
+from ..files import open_atomically
 from .tables import DetectionTable
 
 DETECTIONS_FILE = "coco_instances_results.json"

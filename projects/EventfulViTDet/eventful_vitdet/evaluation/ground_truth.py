@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from detectron2.structures import BoxMode
 
-from .errors import EvaluationError
+from ..errors import EvaluationError
 from .tables import DetectionTable
 
 NO_TRACK = -1

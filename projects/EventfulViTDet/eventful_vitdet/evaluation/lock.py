@@ -11,8 +11,8 @@ from typing import IO
 
 from detectron2.utils import comm
 
-from ..data.locks import try_lock
-from .errors import EvaluationError
+from ..errors import EvaluationError
+from ..file_locks import try_lock
 
 LOCK_FILE = ".lock"
 PATIENCE_SECONDS = 60.0

@@ -18,12 +18,12 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
 
+from ..errors import EvaluationError
 from ..eventful import EventfulViT, Policy, count_operations
 from ..eventful.counting import BACKBONE_CATEGORIES
+from ..markdown_table import format_table
 from ..modeling.backbone import build_vit
-from .costs import MACS_PER_GFLOP
-from .errors import EvaluationError
-from .results import format_table
+from ..structures import MACS_PER_GFLOP
 
 REFERENCE_NAMES = {
     "linear_flops": "linear",

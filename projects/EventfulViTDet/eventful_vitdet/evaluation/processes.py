@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import torch
 from detectron2.utils import comm
 
-from ..data.files import write_atomically
+from ..files import write_atomically
 from .store import record_path
 
 

@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from detectron2.utils import comm
 
-from .errors import EvaluationError
+from ..errors import EvaluationError
 
 RUNNING, DONE, FAILED = 0, 1, -1
 BEAT_SECONDS = 1.0

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from ..data.coco_vid import group_by_video
 from ..data.streaming import VideoTestLoader, make_test_loader
-from .costs import MACS_PER_GFLOP
+from ..structures import MACS_PER_GFLOP
 from .plan import Plan
 from .recorder import VideoRecorder
 from .store import VideoRecord, write_record

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .errors import EvaluationError
+from ..errors import EvaluationError
 from .ground_truth import Objects
 from .matching import Matches
 from .motion import MOTION_RANGES, motion_ranges

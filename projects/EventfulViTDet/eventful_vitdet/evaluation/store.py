@@ -14,9 +14,9 @@ from urllib.parse import quote
 
 import numpy as np
 
-from ..data.files import open_atomically, remove_if_there, remove_temporary_files
+from ..errors import EvaluationError
 from ..eventful.counting import CATEGORIES
-from .errors import EvaluationError
+from ..files import open_atomically, remove_if_there, remove_temporary_files
 from .tables import DetectionTable
 
 RECORDS_FOLDER = "videos"

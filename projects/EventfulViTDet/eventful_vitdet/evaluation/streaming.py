@@ -13,7 +13,7 @@ from ..data.streaming import is_filler
 from ..eventful import count_operations
 from ..eventful.counting import OperationCounts
 from ..modeling.backbone import synchronize
-from .costs import FrameCost
+from ..structures import FrameCost
 
 
 def run_frames(model: nn.Module, loader: Iterable[list[dict]]) -> Iterator[tuple[dict, dict, FrameCost]]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 
 import numpy as np
+
+from ..errors import EvaluationError
+from ..structures import Detections
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,12 @@ class DetectionTable:
         return cls(np.zeros(0, np.int64), np.zeros(0, np.int32), np.zeros(0, np.float32), np.zeros((0, 4), np.float32))
 
     @classmethod
+    def of_frame(cls, image_id: int, found: Detections) -> DetectionTable:
+        """The detections of one frame."""
+        image_ids = np.full(len(found.scores), image_id, np.int64)
+        return cls(image_ids, found.classes, found.scores, found.boxes.reshape(-1, 4))
+
+    @classmethod
     def join(cls, tables: Iterable[DetectionTable]) -> DetectionTable:
         """All rows of several tables, one table after the other."""
         parts = list(tables) or [cls.empty()]
@@ -37,3 +46,18 @@ class DetectionTable:
 
     def __len__(self) -> int:
         return len(self.image_ids)
+
+
+def tabulate_output(model_input: Mapping, output: Mapping, num_classes: int, dataset_name: str) -> DetectionTable:
+    """What a model found in one frame ("image_id") of a data set.
+
+    Raises DetectionError for detections that are not finite, EvaluationError for a class that the data set does not
+    have; both name what is wrong.
+    """
+    found = Detections.from_instances(output["instances"], model_input)
+    if found.classes.size and found.classes.max() >= num_classes:
+        raise EvaluationError(
+            f"the model predicts class {found.classes.max()}, but data set '{dataset_name}' has {num_classes} "
+            "classes; set MODEL.ROI_HEADS.NUM_CLASSES and use weights trained for it"
+        )
+    return DetectionTable.of_frame(model_input["image_id"], found)

@@ -14,17 +14,16 @@ import numpy as np
 from detectron2.config import CfgNode
 from torch import nn
 
+from ..budgets import DENSE
 from ..control import Constant, build_runtime_control
-from ..data.video_source import SourceFrame, StreamSource, VideoSource
-from ..errors import USER_ERRORS, describe_error
-from ..evaluation.costs import MACS_PER_GFLOP
+from ..data.video_source import StreamSource, VideoSource
+from ..errors import USER_ERRORS, LiveError, describe_error
 from ..eventful import TopR
-from ..eventful.counting import BACKBONE_CATEGORIES
-from ..inference import DENSE, FrameResult, VideoDetector
+from ..inference import FrameResult, VideoDetector
+from ..structures import SourceFrame
 from ..visualization import class_color
 from ..visualization.tokens import ANY, choose_gates, updated_share
 from .broadcast import Broadcast
-from .errors import LiveError
 from .settings import Limits, Settings, change_settings, check_seek
 
 HISTORY = 300
@@ -316,11 +315,10 @@ class LiveSession:
 
 
 def _cost(serial: int, result: FrameResult) -> Cost:
-    macs = result.cost.macs
     return Cost(
         serial,
-        result.cost.total_macs / MACS_PER_GFLOP,
-        sum(macs.get(category, 0) for category in BACKBONE_CATEGORIES) / MACS_PER_GFLOP,
+        result.cost.total_gflops,
+        result.cost.backbone_gflops,
         1000 * result.cost.total_seconds,
         result.budget == DENSE or result.cost.flushed,
     )

@@ -10,10 +10,12 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from torch import nn
 
-from ..data import DatasetError, build_video_test_loader, iterate_frames, probe_video
+from ..budgets import apply_budget, parse_budgets
+from ..data import build_video_test_loader, iterate_frames, probe_video
 from ..data.coco_vid import group_by_video
-from ..evaluation import Detections, run_frames
-from ..evaluation.budgets import apply_budget, parse_budgets
+from ..errors import DatasetError
+from ..evaluation import run_frames
+from ..structures import Detections
 from .draw import draw_detections
 from .strip import add_strip, describe_cost
 from .video_writer import VideoWriter

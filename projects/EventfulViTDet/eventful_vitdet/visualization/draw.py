@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from ..evaluation import Detections
+from ..structures import Detections
 
 GOLDEN_RATIO = 0.618034
 FONT = cv2.FONT_HERSHEY_SIMPLEX

@@ -17,12 +17,12 @@ from matplotlib.gridspec import GridSpecFromSubplotSpec
 from torch import nn
 
 from ..control import Constant, RuntimeControl, Schedule
-from ..data.files import write_atomically
-from ..data.video_source import SourceFrame, VideoSource
-from ..evaluation.costs import MACS_PER_GFLOP
+from ..data.video_source import VideoSource
+from ..files import write_atomically
 from ..inference import VideoDetector, share_weights
+from ..structures import SourceFrame
 from .painter import FramePainter
-from .visualize import backbone_gflops, class_names
+from .visualize import class_names
 
 FIRST_GATE = "0.qkv"
 """What the pictures show: the tokens that entered the Transformer's first block anew."""
@@ -69,8 +69,8 @@ def record_run(
             result = detector.detect(frame)
             run.tokens = result.token_grid[0] * result.token_grid[1]
             run.r.append(min(schedule.before_frame(frame.index).r, run.tokens))
-            run.backbone_gflops.append(backbone_gflops(result.cost))
-            run.total_gflops.append(result.cost.total_macs / MACS_PER_GFLOP)
+            run.backbone_gflops.append(result.cost.backbone_gflops)
+            run.total_gflops.append(result.cost.total_gflops)
             if frame.index in run.wanted:
                 run.pictures[frame.index] = painter.draw_frame(frame, result)
     return run
@@ -81,7 +81,7 @@ def _dense_cost(cfg: CfgNode, model: nn.Module, frame: SourceFrame) -> tuple[flo
     twin.enabled = False
     with VideoDetector(cfg, twin, RuntimeControl(twin, Constant(twin.vit.policy))) as dense:
         cost = dense.detect(frame).cost
-    return backbone_gflops(cost), cost.total_macs / MACS_PER_GFLOP
+    return cost.backbone_gflops, cost.total_gflops
 
 
 def plot_run(run: BudgetRun, path: str, title: str = "") -> None:

@@ -6,7 +6,7 @@ import json
 import os
 
 from ..data.claim import Claim
-from .video_writer import VideoWriteError
+from ..errors import VideoWriteError
 
 
 class JsonLinesWriter:

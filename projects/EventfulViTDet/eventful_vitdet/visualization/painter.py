@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ..data.video_source import SourceFrame
+from ..budgets import DENSE
 from ..eventful.gate import TokenGate
-from ..inference import DENSE, FrameResult
+from ..inference import FrameResult
+from ..structures import SourceFrame
 from .draw import draw_caption, draw_detections, draw_tokens, fit_into
 from .strip import GROUND, CostChart, add_strip, describe_cost, strip_scale
 from .tokens import choose_gates, updated_share

@@ -11,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from ..control_response import TOLERANCE, StepResponse
-from ..data.files import write_atomically
+from ..files import write_atomically
 
 
 def plot_responses(responses: Sequence[StepResponse], unit: str, path: str) -> None:

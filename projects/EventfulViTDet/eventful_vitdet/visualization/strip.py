@@ -7,8 +7,7 @@ from collections import deque
 import cv2
 import numpy as np
 
-from ..evaluation import FrameCost
-from ..evaluation.costs import MACS_PER_GFLOP
+from ..structures import FrameCost
 from .draw import FONT, text_scale
 
 GROUND, INK, BAR, FULL = (32, 32, 32), (235, 235, 235), (210, 160, 60), (80, 170, 250)
@@ -19,9 +18,9 @@ SCALE = 0.45
 
 def describe_cost(budget: str, cost: FrameCost, index: int) -> str:
     """One line about a frame, such as "top-r 128 | 2.13 GFlops | 127 ms | frame 40"."""
-    gflops, milliseconds = cost.total_macs / MACS_PER_GFLOP, 1000 * cost.total_seconds
+    milliseconds = 1000 * cost.total_seconds
     flush = " (flush)" if cost.flushed else ""
-    return f"{budget} | {gflops:.2f} GFlops | {milliseconds:.0f} ms | frame {index}{flush}"
+    return f"{budget} | {cost.total_gflops:.2f} GFlops | {milliseconds:.0f} ms | frame {index}{flush}"
 
 
 def strip_scale(image: np.ndarray) -> float:
@@ -57,9 +56,8 @@ class CostChart:
 
     def add(self, cost: FrameCost, full: bool) -> None:
         """Append a frame; `full` is one that was computed in full, by the dense model or as a flush."""
-        gflops = cost.total_macs / MACS_PER_GFLOP
-        self._costs.append((gflops, full))
-        self.highest = max(self.highest, gflops)
+        self._costs.append((cost.total_gflops, full))
+        self.highest = max(self.highest, cost.total_gflops)
 
     def draw(self, top_gflops: float) -> np.ndarray:
         """The chart, (height, width, 3), with `top_gflops` at its upper edge."""

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from ..data.files import write_atomically
+from ..budgets import DENSE, short_label
+from ..files import write_atomically
 
 PANELS = {
     "backbone": "backbone GFlops per frame",
@@ -35,15 +36,14 @@ def plot_tradeoff(results: Sequence[dict], path: str, title: str = "") -> None:
     for position, (part, label) in enumerate(PANELS.items(), start=1):
         axes = figure.add_subplot(1, len(PANELS), position)
         points = sorted((r["gflops_per_frame"][part]["mean"], r["bbox"]["AP50"], r["policy"]) for r in shown)
-        sparse = [point for point in points if point[2] != "dense"]
+        sparse = [point for point in points if point[2] != DENSE]
         axes.plot([p[0] for p in sparse], [p[1] for p in sparse], "o-", color="tab:blue", label="eventful")
-        for gflops, ap50, _ in (point for point in points if point[2] == "dense"):
+        for gflops, ap50, _ in (point for point in points if point[2] == DENSE):
             axes.plot([gflops], [ap50], "s", color="black", label="dense")
             axes.axhline(ap50, color="black", linewidth=0.8, linestyle=":")
         for i, (gflops, ap50, policy) in enumerate(points):
-            text = policy.replace("top-r ", "r = ")
             place = (5, -12 if i % 2 else 6)  # in turn above and below, as neighbours may be close
-            axes.annotate(text, (gflops, ap50), textcoords="offset points", xytext=place, fontsize=8)
+            axes.annotate(short_label(policy), (gflops, ap50), textcoords="offset points", xytext=place, fontsize=8)
         axes.set(xlabel=label, ylabel="AP50 (percent)")
         # Both axes begin at zero, so that neither saving nor loss looks larger than it is.
         axes.set_xlim(0, 1.15 * max((p[0] for p in points), default=0) or 1)

@@ -14,8 +14,8 @@ from av.video.frame import PictureType
 
 from ..data.claim import Claim
 from ..data.containers import cut_to_whole_fragments
-from ..data.errors import DataError
 from ..data.reserved_file import ReservedFile
+from ..errors import VideoWriteError
 
 # H.264 plays everywhere, also in browsers; some builds of FFmpeg lack its encoders, but none lacks MPEG-4.
 # Without B-frames, as fragments cannot say that the first frame is shown later than it is decoded.
@@ -30,10 +30,6 @@ SLOWEST_FPS = 0.01
 MILLISECOND = Fraction(1, 1000)
 
 logger = logging.getLogger(__name__)
-
-
-class VideoWriteError(DataError):
-    """A video cannot be written."""
 
 
 class VideoWriter:

@@ -17,16 +17,16 @@ from torch import nn
 from tqdm import tqdm
 
 from ..control import Constant, RuntimeControl
-from ..data.files import write_atomically
-from ..data.video_source import SourceFrame, VideoSource
-from ..evaluation import CostSums, FrameCost
-from ..evaluation.costs import MACS_PER_GFLOP
-from ..eventful.counting import BACKBONE_CATEGORIES
+from ..costs import CostSums
+from ..data.video_source import VideoSource
+from ..errors import VideoWriteError
+from ..files import write_atomically
 from ..inference import FrameResult, VideoDetector, share_weights
 from ..interruption import Interruptions
+from ..structures import SourceFrame
 from .json_lines import JsonLinesWriter
 from .painter import FramePainter
-from .video_writer import VideoWriteError, VideoWriter
+from .video_writer import VideoWriter
 from .window import PreviewWindow
 
 logger = logging.getLogger(__name__)
@@ -148,18 +148,13 @@ def describe_frame(frame: SourceFrame, result: FrameResult, classes: Sequence[st
         "budget": result.budget,
         "flushed": cost.flushed,
         "scene_cut": result.scene_cut,
-        "gflops": {"backbone": backbone_gflops(cost), "total": cost.total_macs / MACS_PER_GFLOP},
+        "gflops": {"backbone": cost.backbone_gflops, "total": cost.total_gflops},
         "ms": {"backbone": 1000 * cost.backbone_seconds, "total": 1000 * cost.total_seconds},
         "detections": [
             {"class": classes[index], "score": round(score, 4), "box": [round(value, 2) for value in box]}
             for box, score, index in zip(found.boxes.tolist(), found.scores.tolist(), found.classes.tolist())
         ],
     }
-
-
-def backbone_gflops(cost: FrameCost) -> float:
-    """What the Transformer of a frame cost, position encoding and blocks, in GFlops."""
-    return sum(cost.macs.get(name, 0) for name in BACKBONE_CATEGORIES) / MACS_PER_GFLOP
 
 
 def describe_costs(costs: CostSums) -> str:

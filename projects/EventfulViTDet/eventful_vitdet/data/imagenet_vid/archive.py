@@ -16,9 +16,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
 
+from ...errors import DatasetError
 from ..builtin import IMAGENET_VID_WNIDS
 from ..coco_vid import parse_document, read_document
-from ..errors import DatasetError
 from ..video_data import BadVideo, Defect, VideoData
 from .boxes import clip_box
 

@@ -17,10 +17,10 @@ from typing import IO
 import cv2
 from tqdm import tqdm
 
+from ...errors import DatasetError
+from ...files import open_atomically, write_atomically
 from ..builtin import IMAGENET_VID_WNIDS
 from ..coco_vid import FLAGS, group_by_video, is_finite, parse_document, read_document
-from ..errors import DatasetError
-from ..files import open_atomically, write_atomically
 from ..video_reader import iterate_frames
 from .boxes import clip_box
 from .official import OfficialData, read_official

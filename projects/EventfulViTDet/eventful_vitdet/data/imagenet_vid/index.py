@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from ..errors import DatasetError
+from ...errors import DatasetError
 from ..processes import map_in_processes
 from .lists import ListedVideo
 from .xml_files import XmlFrame, read_xml

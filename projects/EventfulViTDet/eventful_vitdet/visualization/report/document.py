@@ -8,8 +8,8 @@ from pathlib import Path
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from ...data.errors import DataError
-from ...data.files import write_atomically
+from ...errors import DataError
+from ...files import write_atomically
 from . import sections
 from .colors import budget_colors
 from .markup import Markup, tag

@@ -9,11 +9,10 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
-from ...data.errors import DataError
 from ...data.video_reader import read_frame
+from ...errors import DataError, ReportError
 from .disagreement import STRONG, FrameDifference
 from .markup import Markup, join, tag
-from .results import ReportError
 
 WIDTH = 440
 """Pixels of a picture; enough for a sharp one on a screen, few enough for a page of many."""

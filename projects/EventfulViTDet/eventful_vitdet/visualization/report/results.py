@@ -11,16 +11,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ...data.errors import DataError
+from ...budgets import DENSE, short_label
+from ...errors import ReportError
+from ...evaluation.collect import VIDEOS_FILE
 from ...evaluation.results import BUDGETS_FILE, RESULTS_FILE
 from ...evaluation.store import record_paths
-
-DENSE = "dense"
-VIDEOS_FILE = "videos.csv"
-
-
-class ReportError(DataError):
-    """There is nothing that a report could be made of."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +37,7 @@ class Budget:
     @property
     def label(self) -> str:
         """Short text for axes and legends."""
-        return self.policy.replace("top-r ", "r = ")
+        return short_label(self.policy)
 
     def group(self, name: str) -> dict:
         """A group of metrics; empty where it was not measured."""

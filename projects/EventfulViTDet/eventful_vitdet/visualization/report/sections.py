@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ...errors import ReportError
 from .charts import Point, Series, timeline_chart, tradeoff_chart
 from .markup import Markup, tag
 from .pictures import Frames, draw_difference
-from .results import Budget, ReportError
+from .results import Budget
 from .tables import Rows, legend, metric_table, number, summary_table
 from .videos import Candidate, VideoSummary, largest_disagreements
 

@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ...evaluation.costs import MACS_PER_GFLOP
+from ...errors import ReportError
 from ...evaluation.store import VideoRecord, read_record
+from ...structures import MACS_PER_GFLOP
 from .disagreement import FrameDifference, compare_frames
-from .results import Budget, ReportError, as_number
+from .results import Budget, as_number
 
 CANDIDATES_PER_VIDEO = 3
 SPACING = 10

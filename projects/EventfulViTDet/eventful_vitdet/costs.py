@@ -6,27 +6,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from ..eventful.counting import BACKBONE_CATEGORIES, CATEGORIES
-from .store import VideoRecord
+import numpy as np
 
-MACS_PER_GFLOP = 10**9  # the paper's "GFlops" are 10^9 multiply-accumulates
-
-
-@dataclass(frozen=True)
-class FrameCost:
-    """
-    One frame: whether it was computed in full at the start of a sequence, its MACs by category, its seconds.
-    """
-
-    flushed: bool
-    macs: dict[str, int]
-    backbone_seconds: float
-    total_seconds: float
-
-    @property
-    def total_macs(self) -> int:
-        """Everything that the frame ran."""
-        return sum(self.macs.values())
+from .eventful.counting import BACKBONE_CATEGORIES, CATEGORIES
+from .structures import MACS_PER_GFLOP, FrameCost
 
 
 @dataclass
@@ -39,16 +22,25 @@ class CostSums:
     total_seconds: float = 0.0
     videos: int = 0
 
-    def add(self, record: VideoRecord) -> None:
-        """Add a video's frames; their operations as integers, so that neither order nor grouping matters."""
+    def add_video(
+        self, flushed: np.ndarray, macs: np.ndarray, backbone_seconds: np.ndarray, total_seconds: np.ndarray
+    ) -> None:
+        """Add a finished video's F frames; their operations as integers, so that neither order nor grouping matters.
+
+        Args:
+            flushed: (F,) bool: computed in full, at the start of a sequence.
+            macs: (F, C) int64, a column for each of `eventful.counting.CATEGORIES`.
+            backbone_seconds: (F,).
+            total_seconds: (F,).
+        """
         self.videos += 1
-        for flushed in (True, False):
-            rows = record.flushed == flushed
-            self.frames[flushed] += int(rows.sum())
-            sums = (sum(column) for column in record.macs[rows].T.tolist())
-            self.macs[flushed].update(dict(zip(CATEGORIES, sums)))
-        self.backbone_seconds += float(record.backbone_seconds.sum())
-        self.total_seconds += float(record.total_seconds.sum())
+        for kind in (True, False):
+            rows = flushed == kind
+            self.frames[kind] += int(rows.sum())
+            sums = (sum(column) for column in macs[rows].T.tolist())
+            self.macs[kind].update(dict(zip(CATEGORIES, sums)))
+        self.backbone_seconds += float(backbone_seconds.sum())
+        self.total_seconds += float(total_seconds.sum())
 
     def add_frame(self, cost: FrameCost) -> None:
         """Add one frame of a video that is not over."""

@@ -5,7 +5,7 @@ import os
 import tempfile
 
 import pytest
-from eventful_vitdet.data.files import open_atomically, remove_temporary_files, write_atomically
+from eventful_vitdet.files import open_atomically, remove_temporary_files, write_atomically
 
 
 def test_text_and_bytes_replace_what_was_there(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from collections.abc import Iterator
@@ -20,6 +21,11 @@ def write_atomically(path: str, content: bytes | str) -> None:
     """
     with open_atomically(path) as file:
         file.write(content.encode("utf-8") if isinstance(content, str) else content)
+
+
+def write_json(path: str, value: object) -> None:
+    """Write strict JSON, whole or not at all."""
+    write_atomically(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
 @contextmanager

@@ -16,9 +16,9 @@ import sys
 
 import eventful_vitdet  # noqa: F401  (makes detectron2 importable)
 from eventful_vitdet.command_line import build_cfg, run
-from eventful_vitdet.data.video_source import open_source
 from eventful_vitdet.errors import LiveError
 from eventful_vitdet.inference import load_detector
+from eventful_vitdet.video import open_source
 from eventful_vitdet.visualization.visualize import class_names
 
 LOCAL_ADDRESSES = ("127.0.0.1", "localhost", "::1")

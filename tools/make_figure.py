@@ -22,8 +22,8 @@ import eventful_vitdet  # noqa: F401  (makes detectron2 importable)
 from eventful_vitdet.command_line import build_cfg, run
 from eventful_vitdet.control import Schedule
 from eventful_vitdet.data import dataset_folder
-from eventful_vitdet.data.video_source import open_source
 from eventful_vitdet.inference import load_detector
+from eventful_vitdet.video import open_source
 from eventful_vitdet.visualization import plot_run, record_run
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -15,8 +15,8 @@ import sys
 import eventful_vitdet  # noqa: F401  (makes detectron2 importable)
 from eventful_vitdet.command_line import build_cfg, run
 from eventful_vitdet.control_response import REGULATORS, count_scene_cuts, format_responses, measure_responses
-from eventful_vitdet.data.video_source import open_source
 from eventful_vitdet.inference import load_detector
+from eventful_vitdet.video import open_source
 from eventful_vitdet.visualization import plot_responses
 
 SCENE_CUTS = "scene-cuts"

@@ -18,8 +18,8 @@ from collections.abc import Sequence
 import eventful_vitdet  # noqa: F401  (makes detectron2 importable)
 from eventful_vitdet.command_line import build_cfg, run
 from eventful_vitdet.control import budget_options
-from eventful_vitdet.data.video_source import open_source
 from eventful_vitdet.inference import load_detector
+from eventful_vitdet.video import open_source
 from eventful_vitdet.visualization import VisualizeOptions, describe_costs, visualize_video
 
 

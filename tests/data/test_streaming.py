@@ -16,7 +16,7 @@ from eventful_vitdet.data import (
 )
 from eventful_vitdet.data.coco_vid import group_by_video
 from eventful_vitdet.data.schedule import schedule_streams, shard_videos
-from eventful_vitdet.data.streaming import BackgroundIterator, is_filler
+from eventful_vitdet.data.streaming import is_filler
 from eventful_vitdet.errors import VideoReadError
 
 from .conftest import HEIGHT, WIDTH, frame_number, grey_frame, make_document, write_video
@@ -107,17 +107,6 @@ def test_error_in_the_reader_reaches_the_consumer(frames, tmp_path):
         for (model_input,) in make_loader(frames):
             seen.append(model_input["frame_id"])
     assert seen == [3, 4, 9, 0, 1, 2, 3, 4]
-    assert not reader_threads()
-
-
-def test_error_in_the_consumer_ends_the_thread():
-    def endless():
-        while True:
-            yield 1
-
-    with pytest.raises(RuntimeError, match="mine"), BackgroundIterator(endless, 2) as items:
-        next(items)
-        raise RuntimeError("mine")
     assert not reader_threads()
 
 

@@ -18,9 +18,9 @@ for package in ("fastapi", "uvicorn", "websockets"):
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # the tests' folder, whatever pytest's import mode
 
-from eventful_vitdet.data.video_source import FileSource  # noqa: E402
 from eventful_vitdet.live.server import LiveServer, open_socket  # noqa: E402
 from eventful_vitdet.live.session import LiveSession, Update  # noqa: E402
+from eventful_vitdet.video import FileSource  # noqa: E402
 from modeling.conftest import tiny_cfg, tiny_model  # noqa: E402
 
 __all__ = ["tiny_cfg", "tiny_model"]

@@ -9,8 +9,8 @@ from detectron2.modeling import build_model
 from eventful_vitdet.command_line import build_cfg
 from eventful_vitdet.control import Schedule
 from eventful_vitdet.control_response import count_scene_cuts, measure_responses
-from eventful_vitdet.data.video_source import open_source
 from eventful_vitdet.errors import VideoReadError
+from eventful_vitdet.video import open_source
 from eventful_vitdet.visualization import plot_responses, plot_run, record_run
 
 from .test_visualize import CONFIG, OPTIONS, picture

@@ -6,12 +6,11 @@ import cv2
 import numpy as np
 import pytest
 from detectron2.data import DatasetCatalog
-from eventful_vitdet.data import probe_video
-from eventful_vitdet.errors import DatasetError, VideoWriteError
+from eventful_vitdet.errors import DatasetError
 from eventful_vitdet.evaluation import evaluate_budgets
 from eventful_vitdet.structures import Detections
+from eventful_vitdet.video import probe_video
 from eventful_vitdet.visualization import (
-    VideoWriter,
     add_strip,
     annotate_budgets,
     class_color,
@@ -53,41 +52,6 @@ def test_strip_adds_rows_and_leaves_the_picture():
     with_strip = add_strip(image, "a text that is far too long for sixty-four pixels")
     assert with_strip.shape == (40 + STRIP_HEIGHT, 64, 3)
     assert (with_strip[:40] == 77).all() and with_strip[40:].max() > 100
-
-
-def test_written_video_can_be_read(tmp_path):
-    path = tmp_path / "folder" / "v.mp4"
-    with VideoWriter(str(path), 25) as video:
-        for level in range(0, 250, 25):
-            video.write(np.full((33, 65, 3), level, np.uint8))  # odd sizes
-    info = probe_video(str(path))
-    assert (info.width, info.height, info.num_frames, info.fps) == (64, 32, 10, 25.0)
-    assert [p.name for p in path.parent.iterdir()] == ["v.mp4"]
-
-
-def test_failed_video_leaves_nothing_and_keeps_the_old_one(tmp_path):
-    path = tmp_path / "v.mp4"
-    path.write_text("old")
-    with pytest.raises(KeyboardInterrupt), VideoWriter(str(path), 25) as video:
-        video.write(np.zeros((32, 64, 3), np.uint8))
-        raise KeyboardInterrupt
-    assert path.read_text() == "old" and len(list(tmp_path.iterdir())) == 1
-
-
-def test_bad_videos(tmp_path):
-    with (
-        pytest.raises(VideoWriteError, match="no frame was written"),
-        VideoWriter(str(tmp_path / "a.mp4"), 25),
-    ):
-        pass
-    with pytest.raises(VideoWriteError, match="frame 1 is 32 x 64 pixels, the first was 64 x 32"):
-        with VideoWriter(str(tmp_path / "b.mp4"), 25) as video:
-            video.write(np.zeros((32, 64, 3), np.uint8))
-            video.write(np.zeros((64, 32, 3), np.uint8))
-    (tmp_path / "file").write_text("")
-    with pytest.raises(VideoWriteError, match="cannot be written to"):
-        VideoWriter(str(tmp_path / "file" / "c.mp4"), 25).__enter__()
-    assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
 def test_one_annotated_video_per_budget(cfg, model, tmp_path):

@@ -15,13 +15,13 @@ import pytest
 import torch
 from detectron2.modeling import build_model
 from eventful_vitdet.command_line import build_cfg, run
-from eventful_vitdet.data import probe_video
 from eventful_vitdet.errors import VideoWriteError
 from eventful_vitdet.eventful.selection import Selection
 from eventful_vitdet.inference import FrameResult, VideoDetector
 from eventful_vitdet.interruption import SIGNALS
 from eventful_vitdet.structures import Detections, FrameCost, SourceFrame
-from eventful_vitdet.visualization import CostChart, FramePainter, VideoWriter, choose_gates, updated_share
+from eventful_vitdet.video import VideoWriter, probe_video
+from eventful_vitdet.visualization import CostChart, FramePainter, choose_gates, updated_share
 from eventful_vitdet.visualization.draw import TOKEN_COLOR, draw_tokens, fit_into
 from eventful_vitdet.visualization.strip import BAR, BAR_PIXELS, CHART_PIXELS, FULL
 from eventful_vitdet.visualization.window import PreviewWindow, has_display

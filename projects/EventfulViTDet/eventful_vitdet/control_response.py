@@ -13,10 +13,10 @@ from detectron2.config import CfgNode
 from torch import nn
 
 from .control import Bounds, GFlopsController, LatencyController, Regulator, RuntimeControl
-from .data.video_source import VideoSource
 from .inference import VideoDetector
 from .markdown_table import format_table
 from .structures import FrameCost
+from .video import VideoSource
 
 REGULATORS = {"latency": LatencyController, "gflops": GFlopsController}
 TOLERANCE = 0.1

@@ -11,12 +11,13 @@ from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 from eventful_vitdet.config import add_eventful_vitdet_config
-from eventful_vitdet.data import iterate_frames, load_frames, processes, read_frame, split_sequences
+from eventful_vitdet.data import load_frames, processes, split_sequences
 from eventful_vitdet.data.coco_vid import group_by_video
 from eventful_vitdet.data.imagenet_vid import index as index_module
 from eventful_vitdet.data.imagenet_vid.official import OFFICIAL_SPLITS
 from eventful_vitdet.errors import DatasetError, VideoReadError
 from eventful_vitdet.evaluation.targets import load_test_set
+from eventful_vitdet.video import iterate_frames, read_frame
 from PIL import Image
 
 from .conftest import HEIGHT, WIDTH, xml_object, xml_text

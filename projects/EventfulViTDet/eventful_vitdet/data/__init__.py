@@ -16,14 +16,12 @@ from .registration import (
 )
 from .streaming import VideoTestLoader, build_video_test_loader
 from .video_data import BadVideo
-from .video_reader import VideoInfo, iterate_frames, probe_video, read_frame
 
 register_builtin_datasets()
 
 __all__ = [
     "BadVideo",
     "FrameCache",
-    "VideoInfo",
     "VideoTestLoader",
     "VideoTrainMapper",
     "add_data_config",
@@ -32,11 +30,8 @@ __all__ = [
     "dataset_folder",
     "default_test_root",
     "extract_frames",
-    "iterate_frames",
     "load_coco_vid",
     "load_frames",
-    "probe_video",
-    "read_frame",
     "register_coco_vid",
     "register_test_json",
     "split_sequences",

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import queue
-import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import partial
 from typing import Any
@@ -18,11 +16,11 @@ from detectron2.data import transforms as T
 from detectron2.utils import comm
 
 from ..errors import DataError
+from ..video import iterate_frames
+from ..video.background import BackgroundIterator
 from .coco_vid import group_by_video
 from .schedule import schedule_streams, shard_videos
-from .video_reader import iterate_frames
 
-POLL_SECONDS = 0.1
 FILLER = "filler"
 IDENTITY = ("file_name", "height", "width", "image_id", "video_id", "frame_id", "frame_step")
 
@@ -146,58 +144,6 @@ def make_filler(other: dict) -> dict:
 def is_filler(model_input: dict) -> bool:
     """Whether nobody waits for the result of an input."""
     return FILLER in model_input
-
-
-class BackgroundIterator:
-    """Runs an iterable in a thread, at most `size` items ahead, and hands its items, or its exception, to the
-    consumer.
-
-    A context manager: leaving it ends the thread, also in the middle of the iteration.
-    """
-
-    _END = object()
-
-    def __init__(self, make_iterable: Callable[[], Iterable], size: int) -> None:
-        self._make_iterable = make_iterable
-        self._queue: queue.Queue = queue.Queue(maxsize=size)
-        self._stop = threading.Event()
-        self._error: Exception | None = None
-        self._thread = threading.Thread(target=self._run, name="frame-reader", daemon=True)
-
-    def __enter__(self) -> Iterator:
-        self._thread.start()
-        return self._consume()
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        try:
-            for item in self._make_iterable():
-                if not self._put(item):
-                    return
-        except Exception as error:  # whatever it is, it belongs to the consumer, who raises it
-            self._error = error
-        self._put(self._END)
-
-    def _put(self, item: object) -> bool:
-        while not self._stop.is_set():
-            try:
-                self._queue.put(item, timeout=POLL_SECONDS)
-                return True
-            except queue.Full:
-                continue
-        return False
-
-    def _consume(self) -> Iterator:
-        while True:
-            item = self._queue.get()
-            if item is self._END:
-                break
-            yield item
-        if self._error is not None:
-            raise self._error
 
 
 def build_video_test_loader(cfg: CfgNode, dataset_name: str, frames: list[dict] | None = None) -> VideoTestLoader:

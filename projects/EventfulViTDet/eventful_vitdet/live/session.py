@@ -16,11 +16,11 @@ from torch import nn
 
 from ..budgets import DENSE
 from ..control import Constant, build_runtime_control
-from ..data.video_source import StreamSource, VideoSource
 from ..errors import USER_ERRORS, LiveError, describe_error
 from ..eventful import TopR
 from ..inference import FrameResult, VideoDetector
 from ..structures import SourceFrame
+from ..video import StreamSource, VideoSource, encode_jpeg
 from ..visualization import class_color
 from ..visualization.tokens import ANY, choose_gates, updated_share
 from .broadcast import Broadcast
@@ -328,7 +328,4 @@ def _encode(image: np.ndarray) -> bytes:
     if image.shape[1] > MAX_WIDTH:
         size = (MAX_WIDTH, max(1, round(image.shape[0] * MAX_WIDTH / image.shape[1])))
         image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    encoded, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-    if not encoded:
-        raise LiveError("OpenCV cannot encode JPEG pictures")
-    return data.tobytes()
+    return encode_jpeg(image, JPEG_QUALITY)

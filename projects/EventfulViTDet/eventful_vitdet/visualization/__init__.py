@@ -8,14 +8,12 @@ from .response_plot import plot_responses
 from .strip import CostChart, add_strip, describe_cost
 from .tokens import choose_gates, updated_share
 from .tradeoff import plot_budgets, plot_tradeoff
-from .video_writer import VideoWriter
 from .visualize import VisualizeOptions, class_names, describe_costs, describe_frame, visualize_video
 
 __all__ = [
     "BudgetRun",
     "CostChart",
     "FramePainter",
-    "VideoWriter",
     "VisualizeOptions",
     "add_strip",
     "annotate_budgets",

@@ -11,14 +11,14 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from torch import nn
 
 from ..budgets import apply_budget, parse_budgets
-from ..data import build_video_test_loader, iterate_frames, probe_video
+from ..data import build_video_test_loader
 from ..data.coco_vid import group_by_video
 from ..errors import DatasetError
 from ..evaluation import run_frames
 from ..structures import Detections
+from ..video import VideoWriter, iterate_frames, probe_video
 from .draw import draw_detections
 from .strip import add_strip, describe_cost
-from .video_writer import VideoWriter
 
 DEFAULT_FPS = 30.0
 

@@ -17,10 +17,10 @@ from matplotlib.gridspec import GridSpecFromSubplotSpec
 from torch import nn
 
 from ..control import Constant, RuntimeControl, Schedule
-from ..data.video_source import VideoSource
 from ..files import write_atomically
 from ..inference import VideoDetector, share_weights
 from ..structures import SourceFrame
+from ..video import VideoSource
 from .painter import FramePainter
 from .visualize import class_names
 

@@ -9,8 +9,6 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 
-import cv2
-import numpy as np
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from torch import nn
@@ -18,15 +16,14 @@ from tqdm import tqdm
 
 from ..control import Constant, RuntimeControl
 from ..costs import CostSums
-from ..data.video_source import VideoSource
 from ..errors import VideoWriteError
 from ..files import write_atomically
 from ..inference import FrameResult, VideoDetector, share_weights
 from ..interruption import Interruptions
 from ..structures import SourceFrame
-from .json_lines import JsonLinesWriter
+from ..video import VideoSource, VideoWriter, encode_png
+from ..video.json_lines import JsonLinesWriter
 from .painter import FramePainter
-from .video_writer import VideoWriter
 from .window import PreviewWindow
 
 logger = logging.getLogger(__name__)
@@ -129,11 +126,6 @@ def _detect_all(
         for frame in itertools.islice(frames, options.max_frames):
             yield frame, detector.detect(frame), dense.detect(frame) if dense else None
             progress.update()
-
-
-def encode_png(picture: np.ndarray) -> bytes:
-    """A BGR picture as the content of a PNG file."""
-    return cv2.imencode(".png", picture)[1].tobytes()
 
 
 def describe_frame(frame: SourceFrame, result: FrameResult, classes: Sequence[str]) -> dict:

@@ -8,7 +8,7 @@ import sys
 import cv2
 import numpy as np
 
-from .video_writer import say_once
+from ..video.video_writer import say_once
 
 KEYS_TO_CLOSE = (27, ord("q"))
 LARGEST = (1280, 800)

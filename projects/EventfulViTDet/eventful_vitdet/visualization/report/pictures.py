@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
-from ...data.video_reader import read_frame
 from ...errors import DataError, ReportError
+from ...video import encode_jpeg, read_frame
 from .disagreement import STRONG, FrameDifference
 from .markup import Markup, join, tag
 
@@ -85,10 +85,7 @@ def _data_uri(image: np.ndarray, view: View) -> str:
     part = image[view.y : view.y + view.height, view.x : view.x + view.width]
     size = (WIDTH, round(view.height * view.scale))
     resized = cv2.resize(part, size, interpolation=cv2.INTER_AREA if view.scale < 1 else cv2.INTER_CUBIC)
-    encoded, data = cv2.imencode(".jpg", resized, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-    if not encoded:
-        raise ReportError("OpenCV cannot encode JPEG pictures")
-    return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode("ascii")
+    return "data:image/jpeg;base64," + base64.b64encode(encode_jpeg(resized, JPEG_QUALITY)).decode("ascii")
 
 
 def _boxes(difference: FrameDifference, view: View, classes: Sequence[str]) -> list[Markup]:

@@ -1,7 +1,7 @@
 """Lengths of files by their container, against files written by hand."""
 
 import pytest
-from eventful_vitdet.data.containers import count_missing_bytes
+from eventful_vitdet.video.containers import count_missing_bytes
 
 from .conftest import grey_frame, write_video
 

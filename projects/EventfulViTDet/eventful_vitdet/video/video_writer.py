@@ -12,10 +12,10 @@ import av
 import numpy as np
 from av.video.frame import PictureType
 
-from ..data.claim import Claim
-from ..data.containers import cut_to_whole_fragments
-from ..data.reserved_file import ReservedFile
 from ..errors import VideoWriteError
+from .containers import cut_to_whole_fragments
+from .file_claim import Claim
+from .reserved_file import ReservedFile
 
 # H.264 plays everywhere, also in browsers; some builds of FFmpeg lack its encoders, but none lacks MPEG-4.
 # Without B-frames, as fragments cannot say that the first frame is shown later than it is decoded.

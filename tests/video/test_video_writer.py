@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import logging
 import os
 
@@ -9,12 +8,11 @@ import av
 import cv2
 import numpy as np
 import pytest
-from eventful_vitdet.data import probe_video, reserved_file
-from eventful_vitdet.data.containers import count_missing_bytes
 from eventful_vitdet.errors import VideoWriteError
-from eventful_vitdet.visualization import VideoWriter
-from eventful_vitdet.visualization import video_writer as module
-from eventful_vitdet.visualization.json_lines import JsonLinesWriter
+from eventful_vitdet.video import VideoWriter, probe_video, reserved_file
+from eventful_vitdet.video import video_writer as module
+from eventful_vitdet.video.containers import count_missing_bytes
+from eventful_vitdet.video.json_lines import JsonLinesWriter
 
 SIZE = (48, 64, 3)
 
@@ -189,38 +187,39 @@ def test_names_that_are_no_video(tmp_path):
         VideoWriter(str(tmp_path / "v.mp4"), 25).__enter__()
 
 
-def test_json_lines_are_whole(tmp_path):
-    path = tmp_path / "folder" / "d.jsonl"
-    with pytest.raises(KeyboardInterrupt), JsonLinesWriter(str(path)) as lines:
-        lines.write({"frame": 0})
-        lines.write({"frame": 1})
+def test_written_video_can_be_read(tmp_path):
+    path = tmp_path / "folder" / "v.mp4"
+    with VideoWriter(str(path), 25) as video:
+        for level in range(0, 250, 25):
+            video.write(np.full((33, 65, 3), level, np.uint8))  # odd sizes
+    info = probe_video(str(path))
+    assert (info.width, info.height, info.num_frames, info.fps) == (64, 32, 10, 25.0)
+    assert [p.name for p in path.parent.iterdir()] == ["v.mp4"]
+
+
+def test_failed_video_leaves_nothing_and_keeps_the_old_one(tmp_path):
+    path = tmp_path / "v.mp4"
+    path.write_text("old")
+    with pytest.raises(KeyboardInterrupt), VideoWriter(str(path), 25) as video:
+        video.write(np.zeros((32, 64, 3), np.uint8))
         raise KeyboardInterrupt
-    assert [json.loads(line) for line in path.read_text().splitlines()] == [{"frame": 0}, {"frame": 1}]
-    with pytest.raises(ValueError), JsonLinesWriter(str(path)) as lines:
-        lines.write({"score": float("nan")})
-    assert os.listdir(path.parent) == ["d.jsonl"] and path.read_text().count("\n") == 2
+    assert path.read_text() == "old" and len(list(tmp_path.iterdir())) == 1
 
 
-def test_json_lines_on_a_full_disk(tmp_path):
-    path = tmp_path / "d.jsonl"
-    with pytest.raises(VideoWriteError, match=r"d\.jsonl: cannot be written any further"):
-        with JsonLinesWriter(str(path)) as lines:
-            lines.write({"frame": 0})
-            whole = lines._file
-            lines._file = HalfFull(whole)
-            lines.write({"frame": 1})
-    assert path.read_text() == '{"frame": 0}\n'
-
-
-class HalfFull:
-    def __init__(self, file) -> None:
-        self.file = file
-
-    def write(self, data: bytes) -> int:
-        return self.file.write(data[: len(data) // 2])
-
-    def __getattr__(self, name: str):
-        return getattr(self.file, name)
+def test_bad_videos(tmp_path):
+    with (
+        pytest.raises(VideoWriteError, match="no frame was written"),
+        VideoWriter(str(tmp_path / "a.mp4"), 25),
+    ):
+        pass
+    with pytest.raises(VideoWriteError, match="frame 1 is 32 x 64 pixels, the first was 64 x 32"):
+        with VideoWriter(str(tmp_path / "b.mp4"), 25) as video:
+            video.write(np.zeros((32, 64, 3), np.uint8))
+            video.write(np.zeros((64, 32, 3), np.uint8))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(VideoWriteError, match="cannot be written to"):
+        VideoWriter(str(tmp_path / "file" / "c.mp4"), 25).__enter__()
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
 @pytest.mark.parametrize("make", [lambda path: VideoWriter(path, 25), JsonLinesWriter])

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import os
 
-from ..data.claim import Claim
 from ..errors import VideoWriteError
+from .file_claim import Claim
 
 
 class JsonLinesWriter:

@@ -12,13 +12,10 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..errors import VideoReadError
 from .containers import count_missing_bytes
-
-UNBOUNDED_MODES = ("I", "F")
-"""Pillow's types of pixels without a fixed range, which its conversion to 8 bits would cut off at white."""
+from .image_files import read_image_file
 
 
 @dataclass(frozen=True)
@@ -89,25 +86,6 @@ def read_frame(frame: dict) -> np.ndarray:
             image = _read_listed_image(frame)
     check_size(frame, image)
     return image
-
-
-def read_image_file(path: str, *, upright: bool = True) -> np.ndarray:
-    """Read an image file as BGR (H, W, 3). Raises VideoReadError if it is absent, damaged or cut short.
-
-    Its EXIF orientation is applied, or with `upright=False` ignored.
-    """
-    # Pillow rather than cv2.imread: the latter fills the missing part of a truncated JPEG with grey and says
-    # nothing.
-    try:
-        with Image.open(path) as image:
-            if image.mode in UNBOUNDED_MODES or image.mode.startswith("I;16"):
-                raise VideoReadError(f"{path}: has pixels of type {image.mode}; expected 8 bits per channel")
-            rgb = np.asarray((ImageOps.exif_transpose(image) if upright else image).convert("RGB"))
-    except FileNotFoundError as error:
-        raise VideoReadError(f"{path}: the file does not exist") from error
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
-        raise VideoReadError(f"{path}: cannot be read as an image ({error})") from error
-    return np.ascontiguousarray(rgb[:, :, ::-1])
 
 
 def check_size(frame: dict, image: np.ndarray) -> None:

@@ -42,7 +42,7 @@ setup(
         "eventful_vitdet.eventful.kernels": ["*.cpp", "*.h"],
         **{name: ["*.yaml"] for name in config_packages()},
         "eventful_vitdet.live": ["page/*"],
-        "eventful_vitdet.visualization.report": ["page.*"],
+        "eventful_vitdet.report": ["page.*"],
     },
     install_requires=[
         "av>=14",

@@ -9,7 +9,7 @@ import torch
 from eventful_vitdet.benchmark import benchmark, format_benchmark, format_profile, make_variants, plot_benchmark
 from eventful_vitdet.benchmark.measure import moving_video, peak_memory
 from eventful_vitdet.benchmark.variants import attend_by_library
-from eventful_vitdet.command_line import build_cfg
+from eventful_vitdet.cli.command_line import build_cfg
 from eventful_vitdet.eventful.attention import Attention, AttentionLayout
 
 REPOSITORY = Path(__file__).resolve().parents[1]

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-
 import pytest
 from eventful_vitdet.data import check as check_module
 from eventful_vitdet.data import processes as processes_module
@@ -81,19 +78,3 @@ def test_video_files(write_dataset, tmp_path):
 def test_unknown_name():
     with pytest.raises(DatasetError, match="'nope' is no registered video data set; there are: .*imagenet_vid_val"):
         check_dataset("nope")
-
-
-def test_tool(write_dataset, repository, monkeypatch, capsys, tmp_path):
-    spec = importlib.util.spec_from_file_location("check_dataset", repository / "tools" / "check_dataset.py")
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
-    json_file, _ = write_dataset(make_document({1: [0, 1], 2: [0]}))
-
-    def call(*words) -> bool:
-        monkeypatch.setattr(sys, "argv", ["check_dataset.py", *map(str, words)])
-        return tool.main(tool.parse_arguments()).is_sound
-
-    assert call(json_file)
-    (tmp_path / "videos" / "1.avi").unlink()
-    assert not call(json_file, "--quick")
-    assert f"{tmp_path}/videos/1.avi: does not exist" in capsys.readouterr().out

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
 import json
 
 import pytest
 import torch
 from eventful_vitdet import EventfulViT, count_operations
-from eventful_vitdet.command_line import build_cfg, run
+from eventful_vitdet.cli.command_line import build_cfg
+from eventful_vitdet.cli.operation_table_command import main
 from eventful_vitdet.errors import EvaluationError
 from eventful_vitdet.evaluation.operation_table import (
     GivenTokens,
@@ -104,16 +104,13 @@ def test_a_reference_of_another_model(reference):
 
 
 @pytest.fixture
-def tool(repository, tmp_path, monkeypatch):
-    """Runs tools/operation_table.py in this process on a reference; returns the exit code."""
-    spec = importlib.util.spec_from_file_location("operation_table", repository / "tools" / "operation_table.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+def tool(tmp_path):
+    """Runs the command on a reference; returns the exit code."""
 
     def call(content: str) -> int:
         path = tmp_path / "reference.json"
         path.write_text(content)
-        return run(lambda: module.main(module.argparse.Namespace(reference=str(path))))
+        return main(["--reference", str(path)])
 
     return call
 

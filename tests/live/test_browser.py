@@ -11,7 +11,7 @@ from collections.abc import Callable
 import pytest
 from detectron2.modeling import build_model
 from eventful_vitdet.checkpoint import VideoCheckpointer
-from eventful_vitdet.command_line import build_cfg
+from eventful_vitdet.cli.command_line import build_cfg
 from eventful_vitdet.data.builtin import DEMO_VID_CLASSES
 from eventful_vitdet.live.session import LiveSession
 from eventful_vitdet.video import open_source

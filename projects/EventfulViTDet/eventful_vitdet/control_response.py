@@ -13,8 +13,8 @@ from detectron2.config import CfgNode
 from torch import nn
 
 from .control import Bounds, GFlopsController, LatencyController, Regulator, RuntimeControl
-from .inference import VideoDetector
 from .markdown_table import format_table
+from .predictor import VideoDetector
 from .structures import FrameCost
 from .video import VideoSource
 

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from ..budgets import apply_budget, parse_budgets
-from ..inference import share_weights
 from ..markdown_table import format_table
 from ..modeling.backbone import synchronize
+from ..predictor import share_weights
 
 
 def time_budgets(model: nn.Module, frames: Sequence[dict], budgets: Sequence[str | int], rounds: int = 3) -> list[dict]:

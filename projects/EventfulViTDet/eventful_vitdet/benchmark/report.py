@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import io
-
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from ..files import write_atomically
+from ..draw.figure_files import write_figure
 from ..markdown_table import format_table
 
 COLUMNS = {
@@ -64,9 +61,7 @@ def plot_benchmark(results: list[dict], path: str) -> None:
     for position, result in enumerate(results, start=1):
         axes = figure.add_subplot(1, len(results), position)
         _plot_size(axes, result)
-    image = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(image)
-    write_atomically(path, image.getvalue())
+    write_figure(figure, path)
 
 
 def _plot_size(axes, result: dict) -> None:

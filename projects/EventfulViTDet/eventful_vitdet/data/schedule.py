@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from .coco_vid import group_by_video
-
-Video = list[dict]
+from .coco_vid import Video, group_by_video
 
 
 def shard_videos(frames: list[dict], shards: int, index: int) -> list[dict]:

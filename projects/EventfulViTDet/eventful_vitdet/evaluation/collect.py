@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from detectron2.config import CfgNode
 
 from ..costs import CostSums
-from ..data.schedule import Video
+from ..data.coco_vid import Video
 from .coco_metrics import keep_best
 from .formats import DETECTIONS_FILE, SUBMISSION_FILE, write_coco_detections, write_vid_submission
 from .metrics import compute_agreement, compute_metrics, undefined_metrics

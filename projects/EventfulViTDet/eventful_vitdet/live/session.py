@@ -16,13 +16,13 @@ from torch import nn
 
 from ..budgets import DENSE
 from ..control import Constant, build_runtime_control
+from ..draw.boxes import class_color, class_name
+from ..draw.tokens import ANY, choose_gates, updated_share
 from ..errors import USER_ERRORS, LiveError, describe_error
 from ..eventful import TopR
-from ..inference import FrameResult, VideoDetector
+from ..predictor import FrameResult, VideoDetector
 from ..structures import SourceFrame
 from ..video import StreamSource, VideoSource, encode_jpeg
-from ..visualization import class_color
-from ..visualization.tokens import ANY, choose_gates, updated_share
 from .broadcast import Broadcast
 from .settings import Limits, Settings, change_settings, check_seek
 
@@ -278,7 +278,7 @@ class LiveSession:
             score, index = float(found.scores[i]), int(found.classes[i])
             if score < LEAST_SCORE:
                 break
-            name = self._classes[index] if index < len(self._classes) else f"class {index}"
+            name = class_name(self._classes, index)
             blue, green, red = class_color(index)
             box = [round(float(v), 1) for v in found.boxes[i]]
             described.append({"class": name, "score": round(score, 3), "box": box, "color": [red, green, blue]})

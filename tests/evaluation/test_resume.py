@@ -18,7 +18,7 @@ from eventful_vitdet.evaluation.fingerprint import hash_frames, hash_weights
 
 from .conftest import OracleDetector, make_document, read_strict
 from .gloo import run_forked
-from .test_processes import assert_same_videos, results_of
+from .test_several_processes import assert_same_videos, results_of
 
 LENGTHS = {1: 5, 2: 3, 3: 4}
 

@@ -8,9 +8,8 @@ import logging
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-import torch
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.modeling import build_model
@@ -19,10 +18,10 @@ from torch import nn
 from .budgets import DENSE
 from .checkpoint import VideoCheckpointer
 from .control import Constant, RuntimeControl, build_runtime_control
-from .data.streaming import InputPreparation
+from .data.input_preparation import InputPreparation
 from .eventful import count_operations
-from .modeling.backbone import synchronize
 from .structures import Detections, FrameCost, SourceFrame
+from .timing import frame_cost, run_timed
 
 logger = logging.getLogger(__name__)
 
@@ -113,15 +112,10 @@ class VideoDetector:
 
     def _run(self, model_input: dict) -> tuple[dict, FrameCost]:
         self._counts.clear()
-        synchronize(self._device)
-        start = self._clock()
-        with torch.no_grad():
-            (output,) = self.model([model_input])
-        synchronize(self._device)
-        seconds = self._clock() - start
-        flushed = self.model.enabled and bool(self.model.flushed[0])  # of the dense model, all frames are alike
-        cost = FrameCost(flushed, self._counts.by_category(), self.model.backbone_seconds, seconds)
-        return output, cost
+        (output,), seconds = run_timed(self.model, [model_input], self._device, self._clock)
+        cost = frame_cost(self.model, self._counts, seconds)
+        # Of the dense model, all frames are alike.
+        return output, cost if self.model.enabled else replace(cost, flushed=False)
 
 
 def load_detector(cfg: CfgNode) -> nn.Module:

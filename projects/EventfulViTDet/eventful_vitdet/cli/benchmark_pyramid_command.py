@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import torch
 from detectron2.modeling import build_model
 
-from ..benchmark.pyramid import time_parts, time_patterns, time_units
+from ..benchmark.pyramid_times import time_parts, time_patterns, time_units
 from .command_line import build_cfg, command_parser, run
 
 CONFIG = "imagenet_vid/vitdet_b_1024_eventful_r512.yaml"  # by its name below configs/

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from detectron2.utils.logger import setup_logger
 
 from ..data import register_test_json
-from ..data.check import DatasetReport, check_dataset, format_report
+from ..data.dataset_check import DatasetReport, check_dataset, format_report
 from .command_line import command_parser, run
 
 

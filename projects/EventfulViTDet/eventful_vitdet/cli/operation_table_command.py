@@ -11,8 +11,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from ..benchmark.operation_counts import format_operation_table, operation_table, read_reference
 from ..errors import EvaluationError
-from ..evaluation.operation_table import format_operation_table, operation_table, read_reference
 from .checkout import REPOSITORY
 from .command_line import build_cfg, command_parser, run
 

@@ -3,7 +3,7 @@ Video data: COCO-VID files, their registration, frame readers, the streaming tes
 """
 
 from .coco_vid import load_coco_vid, split_sequences
-from .config import add_data_config
+from .data_config import add_data_config
 from .frame_cache import FrameCache, extract_frames, thin_frames
 from .mapper import VideoTrainMapper, build_video_train_loader
 from .registration import (
@@ -14,8 +14,8 @@ from .registration import (
     register_coco_vid,
     register_test_json,
 )
-from .streaming import VideoTestLoader, build_video_test_loader
 from .video_data import BadVideo
+from .video_test_loader import VideoTestLoader, build_video_test_loader
 
 register_builtin_datasets()
 

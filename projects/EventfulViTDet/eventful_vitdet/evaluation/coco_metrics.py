@@ -12,7 +12,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from ..errors import EvaluationError
-from .tables import DetectionTable
+from .detection_table import DetectionTable
 
 AREAS = ("all", "small", "medium", "large")
 """COCOeval's areas in its order."""

@@ -12,10 +12,10 @@ from detectron2.config import CfgNode
 from ..costs import CostSums
 from ..data.coco_vid import Video
 from .coco_metrics import keep_best
+from .detection_table import DetectionTable
 from .formats import DETECTIONS_FILE, SUBMISSION_FILE, write_coco_detections, write_vid_submission
 from .metrics import compute_agreement, compute_metrics, undefined_metrics
 from .store import read_record, record_path
-from .tables import DetectionTable
 from .targets import VideoTestSet
 from .video_rows import make_row, write_rows
 

@@ -26,7 +26,7 @@ from ..budgets import DENSE
 from ..errors import EvaluationError
 from ..eventful.kernels.build import describe_kernels
 from ..files import remove_if_there, write_atomically
-from .heads import StoredDetections
+from .stored_detections import StoredDetections
 
 FINGERPRINT_FILE = "fingerprint.json"
 

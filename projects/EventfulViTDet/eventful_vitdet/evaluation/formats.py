@@ -9,7 +9,7 @@ from typing import IO
 import numpy as np
 
 from ..files import open_atomically
-from .tables import DetectionTable
+from .detection_table import DetectionTable
 
 DETECTIONS_FILE = "coco_instances_results.json"
 SUBMISSION_FILE = "vid_submission.txt"

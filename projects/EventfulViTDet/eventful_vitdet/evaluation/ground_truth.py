@@ -9,7 +9,7 @@ import numpy as np
 from detectron2.structures import BoxMode
 
 from ..errors import EvaluationError
-from .tables import DetectionTable
+from .detection_table import DetectionTable
 
 NO_TRACK = -1
 

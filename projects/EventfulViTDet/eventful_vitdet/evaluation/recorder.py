@@ -9,8 +9,8 @@ import numpy as np
 
 from ..eventful.counting import CATEGORIES
 from ..structures import FrameCost
+from .detection_table import DetectionTable, tabulate_output
 from .store import VideoRecord
-from .tables import DetectionTable, tabulate_output
 
 
 @dataclass

@@ -17,7 +17,7 @@ import numpy as np
 from ..errors import EvaluationError
 from ..eventful.counting import CATEGORIES
 from ..files import open_atomically, remove_if_there, remove_temporary_files
-from .tables import DetectionTable
+from .detection_table import DetectionTable
 
 RECORDS_FOLDER = "videos"
 RECORD_SUFFIX = ".npz"

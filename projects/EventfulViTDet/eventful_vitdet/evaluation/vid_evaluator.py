@@ -11,9 +11,9 @@ from detectron2.utils import comm
 
 from ..errors import EvaluationError
 from .coco_metrics import keep_best
+from .detection_table import DetectionTable, tabulate_output
 from .formats import DETECTIONS_FILE, write_coco_detections
 from .metrics import compute_metrics
-from .tables import DetectionTable, tabulate_output
 from .targets import VideoTestSet, check_annotated
 
 JOIN_AT = 1000

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..evaluation.tables import DetectionTable
+from ..evaluation.detection_table import DetectionTable
+from ..evaluation.matching import box_ious
 
 STRONG = 0.5
 """Detections of at least this score are looked for in the other's."""
@@ -69,10 +70,6 @@ def _without(table: DetectionTable, other: DetectionTable) -> np.ndarray:
 
 
 def box_iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Intersection over union of boxes (N, 4) and (M, 4), as x0, y0, x1, y1: (N, M)."""
-    low = np.maximum(first[:, None, :2], second[None, :, :2])
-    high = np.minimum(first[:, None, 2:], second[None, :, 2:])
-    inside = np.prod(np.clip(high - low, 0, None), axis=2)
-    areas = [np.prod(np.clip(boxes[:, 2:] - boxes[:, :2], 0, None), axis=1) for boxes in (first, second)]
-    union = areas[0][:, None] + areas[1][None] - inside
-    return np.divide(inside, union, out=np.zeros_like(inside), where=union > 0)
+    """Intersection over union of all boxes (N, 4) with all boxes (M, 4), as x0, y0, x1, y1: (N, M)."""
+    every, other = np.repeat(first, len(second), axis=0), np.tile(second, (len(first), 1))
+    return box_ious(every, other, pixel=0).reshape(len(first), len(second))

@@ -21,7 +21,7 @@ from ...files import open_atomically, write_atomically
 from ...video import encode_jpeg, iterate_frames
 from ..builtin import IMAGENET_VID_WNIDS
 from ..coco_vid import FLAGS, group_by_video, is_finite, parse_document, read_document
-from .boxes import clip_box
+from .box_clipping import clip_box
 from .official import OfficialData, read_official
 from .xml_files import ABSENT, XmlFrame, XmlObject, format_xml
 

@@ -6,7 +6,6 @@ Random weights, and tokens that change where a pattern says: no backbone runs.
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Callable
 
 import torch
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from ..eventful import Threshold, count_operations
 from ..markdown_table import format_table
 from ..structures import MACS_PER_GFLOP
+from ..timing import timed_call
 
 MOVED = Threshold(1.0)
 """Selects the tokens of a pattern and no others."""
@@ -23,11 +23,7 @@ MOVED = Threshold(1.0)
 
 def median_seconds(call: Callable, rounds: int) -> float:
     """Median over some rounds, after one that does not count."""
-    seconds = []
-    for _ in range(rounds + 1):
-        start = time.perf_counter()
-        call()
-        seconds.append(time.perf_counter() - start)
+    seconds = [timed_call(call, torch.device("cpu"))[1] for _ in range(rounds + 1)]
     return statistics.median(seconds[1:])
 
 

@@ -9,17 +9,16 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
-from detectron2.data import transforms as T
 from detectron2.utils import comm
 
 from ..errors import DataError
 from ..video import iterate_frames
 from ..video.background import BackgroundIterator
 from .coco_vid import group_by_video
-from .schedule import schedule_streams, shard_videos
+from .input_preparation import InputPreparation
+from .video_shards import schedule_streams, shard_videos
 
 FILLER = "filler"
 IDENTITY = ("file_name", "height", "width", "image_id", "video_id", "frame_id", "frame_step")
@@ -114,28 +113,6 @@ class VideoTestLoader:
         return {**{key: frame[key] for key in IDENTITY}, "image": self._prepare(image)}
 
 
-class InputPreparation:
-    """Makes the model's input of a BGR image (H, W, 3): resized, in the model's channel order, (3, h, w) uint8."""
-
-    def __init__(self, min_size: int, max_size: int, image_format: str) -> None:
-        """See `VideoTestLoader`."""
-        check_image_format(image_format)
-        if min_size < 0 or max_size < 1:
-            raise ValueError(
-                "INPUT.MIN_SIZE_TEST must be 0 or larger and INPUT.MAX_SIZE_TEST 1 or larger, "
-                f"found {min_size} and {max_size}"
-            )
-        self._flip = image_format == "RGB"
-        self._resize = T.ResizeShortestEdge(min_size, max_size) if min_size else None
-
-    def __call__(self, image: np.ndarray) -> torch.Tensor:
-        if self._resize is not None:
-            image = self._resize.get_transform(image).apply_image(image)
-        if self._flip:
-            image = image[:, :, ::-1]
-        return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
-
-
 def make_filler(other: dict) -> dict:
     """An input that keeps a position of the batch occupied: an image of no video, as large as another input's."""
     return {"image": other["image"], "height": other["height"], "width": other["width"], FILLER: True}
@@ -176,9 +153,3 @@ def check_loader(prefetch: int, streams: int) -> None:
     for key, number in (("DATALOADER.PREFETCH_FRAMES", prefetch), ("TEST.STREAMS_PER_BATCH", streams)):
         if number < 1:
             raise ValueError(f"{key} must be 1 or larger, found {number}")
-
-
-def check_image_format(image_format: str) -> None:
-    """Raise ValueError unless `image_format` (INPUT.FORMAT) is "RGB" or "BGR"."""
-    if image_format not in ("RGB", "BGR"):
-        raise ValueError(f"INPUT.FORMAT must be 'RGB' or 'BGR', found {image_format!r}")

@@ -8,10 +8,7 @@ import json
 import pytest
 import torch
 from eventful_vitdet import EventfulViT, count_operations
-from eventful_vitdet.cli.command_line import build_cfg
-from eventful_vitdet.cli.operation_table_command import main
-from eventful_vitdet.errors import EvaluationError
-from eventful_vitdet.evaluation.operation_table import (
+from eventful_vitdet.benchmark.operation_counts import (
     GivenTokens,
     LaterFrame,
     count_frames,
@@ -20,6 +17,9 @@ from eventful_vitdet.evaluation.operation_table import (
     operation_table,
     read_reference,
 )
+from eventful_vitdet.cli.command_line import build_cfg
+from eventful_vitdet.cli.operation_table_command import main
+from eventful_vitdet.errors import EvaluationError
 
 CONFIG = "imagenet_vid/vitdet_b_672_eventful_r256.yaml"
 

@@ -5,7 +5,7 @@ import signal
 import time
 
 import pytest
-from eventful_vitdet.data.processes import map_in_processes
+from eventful_vitdet.data.parallel_map import map_in_processes
 from eventful_vitdet.errors import DataError
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from detectron2.data import DatasetCatalog
 from eventful_vitdet.data import build_video_test_loader
-from eventful_vitdet.data.streaming import make_filler, make_test_loader
+from eventful_vitdet.data.video_test_loader import make_filler, make_test_loader
 from eventful_vitdet.evaluation import run_frames
 
 from .conftest import make_document

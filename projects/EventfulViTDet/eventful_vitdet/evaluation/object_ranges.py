@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import EvaluationError
+from .detection_table import DetectionTable
 from .ground_truth import Objects
 from .matching import Matches
 from .motion import MOTION_RANGES, motion_ranges
-from .tables import DetectionTable
 
 SIZE_RANGES = {"small": 0, "medium": 32**2, "large": 96**2}
 """Least area of each range in square pixels; COCO's."""

@@ -1,27 +1,14 @@
-"""What the processes of one evaluation have in common: the number of threads, and in the end the results."""
+"""The records of finished videos, brought together from all machines of an evaluation."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 
-import torch
 from detectron2.utils import comm
 
 from ..files import write_atomically
 from .store import record_path
-
-
-@contextmanager
-def fixed_threads(number: int) -> Iterator[int]:
-    """Let PyTorch use this many CPU threads within the context (0: as many as it does by itself); yields the number."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(number or before)
-    try:
-        yield torch.get_num_threads()
-    finally:
-        torch.set_num_threads(before)
 
 
 def fetch_records(folder: str, video_ids: Iterable[int | str]) -> None:

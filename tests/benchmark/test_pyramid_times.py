@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from eventful_vitdet.benchmark.pyramid import patterns, time_parts, time_patterns
+from eventful_vitdet.benchmark.pyramid_times import patterns, time_parts, time_patterns
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ from eventful_vitdet.data import (
     register_test_json,
 )
 from eventful_vitdet.data.coco_vid import group_by_video
-from eventful_vitdet.data.schedule import schedule_streams, shard_videos
-from eventful_vitdet.data.streaming import is_filler
+from eventful_vitdet.data.video_shards import schedule_streams, shard_videos
+from eventful_vitdet.data.video_test_loader import is_filler
 from eventful_vitdet.errors import VideoReadError
 
 from .conftest import HEIGHT, WIDTH, frame_number, grey_frame, make_document, write_video

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import nn
 
-from ..data.streaming import is_filler
+from ..data.video_test_loader import is_filler
 from ..eventful import count_operations
-from ..eventful.counting import OperationCounts
-from ..modeling.backbone import synchronize
 from ..structures import FrameCost
+from ..timing import frame_cost, run_timed
 
 
 def run_frames(model: nn.Module, loader: Iterable[list[dict]]) -> Iterator[tuple[dict, dict, FrameCost]]:
@@ -29,36 +27,16 @@ def run_frames(model: nn.Module, loader: Iterable[list[dict]]) -> Iterator[tuple
             if position == 0:
                 _start(model, inputs, device)
             counts.clear()
-            outputs, seconds = _timed_call(model, inputs, device)
+            outputs, seconds = run_timed(model, inputs, device)
             wanted = [stream for stream, model_input in enumerate(inputs) if not is_filler(model_input)]
             for stream in wanted:
-                yield inputs[stream], outputs[stream], _cost(model, counts, stream, seconds, len(wanted))
-
-
-def _cost(model: nn.Module, counts: OperationCounts, stream: int, seconds: float, streams: int) -> FrameCost:
-    return FrameCost(
-        flushed=bool(model.flushed[stream]),
-        macs=counts.by_category(stream),
-        backbone_seconds=model.backbone_seconds / streams,
-        total_seconds=seconds / streams,
-    )
+                yield inputs[stream], outputs[stream], frame_cost(model, counts, seconds, stream, len(wanted))
 
 
 def _start(model: nn.Module, inputs: list[dict], device: torch.device) -> None:
     if device.type == "cuda":
-        _timed_call(model, inputs, device)  # the first call on a GPU loads kernels; that is no frame's cost
+        run_timed(model, inputs, device)  # the first call on a GPU loads kernels; that is no frame's cost
     model.reset()
-
-
-def _timed_call(model: nn.Module, inputs: list[dict], device: torch.device) -> tuple[list[dict], float]:
-    synchronize(device)
-    start = time.perf_counter()
-    # Around the call alone: a generator that held it across a yield would switch off the consumer's gradients
-    # too. And not inference_mode, whose tensors, as the model's state, could not be updated outside of it.
-    with torch.no_grad():
-        outputs = model(inputs)
-    synchronize(device)
-    return outputs, time.perf_counter() - start
 
 
 @contextmanager

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from eventful_vitdet.data import check as check_module
-from eventful_vitdet.data import processes as processes_module
+from eventful_vitdet.data import dataset_check as check_module
+from eventful_vitdet.data import parallel_map as processes_module
 from eventful_vitdet.data import register_test_json
-from eventful_vitdet.data.check import check_dataset, format_report
+from eventful_vitdet.data.dataset_check import check_dataset, format_report
 from eventful_vitdet.errors import DatasetError
 
 from .conftest import make_document

@@ -12,7 +12,7 @@ from ..errors import VideoReadError
 from ..video import iterate_frames
 from .builtin import KNOWN_TOTALS
 from .coco_vid import group_by_video, split_sequences
-from .processes import map_in_processes
+from .parallel_map import map_in_processes
 from .registration import load_video_data
 from .video_data import BadVideo, Defect, VideoData
 

@@ -8,7 +8,7 @@ import threading
 
 import pytest
 from eventful_vitdet.errors import EvaluationError
-from eventful_vitdet.evaluation import evaluate_once, lock, record_paths
+from eventful_vitdet.evaluation import evaluate_once, folder_lock, record_paths
 
 from .conftest import OracleDetector, read_strict
 
@@ -19,9 +19,12 @@ def folder(tmp_path):
 
 
 def test_a_second_evaluation_waits_and_then_is_refused(cfg, folder, monkeypatch):
-    monkeypatch.setattr(lock, "PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(folder_lock, "PATIENCE_SECONDS", 0.0)
     model = OracleDetector()
-    with lock.exclusive(str(folder)), pytest.raises(EvaluationError, match="another evaluation is running there"):
+    with (
+        folder_lock.exclusive(str(folder)),
+        pytest.raises(EvaluationError, match="another evaluation is running there"),
+    ):
         evaluate_once(cfg, model, restart=True)
     assert model.seen == []
     evaluate_once(cfg, model)
@@ -29,11 +32,13 @@ def test_a_second_evaluation_waits_and_then_is_refused(cfg, folder, monkeypatch)
 
 
 def test_it_goes_on_when_the_first_is_done(cfg, model, folder, monkeypatch, caplog):
-    monkeypatch.setattr(lock, "LOOK_SECONDS", 0.01)
-    first = lock.exclusive(str(folder))
+    monkeypatch.setattr(folder_lock, "LOOK_SECONDS", 0.01)
+    first = folder_lock.exclusive(str(folder))
     first.__enter__()
     # The message says that the second one is waiting.
-    monkeypatch.setattr(lock.logger, "info", lambda *_: threading.Timer(0.05, first.__exit__, (None,) * 3).start())
+    monkeypatch.setattr(
+        folder_lock.logger, "info", lambda *_: threading.Timer(0.05, first.__exit__, (None,) * 3).start()
+    )
     evaluate_once(cfg, model)
     assert len(model.seen) == 8
 

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import torch
 from eventful_vitdet.errors import EvaluationError
-from eventful_vitdet.evaluation import evaluate_budgets, evaluate_once, pulse, read_record, record_paths
-from eventful_vitdet.evaluation.processes import fetch_records, fixed_threads
+from eventful_vitdet.evaluation import evaluate_budgets, evaluate_once, peer_watch, read_record, record_paths
+from eventful_vitdet.evaluation.evaluate import fixed_threads
+from eventful_vitdet.evaluation.record_exchange import fetch_records
 from eventful_vitdet.evaluation.store import write_record
 
 from .conftest import OracleDetector, make_document, read_strict
@@ -179,7 +180,7 @@ def evaluate_and_fail(cfg, folder: Path, end: str) -> None:
 
 @pytest.mark.parametrize("end", ["raises", "is killed"])
 def test_processes_end_when_one_of_them(cfg, tmp_path, monkeypatch, end):
-    monkeypatch.setattr(pulse, "GRACE_SECONDS", 0.2)
+    monkeypatch.setattr(peer_watch, "GRACE_SECONDS", 0.2)
     codes = run_forked(2, evaluate_and_fail, cfg, tmp_path, end)
     assert codes == [1, 1 if end == "raises" else -signal.SIGKILL]
     seconds, _, message = (tmp_path / "said").read_text().partition(" ")

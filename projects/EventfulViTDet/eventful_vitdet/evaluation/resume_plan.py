@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from detectron2.utils import comm
 
 from ..data.coco_vid import Video
-from ..data.schedule import shard_videos
+from ..data.video_shards import shard_videos
 from .fingerprint import is_outdated, remove_fingerprint, write_fingerprint
 from .store import is_record_of, record_path, record_paths, remove_records, remove_unfinished
 

@@ -15,8 +15,8 @@ from ..modeling.backbone import build_policy
 from .collect import measure_agreement
 from .evaluate import Evaluation
 from .results import RESULTS_FILE, format_budgets, format_results, scalar_results, write_budgets
-from .sweep import write_sweep
 from .targets import load_test_set, result_folders
+from .tensorboard_curves import write_sweep
 
 
 def evaluate_once(cfg: CfgNode, model: nn.Module, *, restart: bool = False) -> dict[str, dict]:

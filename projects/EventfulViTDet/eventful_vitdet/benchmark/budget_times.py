@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Sequence
 
-import torch
 from torch import nn
 
-from ..budgets import apply_budget, parse_budgets
+from ..budgets import apply_budget, describe_budget, parse_budgets
 from ..markdown_table import format_table
-from ..modeling.backbone import synchronize
 from ..predictor import share_weights
+from ..timing import run_timed
 
 
 def time_budgets(model: nn.Module, frames: Sequence[dict], budgets: Sequence[str | int], rounds: int = 3) -> list[dict]:
@@ -32,27 +30,24 @@ def time_budgets(model: nn.Module, frames: Sequence[dict], budgets: Sequence[str
     policies = parse_budgets(budgets)
     models = {budget: share_weights(model) for budget in policies}
     seconds: dict[str, list[tuple[float, float]]] = {budget: [] for budget in policies}
-    with torch.no_grad():
-        for _ in range(rounds):
-            for budget, policy in policies.items():
-                apply_budget(models[budget], policy)
-            for number, frame in enumerate(frames):
-                for budget, own in models.items():
-                    measured = _time_frame(own, frame)
-                    if number:
-                        seconds[budget].append(measured)
+    for _ in range(rounds):
+        for budget, policy in policies.items():
+            apply_budget(models[budget], policy)
+        for number, frame in enumerate(frames):
+            for budget, own in models.items():
+                measured = _time_frame(own, frame)
+                if number:
+                    seconds[budget].append(measured)
     rows = []
     for budget, measured in seconds.items():
         backbone, total = (statistics.median(column) for column in zip(*measured))
-        rows.append({"budget": budget, "backbone": backbone, "total": total})
+        rows.append({"budget": describe_budget(policies[budget]), "backbone": backbone, "total": total})
     return rows
 
 
 def _time_frame(model: nn.Module, frame: dict) -> tuple[float, float]:
-    start = time.perf_counter()
-    model([frame])
-    synchronize(model.device)
-    return model.backbone_seconds, time.perf_counter() - start
+    _, seconds = run_timed(model, [frame], model.device)
+    return model.backbone_seconds, seconds
 
 
 def format_times(rows: Sequence[dict]) -> str:
@@ -61,7 +56,7 @@ def format_times(rows: Sequence[dict]) -> str:
     first = rows[0]
     lines = [
         (
-            row["budget"] if row["budget"] == "dense" else f"top-r {row['budget']}",
+            row["budget"],
             f"{1000 * row['backbone']:.2f}",
             f"{first['backbone'] / row['backbone']:.2f}",
             f"{1000 * row['total']:.2f}",

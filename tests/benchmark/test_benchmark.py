@@ -1,7 +1,6 @@
 """The benchmark's bookkeeping, on a model of a few milliseconds; times themselves are not tested."""
 
 import json
-from pathlib import Path
 
 import cv2
 import pytest
@@ -11,8 +10,6 @@ from eventful_vitdet.benchmark.measure import moving_video, peak_memory
 from eventful_vitdet.benchmark.variants import attend_by_library
 from eventful_vitdet.cli.command_line import build_cfg
 from eventful_vitdet.eventful.attention import Attention, AttentionLayout
-
-REPOSITORY = Path(__file__).resolve().parents[1]
 
 OPTIONS = {
     "MODEL.DEVICE": "cpu",
@@ -30,9 +27,9 @@ OPTIONS = {
 
 
 @pytest.fixture(scope="module")
-def result():
+def result(repository):
     options = [item for pair in OPTIONS.items() for item in pair]
-    cfg = build_cfg(str(REPOSITORY / "configs" / "Base-ViTDet.yaml"), options)
+    cfg = build_cfg(str(repository / "configs" / "Base-ViTDet.yaml"), options)
     variants = make_variants(["exact", "full"], ["float32", "bfloat16"], [4, 12], pyramid=True, library=True)
     return benchmark(cfg, variants, rounds=2, profile=True)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..data import dataset_folder
 
-REPOSITORY = Path(__file__).resolve().parents[4]
+REPOSITORY = Path(__file__).parent.joinpath("..", "..", "..", "..").resolve()
 """The checkout that this package lies in. Of an installed package, a folder without any of these files."""
 
 

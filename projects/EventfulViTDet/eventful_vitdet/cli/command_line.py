@@ -26,6 +26,7 @@ from torch.multiprocessing.spawn import ProcessException, ProcessExitedException
 from ..config import add_eventful_vitdet_config
 from ..data import register_test_json
 from ..errors import USER_ERRORS, ToolError, describe_error
+from .checkout import REPOSITORY
 
 logger = logging.getLogger("eventful_vitdet")
 
@@ -170,7 +171,7 @@ def check_device(name: str) -> None:
 def find_config(name: str) -> Path:
     """A configuration file by its path, or by its name below configs/ as installed with the package."""
     package = Path(__file__).resolve().parents[1]
-    for path in (Path(name), package / "configs" / name, package.parents[2] / "configs" / name):
+    for path in (Path(name), package / "configs" / name, REPOSITORY / "configs" / name):
         if path.is_file():
             return path
     raise FileNotFoundError(f"--config-file: there is no file {name}")

@@ -11,7 +11,14 @@ class InputPreparation:
     """Makes the model's input of a BGR image (H, W, 3): resized, in the model's channel order, (3, h, w) uint8."""
 
     def __init__(self, min_size: int, max_size: int, image_format: str) -> None:
-        """See `VideoTestLoader`."""
+        """
+        Args:
+            min_size: length in pixels to which the short edge is resized; 0 keeps the size.
+            max_size: limit of the long edge in pixels.
+            image_format: "RGB" or "BGR", the channel order that the model expects.
+
+        Raises ValueError, naming the key, for values that cannot be.
+        """
         check_image_format(image_format)
         if min_size < 0 or max_size < 1:
             raise ValueError(

@@ -12,7 +12,7 @@ import argparse
 import sys
 
 import eventful_vitdet  # noqa: F401  (makes detectron2 importable)
-from eventful_vitdet.command_line import run
+from eventful_vitdet.cli.command_line import run
 from eventful_vitdet.data import dataset_folder, default_test_root
 from eventful_vitdet.data.builtin import IMAGENET_VID_FOLDER
 from eventful_vitdet.data.imagenet_vid.convert import FRAME_MODES, coco_to_official, official_to_coco

@@ -1,6 +1,8 @@
 """Fixtures for the whole suite. Importing eventful_vitdet also makes the embedded Detectron2 importable."""
 
 import logging
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import eventful_vitdet  # noqa: F401
@@ -8,6 +10,11 @@ import pytest
 import torch
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+sys.path.append(str(REPOSITORY / "tests"))  # whatever pytest's import mode: folders use each other's fixtures
+
+from modeling.conftest import tiny_cfg, tiny_model  # noqa: E402
+
+__all__ = ["tiny_cfg", "tiny_model"]
 
 
 @pytest.fixture(scope="session")
@@ -36,7 +43,11 @@ def seeded() -> None:
 
 
 @pytest.fixture(autouse=True)
-def log_seen_by_pytest() -> None:
-    """A tool that ran in an earlier test may have kept these loggers to itself, which hides them from `caplog`."""
-    for name in ("eventful_vitdet", "detectron2"):
-        logging.getLogger(name).propagate = True
+def loggers_as_before() -> Iterator[None]:
+    """Commands keep these loggers to themselves, which would hide them from `caplog`, and print, in later tests."""
+    loggers = [logging.getLogger(name) for name in ("eventful_vitdet", "detectron2")]
+    handlers = [list(logger.handlers) for logger in loggers]
+    yield
+    for logger, before in zip(loggers, handlers):
+        logger.handlers[:] = before
+        logger.propagate = True

@@ -6,7 +6,8 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from eventful_vitdet.checkpoint import CheckpointError, VideoCheckpointer
+from eventful_vitdet.checkpoint import VideoCheckpointer
+from eventful_vitdet.errors import CheckpointError
 from safetensors.torch import save_file
 from torch import nn
 

@@ -6,8 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from eventful_vitdet import EventfulViT
-from eventful_vitdet.checkpoint import CheckpointError, VideoCheckpointer
+from eventful_vitdet.checkpoint import VideoCheckpointer
 from eventful_vitdet.checkpoint_names import resize_absolute, square_grid
+from eventful_vitdet.errors import CheckpointError
 from torch import Tensor, nn
 
 PREDICTOR = "roi_heads.box_predictor"

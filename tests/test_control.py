@@ -21,8 +21,8 @@ from eventful_vitdet.control import (
     build_controller,
     build_runtime_control,
 )
-from eventful_vitdet.evaluation import FrameCost
 from eventful_vitdet.eventful.selection import Selection
+from eventful_vitdet.structures import FrameCost
 
 TOKENS = 1000
 

@@ -1,12 +1,11 @@
 """A tiny detector, trained from nothing on rendered videos and stills mixed at a set ratio, finds objects."""
 
-import importlib.util
 import json
 import sys
 
 import pytest
 import torch
-from eventful_vitdet.command_line import argument_parser, parse_arguments, run
+from eventful_vitdet.cli.train_command import main
 
 SETTINGS = {
     "MODEL.DEVICE": "cpu",
@@ -55,15 +54,11 @@ def videos(tmp_path_factory, repository):
 @pytest.mark.long
 @pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="Muon came with torch 2.9")
 def test_loss_falls_and_objects_are_found(repository, tmp_path, videos):
-    spec = importlib.util.spec_from_file_location("train_net", repository / "tools" / "train_net.py")
-    train_net = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(train_net)
     options = {**SETTINGS, "DATASETS.TRAIN": str((str(videos / "stills.json"), str(videos / "train.json")))}
     pairs = [word for pair in options.items() for word in pair]
     config = str(repository / "configs" / "demo" / "vitdet_tiny.yaml")
     words = ["--config-file", config, "--test-json", str(videos / "test.json"), *pairs, "OUTPUT_DIR", str(tmp_path)]
-    args = parse_arguments(argument_parser(), words)
-    assert run(lambda: train_net.main(args)) == 0
+    assert main(words) == 0
     lines = [json.loads(line) for line in (tmp_path / "metrics.json").read_text().splitlines()]
     losses = [line["total_loss"] for line in lines if "total_loss" in line]
     assert losses[-1] < 0.6 * losses[0]

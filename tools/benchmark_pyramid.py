@@ -1,43 +1,9 @@
 #!/usr/bin/env python3
-"""Time what follows the backbone of ViTDet-B: the eventful pyramid against the dense one, and the parts of a frame.
+"""Time what follows the backbone of ViTDet-B. See eventful_vitdet/cli/benchmark_pyramid_command.py."""
 
-    python tools/benchmark_pyramid.py
-    python tools/benchmark_pyramid.py --size 672 --rounds 9
-
-Random weights, and tokens that change where a pattern says: no backbone runs. Tables in markdown.
-"""
-
-import argparse
 import sys
-from pathlib import Path
 
-import eventful_vitdet  # noqa: F401  (makes detectron2 importable)
-import torch
-from detectron2.modeling import build_model
-from eventful_vitdet.benchmark.pyramid import time_parts, time_patterns, time_units
-from eventful_vitdet.command_line import build_cfg, run
-
-CONFIG = Path(__file__).resolve().parents[1] / "configs" / "imagenet_vid" / "vitdet_b_1024_eventful_r512.yaml"
-
-
-def main(arguments: argparse.Namespace) -> None:
-    torch.manual_seed(0)
-    cfg = build_cfg(
-        str(CONFIG),
-        ["MODEL.DEVICE", "cpu", "MODEL.VIT.IMG_SIZE", arguments.size, "MODEL.EVENTFUL.PYRAMID.ENABLED", True],
-    )
-    model = build_model(cfg).eval()
-    side = arguments.size // cfg.MODEL.VIT.PATCH_SIZE
-    print(f"{arguments.size} px, {torch.get_num_threads()} threads, medians of {arguments.rounds}\n")
-    with torch.no_grad():
-        print(time_patterns(model, side, arguments.rounds) + "\n", flush=True)
-        print(time_parts(model, side, arguments.rounds) + "\n", flush=True)
-        print(time_units(cfg.MODEL.SIMPLE_PYRAMID.OUT_CHANNELS, arguments.rounds), flush=True)
-
+from eventful_vitdet.cli.benchmark_pyramid_command import main
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", type=int, default=1024, help="side of the frames in pixels (default: 1024)")
-    parser.add_argument("--rounds", type=int, default=5, help="timed calls of each (default: 5)")
-    parsed = parser.parse_args()
-    sys.exit(run(lambda: main(parsed)))
+    sys.exit(main())

@@ -1,48 +1,9 @@
 #!/usr/bin/env python3
-"""Take the weights out of a training checkpoint, as a safetensors file to publish.
+"""Weights of a checkpoint as a safetensors file. See eventful_vitdet/cli/export_weights_command.py."""
 
-python tools/export_weights.py output/demo/vitdet_tiny/model_ema.pth weights/demo_vitdet_tiny.safetensors --half
-"""
-
-import argparse
 import sys
-from pathlib import Path
 
-import torch
-from eventful_vitdet.checkpoint import CheckpointError, check_weights, first_line, read_checkpoint
-from eventful_vitdet.command_line import run
-from safetensors import SafetensorError
-from safetensors.torch import save_file
-
-
-def main(arguments: argparse.Namespace) -> None:
-    data = read_checkpoint(arguments.checkpoint)
-    stored = data.get("model", data) if isinstance(data, dict) else None
-    if not isinstance(stored, dict) or not stored:
-        raise CheckpointError(f"{arguments.checkpoint} holds no weights by name")
-    check_weights(arguments.checkpoint, stored)
-    # Copies: parameters that share memory could not be stored.
-    weights = {name: torch.as_tensor(value).clone().contiguous() for name, value in stored.items()}
-    if arguments.half:
-        weights = {name: value.half() if value.is_floating_point() else value for name, value in weights.items()}
-    output = Path(arguments.output)
-    temporary = output.with_suffix(".tmp")
-    try:
-        save_file(weights, temporary)
-        temporary.replace(output)
-    except SafetensorError as error:
-        raise CheckpointError(f"{output} cannot be written: {first_line(error)}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
-    parameters = sum(value.numel() for value in weights.values())
-    kind = torch.float16 if arguments.half else "as stored"
-    print(f"{output}: {parameters} parameters ({kind}), {output.stat().st_size / 1e6:.1f} MB")
-
+from eventful_vitdet.cli.export_weights_command import main
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkpoint", help=".pth, .pkl or .safetensors")
-    parser.add_argument("output", help="the safetensors file to write")
-    parser.add_argument("--half", action="store_true", help="store float16, half the size")
-    parsed = parser.parse_args()
-    sys.exit(run(lambda: main(parsed)))
+    sys.exit(main())

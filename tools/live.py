@@ -1,67 +1,9 @@
 #!/usr/bin/env python3
-"""A local web page with the detections of a video or camera, and the budget as a slider.
+"""A local web page with a detector at work. See eventful_vitdet/cli/live_command.py."""
 
-    python tools/live.py --config-file configs/demo/vitdet_tiny.yaml --input datasets/demo_vid/videos/test_000.mp4 \\
-        MODEL.WEIGHTS weights/demo_vitdet_tiny.safetensors
-    python tools/live.py --config-file FILE --input 0 MODEL.WEIGHTS WEIGHTS      # the first camera
-
-Then open the address that it prints. Only --input is ever opened; a page cannot ask for another file or address.
-"""
-
-from __future__ import annotations
-
-import argparse
-import logging
 import sys
 
-import eventful_vitdet  # noqa: F401  (makes detectron2 importable)
-from eventful_vitdet.command_line import build_cfg, run
-from eventful_vitdet.data.video_source import open_source
-from eventful_vitdet.inference import load_detector
-from eventful_vitdet.live.errors import LiveError
-from eventful_vitdet.visualization.visualize import class_names
-
-LOCAL_ADDRESSES = ("127.0.0.1", "localhost", "::1")
-
-
-def main(arguments: argparse.Namespace) -> None:
-    try:
-        from eventful_vitdet.live.server import LiveServer, address_of, open_socket
-    except ModuleNotFoundError as error:
-        raise LiveError(f"{error.name} is missing; pip install 'eventful-vitdet[live]' brings it") from error
-    from eventful_vitdet.live.session import LiveSession
-
-    with open_socket(arguments.host, arguments.port) as bound:
-        # What may be wrong is found out before the model is made.
-        cfg = build_cfg(arguments.config_file, arguments.opts)
-        source = open_source(arguments.input)
-        model = load_detector(cfg)
-        if arguments.host not in LOCAL_ADDRESSES:
-            print("whoever can reach this machine over the network can watch and steer", file=sys.stderr)
-        server = LiveServer(LiveSession(cfg, model, source, class_names(cfg)), arguments.allow_host)
-        print(f"{source.name} at {address_of(bound)} (Ctrl-C ends)", flush=True)
-        server.serve_session(bound)
-    print("ended")
-
-
-def port(text: str) -> int:
-    if not text.isdigit() or int(text) > 65535:
-        raise argparse.ArgumentTypeError(f"{text!r} is no port; ports go from 0 (any free one) to 65535")
-    return int(text)
-
+from eventful_vitdet.cli.live_command import main
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config-file", default="", metavar="FILE", help="configuration of the detector")
-    parser.add_argument(
-        "--input", required=True, help="video file, folder or pattern, rtsp:// address, or camera number"
-    )
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
-    parser.add_argument("--port", type=port, default=8000, help="0: any free one (default: 8000)")
-    parser.add_argument(
-        "--allow-host", action="append", default=[], metavar="NAME", help="a name under which the page is reached"
-    )
-    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="configuration, as in train_net.py")
-    parsed = parser.parse_intermixed_args()
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    sys.exit(run(lambda: main(parsed)))
+    sys.exit(main())

@@ -1,57 +1,9 @@
 #!/usr/bin/env python3
-"""Measure how quickly the latency or GFlops controller follows a target that jumps, or which scene cuts are seen.
+"""How a controller follows its target. See eventful_vitdet/cli/measure_control_command.py."""
 
-python tools/measure_control.py --config-file configs/airborne_vid/vitdet_small.yaml --input VIDEO \
-    --controller latency --targets 130 100 130 --frames 60 MODEL.WEIGHTS weights/airborne_vitdet_small.safetensors
-python tools/measure_control.py --config-file configs/airborne_vid/vitdet_small.yaml --input FOLDER \
-    --controller scene-cuts --frames 60 MODEL.WEIGHTS weights/airborne_vitdet_small.safetensors
-"""
-
-from __future__ import annotations
-
-import argparse
 import sys
 
-import eventful_vitdet  # noqa: F401  (makes detectron2 importable)
-from eventful_vitdet.command_line import build_cfg, run
-from eventful_vitdet.control_response import REGULATORS, count_scene_cuts, format_responses, measure_responses
-from eventful_vitdet.data.video_source import open_source
-from eventful_vitdet.inference import load_detector
-from eventful_vitdet.visualization import plot_responses
-
-SCENE_CUTS = "scene-cuts"
-
-
-def main(arguments: argparse.Namespace) -> None:
-    cfg = build_cfg(arguments.config_file, arguments.opts)
-    source = open_source(arguments.input)
-    model = load_detector(cfg)
-    if arguments.controller == SCENE_CUTS:
-        print(count_scene_cuts(cfg, model, source, arguments.frames))
-        return
-    responses = measure_responses(cfg, model, source, arguments.controller, arguments.targets, arguments.frames)
-    print(format_responses(arguments.controller, responses))
-    if arguments.plot:
-        plot_responses(responses, REGULATORS[arguments.controller].unit, arguments.plot)
-        print(arguments.plot)
-
+from eventful_vitdet.cli.measure_control_command import main
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config-file", required=True, metavar="FILE", help="configuration, as in train_net.py")
-    parser.add_argument("--input", required=True, help="video, folder or pattern, as in visualize_video.py")
-    parser.add_argument("--controller", required=True, choices=[*REGULATORS, SCENE_CUTS])
-    parser.add_argument("--targets", type=float, nargs="+", default=[], help="in ms or GFlops, one after the other")
-    parser.add_argument("--frames", type=int, default=60, help="frames of each target, or video (default: 60)")
-    parser.add_argument("--plot", metavar="FILE.png", help="draw costs, targets and budgets of all frames")
-    parsed, options = parser.parse_known_args()
-    if any(word.startswith("-") for word in options):
-        parser.error(f"unknown option in {' '.join(options)}")
-    if bool(parsed.targets) == (parsed.controller == SCENE_CUTS):
-        parser.error("--targets belong to the controllers latency and gflops")
-    if parsed.frames < 1:
-        parser.error("--frames is 1 or larger")
-    if parsed.plot and parsed.controller == SCENE_CUTS:
-        parser.error("--plot belongs to the controllers latency and gflops")
-    parsed.opts = options
-    sys.exit(run(lambda: main(parsed)))
+    sys.exit(main())

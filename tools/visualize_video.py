@@ -1,86 +1,9 @@
 #!/usr/bin/env python3
-"""Detections on video: boxes, the tokens that were updated, and what every frame costs.
+"""Detections on video: boxes, updated tokens and costs. See eventful_vitdet/cli/annotate_command.py."""
 
-    python tools/visualize_video.py --config-file configs/airborne_vid/vitdet_small.yaml \\
-        --input video.mp4 --output out.mp4 MODEL.WEIGHTS weights/airborne_vitdet_small.safetensors
-
-The input is a video file, a folder or quoted pattern of images or videos, rtsp:// or http://, or a camera's number.
-See docs/visualize.md.
-"""
-
-from __future__ import annotations
-
-import argparse
-import math
 import sys
-from collections.abc import Sequence
 
-import eventful_vitdet  # noqa: F401  (makes detectron2 importable)
-from eventful_vitdet.command_line import build_cfg, run
-from eventful_vitdet.control import budget_options
-from eventful_vitdet.data.video_source import open_source
-from eventful_vitdet.inference import load_detector
-from eventful_vitdet.visualization import VisualizeOptions, describe_costs, visualize_video
-
-
-def main(arguments: argparse.Namespace) -> None:
-    cfg = build_cfg(arguments.config_file, [*budget_options(arguments.budget), *arguments.opts])
-    source = open_source(arguments.input)
-    model = load_detector(cfg)
-    options = VisualizeOptions(
-        side_by_side_dense=arguments.side_by_side_dense,
-        show_tokens=arguments.show_tokens,
-        save_json=arguments.save_json,
-        min_score=arguments.confidence_threshold,
-        save_frames=arguments.save_frames,
-        max_frames=arguments.max_frames,
-        window=not arguments.no_window,
-    )
-    costs = visualize_video(cfg, model, source, arguments.output, options)
-    print(f"{arguments.output}: {describe_costs(costs)}")
-
-
-def positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number, 1 or larger")
-    return int(text)
-
-
-def numbers(text: str) -> list[int]:
-    words = text.split(",")
-    if not all(word.strip().isdecimal() for word in words):
-        raise argparse.ArgumentTypeError(f"{text!r} are not numbers of frames, such as 20,60")
-    return sorted({int(word) for word in words})
-
-
-def score(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not 0 <= number <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a score; scores go from 0 to 1")
-    return number
-
-
-def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    option = parser.add_argument
-    option("--config-file", required=True, metavar="FILE", help="configuration, as in train_net.py")
-    option("--input", required=True, help="video, folder, 'pattern*', rtsp://..., http://..., or number of a camera")
-    option("--output", required=True, metavar="FILE.mp4", help="the annotated video")
-    option("--side-by-side-dense", action="store_true", help="run the dense model too, shown on the right")
-    option("--show-tokens", metavar="any|BLOCK", help="tint updated tokens: any, a block (3), or a gate of it (3.qkv)")
-    option("--budget", metavar="SCHEDULE", help="tokens per gate: 256, or by frame as in 0:512,120:128,240:2048")
-    option("--save-json", metavar="FILE.jsonl", help="detections and costs, a line per frame")
-    option("--confidence-threshold", type=score, default=0.3, metavar="SCORE", help="weakest to draw (default: 0.3)")
-    option("--save-frames", type=numbers, default=[], metavar="N,N,...", help="write these frames as pictures too")
-    option("--max-frames", type=positive, metavar="N", help="stop after so many frames")
-    option("--no-window", action="store_true", help="show nothing while writing, even where there is a display")
-    option("opts", nargs="*", metavar="KEY VALUE", help="configuration, as in train_net.py")
-    return parser.parse_args(words)
-
+from eventful_vitdet.cli.annotate_command import main
 
 if __name__ == "__main__":
-    parsed = parse()
-    sys.exit(run(lambda: main(parsed)))
+    sys.exit(main())

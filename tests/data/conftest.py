@@ -34,6 +34,18 @@ def write_video(path: Path, images: list[np.ndarray], codec: str = "MJPG") -> Pa
     return path
 
 
+def make_frame(path, frame_id: int, *, is_video_file: bool = True) -> dict:
+    """A frame as data sets list it."""
+    return {
+        "file_name": str(path),
+        "frame_id": frame_id,
+        "video_id": 1,
+        "is_video_file": is_video_file,
+        "height": HEIGHT,
+        "width": WIDTH,
+    }
+
+
 def make_document(frame_ids: dict[int, list[int]], file_name: str = "videos/{}.avi") -> dict:
     """A COCO-VID document with one box per frame: x = 1 + the frame's number, y = 2, 10 x 8 pixels."""
     document = {

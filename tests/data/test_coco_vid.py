@@ -5,8 +5,9 @@ import json
 
 import pytest
 from detectron2.structures import BoxMode
-from eventful_vitdet.data import DatasetError, load_coco_vid, split_sequences
+from eventful_vitdet.data import load_coco_vid, split_sequences
 from eventful_vitdet.data.coco_vid import parse_coco_vid, regular_step
+from eventful_vitdet.errors import DatasetError
 
 from .conftest import grey_frame, make_document
 

@@ -5,16 +5,11 @@ import pytest
 import torch
 from detectron2.config import get_cfg
 from detectron2.structures import BoxMode
-from eventful_vitdet.data import (
-    DatasetError,
-    VideoTrainMapper,
-    add_data_config,
-    build_video_train_loader,
-    register_test_json,
-)
+from eventful_vitdet.data import VideoTrainMapper, add_data_config, build_video_train_loader, register_test_json
 from eventful_vitdet.data.mapper import build_train_augmentations
 from eventful_vitdet.data.training_frames import load_train_sets
-from eventful_vitdet.data.transforms import ChannelGain, RandomWindow, WindowTransform
+from eventful_vitdet.data.training_transforms import ChannelGain, RandomWindow, WindowTransform
+from eventful_vitdet.errors import DatasetError
 
 from .conftest import HEIGHT, WIDTH, make_document, write_video
 

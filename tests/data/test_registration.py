@@ -6,13 +6,8 @@ import json
 import eventful_vitdet.data
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from eventful_vitdet.data import (
-    DatasetError,
-    default_test_root,
-    load_frames,
-    register_coco_vid,
-    register_test_json,
-)
+from eventful_vitdet.data import default_test_root, load_frames, register_coco_vid, register_test_json
+from eventful_vitdet.errors import DatasetError
 
 from .conftest import make_document
 

@@ -10,8 +10,9 @@ import pytest
 from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
-from eventful_vitdet.data import DatasetError, add_data_config, build_video_train_loader, register_test_json
+from eventful_vitdet.data import add_data_config, build_video_train_loader, register_test_json
 from eventful_vitdet.data.training_frames import load_train_sets, spread_frames
+from eventful_vitdet.errors import DatasetError
 
 from .conftest import HEIGHT, WIDTH, grey_frame, make_document
 

@@ -8,8 +8,8 @@ from collections import Counter
 import numpy as np
 import pytest
 from detectron2.utils import comm
-from eventful_vitdet.data.errors import DatasetError
 from eventful_vitdet.data.training_sampler import MixedSampler
+from eventful_vitdet.errors import DatasetError
 
 
 def frames(*videos: tuple[int, list[int]]) -> list[dict]:

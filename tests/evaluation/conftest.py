@@ -11,7 +11,7 @@ import torch
 from detectron2.config import CfgNode, get_cfg
 from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances
-from eventful_vitdet.command_line import build_cfg
+from eventful_vitdet.cli.command_line import build_cfg
 from eventful_vitdet.config import add_eventful_vitdet_config
 from eventful_vitdet.data import register_test_json
 from eventful_vitdet.eventful.counting import CountsOperations

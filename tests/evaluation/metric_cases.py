@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from detectron2.structures import BoxMode
-from eventful_vitdet.evaluation.tables import DetectionTable
+from eventful_vitdet.evaluation.detection_table import DetectionTable
 
 
 def annotation(box: list[float], label: int = 0, track: object = None, **more) -> dict:

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from eventful_vitdet.data import VideoReadError, video_reader
-from eventful_vitdet.evaluation import EvaluationError, evaluate_once, record_paths
+from eventful_vitdet.errors import DetectionError, EvaluationError, VideoReadError
+from eventful_vitdet.evaluation import evaluate_once, record_paths
+from eventful_vitdet.video import reading
 
 from .conftest import OracleDetector, make_document, read_strict
 from .gloo import run_forked
@@ -26,14 +27,14 @@ def folder(tmp_path) -> Path:
 def bad_frame(cfg, write_dataset, monkeypatch):
     """Five videos; frame 3 of video 2 cannot be decoded."""
     cfg.DATASETS.TEST = (write_dataset(make_document(LENGTHS), "five")[0],)
-    retrieve = video_reader._retrieve
+    retrieve = reading._retrieve
 
     def fail(capture, path, frame_id):
         if path.endswith("2.avi") and frame_id == 3:
             raise VideoReadError(f"{path}: frame 3 cannot be decoded; the video is damaged")
         return retrieve(capture, path, frame_id)
 
-    monkeypatch.setattr(video_reader, "_retrieve", fail)
+    monkeypatch.setattr(reading, "_retrieve", fail)
     return monkeypatch
 
 
@@ -110,6 +111,6 @@ def test_numbers_that_are_none_stop_it_and_name_the_frame(cfg, folder):
             return found
 
     cfg.TEST.ON_BAD_VIDEO = "skip"  # the data are all right
-    with pytest.raises(EvaluationError, match="not finite for frame 1 of video 2"):
+    with pytest.raises(DetectionError, match="not finite for frame 1 of video 2"):
         evaluate_once(cfg, Diverged())
     assert names(folder) == ["1"]

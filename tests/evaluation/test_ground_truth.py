@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from detectron2.structures import BoxMode
-from eventful_vitdet.evaluation import EvaluationError
+from eventful_vitdet.errors import EvaluationError
+from eventful_vitdet.evaluation.detection_table import DetectionTable
 from eventful_vitdet.evaluation.ground_truth import NO_TRACK, Objects, locate_rows
-from eventful_vitdet.evaluation.tables import DetectionTable
 
 from .metric_cases import annotation, frame, table
 

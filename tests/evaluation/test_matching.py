@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from eventful_vitdet.evaluation import matching
+from eventful_vitdet.evaluation.detection_table import DetectionTable
 from eventful_vitdet.evaluation.ground_truth import Objects, locate_rows
 from eventful_vitdet.evaluation.matching import EVERY_MARK, Matches, box_ious, match_detections
-from eventful_vitdet.evaluation.tables import DetectionTable
 
 from .metric_cases import annotation, frame, random_case, table
 

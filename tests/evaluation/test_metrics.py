@@ -13,7 +13,8 @@ import torch
 from detectron2.data import DatasetCatalog
 from detectron2.structures import Boxes, Instances
 from eventful_vitdet.data import build_video_test_loader
-from eventful_vitdet.evaluation import EvaluationError, VIDEvaluator, compute_coco_metrics
+from eventful_vitdet.errors import DetectionError, EvaluationError
+from eventful_vitdet.evaluation import VIDEvaluator, compute_coco_metrics
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
@@ -150,7 +151,7 @@ def test_detections_that_are_no_numbers(dataset, field, value):
         output["instances"].scores[2] = value
     else:
         output["instances"].pred_boxes.tensor[2, 1] = value
-    with pytest.raises(EvaluationError, match=r"not finite for frame 1 of video 2 \(.*2.avi\)"):
+    with pytest.raises(DetectionError, match=r"not finite for frame 1 of video 2 \(.*2.avi\)"):
         VIDEvaluator(name).process([frame], [output])
 
 

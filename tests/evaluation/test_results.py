@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from eventful_vitdet.evaluation.results import format_budgets, format_ranges, format_table, to_strict, write_json
+from eventful_vitdet.evaluation.results import format_budgets, format_ranges, to_strict
+from eventful_vitdet.files import write_json
+from eventful_vitdet.markdown_table import format_table
 
 
 def test_strict_json(tmp_path):

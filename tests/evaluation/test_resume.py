@@ -11,21 +11,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from eventful_vitdet.data import files
-from eventful_vitdet.evaluation import (
-    EvaluationError,
-    collect,
-    evaluate_budgets,
-    evaluate_once,
-    fingerprint,
-    read_record,
-    record_paths,
-)
+from eventful_vitdet import files
+from eventful_vitdet.errors import EvaluationError
+from eventful_vitdet.evaluation import collect, evaluate_budgets, evaluate_once, fingerprint, read_record, record_paths
 from eventful_vitdet.evaluation.fingerprint import hash_frames, hash_weights
 
 from .conftest import OracleDetector, make_document, read_strict
 from .gloo import run_forked
-from .test_processes import assert_same_videos, results_of
+from .test_several_processes import assert_same_videos, results_of
 
 LENGTHS = {1: 5, 2: 3, 3: 4}
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from eventful_vitdet.evaluation.ground_truth import Objects, locate_rows
 from eventful_vitdet.evaluation.matching import match_detections
-from eventful_vitdet.evaluation.splits import by_size, mark_objects, undivided
+from eventful_vitdet.evaluation.object_ranges import by_size, mark_objects, undivided
 from eventful_vitdet.evaluation.vid_ap import area_under_curve, average_precisions, mean_over_classes
 from hypothesis import given, settings
 from hypothesis import strategies as st

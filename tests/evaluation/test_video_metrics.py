@@ -8,8 +8,8 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from eventful_vitdet.errors import EvaluationError
 from eventful_vitdet.evaluation import (
-    EvaluationError,
     compute_agreement,
     compute_coco_metrics,
     compute_metrics,
@@ -17,7 +17,7 @@ from eventful_vitdet.evaluation import (
     matching,
 )
 from eventful_vitdet.evaluation.coco_metrics import keep_best, make_ground_truth
-from eventful_vitdet.evaluation.tables import DetectionTable
+from eventful_vitdet.evaluation.detection_table import DetectionTable
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

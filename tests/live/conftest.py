@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -16,14 +14,10 @@ import pytest
 for package in ("fastapi", "uvicorn", "websockets"):
     pytest.importorskip(package, reason=f"{package}, of the extra 'live', is not installed")
 
-sys.path.append(str(Path(__file__).resolve().parents[1]))  # the tests' folder, whatever pytest's import mode
-
-from eventful_vitdet.data.video_source import FileSource  # noqa: E402
 from eventful_vitdet.live.server import LiveServer, open_socket  # noqa: E402
 from eventful_vitdet.live.session import LiveSession, Update  # noqa: E402
-from modeling.conftest import tiny_cfg, tiny_model  # noqa: E402
+from eventful_vitdet.video import FileSource  # noqa: E402
 
-__all__ = ["tiny_cfg", "tiny_model"]
 FRAMES = 12
 TOKENS = 36
 

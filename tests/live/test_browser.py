@@ -11,10 +11,10 @@ from collections.abc import Callable
 import pytest
 from detectron2.modeling import build_model
 from eventful_vitdet.checkpoint import VideoCheckpointer
-from eventful_vitdet.command_line import build_cfg
+from eventful_vitdet.cli.command_line import build_cfg
 from eventful_vitdet.data.builtin import DEMO_VID_CLASSES
-from eventful_vitdet.data.video_source import open_source
 from eventful_vitdet.live.session import LiveSession
+from eventful_vitdet.video import open_source
 
 from .conftest import serving
 

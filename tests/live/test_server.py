@@ -8,7 +8,7 @@ import re
 import socket
 
 import pytest
-from eventful_vitdet.live.errors import LiveError
+from eventful_vitdet.errors import LiveError
 from eventful_vitdet.live.server import FILES, LiveServer, address_of, open_socket
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect

@@ -9,9 +9,9 @@ import time
 import cv2
 import numpy as np
 import pytest
-from eventful_vitdet.data.errors import VideoReadError
-from eventful_vitdet.data.video_source import FileSource, StreamSource
+from eventful_vitdet.errors import VideoReadError
 from eventful_vitdet.live.broadcast import Broadcast
+from eventful_vitdet.video import FileSource, StreamSource
 
 from .conftest import FRAMES, TOKENS, watch
 
@@ -183,7 +183,7 @@ class DroppingCapture:
 
 
 def test_lost_stream_is_said_and_comes_back(make_session, monkeypatch):
-    monkeypatch.setattr("eventful_vitdet.data.video_source.FIRST_WAIT_SECONDS", 0.05)
+    monkeypatch.setattr("eventful_vitdet.video.stream_source.FIRST_WAIT_SECONDS", 0.05)
     session = make_session(StreamSource("camera 0", DroppingCapture))
     seen = watch(session, lambda update: "back after" in update.notice and update.picture is not None)
     assert any(update.lost and "lost; trying again" in update.notice for update in seen)

@@ -2,8 +2,7 @@ from __future__ import annotations
 
 import pytest
 from eventful_vitdet.control import Bounds
-from eventful_vitdet.live.errors import RequestError
-from eventful_vitdet.live.settings import Limits, Settings, change_settings, check_seek
+from eventful_vitdet.live.settings import Limits, RequestError, Settings, change_settings, check_seek
 
 LIMITS = Limits(tokens=320, num_frames=40, seekable=True, has_automatic=True)
 

@@ -20,17 +20,14 @@ from .checkpoint_names import (
     is_plain_vit,
     resize_position_weights,
 )
-from .data.files import write_atomically
+from .errors import CheckpointError
+from .files import write_atomically
 
 logger = logging.getLogger(__name__)
 
 _NAMES_SHOWN = 8
 _HEURISTICS = "?matching_heuristics=True"
 """Detectron2 appends this to the address of a file with other names; here the names are recognised."""
-
-
-class CheckpointError(RuntimeError):
-    """A checkpoint that cannot be read, is not plain tensors, or does not fit the model."""
 
 
 class VideoCheckpointer(DetectionCheckpointer):

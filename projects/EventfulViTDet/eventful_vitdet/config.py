@@ -8,7 +8,7 @@ from detectron2.config import CfgNode
 
 def add_eventful_vitdet_config(cfg: CfgNode) -> None:
     """Add every key that the project defines, with its default, to a Detectron2 configuration."""
-    from .data.config import add_data_config
+    from .data.data_config import add_data_config
 
     # Device to run on: cuda where available, else cpu, unless set.
     cfg.MODEL.DEVICE = "cuda" if torch.cuda.is_available() else "cpu"

@@ -24,11 +24,10 @@ from typing import Protocol
 import torch
 from detectron2.config import CfgNode
 
-from .evaluation.costs import MACS_PER_GFLOP, FrameCost
 from .eventful import EventfulViT, Policy, TopR
-from .eventful.counting import BACKBONE_CATEGORIES
 from .eventful.gate import TokenGate
 from .modeling.backbone import build_policy
+from .structures import FrameCost
 
 CONTROLLERS = ("", "schedule", "latency", "gflops")
 LARGEST_STEP = 2.0
@@ -230,13 +229,12 @@ class GFlopsController(Regulator):
         self._saved = 0.0  # GFlops; negative is a debt
 
     def after_frame(self, cost: FrameCost, gates: Mapping[str, TokenGate]) -> None:
-        total = cost.total_macs / MACS_PER_GFLOP
+        total = cost.total_gflops
         limit = self.target * self.averaging_frames / 2
         self._saved = min(max(self._saved + self.target - total, -limit), limit)
         if cost.flushed:
             return
-        backbone = sum(cost.macs.get(name, 0) for name in BACKBONE_CATEGORIES) / MACS_PER_GFLOP
-        wanted = self.target + self._saved / self.averaging_frames
+        backbone, wanted = cost.backbone_gflops, self.target + self._saved / self.averaging_frames
         self._correct(total - backbone, backbone, wanted, count_tokens(gates))
 
 

@@ -13,11 +13,10 @@ from detectron2.config import CfgNode
 from torch import nn
 
 from .control import Bounds, GFlopsController, LatencyController, Regulator, RuntimeControl
-from .data.video_source import VideoSource
-from .evaluation import FrameCost
-from .evaluation.costs import MACS_PER_GFLOP
-from .evaluation.results import format_table
-from .inference import VideoDetector
+from .markdown_table import format_table
+from .predictor import VideoDetector
+from .structures import FrameCost
+from .video import VideoSource
 
 REGULATORS = {"latency": LatencyController, "gflops": GFlopsController}
 TOLERANCE = 0.1
@@ -92,7 +91,7 @@ def measure_responses(
 
 def cost_in_unit(name: str, cost: FrameCost) -> float:
     """What a controller regulates: milliseconds, or GFlops, of the whole frame."""
-    return 1000 * cost.total_seconds if name == "latency" else cost.total_macs / MACS_PER_GFLOP
+    return 1000 * cost.total_seconds if name == "latency" else cost.total_gflops
 
 
 def format_responses(name: str, responses: Sequence[StepResponse]) -> str:

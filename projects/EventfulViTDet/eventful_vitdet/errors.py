@@ -1,11 +1,56 @@
-"""Which exceptions are the user's to mend, and how they read as one line."""
+"""All errors of the package whose messages are written for the user, and how an error reads as one line."""
 
 from __future__ import annotations
 
 import errno
 
-from .checkpoint import CheckpointError
-from .data.errors import DataError
+
+class DataError(Exception):
+    """Something about the user's data is wrong; the message names the file and says what was expected."""
+
+
+class DatasetError(DataError):
+    """An annotation file cannot be used."""
+
+
+class VideoReadError(DataError):
+    """A frame of a video or of a frame folder cannot be read.
+
+    `file_name` is the file that is at fault. `video_id` and `frame_id` are those of the data set; both are None where
+    a file is read outside of one.
+    """
+
+    def __init__(
+        self, message: str, *, file_name: str = "", video_id: int | None = None, frame_id: int | None = None
+    ) -> None:
+        super().__init__(message)
+        self.file_name = file_name
+        self.video_id = video_id
+        self.frame_id = frame_id
+
+
+class VideoWriteError(DataError):
+    """A video, or a file beside it, cannot be written."""
+
+
+class LiveError(DataError):
+    """The live page cannot be served as asked; the message says why."""
+
+
+class ReportError(DataError):
+    """There is nothing that a report could be made of."""
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint cannot be used; the message names the file and says why."""
+
+
+class DetectionError(ValueError):
+    """A model gave boxes or scores that are no numbers."""
+
+
+class EvaluationError(ValueError):
+    """What is evaluated cannot be: no ground truth, classes that the data set lacks, damaged records."""
 
 
 class ToolError(RuntimeError):

@@ -7,8 +7,10 @@ import shutil
 
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from eventful_vitdet.data import DatasetError, load_frames, read_frame
+from eventful_vitdet.data import load_frames
 from eventful_vitdet.data.coco_vid import group_by_video
+from eventful_vitdet.errors import DatasetError
+from eventful_vitdet.video import read_frame
 
 from .conftest import HEIGHT, WIDTH, write_jpeg
 

@@ -9,9 +9,11 @@ import sys
 import numpy as np
 import pytest
 from detectron2.data import DatasetCatalog
-from eventful_vitdet.data import DatasetError, load_coco_vid, read_frame
+from eventful_vitdet.data import load_coco_vid
 from eventful_vitdet.data.imagenet_vid.convert import coco_to_official, official_to_coco
 from eventful_vitdet.data.imagenet_vid.xml_files import XmlFrame, XmlObject, format_xml, read_xml
+from eventful_vitdet.errors import DatasetError
+from eventful_vitdet.video import read_frame
 
 from ..conftest import grey_frame, write_video
 from .conftest import xml_object, xml_text

@@ -11,19 +11,13 @@ from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 from eventful_vitdet.config import add_eventful_vitdet_config
-from eventful_vitdet.data import (
-    DatasetError,
-    VideoReadError,
-    iterate_frames,
-    load_frames,
-    processes,
-    read_frame,
-    split_sequences,
-)
+from eventful_vitdet.data import load_frames, parallel_map, split_sequences
 from eventful_vitdet.data.coco_vid import group_by_video
 from eventful_vitdet.data.imagenet_vid import index as index_module
 from eventful_vitdet.data.imagenet_vid.official import OFFICIAL_SPLITS
+from eventful_vitdet.errors import DatasetError, VideoReadError
 from eventful_vitdet.evaluation.targets import load_test_set
+from eventful_vitdet.video import iterate_frames, read_frame
 from PIL import Image
 
 from .conftest import HEIGHT, WIDTH, xml_object, xml_text
@@ -269,6 +263,6 @@ def test_several_processes_read_the_same(full_tree, monkeypatch):
     shutil.rmtree(full_tree.root / "cache")
     monkeypatch.setattr(index_module, "MIN_FILES_FOR_PROCESSES", 1)
     monkeypatch.setattr(index_module, "FILES_PER_TASK", 3)
-    monkeypatch.setattr(processes, "usable_processes", lambda: 3)
+    monkeypatch.setattr(parallel_map, "usable_processes", lambda: 3)
     assert DatasetCatalog.get("imagenet_vid_train_all") == expected
     assert json.dumps(expected)  # numbers of Python, not of numpy

@@ -1,9 +1,9 @@
 """Timing a detector side by side: dense and eventful, in one process, in turn."""
 
-from .budgets import format_times, time_budgets
+from .benchmark_tables import format_benchmark, format_profile, plot_benchmark
+from .budget_times import format_times, time_budgets
 from .measure import benchmark
 from .profile import profile_frame
-from .report import format_benchmark, format_profile, plot_benchmark
 from .variants import Variant, make_variants
 
 __all__ = [

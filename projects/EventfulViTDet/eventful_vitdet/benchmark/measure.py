@@ -10,7 +10,6 @@ import gc
 import resource
 import statistics
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,11 +19,11 @@ from detectron2.config import CfgNode
 from torch import nn
 from tqdm import tqdm
 
-from ..evaluation.costs import MACS_PER_GFLOP
 from ..eventful import count_operations
-from ..modeling.backbone import synchronize
+from ..structures import MACS_PER_GFLOP
+from ..timing import run_timed
 from .profile import profile_frame
-from .roofline import matmul_rate, median_or_none
+from .roofline import matmul_rate
 from .variants import Variant, build_models, dense_attention, prepare
 
 
@@ -118,10 +117,8 @@ def time_flush(model: nn.Module, variant: Variant, frames: Iterator[dict]) -> No
 
 
 def time_frame(model: nn.Module, variant: Variant, frame: dict) -> None:
-    start = time.perf_counter()
-    model([frame])
-    synchronize(model.device)
-    variant.total_seconds.append(time.perf_counter() - start)
+    _, seconds = run_timed(model, [frame], model.device)
+    variant.total_seconds.append(seconds)
     variant.backbone_seconds.append(model.backbone_seconds)
 
 
@@ -198,7 +195,7 @@ def resident_bytes() -> float | None:
 def row(variant: Variant, dense: Variant | None, rates: dict[str, float], models: dict[tuple, nn.Module]) -> dict:
     """A variant's figures, and the ratios that compare it with the dense model of its type."""
     backbone, total = statistics.median(variant.backbone_seconds), statistics.median(variant.total_seconds)
-    flush = median_or_none(variant.flush_seconds)
+    flush = statistics.median(variant.flush_seconds) if variant.flush_seconds else None
     dense_backbone = statistics.median(dense.backbone_seconds) if dense else None
     return {
         "variant": variant.name,

@@ -6,7 +6,6 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
-from unittest import mock
 
 import torch
 from torch import nn
@@ -18,8 +17,9 @@ from ..eventful.buffer import TokenBuffer
 from ..eventful.linear import Linear
 from ..eventful.native_frame import NativeFrames
 from ..modeling.backbone import synchronize
+from .attribute_swap import swapped
 
-PARTS: dict[str, list[tuple[object, str]]] = {
+PARTS: dict[str, list[tuple[type, str]]] = {
     "linear layers, GELU": [(Linear, "forward"), (Linear, "activated")],
     "embedding": [(vit.EventfulViT, "_embed")],
     "gates": [(gate.TokenGate, "__call__")],
@@ -41,9 +41,8 @@ def profile_frame(model: nn.Module, frame: dict, device: torch.device) -> dict[s
     with ExitStack() as stack, torch.no_grad():
         for part, functions in PARTS.items():
             for owner, name in functions:
-                original = owner.__dict__[name]
-                stack.enter_context(mock.patch.object(owner, name, timer.wrap(part, original)))
-        stack.enter_context(mock.patch.object(NativeFrames, "suits", lambda *args: False))
+                stack.enter_context(swapped(owner, name, timer.wrap(part, owner.__dict__[name])))
+        stack.enter_context(swapped(NativeFrames, "suits", lambda *args: False))
         model([frame])
     seconds = dict(timer.seconds)
     seconds["rest of the backbone"] = model.backbone_seconds - sum(seconds.values())

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import statistics
-import time
-from collections.abc import Callable
-
 import torch
 
 from ..eventful.linear import Linear
-from ..modeling.backbone import synchronize
+from ..timing import timed_call
 
 SHAPE = (2048, 768, 3072)
 """Rows, inner size and columns: an MLP's first layer."""
@@ -26,17 +22,5 @@ def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
     short_x, short_weight = x.to(dtype), layer.weight.detach().to(dtype)
     ways = (lambda: torch.nn.functional.linear(short_x, short_weight), lambda: layer(x))
     with torch.no_grad():
-        seconds = min(_seconds(way, device) for _ in range(REPEATS) for way in ways)
+        seconds = min(timed_call(way, device)[1] for _ in range(REPEATS) for way in ways)
     return 2 * rows * inner * columns / seconds / 1e9
-
-
-def _seconds(call: Callable[[], object], device: torch.device) -> float:
-    synchronize(device)
-    start = time.perf_counter()
-    call()
-    synchronize(device)
-    return time.perf_counter() - start
-
-
-def median_or_none(values: list[float]) -> float | None:
-    return statistics.median(values) if values else None

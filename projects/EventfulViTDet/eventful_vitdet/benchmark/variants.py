@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from unittest import mock
 
 import torch
 from detectron2.config import CfgNode
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 
 from ..eventful import TopR
 from ..eventful.attention import Attention, AttentionLayout
+from .attribute_swap import swapped
 
 DTYPES = ("float32", "bfloat16", "float16")
 MODES = ("exact", "full", "query-key", "tokenwise")
@@ -115,7 +115,7 @@ def dense_attention(variant: Variant) -> Iterator[None]:
     if not variant.library:
         yield
         return
-    with mock.patch.object(Attention, "attend", attend_by_library):
+    with swapped(Attention, "attend", attend_by_library):
         yield
 
 

@@ -3,8 +3,7 @@ Video data: COCO-VID files, their registration, frame readers, the streaming tes
 """
 
 from .coco_vid import load_coco_vid, split_sequences
-from .config import add_data_config
-from .errors import DataError, DatasetError, VideoReadError
+from .data_config import add_data_config
 from .frame_cache import FrameCache, extract_frames, thin_frames
 from .mapper import VideoTrainMapper, build_video_train_loader
 from .registration import (
@@ -15,19 +14,14 @@ from .registration import (
     register_coco_vid,
     register_test_json,
 )
-from .streaming import VideoTestLoader, build_video_test_loader
 from .video_data import BadVideo
-from .video_reader import VideoInfo, iterate_frames, probe_video, read_frame
+from .video_test_loader import VideoTestLoader, build_video_test_loader
 
 register_builtin_datasets()
 
 __all__ = [
     "BadVideo",
-    "DataError",
-    "DatasetError",
     "FrameCache",
-    "VideoInfo",
-    "VideoReadError",
     "VideoTestLoader",
     "VideoTrainMapper",
     "add_data_config",
@@ -36,11 +30,8 @@ __all__ = [
     "dataset_folder",
     "default_test_root",
     "extract_frames",
-    "iterate_frames",
     "load_coco_vid",
     "load_frames",
-    "probe_video",
-    "read_frame",
     "register_coco_vid",
     "register_test_json",
     "split_sequences",

@@ -15,8 +15,11 @@ from collections.abc import Collection, Iterable
 
 from detectron2.structures import BoxMode
 
-from .errors import DatasetError
+from ..errors import DatasetError
 from .video_data import BadVideo, Defect, VideoData
+
+Video = list[dict]
+"""The listed frames of one video, in order."""
 
 REQUIRED_KEYS = {
     "categories": ("id", "name"),
@@ -76,9 +79,9 @@ def parse_document(json_file: str, root: str, document: dict, *, strict: bool = 
     return VideoData(classes, category_ids, ordered, names, bad_videos)
 
 
-def group_by_video(frames: Iterable[dict]) -> list[list[dict]]:
+def group_by_video(frames: Iterable[dict]) -> list[Video]:
     """Split frame dicts into one list per video, keeping the order of videos and frames."""
-    groups: dict[int, list[dict]] = {}
+    groups: dict[int, Video] = {}
     for frame in frames:
         groups.setdefault(frame["video_id"], []).append(frame)
     return list(groups.values())

@@ -14,10 +14,11 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from ..errors import VideoReadError
+from ..files import write_atomically
+from ..video import encode_jpeg, iterate_frames, read_frame
+from ..video.reading import check_size
 from .coco_vid import group_by_video
-from .errors import VideoReadError
-from .files import write_atomically
-from .video_reader import check_size, iterate_frames, read_frame
 
 JPEG_QUALITY = 95
 FINGERPRINT_BYTES = 1 << 16
@@ -53,8 +54,7 @@ class FrameCache:
 
     def store(self, frame: dict, image: np.ndarray) -> None:
         """Write the copy of one frame. Raises OSError if the folder cannot be written."""
-        _, encoded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-        write_atomically(self.path(frame), encoded.tobytes())
+        write_atomically(self.path(frame), encode_jpeg(image, JPEG_QUALITY))
 
 
 def extract_frames(frames: list[dict], folder: str, every_n: int = 1) -> int:

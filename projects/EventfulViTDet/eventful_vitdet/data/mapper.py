@@ -13,12 +13,12 @@ from detectron2.data import transforms as T
 from detectron2.structures import BoxMode, Instances
 from detectron2.utils import comm
 
+from ..video import read_frame
 from .frame_cache import FrameCache, extract_frames
-from .streaming import check_image_format
+from .input_preparation import check_image_format
 from .training_frames import load_train_sets
 from .training_sampler import MixedSampler
-from .transforms import ChannelGain, RandomWindow
-from .video_reader import read_frame
+from .training_transforms import ChannelGain, RandomWindow
 
 MIN_BOX_PIXELS = 1.0
 

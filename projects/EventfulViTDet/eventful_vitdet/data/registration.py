@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from ..errors import DatasetError
 from .builtin import BUILTIN_COCO_VID, IMAGENET_VID_ARCHIVE_FOLDER, IMAGENET_VID_FOLDER, IMAGENET_VID_WNIDS
 from .coco_vid import parse_coco_vid
-from .errors import DatasetError
 from .imagenet_vid.archive import ARCHIVE_SPLITS, load_archive
 from .imagenet_vid.official import OFFICIAL_SPLITS, load_official
 from .video_data import BadVideo, VideoData, check_on_bad_video, drop_bad_videos, refuse_bad_videos

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from ..errors import DatasetError
 from .coco_vid import group_by_video
-from .errors import DatasetError
 from .frame_cache import thin_frames
 from .registration import check_classes, load_frames, register_test_json
 

@@ -11,7 +11,7 @@ import numpy as np
 from detectron2.utils import comm
 from torch.utils.data import Sampler
 
-from .errors import DatasetError
+from ..errors import DatasetError
 
 
 class Candidate(NamedTuple):

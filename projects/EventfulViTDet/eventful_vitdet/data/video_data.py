@@ -6,7 +6,7 @@ import logging
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from .errors import DatasetError, VideoReadError
+from ..errors import DatasetError, VideoReadError
 
 ON_BAD_VIDEO = ("stop", "skip")
 MAX_NAMED = 10

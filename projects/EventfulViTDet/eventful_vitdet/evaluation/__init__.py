@@ -1,23 +1,16 @@
 """Evaluation on video: streaming inference, average precision, operations and seconds per frame."""
 
-from .budgets import evaluate_budgets, evaluate_once
 from .coco_metrics import compute_coco_metrics
-from .costs import CostSums, FrameCost
-from .detections import Detections
-from .errors import EvaluationError
+from .detection_table import DetectionTable
+from .from_config import evaluate_budgets, evaluate_once
 from .metrics import compute_agreement, compute_metrics, compute_vid_ap50
 from .store import VideoRecord, read_record, record_paths, write_record
-from .streaming import run_frames
-from .tables import DetectionTable
 from .targets import load_test_frames
+from .timed_frames import run_frames
 from .vid_evaluator import VIDEvaluator
 
 __all__ = [
-    "CostSums",
     "DetectionTable",
-    "Detections",
-    "EvaluationError",
-    "FrameCost",
     "VIDEvaluator",
     "VideoRecord",
     "compute_agreement",

@@ -11,8 +11,8 @@ from detectron2.structures import BoxMode
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from .errors import EvaluationError
-from .tables import DetectionTable
+from ..errors import EvaluationError
+from .detection_table import DetectionTable
 
 AREAS = ("all", "small", "medium", "large")
 """COCOeval's areas in its order."""

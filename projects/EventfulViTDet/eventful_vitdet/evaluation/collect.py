@@ -9,13 +9,13 @@ from dataclasses import dataclass
 
 from detectron2.config import CfgNode
 
-from ..data.schedule import Video
+from ..costs import CostSums
+from ..data.coco_vid import Video
 from .coco_metrics import keep_best
-from .costs import CostSums
+from .detection_table import DetectionTable
 from .formats import DETECTIONS_FILE, SUBMISSION_FILE, write_coco_detections, write_vid_submission
 from .metrics import compute_agreement, compute_metrics, undefined_metrics
 from .store import read_record, record_path
-from .tables import DetectionTable
 from .targets import VideoTestSet
 from .video_rows import make_row, write_rows
 
@@ -55,7 +55,7 @@ def collect(videos: Sequence[Video], folder: str) -> Collected:
     costs, tables, since_flush = CostSums(), [], {}
     for video in videos:
         record = read_record(record_path(folder, video[0]["video_id"]))
-        costs.add(record)
+        costs.add_video(record.flushed, record.macs, record.backbone_seconds, record.total_seconds)
         tables.append(record.detections)
         since_flush.update(zip(record.image_ids.tolist(), record.frames_since_flush().tolist()))
     return Collected([frame for video in videos for frame in video], DetectionTable.join(tables), costs, since_flush)

@@ -13,16 +13,18 @@ from detectron2.config import CfgNode
 from detectron2.utils import comm
 from torch import nn
 
+from ..budgets import DENSE
+from ..errors import EvaluationError
+from ..files import write_json
 from .collect import coco_limits, collect, finished_videos, measure, write_detections, write_video_rows
-from .errors import EvaluationError
-from .fingerprint import DENSE, hash_weights, make_fingerprint, write_fingerprint
-from .heads import StoredDetections
-from .lock import exclusive
-from .plan import make_plan
-from .processes import fetch_records, fixed_threads
-from .pulse import shared_fate
-from .results import RESULTS_FILE, describe_device, make_results, write_json
+from .fingerprint import hash_weights, make_fingerprint, write_fingerprint
+from .folder_lock import exclusive
+from .peer_watch import shared_fate
+from .record_exchange import fetch_records
+from .results import RESULTS_FILE, describe_device, make_results
+from .resume_plan import make_plan
 from .run import run_share
+from .stored_detections import StoredDetections
 from .targets import VideoTestSet
 
 logger = logging.getLogger(__name__)
@@ -156,3 +158,14 @@ class Evaluation:
         )
         write_json(os.path.join(folder, RESULTS_FILE), results)
         return results
+
+
+@contextmanager
+def fixed_threads(number: int) -> Iterator[int]:
+    """Let PyTorch use this many CPU threads within the context (0: as many as it does by itself); yields the number."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number or before)
+    try:
+        yield torch.get_num_threads()
+    finally:
+        torch.set_num_threads(before)

@@ -22,13 +22,13 @@ from detectron2.config import CfgNode
 from torch import nn
 
 from .. import __version__
-from ..data.files import remove_if_there, write_atomically
+from ..budgets import DENSE
+from ..errors import EvaluationError
 from ..eventful.kernels.build import describe_kernels
-from .errors import EvaluationError
-from .heads import StoredDetections
+from ..files import remove_if_there, write_atomically
+from .stored_detections import StoredDetections
 
 FINGERPRINT_FILE = "fingerprint.json"
-DENSE = "dense"
 
 TEST_KEYS = (
     "INPUT.FORMAT",

@@ -8,8 +8,8 @@ from typing import IO
 
 import numpy as np
 
-from ..data.files import open_atomically
-from .tables import DetectionTable
+from ..files import open_atomically
+from .detection_table import DetectionTable
 
 DETECTIONS_FILE = "coco_instances_results.json"
 SUBMISSION_FILE = "vid_submission.txt"

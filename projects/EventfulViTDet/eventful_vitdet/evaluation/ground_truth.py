@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from detectron2.structures import BoxMode
 
-from .errors import EvaluationError
-from .tables import DetectionTable
+from ..errors import EvaluationError
+from .detection_table import DetectionTable
 
 NO_TRACK = -1
 

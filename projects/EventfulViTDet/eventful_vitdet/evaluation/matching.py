@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .detection_table import DetectionTable
 from .ground_truth import Objects
-from .tables import DetectionTable
 
 ROWS_AT_ONCE = 1 << 16  # bounds the memory of pairs, whatever the number of detections
 EVERY_MARK = 0xFF

@@ -9,11 +9,21 @@ from typing import Optional
 import numpy as np
 
 from .coco_metrics import SUMMARY, compute_table_metrics
+from .detection_table import DetectionTable
 from .ground_truth import NO_TRACK, Objects, locate_rows
 from .matching import Matches, box_ious, match_detections
 from .motion import MOTION_RANGES, MOTION_WINDOW, motion_ious
-from .splits import AGE_RANGES, SIZE_RANGES, Split, by_age, by_motion, by_size, frame_ages, mark_objects, undivided
-from .tables import DetectionTable
+from .object_ranges import (
+    AGE_RANGES,
+    SIZE_RANGES,
+    Split,
+    by_age,
+    by_motion,
+    by_size,
+    frame_ages,
+    mark_objects,
+    undivided,
+)
 from .vid_ap import average_precisions, mean_over_classes, object_shares
 
 VID_AP50 = "VID-AP50"

@@ -8,10 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..eventful.counting import CATEGORIES
-from .costs import FrameCost
-from .detections import Detections
+from ..structures import FrameCost
+from .detection_table import DetectionTable, tabulate_output
 from .store import VideoRecord
-from .tables import DetectionTable
 
 
 @dataclass
@@ -61,13 +60,12 @@ class VideoRecorder:
     def add(self, model_input: dict, output: dict, cost: FrameCost) -> VideoRecord | None:
         """Take in the next frame of a video; returns its record if this was its last one.
 
-        Raises EvaluationError for detections that are not finite or have an unknown class.
+        Raises DetectionError for detections that are not finite, EvaluationError for an unknown class.
         """
         video_id = model_input["video_id"]
-        found = Detections.from_instances(output["instances"], model_input)
-        found.check_classes(self._num_classes, self._dataset_name)
+        table = tabulate_output(model_input, output, self._num_classes, self._dataset_name)
         video = self._running.setdefault(video_id, RunningVideo())
-        video.add(model_input["image_id"], found.to_table(model_input["image_id"]), cost)
+        video.add(model_input["image_id"], table, cost)
         if len(video.image_ids) < self._lengths[video_id]:
             return None
         return self._running.pop(video_id).finish(video_id)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Sequence
@@ -11,8 +10,9 @@ import detectron2
 import numpy as np
 import torch
 
-from ..data.files import write_atomically
-from .costs import CostSums
+from ..costs import CostSums
+from ..files import write_atomically, write_json
+from ..markdown_table import format_table
 from .metrics import VID_AP50
 
 RESULTS_FILE = "results.json"
@@ -99,11 +99,6 @@ def to_strict(value: object) -> object:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
-
-
-def write_json(path: str, value: object) -> None:
-    """Write strict JSON, whole or not at all."""
-    write_atomically(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
 def write_budgets(folder: str, results: Sequence[dict]) -> None:
@@ -198,18 +193,6 @@ def format_ranges(results: Sequence[dict]) -> str:
                 cells = (_number(share, 1), *(_number(value, 2) for value in values))
                 rows.append((f"{title}: {name.removeprefix(prefix)}", *cells))
     return format_table(("VID-AP50", "% of objects", *(result["policy"] for result in results)), rows) if rows else ""
-
-
-def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A markdown table with aligned columns, the first to the left and the others to the right."""
-    widths = [max(len(str(row[i])) for row in (header, *rows)) for i in range(len(header))]
-
-    def line(cells: Sequence[str]) -> str:
-        padded = [str(c).ljust(w) if i == 0 else str(c).rjust(w) for i, (c, w) in enumerate(zip(cells, widths))]
-        return f"| {' | '.join(padded)} |"
-
-    rule = ["-" * w if i == 0 else "-" * (w - 1) + ":" for i, w in enumerate(widths)]
-    return "\n".join([line(header), line(rule), *map(line, rows)])
 
 
 def _number(value: float | None, digits: int) -> str:

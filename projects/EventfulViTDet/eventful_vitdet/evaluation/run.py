@@ -11,13 +11,13 @@ from torch import nn
 from tqdm import tqdm
 
 from ..data.coco_vid import group_by_video
-from ..data.streaming import VideoTestLoader, make_test_loader
-from .costs import MACS_PER_GFLOP
-from .plan import Plan
+from ..data.video_test_loader import VideoTestLoader, make_test_loader
+from ..structures import MACS_PER_GFLOP
 from .recorder import VideoRecorder
+from .resume_plan import Plan
 from .store import VideoRecord, write_record
-from .streaming import run_frames
 from .targets import VideoTestSet
+from .timed_frames import run_frames
 
 SKIP = "skip"
 

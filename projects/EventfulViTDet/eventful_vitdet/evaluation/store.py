@@ -14,10 +14,10 @@ from urllib.parse import quote
 
 import numpy as np
 
-from ..data.files import open_atomically, remove_if_there, remove_temporary_files
+from ..errors import EvaluationError
 from ..eventful.counting import CATEGORIES
-from .errors import EvaluationError
-from .tables import DetectionTable
+from ..files import open_atomically, remove_if_there, remove_temporary_files
+from .detection_table import DetectionTable
 
 RECORDS_FOLDER = "videos"
 RECORD_SUFFIX = ".npz"

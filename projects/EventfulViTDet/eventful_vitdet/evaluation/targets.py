@@ -13,7 +13,7 @@ from detectron2.data import MetadataCatalog
 
 from ..data.coco_vid import group_by_video
 from ..data.registration import check_classes, load_frames, load_video_data
-from .errors import EvaluationError
+from ..errors import EvaluationError
 from .fingerprint import hash_frames
 
 

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from .detection_table import DetectionTable
 from .ground_truth import Objects
 from .matching import Matches
-from .splits import Split
-from .tables import DetectionTable
+from .object_ranges import Split
 
 
 def area_under_curve(true_scores: np.ndarray, false_scores: np.ndarray, num_objects: int) -> float | None:

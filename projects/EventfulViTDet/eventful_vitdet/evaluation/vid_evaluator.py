@@ -9,12 +9,11 @@ from detectron2.data import DatasetCatalog
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
+from ..errors import EvaluationError
 from .coco_metrics import keep_best
-from .detections import Detections
-from .errors import EvaluationError
+from .detection_table import DetectionTable, tabulate_output
 from .formats import DETECTIONS_FILE, write_coco_detections
 from .metrics import compute_metrics
-from .tables import DetectionTable
 from .targets import VideoTestSet, check_annotated
 
 JOIN_AT = 1000
@@ -71,10 +70,9 @@ class VIDEvaluator(DatasetEvaluator):
             image_id = model_input["image_id"]
             if image_id not in self._image_ids:
                 raise EvaluationError(f"image {image_id} does not belong to data set '{self._test_set.name}'")
-            found = Detections.from_instances(output["instances"], model_input)
-            found.check_classes(len(self._test_set.classes), self._test_set.name)
+            table = tabulate_output(model_input, output, len(self._test_set.classes), self._test_set.name)
             self._processed.add(image_id)
-            self._recent.append(found.to_table(image_id))
+            self._recent.append(table)
         if len(self._recent) >= JOIN_AT:
             self._joined.append(DetectionTable.join(self._recent))
             self._recent = []

@@ -7,10 +7,10 @@ import io
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass, fields
 
-from ..data.files import write_atomically
 from ..eventful.counting import BACKBONE_CATEGORIES, CATEGORIES
+from ..files import write_atomically
+from ..structures import MACS_PER_GFLOP
 from .coco_metrics import compute_table_metrics
-from .costs import MACS_PER_GFLOP
 from .metrics import VID_AP50, compute_vid_ap50
 from .store import VideoRecord
 

@@ -14,10 +14,11 @@ import uvicorn
 from fastapi import FastAPI, Request, WebSocket, WebSocketDisconnect
 from fastapi.responses import FileResponse, JSONResponse
 
-from .errors import LiveError, RequestError
+from ..errors import LiveError
 from .guard import Guard
 from .messages import encode_update
 from .session import LiveSession
+from .settings import RequestError
 
 PAGE = Path(__file__).resolve().parent / "page"
 FILES = {

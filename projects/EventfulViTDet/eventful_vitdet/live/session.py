@@ -14,17 +14,16 @@ import numpy as np
 from detectron2.config import CfgNode
 from torch import nn
 
+from ..budgets import DENSE
 from ..control import Constant, build_runtime_control
-from ..data.video_source import SourceFrame, StreamSource, VideoSource
-from ..errors import USER_ERRORS, describe_error
-from ..evaluation.costs import MACS_PER_GFLOP
+from ..draw.boxes import class_color, class_name
+from ..draw.tokens import ANY, choose_gates, updated_share
+from ..errors import USER_ERRORS, LiveError, describe_error
 from ..eventful import TopR
-from ..eventful.counting import BACKBONE_CATEGORIES
-from ..inference import DENSE, FrameResult, VideoDetector
-from ..visualization import class_color
-from ..visualization.tokens import ANY, choose_gates, updated_share
+from ..predictor import FrameResult, VideoDetector
+from ..structures import SourceFrame
+from ..video import StreamSource, VideoSource, encode_jpeg
 from .broadcast import Broadcast
-from .errors import LiveError
 from .settings import Limits, Settings, change_settings, check_seek
 
 HISTORY = 300
@@ -279,7 +278,7 @@ class LiveSession:
             score, index = float(found.scores[i]), int(found.classes[i])
             if score < LEAST_SCORE:
                 break
-            name = self._classes[index] if index < len(self._classes) else f"class {index}"
+            name = class_name(self._classes, index)
             blue, green, red = class_color(index)
             box = [round(float(v), 1) for v in found.boxes[i]]
             described.append({"class": name, "score": round(score, 3), "box": box, "color": [red, green, blue]})
@@ -316,11 +315,10 @@ class LiveSession:
 
 
 def _cost(serial: int, result: FrameResult) -> Cost:
-    macs = result.cost.macs
     return Cost(
         serial,
-        result.cost.total_macs / MACS_PER_GFLOP,
-        sum(macs.get(category, 0) for category in BACKBONE_CATEGORIES) / MACS_PER_GFLOP,
+        result.cost.total_gflops,
+        result.cost.backbone_gflops,
         1000 * result.cost.total_seconds,
         result.budget == DENSE or result.cost.flushed,
     )
@@ -330,7 +328,4 @@ def _encode(image: np.ndarray) -> bytes:
     if image.shape[1] > MAX_WIDTH:
         size = (MAX_WIDTH, max(1, round(image.shape[0] * MAX_WIDTH / image.shape[1])))
         image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    encoded, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-    if not encoded:
-        raise LiveError("OpenCV cannot encode JPEG pictures")
-    return data.tobytes()
+    return encode_jpeg(image, JPEG_QUALITY)

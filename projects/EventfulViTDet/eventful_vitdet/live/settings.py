@@ -6,10 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 
 from ..control import Bounds
-from .errors import RequestError
 
 MAX_SHOWN = 40
 """Characters of a refused value that are repeated in the reason."""
+
+
+class RequestError(Exception):
+    """A viewer asked for something that is refused; the message is the reason."""
 
 
 @dataclass(frozen=True)

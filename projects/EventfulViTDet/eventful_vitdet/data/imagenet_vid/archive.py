@@ -16,11 +16,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
 
+from ...errors import DatasetError
 from ..builtin import IMAGENET_VID_WNIDS
 from ..coco_vid import parse_document, read_document
-from ..errors import DatasetError
 from ..video_data import BadVideo, Defect, VideoData
-from .boxes import clip_box
+from .box_clipping import clip_box
 
 ARCHIVE_SPLITS = ("det_train", "vid_train", "vid_val", "vid_minival")
 IMAGE_FOLDERS = {"vid_minival": ("vid_minival", "vid_val")}

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from ..files import write_atomically
+from ...files import write_atomically
 from .index import AnnotationIndex
 from .lists import ListedVideo
 

@@ -14,15 +14,14 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import IO
 
-import cv2
 from tqdm import tqdm
 
+from ...errors import DatasetError
+from ...files import open_atomically, write_atomically
+from ...video import encode_jpeg, iterate_frames
 from ..builtin import IMAGENET_VID_WNIDS
 from ..coco_vid import FLAGS, group_by_video, is_finite, parse_document, read_document
-from ..errors import DatasetError
-from ..files import open_atomically, write_atomically
-from ..video_reader import iterate_frames
-from .boxes import clip_box
+from .box_clipping import clip_box
 from .official import OfficialData, read_official
 from .xml_files import ABSENT, XmlFrame, XmlObject, format_xml
 
@@ -192,8 +191,7 @@ def _write_annotations(video: list[dict], paths: list[str], objects: dict[int, l
 def _write_images(video: list[dict], paths: list[str], mode: str) -> None:
     if video[0]["is_video_file"]:
         for path, (_, image) in zip(paths, iterate_frames(video)):
-            _, encoded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-            write_atomically(path, encoded.tobytes())
+            write_atomically(path, encode_jpeg(image, JPEG_QUALITY))
         return
     for path, frame in zip(paths, video):
         os.makedirs(os.path.dirname(path), exist_ok=True)

@@ -10,8 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from ..errors import DatasetError
-from ..processes import map_in_processes
+from ...errors import DatasetError
+from ..parallel_map import map_in_processes
 from .lists import ListedVideo
 from .xml_files import XmlFrame, read_xml
 

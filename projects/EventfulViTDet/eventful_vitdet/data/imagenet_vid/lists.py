@@ -15,7 +15,7 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from ..errors import DatasetError
+from ...errors import DatasetError
 
 MAX_FRAMES = 1_000_000
 

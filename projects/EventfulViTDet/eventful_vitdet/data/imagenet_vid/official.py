@@ -20,11 +20,11 @@ from itertools import repeat
 import numpy as np
 from detectron2.structures import BoxMode
 
+from ...errors import DatasetError
 from ..builtin import IMAGENET_VID_WNIDS
 from ..coco_vid import FLAGS, regular_step
-from ..errors import DatasetError
 from ..video_data import BadVideo, Defect, VideoData
-from .boxes import clip_box
+from .box_clipping import clip_box
 from .cache import cached_index, fingerprint_files
 from .index import AnnotationIndex, build_index, xml_path
 from .lists import ListedVideo, list_folder, read_list

@@ -11,7 +11,7 @@ from decimal import Context, Decimal, InvalidOperation
 from typing import NamedTuple
 from xml.sax.saxutils import escape
 
-from ..errors import DatasetError
+from ...errors import DatasetError
 
 ABSENT = -1
 """Track, flag or crowd mark that a file does not give."""

@@ -1,0 +1,46 @@
+"""Budgets by name, as commands take them and results state them: "dense", or the r of top-r."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from torch import nn
+
+from .eventful import TopR
+
+DENSE = "dense"
+
+
+def parse_budgets(budgets: Sequence[str | int]) -> dict[str, TopR | None]:
+    """Map each budget, as text, to its policy; "dense" to None. Raises ValueError for anything else."""
+    policies: dict[str, TopR | None] = {}
+    for budget in budgets:
+        word = str(budget).strip()
+        if word != DENSE and not re.fullmatch(r"\d+", word):
+            raise ValueError(f"budget {word!r} is neither 'dense' nor a number of tokens, 0 or more")
+        word = word if word == DENSE else str(int(word))
+        policies[word] = None if word == DENSE else TopR(int(word))
+    if not policies:
+        raise ValueError("no budgets to evaluate: name 'dense' or numbers of tokens")
+    return policies
+
+
+def apply_budget(model: nn.Module, policy: TopR | None) -> None:
+    """
+    Lets a VideoRCNN run densely (None) or with a policy, from the next frame on, forgetting earlier frames.
+    """
+    model.enabled = policy is not None
+    if policy is not None:
+        model.set_policy(policy)
+    model.reset()
+
+
+def describe_budget(policy: TopR | None) -> str:
+    """A budget as results state it: "dense", "top-r 64"."""
+    return DENSE if policy is None else str(policy)
+
+
+def short_label(policy: str) -> str:
+    """What `describe_budget` gives, for axes and legends: "r = 64"."""
+    return policy.replace("top-r ", "r = ")

@@ -1,0 +1,68 @@
+"""Time ViTDet-B per frame, dense against eventful, side by side in one process.
+
+python tools/benchmark.py
+python tools/benchmark.py --modes exact full tokenwise --dtypes float32 bfloat16 --pyramid --library --profile
+python tools/benchmark.py --sizes 672 --budgets 128 256 --rounds 10
+python tools/benchmark.py --config-file configs/airborne_vid/vitdet_small.yaml --sizes 512 --budgets 64 128 256
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..benchmark import benchmark, format_benchmark, format_profile, make_variants, plot_benchmark
+from ..benchmark.variants import DTYPES, MODES
+from ..files import write_atomically, write_json
+from .command_line import build_cfg, check_output_dir, command_parser, parse_with_pairs, run
+
+CONFIG = "imagenet_vid/vitdet_b_1024_eventful_r512.yaml"  # by its name below configs/
+
+
+def execute(arguments: argparse.Namespace) -> None:
+    check_output_dir(arguments.output)
+    results, texts = [], []
+    for size in arguments.sizes:
+        # Square frames of this side, whatever shape the configuration was made for.
+        cfg = build_cfg(
+            arguments.config_file, ["MODEL.VIT.IMG_SIZE", size, "MODEL.VIT.IMG_SIZE_HW", "()", *arguments.opts]
+        )
+        variants = make_variants(
+            arguments.modes,
+            arguments.dtypes,
+            arguments.budgets,
+            pyramid=arguments.pyramid,
+            graphs=arguments.graphs,
+            library=arguments.library,
+        )
+        results.append(benchmark(cfg, variants, arguments.rounds, arguments.profile))
+        texts.append(format_benchmark(results[-1]))
+        if arguments.profile:
+            texts.append(format_profile(results[-1]))
+        print("\n" + "\n\n".join(texts[-2 if arguments.profile else -1 :]) + "\n", flush=True)
+        write_json(str(Path(arguments.output, "benchmark.json")), results)
+        write_atomically(str(Path(arguments.output, "benchmark.md")), "\n\n".join(texts) + "\n")
+        plot_benchmark(results, str(Path(arguments.output, "benchmark.png")))
+
+
+def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = command_parser(__doc__)
+    parser.add_argument("--config-file", default=CONFIG, metavar="FILE", help="the detector (default: ViTDet-B)")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[672, 1024], metavar="PIXELS", help="672 1024")
+    parser.add_argument("--budgets", type=int, nargs="+", default=[128, 256, 512, 1024], metavar="R")
+    parser.add_argument("--modes", nargs="+", default=["exact"], choices=MODES, help="attention modes (default: exact)")
+    parser.add_argument("--dtypes", nargs="+", default=["float32"], choices=DTYPES, help="types of the backbone")
+    parser.add_argument("--pyramid", action="store_true", help="exact also with the eventful pyramid")
+    parser.add_argument("--graphs", action="store_true", help="every budget also as CUDA graphs")
+    parser.add_argument("--library", action="store_true", help="dense also by scaled_dot_product_attention")
+    parser.add_argument("--profile", action="store_true", help="also the parts of one frame of every variant")
+    parser.add_argument("--rounds", type=int, default=5, help="timed frames of each variant (default: 5)")
+    parser.add_argument("--output", default="output/benchmark", help="folder for benchmark.{json,md,png}")
+    return parse_with_pairs(parser, words)
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    arguments = parse(words)
+    return run(lambda: execute(arguments))

@@ -1,0 +1,45 @@
+"""Count what a data set holds, compare with the known totals, and name what is missing or cannot be read.
+
+    python tools/check_dataset.py imagenet_vid_val --quick
+    python tools/check_dataset.py imagenet_vid_val
+
+`--quick` looks whether every file is there; without it, every frame is decoded, too. NAME is a registered data set or
+the path of a COCO-VID file. The exit code is 0 if all is well and 1 if not.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from detectron2.utils.logger import setup_logger
+
+from ..data import register_test_json
+from ..data.dataset_check import DatasetReport, check_dataset, format_report
+from .command_line import command_parser, run
+
+
+def execute(arguments: argparse.Namespace) -> DatasetReport:
+    setup_logger(name="eventful_vitdet")
+    is_file = arguments.name.endswith(".json")
+    name = register_test_json(arguments.name, arguments.root) if is_file else arguments.name
+    report = check_dataset(name, quick=arguments.quick, is_part=arguments.part)
+    print(format_report(report))
+    return report
+
+
+def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = command_parser(__doc__)
+    parser.add_argument("name", metavar="NAME", help="such as imagenet_vid_val, or a file that ends in .json")
+    parser.add_argument("--root", metavar="DIR", help="folder that the paths in a JSON file start from")
+    parser.add_argument("--quick", action="store_true", help="do not decode the frames")
+    parser.add_argument("--part", action="store_true", help="it is a part of that data set: no known totals")
+    return parser.parse_args(words)
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    arguments = parse(words)
+    reports: list[DatasetReport] = []
+    code = run(lambda: reports.append(execute(arguments)))
+    return code or int(not reports[0].is_sound)

@@ -1,0 +1,56 @@
+"""Take the weights out of a training checkpoint, as a safetensors file to publish.
+
+python tools/export_weights.py output/demo/vitdet_tiny/model_ema.pth weights/demo_vitdet_tiny.safetensors --half
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+
+from ..checkpoint import check_weights, first_line, read_checkpoint
+from ..errors import CheckpointError
+from .command_line import command_parser, run
+
+
+def execute(arguments: argparse.Namespace) -> None:
+    data = read_checkpoint(arguments.checkpoint)
+    stored = data.get("model", data) if isinstance(data, dict) else None
+    if not isinstance(stored, dict) or not stored:
+        raise CheckpointError(f"{arguments.checkpoint} holds no weights by name")
+    check_weights(arguments.checkpoint, stored)
+    # Copies: parameters that share memory could not be stored.
+    weights = {name: torch.as_tensor(value).clone().contiguous() for name, value in stored.items()}
+    if arguments.half:
+        weights = {name: value.half() if value.is_floating_point() else value for name, value in weights.items()}
+    output = Path(arguments.output)
+    temporary = output.with_suffix(".tmp")
+    try:
+        save_file(weights, temporary)
+        temporary.replace(output)
+    except SafetensorError as error:
+        raise CheckpointError(f"{output} cannot be written: {first_line(error)}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    parameters = sum(value.numel() for value in weights.values())
+    kind = torch.float16 if arguments.half else "as stored"
+    print(f"{output}: {parameters} parameters ({kind}), {output.stat().st_size / 1e6:.1f} MB")
+
+
+def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = command_parser(__doc__)
+    parser.add_argument("checkpoint", help=".pth, .pkl or .safetensors")
+    parser.add_argument("output", help="the safetensors file to write")
+    parser.add_argument("--half", action="store_true", help="store float16, half the size")
+    return parser.parse_args(words)
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    arguments = parse(words)
+    return run(lambda: execute(arguments))

@@ -1,0 +1,159 @@
+"""A detector's way through a video, written as a video and as JSON lines, and shown while it is made."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+
+from detectron2.config import CfgNode
+from torch import nn
+from tqdm import tqdm
+
+from ..control import RuntimeControl
+from ..costs import CostSums
+from ..errors import VideoWriteError
+from ..files import write_atomically
+from ..interruption import Interruptions
+from ..predictor import FrameResult, VideoDetector, class_names, dense_detector
+from ..structures import SourceFrame
+from ..video import JsonLinesWriter, VideoSource, VideoWriter, encode_png
+from .painter import FramePainter
+from .preview_window import PreviewWindow
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class AnnotateOptions:
+    """What to make of a video besides the boxes."""
+
+    side_by_side_dense: bool = False
+    """Run the dense model too and show it on the right."""
+    show_tokens: str | None = None
+    """Which updated tokens to tint, see `choose_gates`."""
+    save_json: str | None = None
+    """Path of a file for the detections, a line of JSON per frame."""
+    min_score: float = 0.3
+    """Weaker detections are not drawn; the JSON has all."""
+    save_frames: Collection[int] = ()
+    """Numbers of frames to write as pictures too, beside the video."""
+    max_frames: int | None = None
+    """Stop after so many."""
+    window: bool = True
+    """Show the video while it is made, where there is a display."""
+
+
+def annotate_video(
+    cfg: CfgNode,
+    model: nn.Module,
+    source: VideoSource,
+    output: str,
+    options: AnnotateOptions | None = None,
+    control: RuntimeControl | None = None,
+) -> CostSums:
+    """Detect objects in every frame of a source and write the annotated video to `output`.
+
+    `control` steers the budget; by default that of MODEL.EVENTFUL.CONTROLLER. Memory does not grow with the length.
+    When something goes wrong on the way, or at Ctrl-C, SIGTERM or SIGHUP, what was written up to there is kept as a
+    file that plays, and the error goes on to the caller. Returns the costs of the frames.
+    """
+    options = options or AnnotateOptions()
+    if options.show_tokens is not None and not model.enabled:
+        raise ValueError("MODEL.EVENTFUL.ENABLED is False: the dense model has no updated tokens to show")
+    check_outputs(source, output, options)
+    classes = class_names(cfg)
+    painter = FramePainter(classes, model.vit.gates(), tokens=options.show_tokens, min_score=options.min_score)
+    costs = CostSums()
+    with ExitStack() as stack:
+        interruptions = stack.enter_context(Interruptions())
+        # Files first: they fail at once where they cannot be written.
+        video = stack.enter_context(VideoWriter(output, None if source.live else source.fps, keep_partial=True))
+        lines = stack.enter_context(JsonLinesWriter(options.save_json)) if options.save_json else None
+        window = stack.enter_context(PreviewWindow(source.name)) if options.window else None
+        frames = stack.enter_context(closing(_detect_all(cfg, model, source, options, control)))
+        stack.enter_context(interruptions.allowed())
+        for frame, result, dense in frames:
+            picture = painter.paint(frame, result, dense)
+            video.write(picture, frame.seconds)
+            if frame.index in options.save_frames:
+                write_atomically(picture_path(output, frame.index), encode_png(picture))
+            if lines is not None:
+                lines.write(describe_frame(frame, result, classes))
+            costs.add_frame(result.cost)
+            if window is not None and not window.show(picture):
+                break
+    if missed := [number for number in options.save_frames if number >= costs.num_frames]:
+        logger.warning("no picture of frame %s: there were %d frames", ", ".join(map(str, missed)), costs.num_frames)
+    return costs
+
+
+def check_outputs(source: VideoSource, output: str, options: AnnotateOptions) -> None:
+    """Raise VideoWriteError if an output is a folder, or would take the place of an input or of another output."""
+    pictures = [picture_path(output, number) for number in options.save_frames]
+    inputs = {os.path.realpath(path) for path in source.paths}
+    taken = set()
+    for path in (output, *([options.save_json] if options.save_json else []), *pictures):
+        real = os.path.realpath(path)
+        if os.path.isdir(path):
+            raise VideoWriteError(f"{path}: is a folder; name a file")
+        if real in inputs:
+            raise VideoWriteError(f"{path}: is the input itself, or a part of it; write to another file")
+        if real in taken:
+            raise VideoWriteError(f"{path}: is named for two outputs; give each a file of its own")
+        taken.add(real)
+
+
+def picture_path(output: str, index: int) -> str:
+    """Where the picture of a frame is written, beside the video."""
+    return f"{os.path.splitext(output)[0]}_{index}.png"
+
+
+def _detect_all(
+    cfg: CfgNode, model: nn.Module, source: VideoSource, options: AnnotateOptions, control: RuntimeControl | None
+) -> Iterator[tuple[SourceFrame, FrameResult, FrameResult | None]]:
+    """Every frame with its result, and the dense model's where that is asked for."""
+    with ExitStack() as stack:
+        detector = stack.enter_context(VideoDetector(cfg, model, control))
+        dense = stack.enter_context(dense_detector(cfg, model)) if options.side_by_side_dense else None
+        frames = stack.enter_context(closing(source.frames()))
+        total = min(filter(None, (source.num_frames, options.max_frames)), default=None)
+        progress = stack.enter_context(tqdm(total=total, unit="frame", desc=os.path.basename(source.name)))
+        for frame in itertools.islice(frames, options.max_frames):
+            yield frame, detector.detect(frame), dense.detect(frame) if dense else None
+            progress.update()
+
+
+def describe_frame(frame: SourceFrame, result: FrameResult, classes: Sequence[str]) -> dict:
+    """A frame's line in the JSON file; boxes are x0, y0, x1, y1 in pixels."""
+    cost, found = result.cost, result.detections
+    return {
+        "frame": frame.index,
+        "file": frame.name,
+        "seconds": round(frame.seconds, 4),
+        "width": frame.image.shape[1],
+        "height": frame.image.shape[0],
+        "budget": result.budget,
+        "flushed": cost.flushed,
+        "scene_cut": result.scene_cut,
+        "gflops": {"backbone": cost.backbone_gflops, "total": cost.total_gflops},
+        "ms": {"backbone": 1000 * cost.backbone_seconds, "total": 1000 * cost.total_seconds},
+        "detections": [
+            {"class": classes[index], "score": round(score, 4), "box": [round(value, 2) for value in box]}
+            for box, score, index in zip(found.boxes.tolist(), found.scores.tolist(), found.classes.tolist())
+        ],
+    }
+
+
+def describe_costs(costs: CostSums) -> str:
+    """What a run cost, in one line."""
+    gflops, seconds = costs.gflops_per_frame()["total"], costs.seconds_per_frame()["total"]
+    if not costs.num_frames:
+        return "no frames"
+    return (
+        f"{costs.num_frames} frames, {costs.frames[True]} of them computed in full; "
+        f"{gflops['mean']:.2f} GFlops and {1000 * seconds:.0f} ms per frame"
+    )

@@ -1,0 +1,89 @@
+"""One picture per frame: boxes, updated tokens, the strip of costs, and the dense model beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import cv2
+import numpy as np
+
+from ..budgets import DENSE
+from ..eventful.gate import TokenGate
+from ..predictor import FrameResult
+from ..structures import SourceFrame
+from .boxes import draw_detections
+from .cost_strip import GROUND, CostChart, add_strip, describe_cost, strip_scale
+from .labels import draw_caption
+from .tokens import choose_gates, draw_tokens, updated_share
+
+GAP_PIXELS = 4
+
+
+class FramePainter:
+    """Paints frames of one size: that of the first, which later ones are fitted into."""
+
+    def __init__(
+        self,
+        classes: Sequence[str],
+        gates: Mapping[str, TokenGate],
+        *,
+        tokens: str | None = None,
+        min_score: float = 0.3,
+    ) -> None:
+        """
+        Args:
+            gates: the model's, as `EventfulViT.gates()` returns them.
+            tokens: which updated tokens to show, see `choose_gates`; None shows none.
+            min_score: weaker detections are not drawn.
+
+        Raises ValueError if `tokens` names none.
+        """
+        self.classes = classes
+        self.tokens = tokens
+        self.min_score = min_score
+        self._gates = gates
+        self._names = choose_gates(gates, tokens) if tokens is not None else []
+        self._size: tuple[int, int] | None = None
+        self._charts: dict[bool, CostChart] = {}
+
+    def paint(self, frame: SourceFrame, result: FrameResult, dense: FrameResult | None = None) -> np.ndarray:
+        """The frame with everything on it; `dense` is the dense model's result, painted to the right."""
+        picture = self._paint_model(frame, result)
+        if dense is None:
+            return picture
+        gap = np.full((picture.shape[0], GAP_PIXELS, 3), GROUND, np.uint8)
+        return np.concatenate([picture, gap, self._paint_model(frame, dense)], axis=1)
+
+    def draw_frame(self, frame: SourceFrame, result: FrameResult) -> np.ndarray:
+        """The frame with tokens and boxes alone, in its own size."""
+        image = frame.image
+        if self._names and result.budget != DENSE:
+            image = draw_tokens(image, updated_share(self._gates, self._names, result.token_grid), result.token_area)
+        return draw_detections(image, result.detections, self.classes, self.min_score)
+
+    def _paint_model(self, frame: SourceFrame, result: FrameResult) -> np.ndarray:
+        if self._size is None:
+            self._size = frame.image.shape[:2]
+        image = fit_into(self.draw_frame(frame, result), *self._size)
+        caption = " | ".join(filter(None, [frame.notice, "scene cut" if result.scene_cut else ""]))
+        if caption:
+            image = draw_caption(image, caption)
+        is_dense = result.budget == DENSE
+        chart = self._charts.setdefault(is_dense, CostChart(image.shape[1], strip_scale(image)))
+        chart.add(result.cost, is_dense or result.cost.flushed)
+        # Both charts reach up to the same cost, so that their bars compare.
+        highest = max(chart.highest for chart in self._charts.values())
+        strip = add_strip(image, describe_cost(result.budget, result.cost, frame.index))
+        return np.concatenate([strip, chart.draw(highest)])
+
+
+def fit_into(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """The image, resized to fit into height x width pixels and centred on black; unchanged if it has that size."""
+    if image.shape[:2] == (height, width):
+        return image
+    scale = min(height / image.shape[0], width / image.shape[1])
+    size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
+    canvas = np.zeros((height, width, 3), np.uint8)
+    top, left = (height - size[1]) // 2, (width - size[0]) // 2
+    canvas[top : top + size[1], left : left + size[0]] = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    return canvas

@@ -1,0 +1,86 @@
+"""Evaluations from a configuration: a single one, or one per budget on the same weights."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from detectron2.config import CfgNode
+from torch import nn
+
+from ..budgets import DENSE, apply_budget, describe_budget, parse_budgets
+from ..eventful import TopR
+from ..files import write_json
+from ..modeling.backbone import build_policy
+from .collect import measure_agreement
+from .evaluate import Evaluation
+from .results import RESULTS_FILE, format_budgets, format_results, scalar_results, write_budgets
+from .targets import load_test_set, result_folders
+from .tensorboard_curves import write_sweep
+
+
+def evaluate_once(cfg: CfgNode, model: nn.Module, *, restart: bool = False) -> dict[str, dict]:
+    """Evaluate a VideoRCNN as it is on every data set of DATASETS.TEST and write
+    OUTPUT_DIR/inference/results.json.
+
+    Videos that an earlier call has finished are not run again, unless `restart`. With several data sets each has a
+    folder of its own in there. Returns {task: {metric: float}}, as Detectron2's trainer expects (by data set if there
+    are several; {} in all processes but the first).
+    """
+    policy = str(build_policy(cfg)) if model.enabled else DENSE
+    evaluation = Evaluation(cfg, model, restart=restart)
+    returned = {}
+    for name, folder in result_folders(cfg).items():
+        results = evaluation.run(load_test_set(cfg, name), folder, policy)
+        if results is not None:
+            print(f"\n{name}\n\n{format_results(results)}\n")
+            returned[name] = scalar_results(results)
+    return next(iter(returned.values())) if len(returned) == 1 else returned
+
+
+def evaluate_budgets(
+    cfg: CfgNode, model: nn.Module, budgets: Sequence[str | int], *, restart: bool = False
+) -> dict[str, list[dict]]:
+    """Evaluate a VideoRCNN at several budgets on every data set of DATASETS.TEST, on the same weights.
+
+    A budget is "dense" or the r of top-r; if "dense" is among them, it comes first, and the others are compared with it
+    too, which is all that a data set without annotations allows. Each writes results.json to the folder
+    OUTPUT_DIR/inference/<budget>; the combined table is budgets.json and budgets.md beside these folders. Videos that
+    an earlier call has finished are not run again, unless `restart`. Afterwards the model has the configuration's
+    policy again. Returns the content of budgets.json by data set ({} in all processes but the first).
+    """
+    policies = parse_budgets(budgets)
+    evaluation = Evaluation(cfg, model, restart=restart)
+    combined: dict[str, list[dict]] = {}
+    try:
+        for name, folder in result_folders(cfg).items():
+            results = _evaluate_policies(evaluation, name, folder, policies)
+            if results:
+                combined[name] = results
+                print(f"\n{name}\n\n{format_budgets(results)}\n")
+    finally:
+        model.enabled = cfg.MODEL.EVENTFUL.ENABLED
+        model.set_policy(build_policy(cfg))
+        model.reset()
+    return combined
+
+
+def _evaluate_policies(evaluation: Evaluation, name: str, folder: str, policies: dict[str, TopR | None]) -> list[dict]:
+    """One data set at every budget; the results, in the order of the budgets ([] but in the first process)."""
+    test_set = load_test_set(evaluation.cfg, name, annotated=DENSE not in policies)
+    done: dict[str, dict] = {}
+    for budget in sorted(policies, key=lambda budget: budget != DENSE):
+        apply_budget(evaluation.model, policies[budget])
+        own_folder = os.path.join(folder, budget)
+        results = evaluation.run(test_set, own_folder, describe_budget(policies[budget]))
+        if results is None:
+            continue
+        if DENSE in done:
+            results["agreement"] = measure_agreement(test_set, os.path.join(folder, DENSE), own_folder)
+            write_json(os.path.join(own_folder, RESULTS_FILE), results)
+        done[budget] = results
+        write_budgets(folder, [done[budget] for budget in policies if budget in done])
+    in_order = [done[budget] for budget in policies if budget in done]
+    if in_order:
+        write_sweep(folder, in_order)
+    return in_order

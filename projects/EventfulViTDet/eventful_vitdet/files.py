@@ -1,0 +1,71 @@
+"""Writing files so that an interruption never leaves half of one behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO
+
+TEMPORARY_PREFIX = "."
+TEMPORARY_SUFFIX = ".tmp"
+
+
+def write_atomically(path: str, content: bytes | str) -> None:
+    """Write `content` to a temporary neighbour of `path` and rename it, making folders as needed.
+
+    Whoever reads `path`, at whatever moment, sees the old file or the new one, never a part.
+    Raises OSError if the folder cannot be written.
+    """
+    with open_atomically(path) as file:
+        file.write(content.encode("utf-8") if isinstance(content, str) else content)
+
+
+def write_json(path: str, value: object) -> None:
+    """Write strict JSON, whole or not at all."""
+    write_atomically(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+@contextmanager
+def open_atomically(path: str, *, durable: bool = False) -> Iterator[IO[bytes]]:
+    """A binary file to write, which becomes `path` when the block ends, and vanishes if it ends by an error.
+
+    `durable` waits until the disk has the content, so that not even a power failure leaves `path` without it.
+    """
+    folder = os.path.dirname(os.path.abspath(path))
+    os.makedirs(folder, exist_ok=True)
+    try:
+        descriptor, temporary = tempfile.mkstemp(dir=folder, prefix=TEMPORARY_PREFIX, suffix=TEMPORARY_SUFFIX)
+    except OSError as error:  # it would name the temporary file, which nobody knows
+        raise OSError(error.errno, error.strerror, path) from error
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)  # mkstemp makes files that only their owner can read
+        os.replace(temporary, path)
+    except BaseException as error:  # Ctrl-C included: the temporary file must go whatever the reason
+        os.unlink(temporary)
+        if isinstance(error, OSError) and error.filename in (None, temporary):
+            # A full disk is reported without a name, other errors with that of the temporary file.
+            raise OSError(error.errno, error.strerror, path) from error
+        raise
+
+
+def remove_temporary_files(folder: str) -> None:
+    """Delete what killed processes left of their unfinished files in a folder; nobody may be writing there."""
+    for name in os.listdir(folder):
+        if name.startswith(TEMPORARY_PREFIX) and name.endswith(TEMPORARY_SUFFIX):
+            remove_if_there(os.path.join(folder, name))
+
+
+def remove_if_there(path: str) -> None:
+    """Delete a file that another process may delete as well."""
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass

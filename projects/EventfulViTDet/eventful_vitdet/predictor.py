@@ -1,0 +1,157 @@
+"""A detector for video outside of data sets: one picture after the other, as they come."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import logging
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+
+from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
+from detectron2.modeling import build_model
+from torch import nn
+
+from .budgets import DENSE
+from .checkpoint import VideoCheckpointer
+from .control import Constant, RuntimeControl, build_runtime_control
+from .data.input_preparation import InputPreparation
+from .eventful import count_operations
+from .structures import Detections, FrameCost, SourceFrame
+from .timing import frame_cost, run_timed
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class FrameResult:
+    """What came of a frame."""
+
+    detections: Detections
+    """Boxes in pixels of the picture as it was given."""
+    cost: FrameCost
+    budget: str
+    """What chose the tokens, such as "top-r 128"; "dense" for the dense model."""
+    scene_cut: bool
+    """A scene cut was seen, so the next frame will be computed in full."""
+    token_area: tuple[float, float]
+    """Height and width that all tokens together cover, in pixels of the picture; more than it where it was padded."""
+    token_grid: tuple[int, int]
+
+
+class VideoDetector:
+    """Runs a VideoRCNN on the frames of a source, steered by a `RuntimeControl`.
+
+    A context manager: inside, the model is in eval mode and its operations are counted.
+
+    Example:
+        >>> with VideoDetector(cfg, model) as detector, closing(source.frames()) as frames:
+        ...     for frame in frames:
+        ...         result = detector.detect(frame)
+    """
+
+    def __init__(
+        self,
+        cfg: CfgNode,
+        model: nn.Module,
+        control: RuntimeControl | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        """
+        Args:
+            control: default: what MODEL.EVENTFUL.CONTROLLER asks for.
+            clock: seconds; frames are timed by it.
+        """
+        self.model = model
+        self.control = control or build_runtime_control(cfg, model)
+        self._prepare = InputPreparation(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST, cfg.INPUT.FORMAT)
+        self._clock = clock
+        self._device = next(model.parameters()).device
+        self._exit = ExitStack()
+
+    def __enter__(self) -> VideoDetector:
+        self._exit.callback(self.model.train, self.model.training)
+        self.model.eval()
+        self._counts = self._exit.enter_context(count_operations(self.model))
+        self.model.reset()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._exit.close()
+
+    def detect(self, frame: SourceFrame) -> FrameResult:
+        """Detect objects in a frame. Frames are expected in the order of their numbers; a gap, another sequence and
+        another size begin anew, with a flush."""
+        height, width = frame.image.shape[:2]
+        model_input = {
+            "image": self._prepare(frame.image),
+            "height": height,
+            "width": width,
+            "video_id": frame.sequence,
+            "frame_id": frame.index,
+            "frame_step": 1,
+            "file_name": frame.name,
+        }
+        policy = self.control.before_frame(frame.index)
+        budget = str(policy) if self.model.enabled else DENSE
+        output, cost = self._run(model_input)
+        cut = self.control.after_frame(cost)
+        resized = model_input["image"].shape[-2:]
+        canvas, patch = self.model.canvas, self.model.vit.patch_size
+        return FrameResult(
+            detections=Detections.from_instances(output["instances"], model_input),
+            cost=cost,
+            budget=budget,
+            scene_cut=cut,
+            token_area=(canvas[0] * height / resized[0], canvas[1] * width / resized[1]),
+            token_grid=(canvas[0] // patch, canvas[1] // patch),
+        )
+
+    def _run(self, model_input: dict) -> tuple[dict, FrameCost]:
+        self._counts.clear()
+        (output,), seconds = run_timed(self.model, [model_input], self._device, self._clock)
+        cost = frame_cost(self.model, self._counts, seconds)
+        # Of the dense model, all frames are alike.
+        return output, cost if self.model.enabled else replace(cost, flushed=False)
+
+
+def load_detector(cfg: CfgNode) -> nn.Module:
+    """The model of a configuration in eval mode, with the weights of MODEL.WEIGHTS.
+
+    Raises ValueError if that names none, CheckpointError if the file cannot be used.
+    """
+    if not cfg.MODEL.WEIGHTS:
+        raise ValueError("MODEL.WEIGHTS is empty: add MODEL.WEIGHTS and the file to the command")
+    model = build_model(cfg).eval()
+    VideoCheckpointer(model).load(cfg.MODEL.WEIGHTS)
+    return model
+
+
+def share_weights(model: nn.Module) -> nn.Module:
+    """A second model with the same weights (the same tensors) and a state of its own."""
+    memo = {id(tensor): tensor for tensor in itertools.chain(model.parameters(), model.buffers())}
+    return copy.deepcopy(model, memo)
+
+
+def dense_detector(cfg: CfgNode, model: nn.Module) -> VideoDetector:
+    """A detector of the dense model beside the eventful one: the same weights, and a state of its own."""
+    twin = share_weights(model)
+    twin.enabled = False
+    return VideoDetector(cfg, twin, RuntimeControl(twin, Constant(twin.vit.policy)))
+
+
+def class_names(cfg: CfgNode) -> list[str]:
+    """Names of the model's classes, from the first data set of the configuration that has as many.
+
+    Where there is none (their names are in annotation files that are not here), classes are numbered.
+    """
+    number = cfg.MODEL.ROI_HEADS.NUM_CLASSES
+    for name in (*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN):
+        classes = MetadataCatalog.get(name).get("thing_classes")
+        if classes is not None and len(classes) == number:
+            return list(classes)
+    logger.warning("no data set of DATASETS.TEST or DATASETS.TRAIN names %d classes: they are shown by number", number)
+    return [f"class {index}" for index in range(number)]

@@ -1,0 +1,30 @@
+"""Colours of the budgets: dense is neutral, the others run from cool (generous) to hot (frugal).
+
+All are of middle lightness, to stand out on white and on black.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .evaluation_folder import Budget
+
+DENSE_COLOR = "var(--dense)"
+RAMP = ((37, 99, 235), (8, 145, 178), (5, 150, 105), (202, 138, 4), (220, 38, 38))
+
+
+def budget_colors(budgets: Sequence[Budget]) -> dict[str, str]:
+    """A CSS colour for every policy, by its place in the list."""
+    sparse = [budget.policy for budget in budgets if not budget.is_dense]
+    last = max(1, len(sparse) - 1)
+    colors = {policy: _ramp(index / last) for index, policy in enumerate(sparse)}
+    return {budget.policy: colors.get(budget.policy, DENSE_COLOR) for budget in budgets}
+
+
+def _ramp(place: float) -> str:
+    """The ramp's colour at a place from 0 to 1."""
+    position = place * (len(RAMP) - 1)
+    left = min(int(position), len(RAMP) - 2)
+    share = position - left
+    red, green, blue = (round(a + share * (b - a)) for a, b in zip(RAMP[left], RAMP[left + 1]))
+    return f"#{red:02x}{green:02x}{blue:02x}"

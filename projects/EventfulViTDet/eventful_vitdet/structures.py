@@ -1,0 +1,84 @@
+"""What the parts of the package exchange: a frame of a source, what was found in it, what it cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from detectron2.structures import Instances
+
+from .errors import DetectionError
+from .eventful.counting import BACKBONE_CATEGORIES
+
+MACS_PER_GFLOP = 10**9  # the paper's "GFlops" are 10^9 multiply-accumulates
+
+
+@dataclass(frozen=True)
+class SourceFrame:
+    """One frame, as it comes from a source."""
+
+    index: int
+    """Counts the frames that are given, from 0 at the source's beginning."""
+    sequence: int
+    """Another number than that of the frame before where the two do not belong together: another file, or a
+    stream that was away."""
+    seconds: float
+    """Since the first frame: by the frame rate for files, by the clock for streams and cameras."""
+    image: np.ndarray
+    """BGR uint8, (H, W, 3). The size may change from frame to frame."""
+    name: str
+    """File, address or camera; passwords are left out."""
+    notice: str = ""
+    """What happened shortly before this frame, for the screen."""
+
+
+@dataclass(frozen=True)
+class Detections:
+    """
+    One frame's detections in memory of the CPU: boxes (N, 4) as x0, y0, x1, y1 in pixels, scores and classes
+    (N,).
+    """
+
+    boxes: np.ndarray
+    scores: np.ndarray
+    classes: np.ndarray
+
+    @classmethod
+    def from_instances(cls, instances: Instances, model_input: Mapping) -> Detections:
+        """Copy a model's output; raise DetectionError, naming the frame, if it holds NaN or infinity."""
+        boxes = instances.pred_boxes.tensor.detach().float().cpu().numpy()
+        scores = instances.scores.detach().float().cpu().numpy()
+        if not (np.isfinite(boxes).all() and np.isfinite(scores).all()):
+            raise DetectionError(
+                f"the model gave boxes or scores that are not finite for frame {model_input.get('frame_id')} "
+                f"of video {model_input.get('video_id')} ({model_input.get('file_name', 'unknown file')})"
+            )
+        return cls(boxes, scores, instances.pred_classes.cpu().numpy().astype(np.int32))
+
+
+@dataclass(frozen=True)
+class FrameCost:
+    """
+    One frame: whether it was computed in full at the start of a sequence, its MACs by category, its seconds.
+    """
+
+    flushed: bool
+    macs: dict[str, int]
+    backbone_seconds: float
+    total_seconds: float
+
+    @property
+    def total_macs(self) -> int:
+        """Everything that the frame ran."""
+        return sum(self.macs.values())
+
+    @property
+    def total_gflops(self) -> float:
+        """Everything that the frame ran, in GFlops (10^9 MACs)."""
+        return self.total_macs / MACS_PER_GFLOP
+
+    @property
+    def backbone_gflops(self) -> float:
+        """Position encoding and blocks, in GFlops (10^9 MACs)."""
+        return sum(self.macs.get(name, 0) for name in BACKBONE_CATEGORIES) / MACS_PER_GFLOP

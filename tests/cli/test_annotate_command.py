@@ -1,0 +1,238 @@
+"""The annotated video of a tiny detector, through the command as a user calls it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+
+import av
+import cv2
+import pytest
+import torch
+from detectron2.modeling import build_model
+from draw.conftest import CONFIG, FRAMES, OPTIONS, picture
+from eventful_vitdet.cli.annotate_command import main, parse
+from eventful_vitdet.cli.command_line import build_cfg
+from eventful_vitdet.errors import VideoWriteError
+from eventful_vitdet.interruption import SIGNALS
+from eventful_vitdet.predictor import VideoDetector
+from eventful_vitdet.video import VideoWriter, probe_video
+from safetensors.torch import save_file
+
+
+@pytest.fixture(scope="module")
+def weights(repository, tmp_path_factory) -> str:
+    torch.manual_seed(0)
+    model = build_model(build_cfg(str(repository / CONFIG), [word for pair in OPTIONS.items() for word in pair]))
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    save_file(model.state_dict(), str(path))
+    return str(path)
+
+
+@pytest.fixture
+def visualize(weights, repository, tmp_path, monkeypatch):
+    """Calls the command; returns the exit code."""
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+
+    def call(*words: str, source: str = "", **settings) -> int:
+        options = {**OPTIONS, "MODEL.WEIGHTS": weights, **{k.replace("__", "."): str(v) for k, v in settings.items()}}
+        return main(
+            [
+                *("--config-file", str(repository / CONFIG), "--input", source or str(tmp_path / "in")),
+                *("--output", str(tmp_path / "out" / "v.mp4"), "--confidence-threshold", "0.05", *words),
+                *(word for pair in options.items() for word in pair),
+            ]
+        )
+
+    return call
+
+
+@pytest.fixture
+def images(tmp_path):
+    (tmp_path / "in").mkdir()
+    for index in range(FRAMES):
+        cv2.imwrite(str(tmp_path / "in" / f"{index}.png"), picture(index))
+    return tmp_path / "in"
+
+
+def records(tmp_path) -> list[dict]:
+    return [json.loads(line) for line in (tmp_path / "out" / "d.jsonl").read_text().splitlines()]
+
+
+def test_everything_at_once(visualize, images, tmp_path, capsys):
+    json_path = str(tmp_path / "out" / "d.jsonl")
+    words = ["--side-by-side-dense", "--show-tokens", "any", "--budget", "0:6,3:2", "--save-json", json_path]
+    assert visualize(*words) == 0
+    info = probe_video(str(tmp_path / "out" / "v.mp4"))
+    assert info.num_frames == FRAMES and info.fps == 30 and info.height > 64 and 192 <= info.width <= 200
+    with av.open(str(tmp_path / "out" / "v.mp4")) as container:
+        assert container.streams[0].codec_context.name in ("h264", "mpeg4")
+    lines = records(tmp_path)
+    assert [line["frame"] for line in lines] == list(range(FRAMES))
+    assert [line["budget"] for line in lines] == ["top-r 6"] * 3 + ["top-r 2"] * 5
+    assert [line["flushed"] for line in lines] == [True] + [False] * 7
+    assert lines[0]["gflops"]["total"] > lines[1]["gflops"]["total"] > lines[5]["gflops"]["total"]
+    found = lines[1]["detections"][0]
+    assert found["class"] in ("disc", "square", "triangle", "star", "ring", "cross") and len(found["box"]) == 4
+    assert f"{FRAMES} frames, 1 of them computed in full" in capsys.readouterr().out
+    assert sorted(os.listdir(tmp_path / "out")) == ["d.jsonl", "v.mp4"]
+
+
+@pytest.mark.parametrize(("budget", "expected"), [("3", 3), (" 0:3 ", 3), ("0", 0), ("99999", 99999)])
+def test_a_single_budget(visualize, images, tmp_path, budget, expected):
+    assert visualize("--budget", budget, "--max-frames", "2", "--save-json", str(tmp_path / "out" / "d.jsonl")) == 0
+    assert [line["budget"] for line in records(tmp_path)] == [f"top-r {expected}"] * 2
+
+
+def test_frames_of_changing_size_flush_and_are_fitted(visualize, images, tmp_path):
+    cv2.imwrite(str(images / "4.png"), picture(4, 96, 64))
+    assert visualize("--save-json", str(tmp_path / "out" / "d.jsonl")) == 0
+    assert [line["flushed"] for line in records(tmp_path)] == [True, False, False, False, True, True, False, False]
+    info = probe_video(str(tmp_path / "out" / "v.mp4"))
+    assert (info.width, info.num_frames) == (96, FRAMES)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, VideoWriteError("v.mp4: the disk is full")])
+def test_an_interruption_leaves_whole_files(visualize, images, tmp_path, monkeypatch, error):
+    detect, calls = VideoDetector.detect, []
+
+    def interrupted(self, frame):
+        calls.append(frame.index)
+        if frame.index == 5:
+            raise error
+        return detect(self, frame)
+
+    monkeypatch.setattr(VideoDetector, "detect", interrupted)
+    assert visualize("--save-json", str(tmp_path / "out" / "d.jsonl")) == (130 if error is KeyboardInterrupt else 1)
+    assert probe_video(str(tmp_path / "out" / "v.mp4")).num_frames == 5 == len(records(tmp_path))
+    assert sorted(os.listdir(tmp_path / "out")) == ["d.jsonl", "v.mp4"]
+
+
+def test_a_damaged_frame_on_the_way(visualize, images, tmp_path, capsys):
+    (images / "3.png").write_bytes((images / "2.png").read_bytes()[:60])
+    assert visualize() == 1
+    assert "3.png: cannot be read as an image" in capsys.readouterr().err
+    assert probe_video(str(tmp_path / "out" / "v.mp4")).num_frames == 3
+
+
+def test_a_number_of_frames_is_enough(visualize, images, tmp_path, caplog):
+    assert visualize("--max-frames", "3", "--save-frames", "1,7") == 0
+    assert "no picture of frame 7: there were 3 frames" in caplog.text
+    assert sorted(os.listdir(tmp_path / "out")) == ["v.mp4", "v_1.png"]
+    assert cv2.imread(str(tmp_path / "out" / "v_1.png")).shape[1] == 96
+    assert probe_video(str(tmp_path / "out" / "v.mp4")).num_frames == 3
+
+
+def test_a_controller_from_the_configuration(visualize, images, tmp_path):
+    settings = {"NAME": "gflops", "TARGET_GFLOPS": 1e-6, "R_MIN": 4}
+    keys = {f"MODEL.EVENTFUL.CONTROLLER.{key}": value for key, value in settings.items()}
+    assert visualize("--save-json", str(tmp_path / "out" / "d.jsonl"), **keys) == 0
+    budgets = [line["budget"] for line in records(tmp_path)]
+    assert budgets[0] == "top-r 64" and budgets[-1] == "top-r 4"
+
+
+@pytest.mark.parametrize(
+    ("words", "settings", "message"),
+    [
+        (["--show-tokens", "7"], {}, "'7' names no tokens to show: choose 'any', a block from 0 to 1"),
+        (["--budget", "5:1"], {}, "--budget: schedule '5:1': a schedule begins at frame 0"),
+        (["--budget", "[1]"], {}, "--budget: '[1]' in schedule '[1]' is not FRAME:TOKENS"),
+        ([], {"MODEL__EVENTFUL__CONTROLLER__NAME": "schedule"}, "CONTROLLER.SCHEDULE: '' in schedule"),
+        ([], {"MODEL__WEIGHTS": ""}, "MODEL.WEIGHTS is empty"),
+        (["--output", "v.avi"], {}, "v.avi: videos are written as .mp4"),
+        (["--show-tokens", "any"], {"MODEL__EVENTFUL__ENABLED": False}, "MODEL.EVENTFUL.ENABLED is False"),
+    ],
+)
+def test_mistakes_are_one_line_and_leave_nothing(visualize, images, tmp_path, capsys, words, settings, message):
+    assert visualize(*words, **settings) == 1
+    error = capsys.readouterr().err
+    assert message in error and error.splitlines()[-1].startswith("error: ")
+    assert not (tmp_path / "out").exists() or os.listdir(tmp_path / "out") == []
+
+
+def test_input_that_is_no_video(visualize, tmp_path, capsys):
+    (tmp_path / "in").write_text("words")
+    assert visualize() == 1
+    assert "cannot be opened as a video" in capsys.readouterr().err
+    assert visualize(source=str(tmp_path / "absent")) == 1
+    assert "there is no such file or folder" in capsys.readouterr().err
+
+
+def test_the_input_is_not_overwritten(visualize, tmp_path, capsys):
+    (tmp_path / "out").mkdir()
+    writer = cv2.VideoWriter(str(tmp_path / "out" / "v.mp4"), cv2.VideoWriter_fourcc(*"mp4v"), 30, (96, 64))
+    writer.write(picture(0))
+    writer.release()
+    before = (tmp_path / "out" / "v.mp4").read_bytes()
+    assert visualize(source=str(tmp_path / "out" / "v.mp4")) == 1
+    assert "is the input itself" in capsys.readouterr().err
+    assert visualize(source=str(tmp_path / "out" / "*.mp4")) == 1
+    assert "is the input itself, or a part of it" in capsys.readouterr().err
+    assert (tmp_path / "out" / "v.mp4").read_bytes() == before
+
+
+def test_no_output_takes_the_place_of_another_or_of_an_input(visualize, images, tmp_path, capsys):
+    (images / "4.png").rename(images / "v_4.png")
+    before = (images / "v_4.png").read_bytes()
+    (tmp_path / "folder.mp4").mkdir()
+    for words, message in (
+        (["--save-json", str(tmp_path / "out" / "v.mp4")], "v.mp4: is named for two outputs"),
+        (["--save-json", str(images / "0.png")], "0.png: is the input itself"),
+        (["--output", str(images / "v.mp4"), "--save-frames", "2,4"], "v_4.png: is the input itself"),
+        (["--output", str(tmp_path / "folder.mp4")], "folder.mp4: is a folder"),
+    ):
+        assert visualize(*words) == 1
+        assert message in capsys.readouterr().err
+    assert (images / "v_4.png").read_bytes() == before and not (tmp_path / "out").exists()
+    assert len(os.listdir(images)) == FRAMES
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--confidence-threshold", "nan", "'nan' is not a score; scores go from 0 to 1"),
+        ("--confidence-threshold", "30", "'30' is not a score"),
+        ("--save-frames", "1,x", "'1,x' are not numbers of frames, such as 20,60"),
+        ("--max-frames", "0", "'0' is not a number, 1 or larger"),
+    ],
+)
+def test_values_that_options_do_not_take(capsys, option, value, message):
+    with pytest.raises(SystemExit):
+        parse(["--config-file", "x", "--input", "x", "--output", "x.mp4", option, value])
+    assert message in capsys.readouterr().err
+
+
+def test_an_impatient_second_signal_does_not_disturb_the_closing(visualize, images, tmp_path, monkeypatch):
+    detect, end = VideoDetector.detect, VideoWriter._end
+
+    def interrupted(self, frame):
+        if frame.index == 5:
+            signal.raise_signal(signal.SIGTERM)
+        return detect(self, frame)
+
+    def interrupted_again(self):
+        signal.raise_signal(signal.SIGINT)
+        return end(self)
+
+    monkeypatch.setattr(VideoDetector, "detect", interrupted)
+    monkeypatch.setattr(VideoWriter, "_end", interrupted_again)
+    before = [signal.getsignal(number) for number in SIGNALS]
+    assert visualize() == 130
+    assert probe_video(str(tmp_path / "out" / "v.mp4")).num_frames == 5
+    assert os.listdir(tmp_path / "out") == ["v.mp4"] and before == [signal.getsignal(number) for number in SIGNALS]
+
+
+def test_a_signal_while_files_are_opened_leaves_nothing(visualize, images, tmp_path, monkeypatch):
+    enter = VideoWriter.__enter__
+
+    def interrupted(self):
+        signal.raise_signal(signal.SIGINT)
+        return enter(self)
+
+    monkeypatch.setattr(VideoWriter, "__enter__", interrupted)
+    assert visualize() == 130 and os.listdir(tmp_path / "out") == []
+
+
+# Parts.

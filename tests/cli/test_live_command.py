@@ -1,0 +1,68 @@
+"""tools/live.py: mistakes get one clear line, and Ctrl-C ends it cleanly."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import subprocess
+import sys
+import urllib.request
+
+import pytest
+from eventful_vitdet.cli.live_command import execute, port
+from eventful_vitdet.errors import LiveError, VideoReadError
+from eventful_vitdet.live.server import open_socket
+from live.conftest import video
+
+__all__ = ["video"]
+
+
+@pytest.fixture
+def command(repository, video) -> dict:  # noqa: F811
+    options = ["MODEL.WEIGHTS", str(repository / "weights" / "demo_vitdet_tiny.safetensors"), "MODEL.DEVICE", "cpu"]
+    config = str(repository / "configs" / "demo" / "vitdet_tiny.yaml")
+    return {
+        "config_file": config,
+        "input": video,
+        "host": "127.0.0.1",
+        "port": 0,
+        "allow_host": [],
+        "opts": options,
+    }
+
+
+def test_mistakes(command, tmp_path):
+    def start(**changes) -> None:
+        execute(argparse.Namespace(**{**command, **changes}))
+
+    (tmp_path / "text.mp4").write_text("no video")
+    with open_socket("127.0.0.1", 0) as taken, pytest.raises(LiveError, match="is in use"):
+        start(port=taken.getsockname()[1])
+    with pytest.raises(VideoReadError, match=r"text\.mp4: cannot be opened as a video"):
+        start(input=str(tmp_path / "text.mp4"))
+    with pytest.raises(VideoReadError, match="camera 93: cannot be opened; is it there"):
+        start(input="93")
+    with pytest.raises(ValueError, match="MODEL.WEIGHTS is empty"):
+        start(opts=[])
+    with pytest.raises(argparse.ArgumentTypeError, match="'70000' is no port"):
+        port("70000")
+
+
+@pytest.mark.long
+def test_interruption_ends_it_cleanly(command, repository):
+    words = ["--config-file", command["config_file"], "--input", command["input"], "--port", "0", *command["opts"]]
+    live = subprocess.Popen(
+        [sys.executable, str(repository / "tools" / "live.py"), *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        address = live.stdout.readline().split(" at ")[1].split()[0]
+        with urllib.request.urlopen(address, timeout=30) as answer:
+            assert b"Live detection" in answer.read()
+        live.send_signal(signal.SIGINT)
+        output, errors = live.communicate(timeout=30)
+    finally:
+        live.kill()
+    assert live.returncode == 0 and output == "ended\n" and "Traceback" not in errors

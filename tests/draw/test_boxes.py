@@ -1,0 +1,29 @@
+from __future__ import annotations
+
+import numpy as np
+from eventful_vitdet.draw.boxes import class_color, draw_detections
+from eventful_vitdet.structures import Detections
+
+
+def detections(*rows: tuple[list[float], float, int]) -> Detections:
+    boxes, scores, classes = zip(*rows)
+    return Detections(np.array(boxes, np.float32), np.array(scores, np.float32), np.array(classes, np.int32))
+
+
+def test_boxes_are_drawn_where_they_are_and_weak_ones_are_not():
+    image = np.zeros((60, 100, 3), np.uint8)
+    found = detections(([20, 30, 60, 50], 0.8, 1), ([70, 10, 90, 40], 0.2, 0))
+    drawn = draw_detections(image, found, ["a", "b"])
+    assert tuple(int(v) for v in drawn[50, 40]) == class_color(1)
+    assert tuple(int(v) for v in drawn[40, 20]) == class_color(1)
+    assert not drawn[:, 75:].any() and not image.any()
+
+
+def test_box_at_the_upper_edge_keeps_its_label_inside():
+    drawn = draw_detections(np.zeros((60, 100, 3), np.uint8), detections(([80, 0, 99, 30], 0.8, 0)), ["aeroplane"])
+    assert drawn.shape == (60, 100, 3) and drawn[:10, 30:70].any()
+
+
+def test_colors_are_stable_and_differ():
+    colors = [class_color(i) for i in range(30)]
+    assert len(set(colors)) == 30 and colors == [class_color(i) for i in range(30)]

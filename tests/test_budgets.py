@@ -1,0 +1,22 @@
+from __future__ import annotations
+
+import pytest
+from eventful_vitdet.budgets import describe_budget, parse_budgets, short_label
+from eventful_vitdet.eventful import TopR
+
+
+@pytest.mark.parametrize("budgets", [["5", "fast"], ["-1"], [-1], ["1.5"], [""], []])
+def test_bad_budgets(budgets):
+    with pytest.raises(ValueError, match="budget"):
+        parse_budgets(budgets)
+
+
+def test_repeated_budgets_run_once():
+    assert list(parse_budgets(["007", "7"])) == ["7"]
+    assert list(parse_budgets(["dense", 8, "8", "dense"])) == ["dense", "8"]
+
+
+def test_names_of_budgets():
+    names = [describe_budget(policy) for policy in parse_budgets(["dense", 64]).values()]
+    assert names == ["dense", "top-r 64"] and names[1] == str(TopR(64))
+    assert [short_label(name) for name in names] == ["dense", "r = 64"]

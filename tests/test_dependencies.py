@@ -1,0 +1,45 @@
+"""Which parts can do without which: a camera needs no metrics."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import eventful_vitdet
+import pytest
+
+PROGRAM = """
+import sys
+import eventful_vitdet.predictor, eventful_vitdet.video, {modules}
+import detectron2
+# The real Detectron2 imports pycocotools by itself.
+heavy = ("eventful_vitdet.evaluation", *(["pycocotools"] if "embedded" in detectron2.__version__ else []))
+found = sorted(name for name in sys.modules if name.startswith(heavy))
+assert not found, found
+"""
+
+
+@pytest.mark.parametrize(
+    "modules",
+    ["eventful_vitdet.control", "eventful_vitdet.draw.annotated_video", "eventful_vitdet.live.session"],
+)
+def test_running_a_camera_needs_no_evaluation(modules):
+    environment = {**os.environ, "PYTHONPATH": str(Path(eventful_vitdet.__file__).parents[1])}
+    program = PROGRAM.format(modules=modules)
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_what_setup_requires_is_imported(repository):
+    """Each required package is imported somewhere; what another package needs, it brings itself."""
+    names = {"Pillow": "PIL", "opencv-python-headless": "cv2", "tensorboard": "torch.utils.tensorboard"}
+    section = (repository / "setup.py").read_text().split("install_requires=[")[1].split("]")[0]
+    required = re.findall(r'"([\w-]+)>=', section)
+    assert len(required) > 8
+    sources = "\n".join(path.read_text() for path in (repository / "projects").rglob("*.py"))
+    for package in required:
+        name = names.get(package, package)
+        assert f"import {name}" in sources or f"from {name}" in sources, f"{package} is required and not imported"

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+
+import pytest
+from eventful_vitdet.files import open_atomically, remove_temporary_files, write_atomically
+
+
+def test_text_and_bytes_replace_what_was_there(tmp_path):
+    path = tmp_path / "new" / "a.txt"
+    write_atomically(str(path), "first")
+    write_atomically(str(path), b"second")
+    assert path.read_bytes() == b"second" and len(list(path.parent.iterdir())) == 1
+    assert path.stat().st_mode & 0o444 == 0o444  # readable by others, as ordinary files are
+
+
+@pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
+def test_failure_keeps_the_old_file_and_leaves_no_other(tmp_path, monkeypatch, error):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+
+    def fail(source, target):
+        raise error
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(error):
+        write_atomically(str(path), "new")
+    assert path.read_text() == "old" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_folder_that_cannot_be_written_names_the_file(tmp_path, monkeypatch):
+    def refuse(**options):
+        raise OSError(errno.EROFS, "Read-only file system", "/somewhere/.x.tmp")
+
+    monkeypatch.setattr(tempfile, "mkstemp", refuse)
+    with pytest.raises(OSError, match=r"Read-only file system: '.*a\.txt'"):
+        write_atomically(str(tmp_path / "a.txt"), "text")
+
+
+def test_full_disk_names_the_file(tmp_path, monkeypatch):
+    def full(descriptor, mode):
+        os.close(descriptor)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fdopen", full)
+    with pytest.raises(OSError, match=f"No space left on device: '{tmp_path / 'a.txt'}'"):
+        write_atomically(str(tmp_path / "a.txt"), "new")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_error_of_another_file_keeps_its_name(tmp_path):
+    with pytest.raises(FileNotFoundError, match="absent"), open_atomically(str(tmp_path / "a.txt")):
+        open(tmp_path / "absent")
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path):
+    write_atomically(str(tmp_path / "a.txt"), "whole")
+    (tmp_path / ".hidden").write_text("")
+    for name in (".abc.tmp", ".def.tmp"):
+        (tmp_path / name).write_text("half")
+    remove_temporary_files(str(tmp_path))
+    assert {path.name for path in tmp_path.iterdir()} == {"a.txt", ".hidden"}

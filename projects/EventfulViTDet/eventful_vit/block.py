@@ -17,7 +17,7 @@ from .attention.modes import make_core
 from .buffer import TokenBuffer
 from .frame import AttentionWork, BlockTrace, Frame, FrameTrace
 from .gate import GATE_REFERENCES, GateReference, TokenGate
-from .layers import Mlp, call, is_plain, run_linear, run_mlp
+from .layers import Mlp, call, is_plain, run_linear, run_mlp, run_norm
 from .selection import Selection
 
 
@@ -90,6 +90,11 @@ class BlockSpec:
     after: nn.Module | None = None
     """A layer on the whole map (B, D, h, w) behind the block. It runs in every frame."""
 
+    def adds_plainly(self, scale: nn.Module | None) -> bool:
+        """Whether a branch is added to the residual stream as it is: not scaled, and not dropped."""
+        dropped = self.drop_path is not None and self.drop_path.training and type(self.drop_path) is not nn.Identity
+        return scale is None and not dropped
+
     def layout(self, grid: tuple[int, int]) -> AttentionLayout:
         """How the tokens of a grid (h, w) are laid out for attention."""
         if self.prefix:
@@ -115,30 +120,35 @@ class EventfulBlock:
         self.mlp_gate = TokenGate(f"{name}.mlp", *settings)
         self.mlp_buffer = TokenBuffer(f"{name}.mlp", options.state_dtype)
 
+    @property
+    def gates(self) -> tuple[TokenGate, TokenGate, TokenGate]:
+        """The gates in the order of their work."""
+        return self.qkv_gate, self.projection_gate, self.mlp_gate
+
     # Densely.
 
     def dense(self, spec: BlockSpec, x: Tensor, grid: tuple[int, int], trace: FrameTrace | None) -> Tensor:
         """All tokens: (B, N, D) -> (B, N, D). Neither reads nor writes state; differentiable."""
         layout = spec.layout(grid)
-        if spec.other_attention is None:
-            qkv = self._queries_keys_values(spec, spec.norm1(x), None, layout)
-            a = self._project(spec, self._attention_spec(spec, layout, x).attend(qkv, qkv.dtype, layout))
-        else:
-            a = self._scaled(spec.layer_scale1, _attend_by(spec.other_attention, spec.norm1(x), layout))
-        x = x + self._dropped(spec, a)
-        x = x + self._dropped(spec, self._mlp(spec, spec.norm2(x)))
+        x = self._dense_attention(spec, x, layout)
+        x = self._mlp(spec, run_norm(spec.norm2, x), x)
         if trace is not None:
             everything = Selection.everything(*x.shape[:2])
-            self._note(spec, layout, (everything,) * 3, AttentionWork(_kind(spec, "dense")), (True,) * len(x), trace)
+            kind = "dense" if spec.other_attention is None else "other"
+            trace.blocks.append(BlockTrace(spec, layout, AttentionWork(kind), (everything,) * 3))
         return self._after(spec, x, grid)
 
-    def _dropped(self, spec: BlockSpec, x: Tensor) -> Tensor:
-        return x if spec.drop_path is None else spec.drop_path(x)
+    def _dense_attention(self, spec: BlockSpec, x: Tensor, layout: AttentionLayout) -> Tensor:
+        y = run_norm(spec.norm1, x)
+        if spec.other_attention is not None:
+            return x + self._branch(spec, spec.layer_scale1, _attend_by(spec.other_attention, y, layout))
+        qkv = self._queries_keys_values(spec, y, None, layout)
+        return self._project(spec, self._attention_spec(spec, layout, x).attend(qkv, qkv.dtype, layout), x)
 
     # On changed tokens.
 
     def eventful(self, spec: BlockSpec, x: Tensor, grid: tuple[int, int], frame: Frame) -> Tensor:
-        """Changed tokens only: (B, N, D) -> (B, N, D), updating the state of the frame's streams."""
+        """Changed tokens only: (B, N, D) -> (B, N, D), updating the state of the frame's streams. x may be overwritten."""
         layout = spec.layout(grid)
         if spec.other_attention is None:
             picked1, rows = self._gate(self.qkv_gate, spec.norm1, x, frame)
@@ -147,15 +157,15 @@ class EventfulBlock:
             attention = self.windowed_attention if spec.window else self.global_attention
             a, work = attention(self._attention_spec(spec, layout, x), rows, picked1, layout, frame)
             picked2, rows = self.projection_gate(a, frame)
-            x = self.projection_buffer.added_to(x, self._project(spec, rows), picked2, frame)
+            self.projection_buffer.add_to(x, self._project(spec, rows, used=picked2.used), picked2, frame)
         else:
             picked1 = picked2 = Selection.everything(*x.shape[:2])
             work = AttentionWork("other")
-            x = x + self._scaled(spec.layer_scale1, _attend_by(spec.other_attention, spec.norm1(x), layout))
+            x = self._dense_attention(spec, x, layout)
 
         picked3, rows = self._gate(self.mlp_gate, spec.norm2, x, frame)
-        x = self.mlp_buffer.added_to(x, self._mlp(spec, rows), picked3, frame)
-        self._note(spec, layout, (picked1, picked2, picked3), work, frame.flush, frame.trace)
+        self.mlp_buffer.add_to(x, self._mlp(spec, rows, used=picked3.used), picked3, frame)
+        frame.trace.blocks.append(BlockTrace(spec, layout, work, (picked1, picked2, picked3)))
         return self._after(spec, x, grid)
 
     def _gate(self, gate: TokenGate, norm: nn.Module, x: Tensor, frame: Frame) -> tuple[Selection, Tensor]:
@@ -163,7 +173,7 @@ class EventfulBlock:
         if not self.options.gate_before_norm:
             return gate(x, frame, norm)
         selection, rows = gate(x, frame)
-        return selection, call(norm, rows)
+        return selection, run_norm(norm, rows)
 
     # What both share: from rows of channels to rows of channels.
 
@@ -171,7 +181,8 @@ class EventfulBlock:
         self, spec: BlockSpec, rows: Tensor, selection: Selection | None, layout: AttentionLayout
     ) -> Tensor:
         """Normalised tokens to [q | k | v]."""
-        qkv = run_linear(spec.qkv, rows, self.options.compute_dtype)
+        used = None if selection is None else selection.used
+        qkv = run_linear(spec.qkv, rows, self.options.compute_dtype, used=used)
         if spec.query_norm is None and spec.key_norm is None and spec.rotary is None:
             return qkv
         q, k, v = qkv.unflatten(-1, (3, spec.heads, -1)).unbind(-3)
@@ -195,15 +206,30 @@ class EventfulBlock:
             return spec.qkv.bias
         return self._queries_keys_values(spec, x.new_zeros(1, x.shape[-1]), None, layout).squeeze(0)
 
-    def _project(self, spec: BlockSpec, rows: Tensor) -> Tensor:
-        return self._scaled(spec.layer_scale1, run_linear(spec.projection, rows, self.options.compute_dtype))
+    def _project(
+        self, spec: BlockSpec, rows: Tensor, residual: Tensor | None = None, used: Tensor | None = None
+    ) -> Tensor:
+        """The output projection; of all tokens, with the residual stream added."""
+        added = residual if spec.adds_plainly(spec.layer_scale1) else None
+        result = run_linear(spec.projection, rows, self.options.compute_dtype, added=added, used=used)
+        if residual is None or added is not None:
+            return result if added is not None else self._scaled(spec.layer_scale1, result)
+        return residual + self._branch(spec, spec.layer_scale1, result)
 
-    def _mlp(self, spec: BlockSpec, rows: Tensor) -> Tensor:
-        if is_plain(spec.mlp, Mlp):
-            rows = run_mlp(spec.mlp, rows, self.options.compute_dtype)
-        else:
-            rows = call(spec.mlp, rows)
-        return self._scaled(spec.layer_scale2, rows)
+    def _mlp(
+        self, spec: BlockSpec, rows: Tensor, residual: Tensor | None = None, used: Tensor | None = None
+    ) -> Tensor:
+        """The MLP; of all tokens, with the residual stream added."""
+        plain = is_plain(spec.mlp, Mlp)
+        added = residual if plain and spec.adds_plainly(spec.layer_scale2) else None
+        result = run_mlp(spec.mlp, rows, self.options.compute_dtype, added, used) if plain else call(spec.mlp, rows)
+        if residual is None or added is not None:
+            return result if added is not None else self._scaled(spec.layer_scale2, result)
+        return residual + self._branch(spec, spec.layer_scale2, result)
+
+    def _branch(self, spec: BlockSpec, scale: nn.Module | None, y: Tensor) -> Tensor:
+        y = self._scaled(scale, y)
+        return y if spec.drop_path is None else spec.drop_path(y)
 
     def _scaled(self, scale: nn.Module | None, rows: Tensor) -> Tensor:
         return rows if scale is None else call(scale, rows)
@@ -213,21 +239,6 @@ class EventfulBlock:
             return x
         maps = call(spec.after, x.transpose(1, 2).unflatten(2, grid))
         return maps.flatten(2).transpose(1, 2).contiguous()
-
-    def _note(
-        self,
-        spec: BlockSpec,
-        layout: AttentionLayout,
-        selections: tuple[Selection, Selection, Selection],
-        work: AttentionWork,
-        flush: tuple[bool, ...],
-        trace: FrameTrace,
-    ) -> None:
-        trace.blocks.append(BlockTrace(spec, layout, work, selections, flush))
-
-
-def _kind(spec: BlockSpec, kind: str) -> str:
-    return kind if spec.other_attention is None else "other"
 
 
 def _attend_by(attention: nn.Module, x: Tensor, layout: AttentionLayout) -> Tensor:

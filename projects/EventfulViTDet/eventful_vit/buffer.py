@@ -31,10 +31,7 @@ class TokenBuffer:
     def store(self, rows: Tensor, selection: Selection, frame: Frame) -> Tensor:
         """Store rows (R, D) at their tokens; returns the values of all tokens, (B, N, D)."""
         b = self.values(rows, selection, frame)
-        if selection.index is None:
-            b.copy_(rows.view(b.shape))
-        else:
-            ops.store(b, selection.index, rows)
+        ops.store(b, selection.index, rows, selection.used)
         return b
 
     def replace(self, rows: Tensor, selection: Selection, frame: Frame, first: int) -> tuple[Tensor, Tensor | None]:
@@ -42,11 +39,9 @@ class TokenBuffer:
         if selection.index is None:
             return self.store(rows, selection, frame), None
         b = self.values(rows, selection, frame)
-        return b, ops.replace(b, selection.index, rows, first)
+        return b, ops.replace(b, selection.index, rows, selection.used, first)
 
-    def added_to(self, x: Tensor, rows: Tensor, selection: Selection, frame: Frame) -> Tensor:
-        """Store rows, and add the values of all tokens to x: (B, N, D) -> (B, N, D), a new tensor."""
+    def add_to(self, x: Tensor, rows: Tensor, selection: Selection, frame: Frame) -> None:
+        """Store rows, and add the values of all tokens to x (B, N, D) in place."""
         rows = rows.to(x.dtype)
-        if selection.index is None:
-            return x + self.store(rows, selection, frame).to(x.dtype)
-        return ops.store_and_add(x, self.values(rows, selection, frame), selection.index, rows)
+        ops.store_and_add(x, self.values(rows, selection, frame), selection.index, rows, selection.used)

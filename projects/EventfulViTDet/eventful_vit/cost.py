@@ -76,10 +76,10 @@ def frame_macs(trace: FrameTrace) -> Iterator[Count]:
     """The operations of a frame."""
     for block in trace.blocks:
         yield from _token_functions(block)
-        yield from _ATTENTION[block.attention.kind](block)
+        yield from _ATTENTION[block.attention.kind](block, trace.flushed)
         tokens, dim = block.layout.tokens, block.spec.dim
-        yield "gate", [0 if flush else tokens * (2 * dim + _width(block)) for flush in block.flush]
-        yield "add", [2 * tokens * dim] * len(block.flush)
+        yield "gate", [0 if flush else tokens * (2 * dim + _width(block)) for flush in trace.flushed]
+        yield "add", [2 * tokens * dim] * len(trace.flushed)
     for layers in trace.layers:
         yield layers.category, [layers.macs * number for number in layers.units]
 
@@ -99,7 +99,7 @@ def _token_functions(block: BlockTrace) -> Iterator[Count]:
     if spec.after is not None:
         positions = block.layout.tokens
         macs = sum(m.weight.numel() for m in spec.after.modules() if isinstance(m, nn.Conv2d))
-        yield "linear", [positions * macs] * len(block.flush)
+        yield "linear", [positions * macs] * block.selections[0].streams
 
 
 def linear_layers(module: nn.Module) -> list[nn.Linear]:
@@ -109,45 +109,52 @@ def linear_layers(module: nn.Module) -> list[nn.Linear]:
     return [layer for layer in module.modules() if isinstance(layer, nn.Linear)]
 
 
-def _dense(block: BlockTrace) -> Iterator[Count]:
-    """Every token attends; the paper's modes never reduce positions, their additions, and windows' padding."""
-    streams = len(block.flush)
-    yield "matmul", [_product_macs(block)] * streams
-    yield from _positions(block)
+Flushed = tuple[bool, ...]
 
 
-def _positions(block: BlockTrace) -> Iterator[Count]:
-    streams = len(block.flush)
-    yield "position", [_position_macs(block)] * streams
-    yield "add", [_position_additions(block)] * streams
-    yield "bias", [_padding_additions(block)] * streams
+def _dense(block: BlockTrace, flushed: Flushed) -> Iterator[Count]:
+    """Every token attends."""
+    yield "matmul", [_product_macs(block)] * len(flushed)
+    yield from _positions(block, flushed)
 
 
-def _query_key(block: BlockTrace, full: bool = False) -> Iterator[Count]:
+def _positions(block: BlockTrace, flushed: Flushed) -> Iterator[Count]:
+    """Positions, their additions, and windows' padding, which the paper's modes never reduce."""
+    yield "position", [_position_macs(block)] * len(flushed)
+    yield "add", [_position_additions(block)] * len(flushed)
+    yield "bias", [_padding_additions(block)] * len(flushed)
+
+
+def _query_key(block: BlockTrace, flushed: Flushed) -> Iterator[Count]:
+    values = block.layout.tokens * block.layout.keys * _width(block)
+    scores = _score_macs(block)
+    yield "matmul", [2 * values if flush else scores[b] + values for b, flush in enumerate(flushed)]
+    yield from _positions(block, flushed)
+
+
+def _full(block: BlockTrace, flushed: Flushed) -> Iterator[Count]:
     tokens, keys, width = block.layout.tokens, block.layout.keys, _width(block)
-    heads, streams = block.spec.heads, range(len(block.flush))
-    queries, changed = block.selections[0].counts, _changed_keys(block)
-    later = [kk * width if full else keys * width for kk in changed]  # one product with the values, per token
-    scores = [queries[b] * keys * width + tokens * changed[b] * width for b in streams]
-    products = [scores[b] + tokens * later[b] * (2 if full else 1) for b in streams]
-    yield "matmul", [_product_macs(block) if block.flush[b] else products[b] for b in streams]
-    if full:
-        gates, sums = keys * width + heads * tokens * keys, [kk * width + 2 * tokens * width for kk in changed]
-        yield "gate", [0 if block.flush[b] else gates for b in streams]
-        yield "accumulator", [0 if block.flush[b] else sums[b] for b in streams]
-    yield from _positions(block)
+    scores, changed = _score_macs(block), _changed_keys(block)
+    products = [scores[b] + 2 * tokens * changed[b] * width for b in range(len(flushed))]
+    gate, sums = keys * width + block.spec.heads * tokens * keys, [kk * width + 2 * tokens * width for kk in changed]
+    yield "matmul", [_product_macs(block) if flush else products[b] for b, flush in enumerate(flushed)]
+    yield "gate", [0 if flush else gate for flush in flushed]
+    yield "accumulator", [0 if flush else sums[b] for b, flush in enumerate(flushed)]
+    yield from _positions(block, flushed)
 
 
-def _full(block: BlockTrace) -> Iterator[Count]:
-    return _query_key(block, full=True)
+def _score_macs(block: BlockTrace) -> list[int]:
+    """Rows of changed queries and columns of changed keys, for each stream."""
+    tokens, keys, width = block.layout.tokens, block.layout.keys, _width(block)
+    return [(r * keys + tokens * kk) * width for r, kk in zip(block.selections[0].counts, _changed_keys(block))]
 
 
 def _changed_keys(block: BlockTrace) -> list[int]:
     offsets = block.attention.key_offsets
-    return [block.layout.keys] * len(block.flush) if offsets is None else offsets.diff().tolist()
+    return [block.layout.keys] * block.selections[0].streams if offsets is None else offsets.diff().tolist()
 
 
-def _exact(block: BlockTrace) -> Iterator[Count]:
+def _exact(block: BlockTrace, flushed: Flushed) -> Iterator[Count]:
     channels = block.spec.head_dim
     for stream, ((exchanged, recomputed), keys) in enumerate(
         zip(block.attention.executed.tolist(), _changed_keys(block))
@@ -162,7 +169,7 @@ def _exact(block: BlockTrace) -> Iterator[Count]:
         yield "accumulator", [*before, exchanged * (channels + 1) if exchanged else 0]
 
 
-def _windows(block: BlockTrace) -> Iterator[Count]:
+def _windows(block: BlockTrace, flushed: Flushed) -> Iterator[Count]:
     """The computed windows' shares of all, and the padding where there is some."""
     computed, every = block.attention.executed.tolist(), block.layout.windows
     yield "matmul", [n * _product_macs(block) // every for n in computed]
@@ -171,18 +178,13 @@ def _windows(block: BlockTrace) -> Iterator[Count]:
     yield "bias", [_padding_additions(block) if n else 0 for n in computed]
 
 
-def _other(block: BlockTrace) -> Iterator[Count]:
-    """Code that is not known, taken for dense attention."""
-    return _dense(block)
-
-
-_ATTENTION: dict[str, Callable[[BlockTrace], Iterator[Count]]] = {
+_ATTENTION: dict[str, Callable[[BlockTrace, Flushed], Iterator[Count]]] = {
     "dense": _dense,
     "query-key": _query_key,
     "full": _full,
     "exact": _exact,
     "windows": _windows,
-    "other": _other,
+    "other": _dense,  # code that is not known is taken for dense attention
 }
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 from .policies import Policy
@@ -48,8 +51,6 @@ class BlockTrace:
     attention: AttentionWork
     selections: tuple[Selection, Selection, Selection]
     """Tokens that ran through QKV, projection and MLP."""
-    flush: tuple[bool, ...]
-    """For each stream, whether it was computed in full, without comparing its tokens."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,34 @@ class FrameTrace:
 
 
 @dataclass(frozen=True)
+class GateBudget:
+    """What a gate may choose, as numbers in memory (ops/gating.py)."""
+
+    count: Tensor
+    """() int64, tokens of each stream."""
+    threshold: Tensor
+    """() float32, a bound on their norms."""
+    flush: Tensor | None
+    """(B,) uint8, streams of which all tokens are chosen."""
+    capacity: int
+    """Room for the chosen tokens of all streams."""
+    is_full: bool
+    """Whether there will be as many."""
+
+    @staticmethod
+    @lru_cache(maxsize=256)
+    def of(count: int, threshold: float, streams: int, device: torch.device) -> GateBudget:
+        """A fixed budget without flushes."""
+        numbers = torch.tensor(count, device=device), torch.tensor(threshold, dtype=torch.float32, device=device)
+        return GateBudget(*numbers, None, streams * count, threshold == float("-inf"))
+
+    @property
+    def numbers(self) -> tuple[Tensor, Tensor, Tensor | None]:
+        """The tensors in the order that the operator takes them."""
+        return self.count, self.threshold, self.flush
+
+
+@dataclass(frozen=True)
 class Frame:
     """What the parts of a model need to know about the frame being computed."""
 
@@ -93,6 +122,8 @@ class Frame:
     """For each stream, whether this frame is computed in full and sets all state."""
     state: Streams
     trace: FrameTrace
+    budget: Mapping[str, GateBudget] | None = None
+    """What each gate may choose, in memory that a recorded frame reads again; None: as the policy says."""
 
     def slots(self, name: str, shape: tuple[int, ...], like: Tensor, dtype=None) -> Tensor:
         """A state tensor of the frame's streams, (B, *shape)."""

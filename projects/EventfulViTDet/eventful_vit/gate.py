@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from . import ops
-from .frame import Frame, GateTrace
+from .frame import Frame, GateBudget, GateTrace
 from .layers import call, norm_arguments
 from .selection import Selection
 
@@ -48,35 +48,47 @@ class TokenGate:
         if affine is None:
             x, affine = call(norm, x), (None, None, None)
         u = self.reference(x, frame)
-        selection, norms = self._choose(x, u, affine, frame)
+        selection, norms, rows = self._choose_and_send(x, u, affine, frame)
         frame.trace.gates[self.name] = GateTrace(selection, norms)
-        return selection, self._send(x, u, affine, selection)
+        return selection, rows
 
     def reference(self, x: Tensor, frame: Frame) -> Tensor:
         """The values (B, N, D) that tokens like x are compared with."""
         return frame.slots(f"{self.name}.reference", x.shape[1:], x, self._state_dtype)
 
-    def _choose(self, x: Tensor, u: Tensor, affine: tuple, frame: Frame) -> tuple[Selection, Tensor | None]:
+    def _choose_and_send(
+        self, x: Tensor, u: Tensor, affine: tuple, frame: Frame
+    ) -> tuple[Selection, Tensor | None, Tensor]:
+        """The selection M, the error norms, and the rows c[M], with which the reference is brought up to date."""
         streams, tokens, _ = x.shape
+        if frame.budget is not None:
+            return self._by_numbers(x, u, affine, frame.budget[self.name])
         if all(frame.flush):
-            return Selection.everything(streams, tokens), None
-        norms = ops.error_norms(x, u, *affine)
+            return Selection.everything(streams, tokens), None, ops.send(x, u, None, *affine)
         policy = frame.policy.for_gate(self.name, tokens)
-        if any(frame.flush):  # everything of these streams, and what the policy chooses of the others
-            fresh = torch.tensor(frame.flush, device=norms.device)[:, None]
-            return Selection.from_mask(policy.choose(norms) | fresh), norms.masked_fill(fresh, torch.inf)
-        count = policy.fixed_count(tokens)
-        if count is None:
-            return Selection.from_mask(policy.choose(norms)), norms
-        return Selection.largest(norms, count), norms
+        limits = policy.limits(tokens)
+        if self._last_sent and not any(frame.flush) and limits is not None and streams * limits[0] < streams * tokens:
+            return self._by_numbers(x, u, affine, GateBudget.of(*limits, streams, x.device))
+        norms = ops.error_norms(x, u, *affine)
+        chosen = policy.choose(norms)
+        if any(frame.flush):  # everything of these streams
+            flush = torch.tensor(frame.flush, device=norms.device)[:, None]
+            chosen, norms = chosen | flush, norms.masked_fill(flush, torch.inf)
+        selection = Selection.from_mask(chosen)
+        if self._last_sent:
+            return selection, norms, ops.send(x, u, selection.index, *affine)
+        return selection, norms, selection.take(ops.send(x, u, None, *affine).view(x.shape))
 
-    def _send(self, x: Tensor, u: Tensor, affine: tuple, selection: Selection) -> Tensor:
-        """The selected rows of c, (R, D); c also becomes the reference, in these rows or in all."""
-        if self._last_sent and selection.index is not None:
-            return ops.send(x, u, selection.index, *affine)
-        c = ops.gating.normalise(x, *affine)
-        u.copy_(c)
-        return selection.take(c)
+    def _by_numbers(
+        self, x: Tensor, u: Tensor, affine: tuple, budget: GateBudget
+    ) -> tuple[Selection, Tensor | None, Tensor]:
+        norms, index, offsets, rows = ops.gate(x, u, *budget.numbers, budget.capacity, *affine)
+        used = None if budget.is_full else offsets[-1]
+        return Selection(*x.shape[:2], index, offsets, used), norms, rows
+
+    def can_take_numbers(self) -> bool:
+        """Whether this kind of gate may be given a `GateBudget`."""
+        return self._last_sent
 
 
 class DeltaGate:

@@ -37,16 +37,34 @@ def call(module: nn.Module, x: Tensor) -> Tensor:
     return module(x)
 
 
-def run_linear(layer: nn.Module, x: Tensor, dtype: torch.dtype | None = None, gelu: bool = False) -> Tensor:
-    """A linear layer, or whatever module stands in its place, on (..., inputs); then GELU where asked for.
+def run_linear(
+    layer: nn.Module,
+    x: Tensor,
+    dtype: torch.dtype | None = None,
+    gelu: bool = False,
+    added: Tensor | None = None,
+    used: Tensor | None = None,
+) -> Tensor:
+    """A linear layer, or whatever module stands in its place, on (..., inputs); then GELU and a sum where asked for.
 
     Args:
-        dtype: type of operands and result; None keeps that of the weights.
+        dtype: type of operands and product; None keeps that of the weights.
+        added: (..., outputs), what is added to the result.
+        used: how many of the rows count (ops/gating.py); None: all.
     """
     if is_plain(layer, nn.Linear):
-        return ops.linear(x, layer.weight, layer.bias, gelu, dtype or autocast_dtype(x))
+        return ops.linear(x, layer.weight, layer.bias, gelu, added, used, dtype or autocast_dtype(x))
     result = call(layer, x)
-    return F.gelu(result) if gelu else result
+    result = F.gelu(result) if gelu else result
+    return result if added is None else added + result
+
+
+def run_norm(norm: nn.Module, x: Tensor) -> Tensor:
+    """A norm, or whatever module stands in its place."""
+    affine = norm_arguments(norm)
+    if affine is None or affine[2] is None:
+        return call(norm, x)
+    return ops.normalise(x, *affine)
 
 
 def autocast_dtype(x: Tensor) -> torch.dtype | None:
@@ -82,15 +100,21 @@ class Mlp(nn.Module):
         return run_mlp(self, x)
 
 
-def run_mlp(mlp: Mlp, x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-    """An MLP on (..., D), some rows at a time where that keeps the hidden ones in cache."""
+def run_mlp(
+    mlp: Mlp, x: Tensor, dtype: torch.dtype | None = None, added: Tensor | None = None, used: Tensor | None = None
+) -> Tensor:
+    """An MLP on (..., D), plus `added`; some rows at a time where that keeps the hidden ones in cache."""
     rows = x.flatten(0, -2)
-    if len(rows) <= MLP_ROWS or torch.is_grad_enabled() or x.is_cuda:
-        return _run_mlp(mlp, x, dtype)
-    return torch.cat([_run_mlp(mlp, part, dtype) for part in rows.split(MLP_ROWS)]).view(x.shape)
+    if len(rows) <= MLP_ROWS or torch.is_grad_enabled() or x.is_cuda or used is not None:
+        return _run_mlp(mlp, x, dtype, added, used)
+    parts = rows.split(MLP_ROWS)
+    sums = [None] * len(parts) if added is None else added.flatten(0, -2).split(MLP_ROWS)
+    return torch.cat([_run_mlp(mlp, part, dtype, also, None) for part, also in zip(parts, sums)]).view(x.shape)
 
 
-def _run_mlp(mlp: Mlp, x: Tensor, dtype: torch.dtype | None) -> Tensor:
+def _run_mlp(
+    mlp: Mlp, x: Tensor, dtype: torch.dtype | None, added: Tensor | None, used: Tensor | None
+) -> Tensor:
     gelu = is_plain(mlp.act, nn.GELU) and mlp.act.approximate == "none"
-    hidden = run_linear(mlp.fc1, x, dtype, gelu=gelu)
-    return run_linear(mlp.fc2, hidden if gelu else call(mlp.act, hidden), dtype)
+    hidden = run_linear(mlp.fc1, x, dtype, gelu, used=used)
+    return run_linear(mlp.fc2, hidden if gelu else call(mlp.act, hidden), dtype, added=added, used=used)

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-import torch
 from torch import Tensor, nn
 
+from . import ops
 from .frame import Frame, FrameTrace
 from .policies import Policy
 from .streams import FrameForm, Streams
@@ -135,10 +135,7 @@ class EventfulModel(Traced):
 
 def check_finite(images: Tensor) -> None:
     """Raise ValueError, naming the streams, for frames (B, ...) with NaN or infinity."""
-    # A sum is finite where all its terms are, unless it overflows: one pass, and hardly any memory.
-    if bool(torch.isfinite(images.flatten(1).sum(dim=1, dtype=torch.float32)).all()):
-        return
-    finite = torch.isfinite(images).flatten(1).all(dim=1)
+    finite = ops.finite(images)
     if not bool(finite.all()):
         bad = (~finite).nonzero().flatten().tolist()
         raise ValueError(f"NaN or infinity in the frame of stream {', '.join(map(str, bad))}; no state was changed")

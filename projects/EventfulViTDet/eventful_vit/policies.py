@@ -14,6 +14,8 @@ from fnmatch import fnmatchcase
 import torch
 from torch import Tensor
 
+from .ops.gating import largest_above
+
 
 class Policy:
     """Base class: a rule that turns error norms into a choice of tokens."""
@@ -27,11 +29,14 @@ class Policy:
         Returns:
             Boolean mask (B, N); every row is chosen independently of the others.
         """
-        raise NotImplementedError
+        limits = self.limits(norms.shape[-1])
+        if limits is None:
+            raise NotImplementedError(f"{type(self).__name__} needs choose() or limits()")
+        return largest_above(norms, *limits)
 
-    def fixed_count(self, tokens: int) -> int | None:
-        """How many of a stream's N tokens are chosen, where that number is fixed and they are those with the largest
-        norms; None where it depends on the norms."""
+    def limits(self, tokens: int) -> tuple[int, float] | None:
+        """The policy as two numbers: at most so many of a stream's N tokens, those with the largest norms, and only norms
+        above a threshold. None for a policy that is not of this kind; `choose` then decides."""
         return None
 
     def for_gate(self, name: str, tokens: int) -> Policy:
@@ -59,11 +64,8 @@ class TopR(Policy):
         if self.r < 0:
             raise ValueError(f"TopR needs r >= 0 tokens, got r = {self.r}")
 
-    def choose(self, norms: Tensor) -> Tensor:
-        return _largest(norms, self.r)
-
-    def fixed_count(self, tokens: int) -> int:
-        return min(self.r, tokens)
+    def limits(self, tokens: int) -> tuple[int, float]:
+        return min(self.r, tokens), -math.inf
 
     def __str__(self) -> str:
         return f"top-r {self.r}"
@@ -79,11 +81,8 @@ class TopFraction(Policy):
         if not 0.0 <= self.fraction <= 1.0:  # NaN fails this too
             raise ValueError(f"TopFraction needs a fraction between 0 and 1, got {self.fraction!r}")
 
-    def choose(self, norms: Tensor) -> Tensor:
-        return _largest(norms, self.fixed_count(norms.shape[-1]))
-
-    def fixed_count(self, tokens: int) -> int:
-        return math.floor(self.fraction * tokens)
+    def limits(self, tokens: int) -> tuple[int, float]:
+        return math.floor(self.fraction * tokens), -math.inf
 
     def __str__(self) -> str:
         return f"fraction {self.fraction:g}"
@@ -99,8 +98,8 @@ class Threshold(Policy):
         if math.isnan(self.threshold):
             raise ValueError("Threshold needs a number, got NaN")
 
-    def choose(self, norms: Tensor) -> Tensor:
-        return norms > self.threshold
+    def limits(self, tokens: int) -> tuple[int, float]:
+        return tokens, self.threshold
 
     def __str__(self) -> str:
         return f"threshold {self.threshold:g}"
@@ -135,12 +134,3 @@ class PerGate(Policy):
 
     def __str__(self) -> str:
         return "per gate " + ", ".join(f"{name}: {policy}" for name, policy in self.gates.items())
-
-
-def _largest(norms: Tensor, count: int) -> Tensor:
-    if count >= norms.shape[-1]:
-        return torch.ones_like(norms, dtype=torch.bool)
-    mask = torch.zeros_like(norms, dtype=torch.bool)
-    if count == 0:
-        return mask
-    return mask.scatter_(-1, norms.topk(count, dim=-1, sorted=False).indices, True)

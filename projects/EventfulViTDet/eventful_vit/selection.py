@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
-
 import torch
 from torch import Tensor
-
-from . import ops
 
 
 @dataclass(frozen=True)
@@ -25,7 +21,9 @@ class Selection:
     index: Tensor | None
     """Places (R,) among the B * N tokens, ascending; None when every token of every stream is selected."""
     offsets: Tensor | None
-    """Where each stream's places begin in `index`, and their number, (B + 1,) on the CPU; None with `index`."""
+    """Where each stream's places begin in `index`, and their number, (B + 1,); None with `index`."""
+    used: Tensor | None = None
+    """How many of the places count, (), where memory was set aside for more; None: all of them."""
 
     @classmethod
     def everything(cls, streams: int, tokens: int) -> Selection:
@@ -42,20 +40,18 @@ class Selection:
         offsets[1:] = mask.sum(dim=1).cumsum(dim=0)
         return cls(streams, tokens, index, offsets)
 
-    @classmethod
-    def largest(cls, norms: Tensor, count: int) -> Selection:
-        """The `count` tokens with the largest of the norms (B, N) in each stream."""
-        streams, tokens = norms.shape
-        if count >= tokens:
-            return cls.everything(streams, tokens)
-        return cls(streams, tokens, ops.largest(norms, count), _equal_offsets(streams, count))
-
-    @cached_property
+    @property
     def counts(self) -> tuple[int, ...]:
         """Number of selected tokens of each stream."""
         if self.offsets is None:
             return (self.tokens,) * self.streams
         return tuple(self.offsets.diff().tolist())
+
+    def stream_index(self, stream: int) -> Tensor:
+        """Tokens (0 ... N - 1) that one stream selected, ascending."""
+        if self.index is None:
+            return torch.arange(self.tokens)
+        return self.index[self.offsets[stream] : self.offsets[stream + 1]] - stream * self.tokens
 
     def take(self, values: Tensor) -> Tensor:
         """Gather the selected rows: (B, N, D) -> (R, D). May be a view of `values` when everything is selected."""
@@ -67,10 +63,5 @@ class Selection:
         if self.index is None:
             return torch.ones(self.streams, self.tokens, dtype=torch.bool)
         mask = torch.zeros(self.streams * self.tokens, dtype=torch.bool, device=self.index.device)
-        mask[self.index] = True
+        mask[self.index if self.used is None else self.index[: int(self.used)]] = True
         return mask.view(self.streams, self.tokens)
-
-
-@lru_cache(maxsize=64)
-def _equal_offsets(streams: int, count: int) -> Tensor:
-    return count * torch.arange(streams + 1)

@@ -19,25 +19,40 @@ class WeightWatch:
     def __init__(self, model: nn.Module) -> None:
         self._model = model
         self._number = 0
-        self._seen: tuple = ()
+        self._stamps: list = []
+        self._sample: int | None = None
         self._children: list[tuple[dict, tuple]] = []
         self._tensors: list[tuple[dict, str]] = []
         self._hooks: list[dict] = []
+        self._sampler: ops.cpu.Sampler | None = None
 
     def version(self) -> int:
         """A number that is another one whenever the weights may be."""
-        if not all(tuple(children.values()) == known for children, known in self._children) or not self._children:
+        for children, known in self._children:
+            if tuple(children.values()) != known:
+                self._children = []
+        if not self._children:
             self._look()
         tensors = [owner.get(name) for owner, name in self._tensors]
-        seen = (*map(_stamp, tensors), self._sample(tensors))
-        if seen != self._seen:
-            self._seen = seen
+        try:
+            stamps = [(tensor.data_ptr(), tensor._version) for tensor in tensors]
+        except (AttributeError, RuntimeError):  # one is gone, or an inference tensor, which has no version
+            stamps = [None if tensor is None else derived.stamp(tensor) for tensor in tensors]
+        if stamps != self._stamps:
+            self._stamps, self._sampler = stamps, _make_sampler(tensors)
             self._number += 1
+            self._sample = None
+        if self._sampler is not None:
+            sample = self._sampler.value()
+            if self._sample is not None and sample != self._sample:
+                self._number += 1
+                derived.forget(self._model.parameters())
+            self._sample = sample
         return self._number
 
     def changed(self) -> None:
         """Count the weights as changed."""
-        self._seen = ()
+        self._stamps = []
         derived.forget(self._model.parameters())
 
     def has_hooks(self) -> bool:
@@ -53,12 +68,7 @@ class WeightWatch:
         inside = modules[1:]  # whoever hooks into the model itself sees it called in any case
         self._hooks = [hooks for m in inside for hooks in (m._forward_hooks, m._forward_pre_hooks)]
 
-    def _sample(self, tensors: list[Tensor | None]) -> int:
-        readable = [t for t in tensors if t is not None and t.device.type == "cpu" and t.is_contiguous()]
-        return ops.cpu.sample(readable) if readable and ops.cpu.available() else 0
 
-
-def _stamp(tensor: Tensor | None) -> tuple[int, int]:
-    if tensor is None:
-        return 0, 0
-    return tensor.data_ptr(), -1 if tensor.is_inference() else tensor._version
+def _make_sampler(tensors: list[Tensor | None]) -> ops.cpu.Sampler | None:
+    readable = [t for t in tensors if t is not None and t.device.type == "cpu" and t.is_contiguous()]
+    return ops.cpu.Sampler(readable) if readable and ops.cpu.available() else None

@@ -93,7 +93,8 @@ class ExactAttention:
 
 def changed_cells(selection: Selection, layout: AttentionLayout) -> tuple[Tensor, Tensor]:
     """Pooled keys that change with the selected tokens: places (K,) in B * S, ascending, and where each stream's begin."""
-    stream, token = selection.index // layout.tokens, selection.index % layout.tokens
+    index = selection.index if selection.used is None else selection.index[: int(selection.used)]
+    stream, token = index // layout.tokens, index % layout.tokens
     cells = (stream * layout.keys + layout.cell_of(token)).unique()
     counts = torch.bincount(cells // layout.keys, minlength=selection.streams)
     return cells, torch.cat([counts.new_zeros(1), counts.cumsum(0)]).cpu()

@@ -49,8 +49,8 @@ class QueryKeyAttention:
         for stream, flush in enumerate(frame.flush):
             tokens = keys = None
             if not (flush or selection.index is None):
-                tokens = _of_stream(selection.index, selection.offsets, stream) - stream * layout.tokens
-                keys = _of_stream(cells, offsets, stream) - stream * layout.keys
+                tokens = selection.stream_index(stream)
+                keys = cells[offsets[stream] : offsets[stream + 1]] - stream * layout.keys
             scores = self._scores(spec.scale * q[stream], k[stream], tokens, keys, stream, frame)
             weights = attention_weights(spec, scores, q[stream], layout)
             outputs.append(self._apply(weights, v[stream], keys, stream, frame))
@@ -107,7 +107,3 @@ def attention_weights(spec: AttentionSpec, scores: Tensor, q: Tensor, layout: At
         tables = position_tables(spec.rel_pos_h, spec.rel_pos_w, layout)
         scores = add_position_terms(scores, position_terms(q, tables, layout), layout)
     return scores.softmax(dim=-1)
-
-
-def _of_stream(packed: Tensor, offsets: Tensor, stream: int) -> Tensor:
-    return packed[offsets[stream] : offsets[stream + 1]]

@@ -33,5 +33,6 @@ class TouchedWindowsAttention:
         if selection.index is None:
             output.copy_(spec.attend(qkv, rows.dtype, layout))
             return output.to(rows.dtype), AttentionWork("dense")
-        touched = ops.attend_windows(qkv, selection.index, output, spec.padding, *spec.sizes(layout))
+        chosen = (selection.index, selection.used)
+        touched = ops.attend_windows(qkv, *chosen, output, spec.padding, *spec.sizes(layout))
         return output.to(rows.dtype), AttentionWork("windows", executed=touched)

@@ -30,10 +30,12 @@ class PatchEmbed(nn.Module):
         super().__init__()
         self.proj = nn.Conv2d(in_chans, embed_dim, kernel_size=patch_size, stride=patch_size)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, positions: Tensor | None = None) -> Tensor:
+        """Also adds positions (1, N, D), if given."""
         if is_plain(self.proj, nn.Conv2d):
-            return ops.embed(x, self.proj.weight, self.proj.bias)
-        return self.proj(x).flatten(2).transpose(1, 2).contiguous()
+            return ops.embed(x, self.proj.weight, self.proj.bias, positions)
+        tokens = self.proj(x).flatten(2).transpose(1, 2)
+        return tokens.clone(memory_format=torch.contiguous_format) if positions is None else tokens + positions
 
 
 class Attention(nn.Module):
@@ -368,16 +370,15 @@ class EventfulViT(EventfulModel):
         form = FrameForm(grid, images.dtype, images.device)
         with self._frame(len(images), form, state) as frame:
             x = self._embed(images, grid, frame.trace)
-            return self._encoder.eventful(self.blocks, x, frame, may_tape=not self._weights().has_hooks())
+            return self._encoder.eventful(self.blocks, x, frame, hooked=self._weights().has_hooks())
 
     def _embed(self, images: Tensor, grid: tuple[int, int], trace: FrameTrace | None) -> Tensor:
-        x = self.patch_embed(images)
         if trace is not None:
             tokens = grid[0] * grid[1]
             trace.add_layer("embedding", self.patch_embed.proj.weight.numel(), tokens)
             if self.pos_embed is not None:
                 trace.add_layer("add", self.embed_dim, tokens)
-        return x if self.pos_embed is None else x + self._positions(grid)
+        return self.patch_embed(images, None if self.pos_embed is None else self._positions(grid))
 
     def _positions(self, grid: tuple[int, int]) -> Tensor:
         """Absolute positions (1, N, D) for a grid; resized ones are kept in inference."""

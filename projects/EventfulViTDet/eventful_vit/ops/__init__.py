@@ -5,7 +5,7 @@ They are registered with PyTorch as `torch.ops.eventful_vit.*`, so compilers, ex
 
 from . import cpu
 from .attention import attend, attend_windows, divide, update_sums
-from .gating import error_norms, largest, replace, send, store, store_and_add
+from .gating import error_norms, finite, gate, normalise, replace, send, store, store_and_add
 from .linear import embed, linear
 
 __all__ = [
@@ -15,8 +15,10 @@ __all__ = [
     "divide",
     "embed",
     "error_norms",
-    "largest",
+    "finite",
+    "gate",
     "linear",
+    "normalise",
     "replace",
     "send",
     "store",

@@ -130,7 +130,7 @@ def _windows_shapes(qkv: Tensor, *args) -> Tensor:
 
 
 def _windows_flops(
-    qkv, index, out, padding, rel_pos_h, rel_pos_w, heads, scale, grid, window, pool, *, out_val, **kwargs
+    qkv, index, used, out, padding, rel_pos_h, rel_pos_w, heads, scale, grid, window, pool, *, out_val, **kwargs
 ) -> int:
     layout = attention_layout(tuple(grid), window, pool)
     of_all = qkv.shape[2] // 3 * _macs_per_channel(layout, rel_pos_h is not None)
@@ -138,13 +138,14 @@ def _windows_flops(
 
 
 @operator(
-    f"attend_windows(Tensor qkv, Tensor index, Tensor(a!) out, Tensor? padding, {_SIZES}) -> Tensor",
+    f"attend_windows(Tensor qkv, Tensor index, Tensor? used, Tensor(a!) out, Tensor? padding, {_SIZES}) -> Tensor",
     shapes=_windows_shapes,
     flops=_windows_flops,
 )
 def attend_windows(
     qkv: Tensor,
     index: Tensor,
+    used: Tensor | None,
     out: Tensor,
     padding: Tensor | None,
     rel_pos_h: Tensor | None,
@@ -157,11 +158,14 @@ def attend_windows(
 ) -> Tensor:
     """Attention of the windows that hold a selected token, written into `out` (B, N, D); the others stay.
 
+    Args:
+        index: selected tokens of all streams, places in B * N. used: how many of them count (ops/gating.py).
+
     Returns:
         Windows computed in each stream, (B,).
     """
     layout = attention_layout(tuple(grid), window, pool)
-    touched = _touched_windows(index, len(qkv), layout)
+    touched = _touched_windows(index if used is None else index[: int(used)], len(qkv), layout)
     stream, place = touched.nonzero(as_tuple=True)
     members = layout.window_members.to(qkv.device)[place]
     inside = members >= 0

@@ -87,7 +87,7 @@ KERNEL(attend_touched, AttendTouched) {
     const Windows& w = arguments.all.windows;
     const int64_t streams = arguments.all.attention.streams;
     std::vector<uint8_t> marked(streams * w.count);
-    for (const int64_t* i = arguments.index; i < arguments.index + arguments.selected; ++i)
+    for (const int64_t* i = arguments.index; i < arguments.index + arguments.selected.count(); ++i)
         marked[*i / w.tokens * w.count + w.of_token[*i % w.tokens]] = 1;
     std::vector<Group> groups;
     for (int64_t stream = 0; stream < streams; ++stream) {

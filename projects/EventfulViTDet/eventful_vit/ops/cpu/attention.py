@@ -24,6 +24,7 @@ from .library import (
     available,
     call,
     contiguous,
+    empty,
     function,
     is_state,
     readable,
@@ -38,7 +39,7 @@ Attention = structure(
 Windows = structure("Windows", members=POINTER, of_token=POINTER, count=LONG, tokens=LONG)
 Output = structure("Output", data=POINTER, token=LONG, stream=LONG, is_bf16=INT)
 Attend = structure("Attend", attention=Attention, windows=Windows, out=Output)
-AttendTouched = structure("AttendTouched", all=Attend, index=POINTER, selected=LONG, touched=POINTER)
+AttendTouched = structure("AttendTouched", all=Attend, index=POINTER, most=LONG, used=POINTER, touched=POINTER)
 Sums = structure("Sums", sums=POINTER, normalisers=POINTER, references=POINTER, drift=POINTER)
 Limits = structure("Limits", score=FLOAT, drift=FLOAT, accumulation=FLOAT, dense=DOUBLE)
 Update = structure(
@@ -67,7 +68,7 @@ def attend(
     qkv = contiguous(qkv)
     if not (dtype in STATE_TYPES and _can_attend(qkv, padding, rel_pos_h, rel_pos_w, heads, layout)):
         return NotImplemented
-    out = qkv.new_empty(*qkv.shape[:2], qkv.shape[2] // 3, dtype=dtype)
+    out = empty((*qkv.shape[:2], qkv.shape[2] // 3), dtype)
     arguments, tensors = _attend(qkv, padding, out, rel_pos_h, rel_pos_w, heads, scale, layout)
     call("attend", arguments, *tensors)
     return out
@@ -77,6 +78,7 @@ def attend(
 def attend_windows(
     qkv: Tensor,
     index: Tensor,
+    used: Tensor | None,
     out: Tensor,
     padding: Tensor | None,
     rel_pos_h: Tensor | None,
@@ -90,10 +92,10 @@ def attend_windows(
     layout = attention_layout(tuple(grid), window, pool)
     if not (is_state(qkv, out) and pool == 1 and _can_attend(qkv, padding, rel_pos_h, rel_pos_w, heads, layout)):
         return NotImplemented
-    touched = torch.empty(len(qkv), dtype=torch.int64)
+    touched = empty((len(qkv),), torch.int64)
     attention, tensors = _attend(qkv, padding, out, rel_pos_h, rel_pos_w, heads, scale, layout)
-    arguments = AttendTouched(attention, index.data_ptr(), len(index), touched.data_ptr())
-    call("attend_touched", arguments, *tensors, index, touched)
+    arguments = AttendTouched(attention, index.data_ptr(), len(index), address(used), touched.data_ptr())
+    call("attend_touched", arguments, *tensors, index, used, touched)
     return touched
 
 
@@ -123,7 +125,7 @@ def update_sums(
     fits = readable(*state) and kv.dtype == q.dtype and (old is None or (old.dtype == q.dtype and old.is_contiguous()))
     if not (fits and q.dtype in STATE_TYPES and q.stride(-1) == kv.stride(-1) == 1 and available()):
         return NotImplemented
-    executed = torch.empty(len(q), 2, dtype=torch.int64)
+    executed = empty((len(q), 2), torch.int64)
     k, v = kv.chunk(2, -1)
     attention, tensors = _attention(q, k, v, None, rel_pos_h, rel_pos_w, heads, scale, layout)
     limits = Limits(
@@ -142,7 +144,7 @@ def divide(sums: Tensor, normalisers: Tensor, dtype: torch.dtype) -> Tensor:
     if not (readable(sums, normalisers) and dtype in STATE_TYPES and available()):
         return NotImplemented
     streams, heads, tokens, channels = sums.shape
-    out = sums.new_empty(streams, tokens, heads * channels, dtype=dtype)
+    out = empty((streams, tokens, heads * channels), dtype)
     arguments = Divide(
         sums.data_ptr(), normalisers.data_ptr(), streams, tokens, heads, channels, _output(out)
     )

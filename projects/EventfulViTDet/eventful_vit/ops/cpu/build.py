@@ -27,8 +27,8 @@ FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-std=c++17", "-fPIC", "-
 COMPILERS = ("c++", "g++", "clang++")
 COMPILE_SECONDS = 300
 KERNELS = (
-    "attend", "attend_touched", "update_sums", "divide", "error_norms", "largest", "send", "store", "store_and_add",
-    "linear", "pack", "packed_size", "replay", "sample", "vector_length",
+    "attend", "attend_touched", "divide", "error_norms", "finite", "gate", "linear", "pack", "packed_size",
+    "patches", "replay", "sample", "send", "store", "store_and_add", "update_sums", "vector_length",
 )  # fmt: skip
 """What a library has to contain."""
 
@@ -146,7 +146,7 @@ def check_file(path: Path) -> None:
 def load(path: Path) -> ctypes.CDLL:
     """Load a library. Raises OSError if it is none, or has not all kernels."""
     library = ctypes.CDLL(str(path))
-    missing = [name for name in KERNELS if not hasattr(library, name)]
+    missing = [name for name in KERNELS if not hasattr(library, f"eventful_{name}")]
     if missing:
         raise OSError(f"{path} has no {', '.join(missing)}")
     return library

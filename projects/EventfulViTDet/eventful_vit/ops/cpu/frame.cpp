@@ -3,7 +3,7 @@
 #include "kernels.h"
 
 // Runs recorded calls in their order (tape.py).
-extern "C" int32_t replay(const Replay* frame, int32_t threads) {
+extern "C" int32_t eventful_replay(const Replay* frame, int32_t threads) {
     for (const Call* call = frame->calls; call < frame->calls + frame->count; ++call)
         if (const int32_t status = call->kernel(call->arguments, threads)) return status;
     return 0;
@@ -26,4 +26,4 @@ KERNEL(sample, Sample) {
 }
 
 // Floats of a vector: the columns of position tables are filled up to whole vectors.
-extern "C" int32_t vector_length() { return VL; }
+extern "C" int32_t eventful_vector_length() { return VL; }

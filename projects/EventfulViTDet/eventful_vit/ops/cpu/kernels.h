@@ -1,6 +1,7 @@
 // What the kernels are given. Python fills in the same structures (library.py, gating.py, linear.py, attention.py).
 //
-// Every kernel is called as int32_t kernel(const Arguments*, int32_t threads) and returns 0, or 1 if memory ran out.
+// Every kernel is called as int32_t eventful_kernel(const Arguments*, int32_t threads) and returns 0, or 1 if memory ran
+// out.
 #pragma once
 
 #include "pool.h"
@@ -47,11 +48,19 @@ struct Attend {
     Output out;
 };
 
+// A number of rows that is only known when the kernel runs: a place in memory, or null for `most`.
+struct Rows {
+    int64_t most;
+    const int64_t* used;
+
+    int64_t count() const { return used ? *used : most; }
+};
+
 // Attention of the windows that hold a selected token.
 struct AttendTouched {
     Attend all;
     const int64_t* index;  // the selected tokens of all streams
-    int64_t selected;
+    Rows selected;
     int64_t* touched;  // [streams] windows computed
 };
 
@@ -87,15 +96,17 @@ struct Divide {
     Output out;
 };
 
-// out = rows W^T + bias, with GELU where it follows.
+// out = rows W^T + bias, with GELU where it follows, and plus other rows where these are given.
 struct Linear {
-    const float* rows;  // [count][inputs]
-    int64_t count;
+    const float* rows;  // [number][inputs]
+    Rows number;
     int32_t inputs, outputs;
     const float* weights;  // packed
     const float* bias;     // or null
     int32_t gelu;
-    float* out;  // [count][outputs]
+    const float* added;  // [added_count][outputs], again and again, or null
+    int64_t added_count;
+    float* out;  // [number][outputs]
 };
 
 struct Pack {
@@ -104,55 +115,51 @@ struct Pack {
     float* packed;
 };
 
-struct Norm {
-    const float *weight, *bias;
+// Images cut into patches, each a row of values [channel][y][x].
+struct Patches {
+    const float* images;  // [streams][channels][height][width]
+    int64_t streams;
+    int32_t channels, height, width, size;
+    float* rows;  // [streams][patches][channels * size * size]
+};
+
+// Tokens, what a gate compares them with, and what it finds. Kernels use what they need of it.
+struct Gate {
+    const float* x;   // [streams][tokens][channels]
+    void* reference;  // the same
+    int64_t streams, tokens;
+    int32_t channels, is_bf16;   // type of the reference
+    const float *weight, *bias;  // of a layer norm
     float eps;
-    int32_t present;  // otherwise values are taken as they are
-};
-
-// Tokens of [count][channels], and what a gate compares them with.
-struct Tokens {
-    const float* x;
-    void* reference;
-    int64_t count;
-    int32_t channels, reference_is_bf16;
-    Norm norm;
-};
-
-struct ErrorNorms {
-    Tokens tokens;
-    float* norms;  // [count]
-};
-
-struct Largest {
-    const float* norms;  // [streams][tokens]
-    int64_t streams, tokens, count;
-    int64_t* index;  // [streams][count], ascending, into all tokens
-};
-
-struct Send {
-    Tokens tokens;
-    const int64_t* index;
-    int64_t selected;
-    float* rows;  // [selected][channels]
+    int32_t normalised;      // whether there is one; otherwise values are taken as they are
+    const int64_t* count;    // at most so many tokens of each stream go on,
+    const float* threshold;  // with norms above this
+    const uint8_t* flush;    // [streams] streams of which all go on, or null
+    float* norms;            // [streams][tokens]; infinite for those
+    int64_t* index;          // places of the tokens that go on, ascending; send: null for all
+    int64_t* offsets;        // [streams + 1] where each stream's begin
+    Rows selected;           // send: how many
+    float* rows;             // [selected][channels]
 };
 
 // Rows that take their places in a buffer [tokens][width].
 struct Store {
     void* buffer;
     int32_t is_bf16, width;
-    const int64_t* index;
-    const float* rows;  // [selected][width]
-    int64_t selected;
-    int32_t first;  // ReplaceRows: the columns from this one on are kept in `old`
-    void* old;      // [selected][width - first], type of the buffer; or null
+    const int64_t* index;  // null: all in order
+    const float* rows;     // [selected][width]
+    Rows selected;
+    int32_t first;   // with `old`: columns from this one on are kept there before they are overwritten
+    void* old;       // [selected][width - first], type of the buffer; or null
+    float* x;        // store_and_add: [tokens][width], to which the buffer is added
+    int64_t tokens;
 };
 
-struct StoreAndAdd {
-    Store store;
-    const float* x;  // [tokens][width]
-    float* out;      // x + buffer
-    int64_t tokens;
+// Whether the values of each stream are all finite.
+struct Finite {
+    const float* x;  // [streams][values]
+    int64_t streams, values;
+    uint8_t* result;  // [streams]
 };
 
 // A kernel call, and a frame's worth of them.
@@ -196,7 +203,7 @@ inline Buffer allocate(size_t count) {
 // Defines a kernel as Python calls it.
 #define KERNEL(name, Arguments)                                                      \
     static void name##_body(const Arguments& arguments, int threads);                \
-    extern "C" int32_t name(const Arguments* arguments, int32_t threads) {           \
+    extern "C" int32_t eventful_##name(const Arguments* arguments, int32_t threads) { \
         try {                                                                        \
             name##_body(*arguments, threads);                                        \
             return 0;                                                                \

@@ -45,7 +45,7 @@ def function(name: str, result: type, *arguments: type) -> ctypes._CFuncPtr:
     """A function of the library."""
     library = load_library()
     assert library is not None
-    found = getattr(library, name)
+    found = getattr(library, f"eventful_{name}")
     found.argtypes, found.restype = arguments, result
     return found
 
@@ -68,6 +68,12 @@ def call(name: str, arguments: ctypes.Structure, *tensors: Tensor | None) -> Non
         recorded.append(ctypes.cast(run, POINTER).value, arguments, tensors)
 
 
+def empty(shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
+    """Memory for a kernel's result; a recording tape has its own."""
+    recorded = tape.current()
+    return torch.empty(shape, dtype=dtype) if recorded is None else recorded.empty(shape, dtype)
+
+
 def make_replay(calls: list[tuple[int, ctypes.Structure]]) -> Callable[[], None]:
     """A function that repeats recorded calls, with the number of threads of its own time."""
     listed = (Call * len(calls))(*(Call(kernel, ctypes.addressof(arguments)) for kernel, arguments in calls))
@@ -80,14 +86,22 @@ def make_replay(calls: list[tuple[int, ctypes.Structure]]) -> Callable[[], None]
     return replay
 
 
-def sample(tensors: list[Tensor]) -> int:
-    """A number that depends on some of the values of contiguous tensors."""
-    count, result = len(tensors), ctypes.c_uint64()
-    data = (POINTER * count)(*(x.data_ptr() for x in tensors))
-    sizes = (LONG * count)(*(x.numel() * x.element_size() for x in tensors))
-    arguments = Sample(ctypes.addressof(data), ctypes.addressof(sizes), count, ctypes.addressof(result))
-    _check(kernel("sample")(ctypes.addressof(arguments), 1))
-    return result.value
+class Sampler:
+    """Looks at some of the values of contiguous tensors, wherever they lay when it was made."""
+
+    def __init__(self, tensors: list[Tensor]) -> None:
+        count = len(tensors)
+        self._data = (POINTER * count)(*(x.data_ptr() for x in tensors))
+        self._sizes = (LONG * count)(*(x.numel() * x.element_size() for x in tensors))
+        self._result = ctypes.c_uint64()
+        self._arguments = Sample(
+            ctypes.addressof(self._data), ctypes.addressof(self._sizes), count, ctypes.addressof(self._result)
+        )
+
+    def value(self) -> int:
+        """A number that depends on them."""
+        _check(kernel("sample")(ctypes.addressof(self._arguments), 1))
+        return self._result.value
 
 
 def _check(status: int) -> None:

@@ -13,7 +13,7 @@
 namespace {
 
 using Clock = std::chrono::steady_clock;
-constexpr auto SPIN = std::chrono::microseconds(60);   // a worker's, before it sleeps
+constexpr auto SPIN = std::chrono::microseconds(200);    // a worker's, before it sleeps
 constexpr auto PATIENCE = std::chrono::microseconds(10);  // the caller's, before it offers its core to others
 
 // Spins until done() or until `limit` has passed; returns whether it was done.

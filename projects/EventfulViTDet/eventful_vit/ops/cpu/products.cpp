@@ -27,14 +27,18 @@ INLINE vec error_function(vec x) {
 
 INLINE vec gelu(vec x) { return 0.5f * x * (1.0f + error_function(x * 0.70710678f)); }
 
-// Bias and activation of a tile's complete sums.
-INLINE void finish(const Linear& p, float* sums, ptrdiff_t step, int rows, int begin, int width) {
+// What follows the complete sums of a tile.
+INLINE void finish(const Linear& p, float* sums, ptrdiff_t step, int64_t row, int rows, int begin, int width) {
     for (int i = 0; i < rows; ++i) {
         float* values = sums + i * step;
         if (p.bias)
             for (int c = 0; c < width; ++c) values[c] += p.bias[begin + c];
         if (p.gelu)
             for (int c = 0; c < width; c += VL) store(values + c, gelu(load(values + c)));
+        if (p.added) {
+            const float* added = p.added + (row + i) % p.added_count * p.outputs + begin;
+            for (int c = 0; c < width; ++c) values[c] += added[c];
+        }
     }
 }
 
@@ -56,7 +60,7 @@ void run_tile(const Linear& p, int64_t row, int panel, int first, int last) {
     multiply_rows(p.rows + row * p.inputs + first, p.inputs, 1, p.weights + (size_t(panel) * p.inputs + first) * PANEL,
                   PANEL, last - first, sums);
     store_tile(sums, to, step);
-    if (last == p.inputs) finish(p, to, step, ROWS, begin, width);
+    if (last == p.inputs) finish(p, to, step, row, ROWS, begin, width);
     if (to == aside)
         for (int i = 0; i < ROWS; ++i) std::copy_n(aside + i * PANEL, width, out + i * p.outputs);
 }
@@ -64,7 +68,7 @@ void run_tile(const Linear& p, int64_t row, int panel, int first, int last) {
 }  // namespace
 
 // Floats of a packed weight matrix.
-extern "C" int64_t packed_size(int32_t outputs, int32_t inputs) {
+extern "C" int64_t eventful_packed_size(int32_t outputs, int32_t inputs) {
     return int64_t(divide_up(outputs, PANEL)) * PANEL * inputs;
 }
 
@@ -86,20 +90,36 @@ KERNEL(pack, Pack) {
 
 KERNEL(linear, Linear) {
     const Linear& p = arguments;
+    const int64_t count = p.number.count();
     const int panels = divide_up(p.outputs, PANEL);
-    const int blocks = std::max(1, divide_up(p.count, BLOCK_ROWS));
-    const int64_t rows = divide_up(divide_up(p.count, blocks), TILE_ROWS) * TILE_ROWS;
+    const int blocks = std::max(1, divide_up(count, BLOCK_ROWS));
+    const int64_t rows = divide_up(divide_up(count, blocks), TILE_ROWS) * TILE_ROWS;
     // Few rows: threads share the panels. Many: they share blocks of rows, and panels to even out the last ones.
-    const int most = threads_for(p.count * p.inputs * p.outputs, PRODUCTS_PER_THREAD, threads);
+    const int most = threads_for(count * p.inputs * p.outputs, PRODUCTS_PER_THREAD, threads);
     const int shares = most == 1 ? 1 : std::min(panels, blocks < 4 * most ? 2 * most : 1);
     share_out(int64_t(blocks) * shares, most, [&](Pieces& pieces) {
         for (int64_t piece; (piece = pieces.next()) >= 0;) {
-            const int64_t row = piece / shares * rows, share = piece % shares, end = std::min(p.count, row + rows);
+            const int64_t row = piece / shares * rows, share = piece % shares, end = std::min(count, row + rows);
             for (int first = 0; first < p.inputs; first += BLOCK_INPUTS)
                 for (int panel = int(panels * share / shares); panel < int(panels * (share + 1) / shares); ++panel)
                     for_row_tiles(row, end, [&](auto rows, int64_t at) {
                         run_tile<rows.value>(p, at, panel, first, std::min(p.inputs, first + BLOCK_INPUTS));
                     });
         }
+    });
+}
+
+KERNEL(patches, Patches) {
+    const Patches& p = arguments;
+    const int64_t down = p.height / p.size, across = p.width / p.size, lines = p.channels * int64_t(p.size);
+    const int64_t values = p.streams * p.channels * p.height * p.width;
+    share_ranges(p.streams * down, threads_for(values, VALUES_PER_THREAD, threads), [&](int64_t first, int64_t last) {
+        for (int64_t band = first; band < last; ++band)  // a row of patches
+            for (int64_t line = 0; line < lines; ++line) {
+                const int64_t channel = line / p.size, y = band % down * p.size + line % p.size;
+                const float* from = p.images + ((band / down * p.channels + channel) * p.height + y) * p.width;
+                for (int64_t x = 0; x < across; ++x)
+                    std::copy_n(from + x * p.size, p.size, p.rows + ((band * across + x) * lines + line) * p.size);
+            }
     });
 }

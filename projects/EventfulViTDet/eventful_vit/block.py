@@ -1,7 +1,7 @@
 """One pre-norm Transformer block: the way of a token through it, densely and on changed tokens (paper, figure 3).
 
-A model describes its blocks by `BlockSpec`; `EventfulBlock` runs any of them. Everything that a block may consist of stands
-here once.
+A model describes its blocks by `BlockSpec`; `EventfulBlock` runs any of them. Everything that a block may consist of
+stands here once.
 """
 
 from __future__ import annotations
@@ -85,8 +85,8 @@ class BlockSpec:
     prefix: int = 0
     """Class and register tokens before those of the grid; only without windows, pooling and relative positions."""
     other_attention: nn.Module | None = None
-    """Attention by code that is not known, on windows or grids (G, a, b, D) of normalised tokens. It runs on all tokens of
-    every frame."""
+    """Attention by code that is not known, on windows or grids (G, a, b, D) of normalised tokens. It runs on all tokens
+    of every frame."""
     after: nn.Module | None = None
     """A layer on the whole map (B, D, h, w) behind the block. It runs in every frame."""
 
@@ -148,7 +148,8 @@ class EventfulBlock:
     # On changed tokens.
 
     def eventful(self, spec: BlockSpec, x: Tensor, grid: tuple[int, int], frame: Frame) -> Tensor:
-        """Changed tokens only: (B, N, D) -> (B, N, D), updating the state of the frame's streams. x may be overwritten."""
+        """Changed tokens only: (B, N, D) -> (B, N, D), updating the state of the frame's streams. x may be
+        overwritten."""
         layout = spec.layout(grid)
         if spec.other_attention is None:
             picked1, rows = self._gate(self.qkv_gate, spec.norm1, x, frame)
@@ -216,9 +217,7 @@ class EventfulBlock:
             return result if added is not None else self._scaled(spec.layer_scale1, result)
         return residual + self._branch(spec, spec.layer_scale1, result)
 
-    def _mlp(
-        self, spec: BlockSpec, rows: Tensor, residual: Tensor | None = None, used: Tensor | None = None
-    ) -> Tensor:
+    def _mlp(self, spec: BlockSpec, rows: Tensor, residual: Tensor | None = None, used: Tensor | None = None) -> Tensor:
         """The MLP; of all tokens, with the residual stream added."""
         plain = is_plain(spec.mlp, Mlp)
         added = residual if plain and spec.adds_plainly(spec.layer_scale2) else None

@@ -1,9 +1,10 @@
 """Operations of a frame, from its trace: the only place that counts.
 
-The unit is the multiply-accumulate (MAC), what the paper reports as "flops". Blocks are counted by the closed forms of the
-paper's evaluation: linear layers, their biases, matrix products, relative-position products, additions, gates and
-accumulators; layer norms, softmax and activations are free. `exact` attention counts what it executes. Layers around the
-blocks (patch embedding, pyramid, proposals, heads) are counted as the products of their convolutions and linear layers.
+The unit is the multiply-accumulate (MAC), what the paper reports as "flops". Blocks are counted by the closed forms of
+the paper's evaluation: linear layers, their biases, matrix products, relative-position products, additions, gates and
+accumulators; layer norms, softmax and activations are free. `exact` attention counts what it executes. Layers around
+the blocks (patch embedding, pyramid, proposals, heads) are counted as the products of their convolutions and linear
+layers.
 """
 
 from __future__ import annotations
@@ -307,5 +308,3 @@ def _layer_macs(module: nn.Module) -> Callable[[Tensor, Tensor], int] | None:
         fan_in = module.in_channels // module.groups * math.prod(module.kernel_size)
         return lambda x, y: y.numel() * fan_in
     return None
-
-

@@ -1,4 +1,5 @@
-"""The blocks of an eventful model, one after the other: densely, on changed tokens, or by repeating a recorded frame."""
+"""The blocks of an eventful model, one after the other: densely, on changed tokens, or by repeating a recorded
+frame."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ from .ops.tape import Tape, recording
 from .policies import Policy
 
 TAPED_VALUES = 2**18
-"""Most values (tokens x channels x streams) of a frame that is recorded. Small frames gain most (docs/performance.md)."""
+"""Most values (tokens x channels x streams) of a frame that is recorded. Small frames gain most
+(docs/performance.md)."""
 MAX_TAPES = 4
 """Tapes kept per state: one for flushes and one or two for budgets, unless these change a lot."""
 
@@ -66,8 +68,8 @@ class TapedBudget:
 class EventfulEncoder:
     """Runs a model's blocks.
 
-    Blocks are modules that are called with (tokens, run) and return `run(specification, tokens)`, so hooks on a block see its
-    tokens.
+    Blocks are modules that are called with (tokens, run) and return `run(specification, tokens)`, so hooks on a block
+    see its tokens.
     """
 
     def __init__(self, depth: int, options: EventfulOptions) -> None:
@@ -81,9 +83,7 @@ class EventfulEncoder:
         """The gates in the order of their work, such as `blocks.0.qkv`."""
         self._can_tape = all(gate.can_take_numbers() for gate in gates)
 
-    def dense(
-        self, blocks: Sequence[nn.Module], x: Tensor, grid: tuple[int, int], trace: FrameTrace | None
-    ) -> Tensor:
+    def dense(self, blocks: Sequence[nn.Module], x: Tensor, grid: tuple[int, int], trace: FrameTrace | None) -> Tensor:
         """All tokens (B, N, D) -> (B, N, D). `trace`, if given, learns what was executed."""
         for block, runner in zip(blocks, self._runners):
             x = block(x, partial(runner.dense, grid=grid, trace=trace))

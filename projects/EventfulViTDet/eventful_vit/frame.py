@@ -80,7 +80,8 @@ class FrameTrace:
     layers: list[LayerWork] = field(default_factory=list)
 
     def add_layer(self, category: str, macs: int, units: int | list[int]) -> None:
-        """Note layers that ran: `macs` operations for each of `units`, the same number in all streams or one for each."""
+        """Note layers that ran: `macs` operations for each of `units`, the same number in all streams or one for
+        each."""
         counts = (units,) * len(self.flushed) if isinstance(units, int) else tuple(units)
         self.layers.append(LayerWork(category, macs, counts))
 

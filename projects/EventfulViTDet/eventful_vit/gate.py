@@ -19,11 +19,14 @@ GATE_REFERENCES: tuple[GateReference, ...] = ("last-sent", "previous-frame")
 class TokenGate:
     """Selects the tokens of c = norm(x) that moved away from the reference u, and updates u.
 
-    With the reference `last-sent` (the paper's gate), u[M] <- c[M] for the selected set M only: what is not sent on stays
-    in the error until it is. With `previous-frame` (the STGT baseline), u <- c for all tokens: slow changes never add up.
+    With the reference `last-sent` (the paper's gate), u[M] <- c[M] for the selected set M only: what is not sent on
+    stays in the error until it is. With `previous-frame` (the STGT baseline), u <- c for all tokens: slow changes never
+    add up.
     """
 
-    def __init__(self, name: str, reference: GateReference = "last-sent", state_dtype: torch.dtype | None = None) -> None:
+    def __init__(
+        self, name: str, reference: GateReference = "last-sent", state_dtype: torch.dtype | None = None
+    ) -> None:
         """
         Args:
             name: such as "blocks.0.qkv".
@@ -92,7 +95,8 @@ class TokenGate:
 
 
 class DeltaGate:
-    """A gate with a forced set M that also returns how far the members moved: e[M] = c[M] - u[M], before u[M] <- c[M]."""
+    """A gate with a forced set M that also returns how far the members moved: e[M] = c[M] - u[M], before u[M] <-
+    c[M]."""
 
     def __init__(self, dim: int) -> None:
         """

@@ -8,7 +8,6 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules import module as global_hooks
 
 from . import ops
 from .ops import tape
@@ -18,7 +17,7 @@ MLP_ROWS = 1024
 
 
 def is_plain(module: nn.Module, kind: type) -> bool:
-    """Whether a module is of this very class and nothing is hooked into it."""
+    """Whether a module is of this very class and nothing is hooked into it (hooks for all modules do not count)."""
     return (
         type(module) is kind
         and not module._forward_hooks
@@ -26,8 +25,6 @@ def is_plain(module: nn.Module, kind: type) -> bool:
         and not module._backward_hooks
         and not module._backward_pre_hooks
         and "forward" not in module.__dict__
-        and not global_hooks._global_forward_hooks
-        and not global_hooks._global_forward_pre_hooks
     )
 
 
@@ -112,9 +109,7 @@ def run_mlp(
     return torch.cat([_run_mlp(mlp, part, dtype, also, None) for part, also in zip(parts, sums)]).view(x.shape)
 
 
-def _run_mlp(
-    mlp: Mlp, x: Tensor, dtype: torch.dtype | None, added: Tensor | None, used: Tensor | None
-) -> Tensor:
+def _run_mlp(mlp: Mlp, x: Tensor, dtype: torch.dtype | None, added: Tensor | None, used: Tensor | None) -> Tensor:
     gelu = is_plain(mlp.act, nn.GELU) and mlp.act.approximate == "none"
     hidden = run_linear(mlp.fc1, x, dtype, gelu, used=used)
     return run_linear(mlp.fc2, hidden if gelu else call(mlp.act, hidden), dtype, added=added, used=used)

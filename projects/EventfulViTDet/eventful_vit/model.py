@@ -1,4 +1,5 @@
-"""What every eventful model has in common: a policy, the switch between its two paths, state, and who watches its frames."""
+"""What every eventful model has in common: a policy, the switch between its two paths, state, and who watches its
+frames."""
 
 from __future__ import annotations
 
@@ -39,9 +40,9 @@ class Traced(nn.Module):
 class EventfulModel(Traced):
     """Base of models that recompute only the tokens that changed.
 
-    In training mode, and with `enabled = False`, it is the dense model. In eval mode with `enabled = True` every position of
-    the batch is a *stream*: a video whose frames arrive in order, one per call, until `reset`. Copies and pickles of a model
-    have its weights and none of its state.
+    In training mode, and with `enabled = False`, it is the dense model. In eval mode with `enabled = True` every
+    position of the batch is a *stream*: a video whose frames arrive in order, one per call, until `reset`. Copies and
+    pickles of a model have its weights and none of its state.
     """
 
     def __init__(self, policy: Policy, enabled: bool) -> None:

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-import torch
 from torch import Tensor
 
 from .ops.gating import largest_above
@@ -35,8 +34,8 @@ class Policy:
         return largest_above(norms, *limits)
 
     def limits(self, tokens: int) -> tuple[int, float] | None:
-        """The policy as two numbers: at most so many of a stream's N tokens, those with the largest norms, and only norms
-        above a threshold. None for a policy that is not of this kind; `choose` then decides."""
+        """The policy as two numbers: at most so many of a stream's N tokens, those with the largest norms, and only
+        norms above a threshold. None for a policy that is not of this kind; `choose` then decides."""
         return None
 
     def for_gate(self, name: str, tokens: int) -> Policy:

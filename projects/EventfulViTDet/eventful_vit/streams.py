@@ -39,7 +39,8 @@ class Streams:
 
     def __init__(self) -> None:
         self.trace: FrameTrace | None = None
-        """What the last frame selected and executed. Its tensors belong to this state: read them before the next frame."""
+        """What the last frame selected and executed. Its tensors belong to this state: read them before the next
+        frame."""
         self.tapes: dict[Any, Any] = {}
         """Recorded frames (encoder.py); they point to this state's memory, and are dropped with it."""
         self._slots: dict[str, Tensor] = {}

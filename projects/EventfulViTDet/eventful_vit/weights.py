@@ -1,4 +1,5 @@
-"""Noticing that a model's weights changed, whoever changed them: streams that were computed with the old ones begin again."""
+"""Noticing that a model's weights changed, whoever changed them: streams that were computed with the old ones begin
+again."""
 
 from __future__ import annotations
 
@@ -11,9 +12,9 @@ from .ops import derived
 class WeightWatch:
     """Looks at a model's parameters, buffers and modules in every eventful frame.
 
-    Seen are: writes that PyTorch tracks, other parameters or modules in place of the old ones, moves, changes of type. Writes
-    that it does not track (`parameter.data.copy_(...)`) are seen on a CPU with compiled kernels if they change some of a few
-    dozen values of a parameter. For all others there is `EventfulModel.weights_changed`.
+    Seen are: writes that PyTorch tracks, other parameters or modules in place of the old ones, moves, changes of type.
+    Writes that it does not track (`parameter.data.copy_(...)`) are seen on a CPU with compiled kernels if they change
+    some of a few dozen values of a parameter. For all others there is `EventfulModel.weights_changed`.
     """
 
     def __init__(self, model: nn.Module) -> None:

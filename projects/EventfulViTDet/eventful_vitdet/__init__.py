@@ -16,12 +16,15 @@ def _append_embedded_detectron2() -> None:
 
 _append_embedded_detectron2()
 
+from eventful_vit import PerGate, Threshold, TopFraction, TopR, count_operations  # noqa: E402
+
 from . import data, modeling  # noqa: E402, F401  (registers data sets, the backbone and the detector in Detectron2)
 from .config import add_eventful_vitdet_config  # noqa: E402
-from .eventful import EventfulViT, Threshold, TopFraction, TopR, count_operations  # noqa: E402
+from .modeling import EventfulViT  # noqa: E402
 
 __all__ = [
     "EventfulViT",
+    "PerGate",
     "Threshold",
     "TopFraction",
     "TopR",

@@ -12,9 +12,8 @@ from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
+from eventful_vit.models.vitdet import resize_positions
 from torch import Tensor
-
-from .eventful.vit import resize_positions
 
 VIT_PREFIX = "backbone.net."
 PLAIN_VIT = ("patch_embed.", "blocks.", "pos_embed")

@@ -78,8 +78,9 @@ def _add_eventful_config(cfg: CfgNode) -> None:
     eventful.THRESHOLD = 1.0
     # fraction: share of the tokens that each gate updates per frame.
     eventful.FRACTION = 0.25
-    # per-gate: [NAME, POLICY, VALUE] for gates by name, such as [["blocks.0.*", "top-r", 512], ["*", "top-r", 256]]. Gates
-    # are called blocks.<number>.{qkv,projection,mlp}; names may have wildcards, and the first that matches counts.
+    # per-gate: [NAME, POLICY, VALUE] for gates by name, such as [["blocks.0.*", "top-r", 512], ["*", "top-r", 256]].
+    # Gates are called blocks.<number>.{qkv,projection,mlp}; names may have wildcards, and the first that matches
+    # counts.
     eventful.GATES = []
     # "exact": dense attention over the buffered tokens, computed incrementally. For comparison, the paper's modes of
     # the global blocks: "full" (approximate), "query-key", "tokenwise"; windowed blocks are then "tokenwise".

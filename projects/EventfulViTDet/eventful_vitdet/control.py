@@ -23,9 +23,9 @@ from typing import Protocol
 
 import torch
 from detectron2.config import CfgNode
+from eventful_vit import EventfulViT, FrameTrace, Policy, TopR
+from eventful_vit.frame import GateTrace
 
-from .eventful import EventfulViT, Policy, TopR
-from .eventful.gate import TokenGate
 from .modeling.backbone import build_policy
 from .structures import FrameCost
 
@@ -73,8 +73,8 @@ class Controller:
         """The policy of the frame that comes next; `index` counts the frames of the run from 0."""
         raise NotImplementedError
 
-    def after_frame(self, cost: FrameCost, gates: Mapping[str, TokenGate]) -> None:
-        """Learn from an eventful frame: its cost, and the model's gates as it left them."""
+    def after_frame(self, cost: FrameCost, gates: Mapping[str, GateTrace]) -> None:
+        """Learn from an eventful frame: its cost, and what the model's gates saw and chose."""
 
 
 class Constant(Controller):
@@ -202,7 +202,7 @@ class LatencyController(Regulator):
         super().__init__(target, start, bounds or Bounds())
         self._expected: float | None = None
 
-    def after_frame(self, cost: FrameCost, gates: Mapping[str, TokenGate]) -> None:
+    def after_frame(self, cost: FrameCost, gates: Mapping[str, GateTrace]) -> None:
         if cost.flushed:
             return
         backbone, total = 1000 * cost.backbone_seconds, 1000 * cost.total_seconds
@@ -228,7 +228,7 @@ class GFlopsController(Regulator):
         self.averaging_frames = averaging_frames
         self._saved = 0.0  # GFlops; negative is a debt
 
-    def after_frame(self, cost: FrameCost, gates: Mapping[str, TokenGate]) -> None:
+    def after_frame(self, cost: FrameCost, gates: Mapping[str, GateTrace]) -> None:
         total = cost.total_gflops
         limit = self.target * self.averaging_frames / 2
         self._saved = min(max(self._saved + self.target - total, -limit), limit)
@@ -256,7 +256,7 @@ class SceneCuts:
         self._usual: float | None = None  # largest median of recent frames since the last flush
         self._largest = 0.0  # largest error of recent frames
 
-    def seen(self, gates: Mapping[str, TokenGate]) -> bool:
+    def seen(self, gates: Mapping[str, GateTrace]) -> bool:
         """Whether the frame that the gates saw last came after a cut; in stream 0."""
         norms = next(iter(gates.values())).norms
         if not self.ratio or norms is None or not bool(torch.isfinite(norms[0, 0])):
@@ -305,26 +305,23 @@ class RuntimeControl:
         self.model.set_policy(policy)
         return policy
 
-    def after_frame(self, cost: FrameCost) -> bool:
-        """Tell the controller what the frame cost; returns whether a scene cut was seen.
+    def after_frame(self, cost: FrameCost, trace: FrameTrace | None) -> bool:
+        """Tell the controller what the frame cost and what its gates saw; returns whether a scene cut was seen.
 
-        After a cut the model is reset before the next frame, which is computed in full; until then its gates still
-        tell about this one. Frames of the dense model say nothing about budgets and are passed over.
+        After a cut the model is reset before the next frame, which is computed in full. Frames of the dense model,
+        without a trace, say nothing about budgets and are passed over.
         """
-        if not self.model.enabled:
+        if trace is None:
             return False
-        gates = self.model.vit.gates()
+        gates = trace.gates
         self.controller.after_frame(cost, gates)
         self._flush_next = self.cuts.seen(gates)
         return self._flush_next
 
 
-def count_tokens(gates: Mapping[str, TokenGate]) -> int:
-    """N, the number of tokens of a frame, as the gates saw it last."""
-    selection = next(iter(gates.values())).selection
-    if selection is None:
-        raise ValueError("the gates have not seen a frame yet")
-    return selection.tokens
+def count_tokens(gates: Mapping[str, GateTrace]) -> int:
+    """N, the number of tokens of a frame."""
+    return next(iter(gates.values())).selection.tokens
 
 
 def budget_options(schedule: str | None) -> list[str]:

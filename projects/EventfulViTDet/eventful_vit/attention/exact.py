@@ -7,15 +7,15 @@ For every query i the unnormalised sum and the normaliser of its softmax are kep
 When keys and values change, each unchanged query takes out their old terms and adds the new ones (*signed delta keys*);
 changed queries are recomputed over all keys. Up to rounding this is dense attention over the buffered tokens.
 
-Rounding is watched query by query. Sums that were just computed have a relative error of about (16 + |m_i|) 2^-24: a score S
-is rounded in proportion to its size, and exp passes that on as a relative error. `drift` bounds the error of U and Z as a
-multiple of this. A query whose bound exceeds `DRIFT_LIMIT`, because much of its mass cancelled or because many frames went by,
-is recomputed; so is one that meets a score far above its reference. The result is therefore within
+Rounding is watched query by query. Sums that were just computed have a relative error of about (16 + |m_i|) 2^-24: a
+score S is rounded in proportion to its size, and exp passes that on as a relative error. `drift` bounds the error of U
+and Z as a multiple of this. A query whose bound exceeds `DRIFT_LIMIT`, because much of its mass cancelled or because
+many frames went by, is recomputed; so is one that meets a score far above its reference. The result is therefore within
 
     16 (16 + max |S|) 2^-24     relative to the values, 1.5e-5 for small scores and 5e-3 for scores of 5,000,
 
-of dense attention, whose own rounding has the second factor too. The C++ kernels compute a score with the same bits whenever
-they compute it, so with them the error does not grow with the scores.
+of dense attention, whose own rounding has the second factor too. The C++ kernels compute a score with the same bits
+whenever they compute it, so with them the error does not grow with the scores.
 """
 
 from __future__ import annotations
@@ -67,7 +67,8 @@ class ExactAttention:
 
         Returns:
             Queries, keys and values (B, N, 3D); keys and values as queries see them (B, S, 2D); which of these changed,
-            (K,) and where each stream's begin; and what they were before, (K, 2D). The last three are None for everything.
+            (K,) and where each stream's begin; and what they were before, (K, 2D). The last three are None for
+            everything.
         """
         dim = rows.shape[-1] // 3
         qkv, old = self._qkv.replace(rows, selection, frame, dim)
@@ -92,7 +93,8 @@ class ExactAttention:
 
 
 def changed_cells(selection: Selection, layout: AttentionLayout) -> tuple[Tensor, Tensor]:
-    """Pooled keys that change with the selected tokens: places (K,) in B * S, ascending, and where each stream's begin."""
+    """Pooled keys that change with the selected tokens: places (K,) in B * S, ascending, and where each stream's
+    begin."""
     index = selection.index if selection.used is None else selection.index[: int(selection.used)]
     stream, token = index // layout.tokens, index % layout.tokens
     cells = (stream * layout.keys + layout.cell_of(token)).unique()

@@ -41,8 +41,8 @@ class PatchEmbed(nn.Module):
 class Attention(nn.Module):
     """Multi-head attention with decomposed relative positions, and its parameters.
 
-    Blocks compute it by operators. A subclass with a `forward` of its own, or a module hooked into, is called instead, as
-    Detectron2's is: with windows or grids of normalised tokens.
+    Blocks compute it by operators. A subclass with a `forward` of its own, or a module hooked into, is called instead,
+    as Detectron2's is: with windows or grids of normalised tokens.
     """
 
     def __init__(
@@ -203,8 +203,8 @@ class Block(nn.Module):
 class EventfulViT(EventfulModel):
     """A Vision Transformer for video that recomputes only the tokens that changed.
 
-    Parameters and their names are those of Detectron2's `ViT`, so its checkpoints load unchanged. The first frame of a stream
-    is a *flush*: computed in full, equal to the dense model.
+    Parameters and their names are those of Detectron2's `ViT`, so its checkpoints load unchanged. The first frame of a
+    stream is a *flush*: computed in full, equal to the dense model.
 
     Example:
         >>> vit = EventfulViT(img_size=64, embed_dim=48, depth=2, num_heads=3, policy=TopR(8)).eval()
@@ -338,9 +338,7 @@ class EventfulViT(EventfulModel):
         weight = self.patch_embed.proj.weight
         channels, patch = weight.shape[1], self.patch_size
         if images.dim() != 4 or images.shape[1] != channels or not len(images):
-            raise ValueError(
-                f"frames (B, {channels}, H, W) with B of 1 or more are needed, got {tuple(images.shape)}"
-            )
+            raise ValueError(f"frames (B, {channels}, H, W) with B of 1 or more are needed, got {tuple(images.shape)}")
         if images.dtype != weight.dtype and not _autocasts(images):
             raise ValueError(f"normalised frames of {weight.dtype} are needed, as the weights are, got {images.dtype}")
         height, width = images.shape[-2:]
@@ -365,7 +363,9 @@ class EventfulViT(EventfulModel):
     @torch.no_grad()
     def _forward_eventful(self, images: Tensor, grid: tuple[int, int], state: Streams | None) -> Tensor:
         if torch.jit.is_tracing():
-            raise RuntimeError("a frame with state cannot be traced: set model.enabled = False to trace the dense model")
+            raise RuntimeError(
+                "a frame with state cannot be traced: set model.enabled = False to trace the dense model"
+            )
         check_finite(images)
         form = FrameForm(grid, images.dtype, images.device)
         with self._frame(len(images), form, state) as frame:

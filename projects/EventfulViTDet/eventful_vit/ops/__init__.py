@@ -7,8 +7,10 @@ from . import cpu
 from .attention import attend, attend_windows, divide, update_sums
 from .gating import error_norms, finite, gate, normalise, replace, send, store, store_and_add
 from .linear import embed, linear
+from .operator import Operator
 
 __all__ = [
+    "Operator",
     "attend",
     "attend_windows",
     "cpu",

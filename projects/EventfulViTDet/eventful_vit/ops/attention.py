@@ -1,8 +1,8 @@
 """Operators of attention.
 
-`qkv` holds queries, keys and values side by side, (B, N, 3D). Sizes of an attention, the same in all operators: `heads`,
-`scale`, the token grid (h, w) with h * w = N, `window` (side in tokens; 0: the whole grid), `pool` (keys and values are
-averaged over pool x pool tokens), and the tables of relative positions, None where the model has none.
+`qkv` holds queries, keys and values side by side, (B, N, 3D). Sizes of an attention, the same in all operators:
+`heads`, `scale`, the token grid (h, w) with h * w = N, `window` (side in tokens; 0: the whole grid), `pool` (keys and
+values are averaged over pool x pool tokens), and the tables of relative positions, None where the model has none.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ DENSE_ABOVE = 0.4
 SCORE_LIMIT = 30.0
 """A score this far above its query's reference (a factor of 1e13) asks for a new one, well before exp overflows."""
 DRIFT_LIMIT = 16.0
-"""Largest error bound of a query's sums, as a multiple of the error of sums that were just computed (attention/exact.py)."""
+"""Largest error bound of a query's sums, as a multiple of the error of sums that were just computed
+(attention/exact.py)."""
 ACCUMULATION = 1 / 16
 """What one addition to the sums adds to their error bound, in the same unit."""
 CHUNK_SCORES = 2**24
@@ -78,7 +79,7 @@ def attend(
     layout = attention_layout(tuple(grid), window, pool)
     tables = None if rel_pos_h is None else position_tables(rel_pos_h, rel_pos_w, layout)
     out = _attend_groups(layout.partition(qkv, padding), tables, heads, scale, layout)
-    return layout.merge(out).to(dtype)
+    return layout.merge(out).to(dtype).contiguous()
 
 
 def _attend_groups(

@@ -1,7 +1,7 @@
 """Values that inference computes from a parameter once and keeps: packed and rounded weights, expanded tables.
 
-They are kept beside the parameters, not in modules: copies and checkpoints of a model never contain them, models that share
-parameters share them, and they are freed with their parameter.
+They are kept beside the parameters, not in modules: copies and checkpoints of a model never contain them, models that
+share parameters share them, and they are freed with their parameter.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Operators of gates and buffers.
 
-`index` holds the selected tokens of all streams, places in B * N, ascending; None stands for all of them. `used`, a number in
-memory, says how many of the places and rows count, where that is not known when memory is set aside for them; None: all of them.
-A layer norm is given by its weight, bias and eps; without eps, tokens are taken as they are.
+`index` holds the selected tokens of all streams, places in B * N, ascending; None stands for all of them. `used`, a
+number in memory, says how many of the places and rows count, where that is not known when memory is set aside for them;
+None: all of them. A layer norm is given by its weight, bias and eps; without eps, tokens are taken as they are.
 """
 
 from __future__ import annotations
@@ -35,11 +35,10 @@ def _norms_shapes(x: Tensor, *args) -> Tensor:
 
 
 @operator(f"error_norms(Tensor x, Tensor reference, {_NORM}) -> Tensor", shapes=_norms_shapes)
-def error_norms(
-    x: Tensor, reference: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float | None
-) -> Tensor:
+def error_norms(x: Tensor, reference: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float | None) -> Tensor:
     """|norm(x) - reference| of every token: (B, N, D) -> (B, N), float32."""
-    return torch.linalg.vector_norm(_normalised(x, weight, bias, eps) - reference, dim=-1, dtype=torch.float32)
+    error = _normalised(x, weight, bias, eps) - reference
+    return torch.linalg.vector_norm(error, dim=-1, dtype=torch.promote_types(error.dtype, torch.float32)).float()
 
 
 def _rows(x: Tensor, index: Tensor | None) -> int:
@@ -85,7 +84,8 @@ def gate(
     """A gate whose policy is two numbers in memory: `error_norms`, a choice by them, and `send` of the chosen tokens.
 
     Args:
-        count: () int64; at most so many tokens of each stream are chosen, those with the largest norms. Of equal norms the
+        count: () int64; at most so many tokens of each stream are chosen, those with the largest norms. Of equal norms
+        the
             earlier token goes first; NaN counts as largest.
         threshold: () float32; their norms are above this.
         flush: (B,) uint8, streams of which all tokens are chosen; None: no such streams.
@@ -137,7 +137,9 @@ def _replace_shapes(buffer: Tensor, index: Tensor, rows: Tensor, used: Tensor | 
     return buffer.new_empty(len(index), buffer.shape[-1] - first)
 
 
-@operator("replace(Tensor(a!) buffer, Tensor index, Tensor rows, Tensor? used, int first) -> Tensor", shapes=_replace_shapes)
+@operator(
+    "replace(Tensor(a!) buffer, Tensor index, Tensor rows, Tensor? used, int first) -> Tensor", shapes=_replace_shapes
+)
 def replace(buffer: Tensor, index: Tensor, rows: Tensor, used: Tensor | None, first: int) -> Tensor:
     """Write rows (R, E) to their places in a buffer (B, N, E); returns what they replace from column `first` on."""
     old = buffer.flatten(0, 1)[:, first:].index_select(0, index)

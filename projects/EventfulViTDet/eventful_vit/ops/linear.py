@@ -28,7 +28,8 @@ def _linear_flops(x: Tensor, weight: Tensor, bias, gelu, added, used, *args, out
 
 
 @operator(
-    "linear(Tensor x, Tensor weight, Tensor? bias, bool gelu, Tensor? added, Tensor? used, ScalarType? dtype) -> Tensor",
+    "linear(Tensor x, Tensor weight, Tensor? bias, bool gelu, Tensor? added, Tensor? used, ScalarType? dtype) "
+    "-> Tensor",
     shapes=_linear_shapes,
     flops=_linear_flops,
 )
@@ -78,6 +79,7 @@ def _embed_flops(images: Tensor, weight: Tensor, *args, out_val: Tensor, **kwarg
     flops=_embed_flops,
 )
 def embed(images: Tensor, weight: Tensor, bias: Tensor | None, positions: Tensor | None) -> Tensor:
-    """Patches to tokens: (B, C, H, W) -> (B, N, D), by a convolution (D, C, p, p) with stride p, plus positions (1, N, D)."""
+    """Patches to tokens: (B, C, H, W) -> (B, N, D), by a convolution (D, C, p, p) with stride p, plus positions (1, N,
+    D)."""
     tokens = F.conv2d(images, weight, bias, stride=weight.shape[-2:]).flatten(2).transpose(1, 2)
-    return tokens.contiguous() if positions is None else tokens + positions
+    return tokens.contiguous() if positions is None else tokens.contiguous() + positions

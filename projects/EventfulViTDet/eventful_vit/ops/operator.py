@@ -1,27 +1,32 @@
-"""How an operator is defined: schema, reference implementation, shapes, FLOPs; and implementations for single devices."""
+"""How an operator is defined: schema, reference implementation, shapes, FLOPs; and implementations for single
+devices."""
 
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import register_flop_formula
 
 from . import tape
 
 NAMESPACE = "eventful_vit"
 LIBRARY = torch.library.Library(NAMESPACE, "DEF")
 
+# Where there is no Triton, PyTorch's operation counter warns that it cannot count Triton's kernels.
+logging.getLogger("torch.utils.flop_counter").setLevel(logging.ERROR)
+from torch.utils.flop_counter import register_flop_formula  # noqa: E402
+
 
 class Operator:
     """A step of a block, known to PyTorch as torch.ops.eventful_vit.<name>.
 
-    It runs the implementation for the device of its tensors. An implementation returns NotImplemented for arguments that
-    it cannot take (types, strides); then, and on other devices, the reference runs. While gradients are recorded the
-    reference runs directly, so autograd and compilers see its parts.
+    It runs the implementation for the device of its tensors. An implementation returns NotImplemented for arguments
+    that it cannot take (types, strides); then, and on other devices, the reference runs. While gradients are recorded
+    the reference runs directly, so autograd and compilers see its parts.
     """
 
     def __init__(self, schema: str, reference: Callable, shapes: Callable, flops: Callable | None) -> None:

@@ -1,9 +1,9 @@
 """Recording the kernel calls of a frame, to repeat them in one call.
 
-In a small model, Python takes longer to reach the next kernel than a kernel takes: the demo's model computes a later frame
-in about half the time if it is repeated from a tape. A tape holds the calls with all their memory: what they read and write
-must lie where it lay. Numbers that change from frame to frame, such as budgets, are read from memory, too. It is the CPU's
-counterpart of a CUDA graph.
+In a small model, Python takes longer to reach the next kernel than a kernel takes: the demo's model computes a later
+frame in about half the time if it is repeated from a tape. A tape holds the calls with all their memory: what they read
+and write must lie where it lay. Numbers that change from frame to frame, such as budgets, are read from memory, too. It
+is the CPU's counterpart of a CUDA graph.
 """
 
 from __future__ import annotations

@@ -98,7 +98,8 @@ class DetectorState:
         """Compare frames with the streams' last ones, and reset streams that begin a sequence.
 
         Returns:
-            For each stream: whether its frame begins a sequence, and the position to remember once the frame is through.
+            For each stream: whether its frame begins a sequence, and the position to remember once the frame is
+            through.
         """
         before = (self.positions + [None] * len(frames))[: len(frames)]
         begins, positions = [], []
@@ -261,9 +262,7 @@ class VideoRCNN(GeneralizedRCNN):
         """Whether the eventful pyramid runs."""
         return self.eventful_pyramid is not None and self.eventful_pyramid.enabled and self.enabled
 
-    def _eventful_proposals(
-        self, images: ImageList, state: DetectorState
-    ) -> tuple[dict[str, Tensor], list[Instances]]:
+    def _eventful_proposals(self, images: ImageList, state: DetectorState) -> tuple[dict[str, Tensor], list[Instances]]:
         """Features and proposals, where pyramid and proposal network are eventful."""
         tokens = self.backbone.net(images.tensor)[self.backbone.in_feature]
         maps = self.eventful_pyramid(tokens, state.vit.trace.flushed, self.vit.policy, state.pyramid)

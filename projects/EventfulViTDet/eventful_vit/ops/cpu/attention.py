@@ -43,7 +43,7 @@ AttendTouched = structure("AttendTouched", all=Attend, index=POINTER, most=LONG,
 Sums = structure("Sums", sums=POINTER, normalisers=POINTER, references=POINTER, drift=POINTER)
 Limits = structure("Limits", score=FLOAT, drift=FLOAT, accumulation=FLOAT, dense=DOUBLE)
 Update = structure(
-    "Update", attention=Attention, sums=Sums, limits=Limits, index=POINTER, offsets=POINTER, keys=POINTER,
+    "Update", attention=Attention, sums=Sums, limits=Limits, everything=INT, index=POINTER, offsets=POINTER, keys=POINTER,
     key_offsets=POINTER, old=POINTER, executed=POINTER,
 )  # fmt: skip
 Divide = structure(
@@ -128,12 +128,10 @@ def update_sums(
     executed = empty((len(q), 2), torch.int64)
     k, v = kv.chunk(2, -1)
     attention, tensors = _attention(q, k, v, None, rel_pos_h, rel_pos_w, heads, scale, layout)
-    limits = Limits(
-        operators.SCORE_LIMIT, operators.DRIFT_LIMIT, operators.ACCUMULATION, operators.DENSE_ABOVE
-    )
+    limits = Limits(operators.SCORE_LIMIT, operators.DRIFT_LIMIT, operators.ACCUMULATION, operators.DENSE_ABOVE)
     change = (index, offsets, keys, key_offsets, old)
     arguments = Update(
-        attention, Sums(*map(address, state)), limits, *map(address, change), executed.data_ptr()
+        attention, Sums(*map(address, state)), limits, index is None, *map(address, change), executed.data_ptr()
     )
     call("update_sums", arguments, *tensors, *state, *change, executed)
     return executed
@@ -145,9 +143,7 @@ def divide(sums: Tensor, normalisers: Tensor, dtype: torch.dtype) -> Tensor:
         return NotImplemented
     streams, heads, tokens, channels = sums.shape
     out = empty((streams, tokens, heads * channels), dtype)
-    arguments = Divide(
-        sums.data_ptr(), normalisers.data_ptr(), streams, tokens, heads, channels, _output(out)
-    )
+    arguments = Divide(sums.data_ptr(), normalisers.data_ptr(), streams, tokens, heads, channels, _output(out))
     call("divide", arguments, sums, normalisers, out)
     return out
 

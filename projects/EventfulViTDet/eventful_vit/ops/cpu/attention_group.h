@@ -1,4 +1,5 @@
-// Where a tile's queries, keys and position terms come from: the tokens of a group, which is a window or the whole grid.
+// Where a tile's queries, keys and position terms come from: the tokens of a group, which is a window or the whole
+// grid.
 #pragma once
 
 #include "attention_tile.h"
@@ -146,8 +147,8 @@ struct Cuts {
     }
 };
 
-// body(work, group, head, first row, last row) for all pieces of the work; every thread has its own `work`, which make()
-// returns.
+// body(work, group, head, first row, last row) for all pieces of the work; every thread has its own `work`, which
+// make() returns.
 template <typename Make, typename F>
 void for_pieces(const Attention& a, int64_t groups, int threads, Make make, F body) {
     const Cuts cuts(a, groups, threads);

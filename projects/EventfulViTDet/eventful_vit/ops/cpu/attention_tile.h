@@ -1,8 +1,8 @@
 // Attention of up to LANES queries of one head, with the queries in the lanes of the vectors.
 //
-// Scores against a chunk of keys are S^T[key][lane], so the maximum, the sum and the position terms of a softmax are plain
-// vector operations, without gathers or reductions across lanes. The chunk of weights stays in the first cache level until
-// it has been multiplied with the values.
+// Scores against a chunk of keys are S^T[key][lane], so the maximum, the sum and the position terms of a softmax are
+// plain vector operations, without gathers or reductions across lanes. The chunk of weights stays in the first cache
+// level until it has been multiplied with the values.
 //
 // Two things are computed with it: attention over all keys of a group (the whole grid, or a window), and the exchange
 // of the terms of changed keys in sums kept from the frame before (signed delta keys).
@@ -126,8 +126,8 @@ INLINE void raw_scores(Tile& tile, const Keys& keys, int begin, int key, int blo
     }
 }
 
-// Weights of a chunk relative to the tile's fixed references; their sum goes to `normaliser`. The reference is taken off
-// at the end, so that a score has the same bits here as in raw_scores: a term that was added is taken out exactly.
+// Weights of a chunk relative to the tile's fixed references; their sum goes to `normaliser`. The reference is taken
+// off at the end, so that a score has the same bits here as in raw_scores: a term that was added is taken out exactly.
 template <int ROWS, int QV>
 INLINE void relative_weights(Tile& tile, const Keys& keys, int begin, int key, int block, float* normaliser) {
     vec s[ROWS][QV];

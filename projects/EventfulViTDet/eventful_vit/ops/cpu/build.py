@@ -1,7 +1,7 @@
 """Compiling the C++ kernels on first use, and keeping the library for the next time.
 
-A library is only loaded if it is the file that was compiled: it and its folder belong to this user, nobody else may write to
-them, and its content has the checksum that was noted. Anything else is compiled again.
+A library is only loaded if it is the file that was compiled: it and its folder belong to this user, nobody else may
+write to them, and its content has the checksum that was noted. Anything else is compiled again.
 """
 
 from __future__ import annotations
@@ -83,16 +83,16 @@ def find_or_build(compiler: str) -> ctypes.CDLL:
     except UnsafeCacheError as error:
         logger.warning("%s; the CPU kernels are compiled for this process only", error)
         with tempfile.TemporaryDirectory() as scratch:
-            return load(build(compiler, Path(scratch) / name))
+            return ctypes.CDLL(str(build(compiler, Path(scratch) / name)))
     path = folder / name
     try:
         check_file(path)
-        return load(path)
+        return ctypes.CDLL(str(path))
     except FileNotFoundError:
         pass
     except (UnsafeCacheError, OSError) as error:
         logger.warning("%s; the CPU kernels are compiled again", error)
-    return load(build(compiler, path))
+    return ctypes.CDLL(str(build(compiler, path)))
 
 
 def cache_folder() -> Path | None:
@@ -141,15 +141,11 @@ def check_file(path: Path) -> None:
         check_owner(file)
     if note.read_text().strip() != _checksum(path):
         raise UnsafeCacheError(f"{path} is damaged")
-
-
-def load(path: Path) -> ctypes.CDLL:
-    """Load a library. Raises OSError if it is none, or has not all kernels."""
-    library = ctypes.CDLL(str(path))
-    missing = [name for name in KERNELS if not hasattr(library, f"eventful_{name}")]
+    # Before it is loaded: that already runs code, and what is loaded once stays.
+    content = path.read_bytes()
+    missing = [name for name in KERNELS if f"\0eventful_{name}\0".encode() not in content]
     if missing:
-        raise OSError(f"{path} has no {', '.join(missing)}")
-    return library
+        raise UnsafeCacheError(f"{path} has no kernel {missing[0]!r}")
 
 
 def build(compiler: str, target: Path) -> Path:

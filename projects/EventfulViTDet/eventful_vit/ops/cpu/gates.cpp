@@ -165,8 +165,8 @@ KERNEL(send, Gate) {
              [&](auto type) { send<decltype(type)>(arguments, arguments.selected.count(), threads); });
 }
 
-// The norms, the tokens with the largest ones, and `send` of these. Of equal norms the earlier token goes first; NaN counts
-// as largest.
+// The norms, the tokens with the largest ones, and `send` of these. Of equal norms the earlier token goes first; NaN
+// counts as largest.
 KERNEL(gate, Gate) {
     const Gate& g = arguments;
     for_type(g.is_bf16, [&](auto type) {

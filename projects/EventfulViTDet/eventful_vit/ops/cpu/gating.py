@@ -118,9 +118,7 @@ def _fits(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float | No
     return readable(x, weight, bias) and available()
 
 
-def _can_compare(
-    x: Tensor, reference: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float | None
-) -> bool:
+def _can_compare(x: Tensor, reference: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float | None) -> bool:
     return is_state(reference) and x.shape == reference.shape and _fits(x, weight, bias, eps)
 
 

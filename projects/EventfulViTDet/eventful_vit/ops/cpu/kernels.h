@@ -1,7 +1,7 @@
 // What the kernels are given. Python fills in the same structures (library.py, gating.py, linear.py, attention.py).
 //
-// Every kernel is called as int32_t eventful_kernel(const Arguments*, int32_t threads) and returns 0, or 1 if memory ran
-// out.
+// Every kernel is called as int32_t eventful_kernel(const Arguments*, int32_t threads) and returns 0, or 1 if memory
+// ran out.
 #pragma once
 
 #include "pool.h"
@@ -80,7 +80,8 @@ struct Update {
     Attention attention;
     Sums sums;
     Limits limits;
-    const int64_t* index;        // changed queries of all streams, or null: everything changed
+    int32_t everything;          // everything changed, and what follows is not given
+    const int64_t* index;        // changed queries of all streams
     const int64_t* offsets;      // [streams + 1] where each stream's begin
     const int64_t* keys;         // changed keys of all streams
     const int64_t* key_offsets;  // [streams + 1]

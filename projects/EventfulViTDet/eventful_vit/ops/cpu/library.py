@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -40,7 +40,7 @@ def describe_kernels() -> str:
     return "PyTorch operations" if library is None else Path(library._name).stem
 
 
-@lru_cache(maxsize=None)
+@cache
 def function(name: str, result: type, *arguments: type) -> ctypes._CFuncPtr:
     """A function of the library."""
     library = load_library()

@@ -1,7 +1,8 @@
 """Linear layers on a CPU: float32 products of rows with packed weights.
 
-PyTorch's float32 products run at 40 % of what an AMD processor can do; these reach twice as much and more, also for the few
-rows of a small budget (docs/performance.md). Shorter types stay with PyTorch's library, which has the instructions for them.
+PyTorch's float32 products run at 40 % of what an AMD processor can do; these reach twice as much and more, also for the
+few rows of a small budget (docs/performance.md). Shorter types stay with PyTorch's library, which has the instructions
+for them.
 """
 
 from __future__ import annotations
@@ -13,7 +14,20 @@ from torch import Tensor
 
 from .. import linear as operators
 from ..derived import derive
-from .library import INT, LONG, POINTER, address, available, call, contiguous, empty, function, kernel, readable, structure
+from .library import (
+    INT,
+    LONG,
+    POINTER,
+    address,
+    available,
+    call,
+    contiguous,
+    empty,
+    function,
+    kernel,
+    readable,
+    structure,
+)
 
 Linear = structure(
     "Linear", rows=POINTER, most=LONG, used=POINTER, inputs=INT, outputs=INT, weights=POINTER, bias=POINTER, gelu=INT, added=POINTER,
@@ -70,8 +84,8 @@ def _product(
     out = empty((*x.shape[:-1], outputs))
     packed = derive(weight, "packed", lambda: _pack(weight))
     arguments = Linear(
-        x.data_ptr(), x.numel() // max(inputs, 1), address(used), inputs, outputs, packed.data_ptr(), address(bias), gelu,
-        address(added), 0 if added is None else added.numel() // max(outputs, 1), out.data_ptr(),
+        x.data_ptr(), x.numel() // max(inputs, 1), address(used), inputs, outputs, packed.data_ptr(), address(bias),
+        gelu, address(added), 0 if added is None else added.numel() // max(outputs, 1), out.data_ptr(),
     )  # fmt: skip
     call("linear", arguments, x, packed, bias, added, used, out)
     return out

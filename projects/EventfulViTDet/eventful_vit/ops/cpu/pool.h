@@ -1,8 +1,8 @@
 // Threads that share out a kernel's work.
 //
-// Workers spin for some microseconds after a task, since the next kernel of a frame follows at once, and then sleep: on a
-// busy machine nobody burns time that others could use. Work is taken piece by piece, and nobody waits for a worker that
-// has not begun: if the other cores are taken, the calling thread does the work itself.
+// Workers spin for some microseconds after a task, since the next kernel of a frame follows at once, and then sleep: on
+// a busy machine nobody burns time that others could use. Work is taken piece by piece, and nobody waits for a worker
+// that has not begun: if the other cores are taken, the calling thread does the work itself.
 #pragma once
 
 #include <atomic>
@@ -25,8 +25,8 @@ private:
     std::atomic<int64_t> taken{0};
 };
 
-// Calls task(context) in up to `threads` threads at once, one of them the caller, and returns when all calls have. Throws
-// std::bad_alloc if a task did.
+// Calls task(context) in up to `threads` threads at once, one of them the caller, and returns when all calls have.
+// Throws std::bad_alloc if a task did.
 void run_in_pool(int threads, void (*task)(void*), void* context);
 
 // body(pieces) in up to `threads` threads; each takes pieces until there are none.

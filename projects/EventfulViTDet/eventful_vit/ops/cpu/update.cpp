@@ -144,7 +144,7 @@ std::vector<Change> changes_of(const Update& u, std::vector<uint8_t>& renew) {
     const int64_t tokens = int64_t(u.attention.rows) * u.attention.columns;
     const int64_t keys = int64_t(u.attention.key_rows) * u.attention.key_columns;
     std::vector<Change> changes(u.attention.streams);
-    if (!u.index) return changes;
+    if (u.everything) return changes;
     for (int64_t i = 0; i < u.offsets[u.attention.streams]; ++i) renew[u.index[i]] = 1;
     for (int64_t stream = 0; stream < u.attention.streams; ++stream) {
         Change& c = changes[stream];
@@ -161,7 +161,7 @@ template <typename T>
 void update(const Update& u, int threads) {
     const Attention& a = u.attention;
     const int64_t tokens = int64_t(a.rows) * a.columns, keys = int64_t(a.key_rows) * a.key_columns;
-    std::vector<uint8_t> renew(u.index ? a.streams * tokens : 0);
+    std::vector<uint8_t> renew(u.everything ? 0 : a.streams * tokens);
     const std::vector<Change> changes = changes_of(u, renew);
     std::vector<int64_t> streams;  // those in which something changed
     int64_t scores = 0, most_keys = 0;

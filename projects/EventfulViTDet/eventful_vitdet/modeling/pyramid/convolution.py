@@ -98,9 +98,7 @@ class IncrementalConvolution:
 
     def _weight(self) -> Tensor:
         weight = self._layer.weight
-        return derive(
-            weight, "channels last", lambda: weight.detach().contiguous(memory_format=torch.channels_last)
-        )
+        return derive(weight, "channels last", lambda: weight.detach().contiguous(memory_format=torch.channels_last))
 
     def _finish(self, rows: Tensor) -> list[Tensor]:
         """Everything that follows the products, (R, C') -> (R, ...) per head."""

@@ -16,7 +16,8 @@ def pointwise(rows: Tensor, convolution: nn.Conv2d) -> Tensor:
 
 
 class RowLayer:
-    """A norm, an activation or a transposed convolution of Detectron2 on rows of channels; its parameters stay there."""
+    """A norm, an activation or a transposed convolution of Detectron2 on rows of channels; its parameters stay
+    there."""
 
     def __call__(self, rows: Tensor) -> Tensor:
         raise NotImplementedError

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from eventful_vitdet import EventfulViT, TopR, count_operations
+from eventful_vit import EventfulViT, TopR, count_operations
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 

@@ -5,11 +5,16 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from eventful_vitdet import EventfulViT, Threshold, TopR, count_operations
-from eventful_vitdet.eventful.attention import Attention, AttentionLayout, exact, make_attention
-from eventful_vitdet.eventful.policies import Policy
-from eventful_vitdet.eventful.selection import Selection
-from eventful_vitdet.eventful.step import Step
+from eventful_vit import EventfulViT, OperationCounts, Threshold, TopR, count_operations, ops
+from eventful_vit.attention.core import AttentionSpec
+from eventful_vit.attention.layout import attention_layout
+from eventful_vit.attention.modes import make_core
+from eventful_vit.block import BlockSpec
+from eventful_vit.frame import AttentionWork, BlockTrace, Frame, FrameTrace
+from eventful_vit.policies import Policy
+from eventful_vit.selection import Selection
+from eventful_vit.streams import Streams
+from torch import nn
 
 pytestmark = pytest.mark.usefixtures("kernels_or_not")
 ATOL = 1e-4  # the promise of docs/design.md, for outputs around 1
@@ -17,33 +22,48 @@ DIM, HEADS = 16, 2
 
 
 class Bench:
-    """One attention layer driven with hand-made queries, keys and values."""
+    """The attention of one block driven with hand-made queries, keys and values."""
 
-    def __init__(self, grid=(6, 8), pool=1, window=0, positions=True, streams=1):
+    def __init__(self, grid=(6, 8), pool=1, window=0, positions=True, streams=1, dim=DIM, heads=HEADS):
         torch.manual_seed(0)
-        self.layout = AttentionLayout(grid, window, pool)
-        table_grid = (window, window) if window else grid
-        self.layer = Attention(DIM, HEADS, True, positions, table_grid).requires_grad_(False)
-        for parameter in self.layer.parameters():
-            torch.nn.init.normal_(parameter)
-        self.attention = make_attention("exact", window > 0, "test", None)
-        self.qkv = torch.randn(streams, self.layout.tokens, 3 * DIM)
-        self.counts = None
+        self.layout = attention_layout(grid, window, pool)
+        tables = [torch.randn(2 * size - 1, dim // heads) if positions else None for size in self.layout.query_grid]
+        self.spec = AttentionSpec(heads, (dim // heads) ** -0.5, *tables, padding=torch.randn(3 * dim))
+        self.attention = make_core("exact", window > 0, "test", None)
+        self.qkv = torch.randn(streams, self.layout.tokens, 3 * dim)
+        self.state = Streams()
 
     def flush(self) -> torch.Tensor:
-        return self._run(Selection.everything(*self.qkv.shape[:2]), flush=True)
+        return self.run(Selection.everything(*self.qkv.shape[:2]), flush=True)
 
     def change(self, mask: torch.Tensor, scale: float = 1.0) -> torch.Tensor:
         """Give the tokens of a mask (B, N) new values."""
-        self.qkv[mask] = scale * torch.randn(int(mask.sum()), 3 * DIM)
-        return self._run(Selection.from_mask(mask), flush=False)
+        self.qkv[mask] = scale * torch.randn(int(mask.sum()), self.qkv.shape[-1])
+        return self.run(Selection.from_mask(mask))
 
-    def _run(self, selection: Selection, flush: bool) -> torch.Tensor:
-        step = Step(Policy(), (flush,) * len(self.qkv), self.counts)
-        return self.attention(self.layer, selection.take(self.qkv), selection, self.layout, step)
+    @torch.no_grad()
+    def run(self, selection: Selection, flush: bool = False) -> torch.Tensor:
+        trace = FrameTrace((flush,) * len(self.qkv), self.layout.grid)
+        frame = Frame(Policy(), trace.flushed, self.state, trace)
+        out, self.work = self.attention(self.spec, selection.take(self.qkv), selection, self.layout, frame)
+        self.selection = selection
+        return out
+
+    def macs(self) -> dict[str, int]:
+        """What the attention of the last frame executed, by category."""
+        dim, heads = self.qkv.shape[-1] // 3, self.spec.heads
+        none = nn.Identity()
+        spec = BlockSpec(
+            dim, heads, dim // heads, none, none, none, none, none, rel_pos_h=self.spec.rel_pos_h, window=self.layout.window
+        )
+        trace, counts = FrameTrace((False,) * len(self.qkv), self.layout.grid), OperationCounts()
+        trace.blocks.append(BlockTrace(spec, self.layout, self.work, (self.selection,) * 3))
+        counts.add_frame(trace)
+        return counts.by_category()
 
     def dense(self) -> torch.Tensor:
-        return self.layer.attend(self.qkv, self.layout)
+        with torch.no_grad():
+            return self.spec.attend(self.qkv, torch.float32, self.layout)
 
     def random_mask(self, share: float) -> torch.Tensor:
         return torch.rand(self.qkv.shape[:2]) < share
@@ -77,33 +97,27 @@ def test_full_size_stays_exact_for_200_frames(window, kernels_or_not):
     """One block of ViTDet-B at 1024 px: 4096 tokens, 512 of them new in every frame, wherever they lie."""
     if kernels_or_not == "pytorch" and not window:
         pytest.skip("takes half an hour; the same code runs 10,000 frames at a small size")
-    with torch.no_grad():
-        torch.manual_seed(0)
-        layout = AttentionLayout((64, 64), window)
-        layer = Attention(768, 12, True, True, layout.query_grid)
-        for name in ("rel_pos_h", "rel_pos_w"):
-            torch.nn.init.normal_(getattr(layer, name), std=0.1)
-        attention = make_attention("exact", window > 0, "test", None)
-        qkv = torch.randn(1, 4096, 3 * 768)
-        attention(layer, qkv[0], Selection.everything(1, 4096), layout, Step(Policy(), (True,)))
-        for frame in range(200):
-            index = torch.randperm(4096)[:512].sort().values
-            qkv[0, index] = torch.randn(512, 3 * 768)
-            selection = Selection(1, 4096, (512,), index)
-            out = attention(layer, qkv[0, index], selection, layout, Step(Policy(), (False,)))
-            if frame % 20 == 19:
-                torch.testing.assert_close(out, layer.attend(qkv, layout), atol=ATOL, rtol=0)
+    bench = Bench((64, 64), window=window, dim=768, heads=12)
+    for table in (bench.spec.rel_pos_h, bench.spec.rel_pos_w):
+        table.mul_(0.1)
+    bench.flush()
+    for frame in range(200):
+        mask = torch.zeros(1, 4096, dtype=torch.bool)
+        mask[0, torch.randperm(4096)[:512]] = True
+        out = bench.change(mask)
+        if frame % 20 == 19:
+            torch.testing.assert_close(out, bench.dense(), atol=ATOL, rtol=0)
 
 
 def spike(bench: Bench, score: float, value: float) -> torch.Tensor:
     """Change one key so that one query scores it with `score`, and give it a value of some size."""
     token, query = 5, bench.qkv[0, 20, :DIM].view(HEADS, -1)
-    key = score * query / query.square().sum(dim=1, keepdim=True) / bench.layer.scale
+    key = score * query / query.square().sum(dim=1, keepdim=True) / bench.spec.scale
     bench.qkv[0, token, DIM : 2 * DIM] = key.flatten()
     bench.qkv[0, token, 2 * DIM :] = value
     mask = torch.zeros(1, bench.layout.tokens, dtype=torch.bool)
     mask[0, token] = True
-    return bench._run(Selection.from_mask(mask), flush=False)
+    return bench.run(Selection.from_mask(mask))
 
 
 SPIKES = {
@@ -119,7 +133,7 @@ def test_each_guard_is_needed(guard, monkeypatch):
     """A key grows far above all references (overflow); a key grows, then shrinks again (cancellation)."""
 
     def worst_error(limit: float) -> float:
-        monkeypatch.setattr(exact, guard, limit)
+        monkeypatch.setattr(ops.attention, guard, limit)
         bench = Bench(positions=False)
         bench.flush()
         errors = []
@@ -129,25 +143,40 @@ def test_each_guard_is_needed(guard, monkeypatch):
             errors.append(error.nan_to_num(nan=float("inf")).item())
         return max(errors)
 
-    assert worst_error(getattr(exact, guard)) < ATOL
+    assert worst_error(getattr(ops.attention, guard)) < ATOL
     assert worst_error(float("inf")) > 1e-3
+
+
+@pytest.mark.parametrize("score", [10.0, 145.0, 579.0, 5200.0])
+def test_the_error_for_scores_of_any_size(score, kernels_or_not):
+    """Against dense attention by the same implementation; the bound is that of attention/exact.py."""
+    bench = Bench(positions=False)
+    bench.qkv[..., :DIM] *= (score / 10) ** 0.5  # without it, the largest score is about 10
+    bench.qkv[..., DIM : 2 * DIM] *= (score / 10) ** 0.5
+    bench.flush()
+    worst = 0.0
+    for _ in range(60):
+        mask = bench.random_mask(0.1)
+        size = torch.tensor([(score / 10) ** 0.5] * 2 * DIM + [1.0] * DIM)
+        bench.qkv[mask] = size * torch.randn(int(mask.sum()), 3 * DIM)
+        worst = max(worst, (bench.run(Selection.from_mask(mask)) - bench.dense()).abs().max().item())
+    values = bench.qkv[..., 2 * DIM :].abs().max().item()
+    # The kernels compute a score with the same bits whenever they do, so for them its size does not matter.
+    bound = 1.5e-5 if kernels_or_not == "kernels" else 16 * (16 + 1.5 * score) * 2**-24
+    assert worst < bound * values
 
 
 def test_many_changed_keys_are_recomputed_densely():
     bench = Bench()
     bench.flush()
-    calls = count_dense_macs(bench, 0.9)
-    assert calls == 2 * bench.layout.tokens**2 * DIM
+    change_first(bench, 0.9)
+    assert bench.macs()["matmul"] == 2 * bench.layout.tokens**2 * DIM
 
 
-def count_dense_macs(bench: Bench, share: float) -> int:
-    from eventful_vitdet.eventful.counting import OperationCounts
-
-    bench.counts = OperationCounts()
+def change_first(bench: Bench, share: float) -> None:
     mask = torch.zeros(1, bench.layout.tokens, dtype=torch.bool)
     mask[0, : int(share * bench.layout.tokens)] = True
     bench.change(mask)
-    return bench.counts.by_category()["matmul"]
 
 
 def test_cost_follows_the_closed_form():
@@ -155,21 +184,29 @@ def test_cost_follows_the_closed_form():
     bench.flush()
     tokens = bench.layout.tokens
     r = int(0.25 * tokens)
+    change_first(bench, 0.25)
     # Every change here also recomputes whatever drifted; the first frame after a flush has nothing of that kind.
-    assert count_dense_macs(bench, 0.25) == (6 * r * tokens - 4 * r * r) * DIM
+    assert bench.macs()["matmul"] == (6 * r * tokens - 4 * r * r) * DIM
+
+
+def test_nothing_changed_costs_nothing():
+    bench = Bench(streams=2)
+    bench.flush()
+    expected = bench.dense()
+    torch.testing.assert_close(bench.change(bench.random_mask(0)), expected, atol=1e-6, rtol=1e-5)
+    assert bench.work.executed.tolist() == [[0, 0], [0, 0]]
+    assert not bench.macs().get("matmul") and not bench.macs().get("position")
 
 
 def test_untouched_windows_cost_nothing():
     bench = Bench(window=3)  # 2 x 3 windows
     bench.flush()
-    full = bench.layer.product_macs(bench.layout)
-    from eventful_vitdet.eventful.counting import OperationCounts
-
-    bench.counts = OperationCounts()
+    assert bench.work == AttentionWork("dense")
+    full = bench.macs()["matmul"]
     mask = torch.zeros(1, 48, dtype=torch.bool)
     mask[0, [0, 1, 9, 47]] = True  # the first three lie in the first window, the last in the last
     torch.testing.assert_close(bench.change(mask), bench.dense(), atol=1e-6, rtol=1e-5)
-    assert bench.counts.by_category()["matmul"] == full * 2 // 6
+    assert bench.macs()["matmul"] == full * 2 // 6
 
 
 @pytest.mark.parametrize("options", [{}, {"kv_pool": 2}, {"gate_before_norm": True}])
@@ -212,7 +249,7 @@ class Replay(Policy):
     """Chooses what another model's gates chose, gate after gate."""
 
     def __init__(self, selections: list[Selection]) -> None:
-        self.masks = [selection.mask(torch.device("cpu")) for selection in selections]
+        self.masks = [selection.mask() for selection in selections]
 
     def choose(self, norms: torch.Tensor) -> torch.Tensor:
         return self.masks.pop(0)
@@ -233,7 +270,7 @@ def worst_difference(vit_options: dict, policy: Policy, video: Iterator[torch.Te
     worst = 0.0
     for frame in video:
         ours = exact_vit(frame)["last_feat"]
-        tokenwise_vit.set_policy(Replay([gate.selection for gate in exact_vit.gates().values()]))
+        tokenwise_vit.set_policy(Replay([gate.selection for gate in exact_vit.state.trace.gates.values()]))
         worst = max(worst, (ours - tokenwise_vit(frame)["last_feat"]).abs().max().item())
     return worst
 

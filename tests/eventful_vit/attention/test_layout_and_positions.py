@@ -4,9 +4,10 @@ import math
 
 import pytest
 import torch
-from eventful_vitdet import EventfulViT
-from eventful_vitdet.eventful.attention import Attention, AttentionLayout
-from eventful_vitdet.eventful.attention.position import position_table
+from eventful_vit import EventfulViT, ops
+from eventful_vit.attention.layout import AttentionLayout
+from eventful_vit.attention.position import expand_table
+from eventful_vit.models.vitdet import Attention
 
 
 @pytest.mark.parametrize(("grid", "window"), [((4, 6), 2), ((5, 7), 3), ((2, 3), 4), ((6, 6), 6)])
@@ -25,16 +26,16 @@ def test_partition_and_merge(grid, window):
     assert torch.equal(layout.merge(groups), x)
 
 
-def test_pooled_index_is_the_set_of_cells():
+def test_the_pooled_cell_of_a_token():
     layout = AttentionLayout((4, 6), pool=2)
     # Tokens (0, 0), (1, 1), (0, 2), (3, 5): the first two share the first cell.
-    assert layout.pooled_index(torch.tensor([0, 7, 2, 23])).tolist() == [0, 1, 5]
+    assert layout.cell_of(torch.tensor([0, 7, 2, 23])).tolist() == [0, 0, 1, 5]
 
 
 @pytest.mark.parametrize("pool", [1, 2])
 def test_position_table_entries(pool):
     table = torch.randn(2 * 6 - 1, 4)
-    expanded = position_table(table, 6, pool)
+    expanded = expand_table(table, 6, pool)
     for i in range(6):
         for j in range(6 // pool):
             keys = range(j * pool, (j + 1) * pool)
@@ -44,7 +45,7 @@ def test_position_table_entries(pool):
 
 def test_position_table_of_another_size_is_resized_linearly():
     table = torch.randn(5, 3)
-    expanded = position_table(table, 6)
+    expanded = expand_table(table, 6)
     # Half-pixel centres: target row t of 11 lies at (t + 0.5) * 5 / 11 - 0.5 of the source, clamped to it.
     for i, j in ((0, 0), (5, 0), (0, 5), (3, 1)):
         place = min(max((i - j + 5 + 0.5) * 5 / 11 - 0.5, 0.0), 4.0)
@@ -56,13 +57,13 @@ def test_position_table_of_another_size_is_resized_linearly():
 @pytest.mark.parametrize(("grid", "window", "pool"), [((3, 4), 0, 1), ((4, 6), 0, 2), ((3, 4), 2, 1)])
 def test_dense_attention_token_by_token(grid, window, pool):
     heads, dim = 2, 8
-    layer = Attention(dim, heads, True, True, (window, window) if window else grid)
+    layer = Attention(dim, heads, True, True, input_size=(window, window) if window else grid)
     for parameter in layer.parameters():
         torch.nn.init.normal_(parameter)
-    layout = AttentionLayout(grid, window, pool)
     qkv = torch.randn(1, grid[0] * grid[1], 3 * dim)
     with torch.no_grad():
-        out = layer.attend(qkv, layout)[0]
+        sizes = (layer.rel_pos_h, layer.rel_pos_w, heads, layer.head_dim**-0.5, grid, window, pool)
+        out = ops.attend(qkv, layer.qkv.bias, torch.float32, *sizes)[0]
     for y in range(grid[0]):
         for x in range(grid[1]):
             torch.testing.assert_close(
@@ -101,13 +102,11 @@ def naive_token(layer, qkv, grid, window, pool, y, x):
     return torch.cat(outputs).detach()
 
 
-def test_chunked_attention_equals_whole(monkeypatch):
-    from eventful_vitdet.eventful.attention import layer as layer_module
-
+def test_chunked_attention_equals_whole(no_kernels, monkeypatch):
     torch.manual_seed(0)
     vit = EventfulViT(64, 8, embed_dim=24, depth=2, num_heads=3, use_rel_pos=True, enabled=False).eval()
     image = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
         whole = vit(image)["last_feat"]
-        monkeypatch.setattr(layer_module, "CHUNK_ELEMENTS", 1)
+        monkeypatch.setattr(ops.attention, "CHUNK_SCORES", 1)
         torch.testing.assert_close(vit(image)["last_feat"], whole, atol=1e-6, rtol=1e-5)

@@ -89,27 +89,27 @@ class EventfulEncoder:
             x = block(x, partial(runner.dense, grid=grid, trace=trace))
         return x
 
-    def eventful(self, blocks: Sequence[nn.Module], x: Tensor, frame: Frame, hooked: bool) -> Tensor:
+    def eventful(self, blocks: Sequence[nn.Module], x: Tensor, frame: Frame, observed: bool) -> Tensor:
         """Changed tokens of (B, N, D) -> (B, N, D), updating the frame's state. x may be overwritten.
 
         Args:
-            hooked: whether somebody wants to see the modules at work.
+            observed: whether somebody wants to see the modules at work.
         """
-        limits = self._limits(x, frame) if self._can_tape and not hooked else None
+        limits = self._limits(x, frame) if self._can_tape and not observed else None
         if limits is None:
-            return self._run(blocks, x, frame, keep=hooked)
+            return self._run(blocks, x, frame, keep=observed)
         key = (x.shape, frame.trace.grid, self._capacity(limits, x, frame))
         tapes = frame.state.tapes
-        if key not in tapes:  # a kind of frame is recorded when it comes a second time
-            tapes[key] = None
+        taped = tapes.get(key)
+        if key not in tapes or (taped is not None and taped.tape.refusal):
             output = self._run(blocks, x, frame)
-        elif tapes[key] is None:
-            output = self._record(blocks, x, frame, limits, key)
-        elif tapes[key].tape.refusal is None:
-            output = self._repeat(tapes[key], x, frame, limits)
+        elif taped is None:  # a kind of frame is recorded when it comes a second time
+            taped, output = self._record(blocks, x, frame, limits, key[-1])
         else:
-            output = self._run(blocks, x, frame)
-        tapes[key] = tapes.pop(key, None)  # now the last one
+            output = self._repeat(taped, x, frame, limits)
+        tapes = frame.state.tapes  # new ones, if state had to be allocated
+        tapes.pop(key, None)
+        tapes[key] = taped  # now the last one
         while len(tapes) > MAX_TAPES:
             tapes.pop(next(iter(tapes)))
         return output
@@ -141,11 +141,10 @@ class EventfulEncoder:
         return streams * (tokens if any(frame.flush) else min(tokens, 1 << max(most - 1, 0).bit_length()))
 
     def _record(
-        self, blocks: Sequence[nn.Module], x: Tensor, frame: Frame, limits: list[tuple[int, float]], key: tuple
-    ) -> Tensor:
-        taped = TapedFrame(Tape(), x.clone(), TapedBudget(self.gate_names, len(x), key[-1]))
+        self, blocks: Sequence[nn.Module], x: Tensor, frame: Frame, limits: list[tuple[int, float]], capacity: int
+    ) -> tuple[TapedFrame, Tensor]:
+        taped = TapedFrame(Tape(), x.clone(), TapedBudget(self.gate_names, len(x), capacity))
         taped.numbers.set(limits, frame.flush)
-        frame.state.tapes[key] = taped
         with recording(taped.tape):
             taped.output = self._run(blocks, taped.source, replace(frame, budget=taped.numbers.gates))
         taped.trace = frame.trace
@@ -153,7 +152,7 @@ class EventfulEncoder:
             taped.tape.finish(make_replay)
         else:
             logger.debug("frames of %s tokens are not repeated from a tape: %s", tuple(x.shape), taped.tape.refusal)
-        return taped.output.clone()
+        return taped, taped.output.clone()
 
     @staticmethod
     def _repeat(taped: TapedFrame, x: Tensor, frame: Frame, limits: list[tuple[int, float]]) -> Tensor:

@@ -3,6 +3,8 @@ again."""
 
 from __future__ import annotations
 
+import weakref
+
 from torch import Tensor, nn
 
 from . import ops
@@ -18,21 +20,18 @@ class WeightWatch:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self._model = model
+        self._model = weakref.ref(model)
         self._number = 0
         self._stamps: list = []
         self._sample: int | None = None
+        self._sampler: ops.cpu.Sampler | None = None
         self._children: list[tuple[dict, tuple]] = []
         self._tensors: list[tuple[dict, str]] = []
-        self._hooks: list[dict] = []
-        self._sampler: ops.cpu.Sampler | None = None
+        self._modules: list[nn.Module] = []
 
     def version(self) -> int:
         """A number that is another one whenever the weights may be."""
-        for children, known in self._children:
-            if tuple(children.values()) != known:
-                self._children = []
-        if not self._children:
+        if not self._children or any(tuple(children.values()) != known for children, known in self._children):
             self._look()
         tensors = [owner.get(name) for owner, name in self._tensors]
         try:
@@ -40,34 +39,40 @@ class WeightWatch:
         except (AttributeError, RuntimeError):  # one is gone, or an inference tensor, which has no version
             stamps = [None if tensor is None else derived.stamp(tensor) for tensor in tensors]
         if stamps != self._stamps:
-            self._stamps, self._sampler = stamps, _make_sampler(tensors)
+            self._stamps, self._sampler, self._sample = stamps, _make_sampler(tensors), None
             self._number += 1
-            self._sample = None
         if self._sampler is not None:
-            sample = self._sampler.value()
-            if self._sample is not None and sample != self._sample:
-                self._number += 1
-                derived.forget(self._model.parameters())
+            sample, before = self._sampler.value(), self._sample
             self._sample = sample
+            if before is not None and sample != before:
+                self._number += 1
+                self._forget()
         return self._number
 
     def changed(self) -> None:
         """Count the weights as changed."""
         self._stamps = []
-        derived.forget(self._model.parameters())
+        self._forget()
 
-    def has_hooks(self) -> bool:
-        """Whether somebody hooked into a module as of the last `version`."""
-        return any(self._hooks)
+    def is_observed(self) -> bool:
+        """Whether somebody hooked into a module inside, or gave one another `forward`, as of the last `version`."""
+        return any(m._forward_hooks or m._forward_pre_hooks or "forward" in m.__dict__ for m in self._modules)
+
+    def _forget(self) -> None:
+        model = self._model()
+        if model is not None:
+            derived.forget(model.parameters())
 
     def _look(self) -> None:
-        """Find out what the model consists of."""
-        modules = list(self._model.modules())
-        self._children = [(m._modules, tuple(m._modules.values())) for m in modules if m._modules or m is self._model]
+        """Find out what the model consists of; it counts as changed."""
+        model = self._model()
+        assert model is not None
+        modules = list(model.modules())
+        self._children = [(m._modules, tuple(m._modules.values())) for m in modules if m._modules or m is model]
         owners = [owner for m in modules for owner in (m._parameters, m._buffers)]
         self._tensors = [(owner, name) for owner in owners for name, tensor in owner.items() if tensor is not None]
-        inside = modules[1:]  # whoever hooks into the model itself sees it called in any case
-        self._hooks = [hooks for m in inside for hooks in (m._forward_hooks, m._forward_pre_hooks)]
+        self._modules = modules[1:]  # whoever hooks into the model itself sees it called in any case
+        self._stamps = []
 
 
 def _make_sampler(tensors: list[Tensor | None]) -> ops.cpu.Sampler | None:

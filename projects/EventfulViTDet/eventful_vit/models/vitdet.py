@@ -370,7 +370,7 @@ class EventfulViT(EventfulModel):
         form = FrameForm(grid, images.dtype, images.device)
         with self._frame(len(images), form, state) as frame:
             x = self._embed(images, grid, frame.trace)
-            return self._encoder.eventful(self.blocks, x, frame, hooked=self._weights().has_hooks())
+            return self._encoder.eventful(self.blocks, x, frame, observed=self._weights().is_observed())
 
     def _embed(self, images: Tensor, grid: tuple[int, int], trace: FrameTrace | None) -> Tensor:
         if trace is not None:

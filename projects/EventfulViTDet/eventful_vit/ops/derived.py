@@ -37,8 +37,8 @@ def derive(parameter: Tensor, kind: Hashable, make: Callable[[], Value]) -> Valu
     A change is seen if the parameter is replaced, moved, or written to in a way that PyTorch tracks. After others
     (through `.data` or another framework), call `forget`.
     """
-    if type(parameter) is not nn.Parameter and type(parameter) is not Tensor:
-        return make()  # a fake or wrapped tensor
+    if torch.compiler.is_compiling() or type(parameter) not in (nn.Parameter, Tensor):
+        return make()  # in a compiled graph, or from a fake or wrapped tensor, nothing may be kept
     entry = _entries.get(id(parameter))
     now = stamp(parameter)
     if entry is None or entry.owner() is not parameter or entry.stamp != now:

@@ -3,9 +3,10 @@ frames."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from types import MappingProxyType
 
 from torch import Tensor, nn
 
@@ -17,7 +18,7 @@ from .weights import WeightWatch
 
 Observer = Callable[[FrameTrace], None]
 
-_in_use: ContextVar[dict[int, Streams]] = ContextVar("states in use", default={})
+_in_use: ContextVar[Mapping[int, Streams]] = ContextVar("states in use", default=MappingProxyType({}))
 
 
 class Traced(nn.Module):

@@ -23,7 +23,7 @@ from typing import Protocol
 
 import torch
 from detectron2.config import CfgNode
-from eventful_vit import EventfulViT, FrameTrace, Policy, TopR
+from eventful_vit import FrameTrace, Policy, TopR
 from eventful_vit.frame import GateTrace
 
 from .modeling.backbone import build_policy
@@ -270,9 +270,6 @@ class SceneCuts:
 
 class Controllable(Protocol):
     """What is needed of a model; a VideoRCNN is one."""
-
-    enabled: bool
-    vit: EventfulViT
 
     def set_policy(self, policy: Policy) -> None: ...
     def reset(self) -> None: ...

@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
@@ -41,7 +41,7 @@ class FrameResult:
     token_area: tuple[float, float]
     """Height and width that all tokens together cover, in pixels of the picture; more than it where it was padded."""
     token_grid: tuple[int, int]
-    gates: Mapping[str, GateTrace]
+    gates: Mapping[str, GateTrace] = field(default_factory=dict)
     """What the model's gates chose, by name; to be read before the next frame. Empty for the dense model."""
 
 

@@ -22,6 +22,9 @@ from ..ops.derived import derive
 from ..policies import Policy, TopR
 from ..streams import FrameForm, Streams
 
+LAYER_NORM = partial(nn.LayerNorm, eps=1e-6)
+"""The norms of Detectron2's ViT."""
+
 
 class PatchEmbed(nn.Module):
     """Patches to tokens by one strided convolution: (B, C, H, W) -> (B, N, D)."""
@@ -142,7 +145,7 @@ class Block(nn.Module):
         mlp_ratio: float = 4.0,
         qkv_bias: bool = True,
         drop_path: float = 0.0,
-        norm_layer: Callable[[int], nn.Module] = partial(nn.LayerNorm, eps=1e-6),
+        norm_layer: Callable[[int], nn.Module] = LAYER_NORM,
         act_layer: type[nn.Module] = nn.GELU,
         use_rel_pos: bool = False,
         rel_pos_zero_init: bool = True,
@@ -231,7 +234,7 @@ class EventfulViT(EventfulModel):
         pretrain_use_cls_token: bool = True,
         out_feature: str = "last_feat",
         *,
-        norm_layer: Callable[[int], nn.Module] = partial(nn.LayerNorm, eps=1e-6),
+        norm_layer: Callable[[int], nn.Module] = LAYER_NORM,
         act_layer: type[nn.Module] = nn.GELU,
         rel_pos_zero_init: bool = True,
         residual_block_indexes: Iterable[int] = (),

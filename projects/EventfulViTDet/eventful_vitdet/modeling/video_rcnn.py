@@ -223,13 +223,14 @@ class VideoRCNN(GeneralizedRCNN):
         state = state or self.state
         begins, positions = state.begin(batched_inputs)
         streams = len(begins)
-        before, state.positions[:streams] = state.positions[:streams], [None] * streams
+        state.positions[:streams] = [None] * streams
         try:
             results = self._detect(batched_inputs, detected_instances, state)
         except Exception:
-            # A frame that was refused changed nothing; streams that were interrupted in its midst start over.
+            # Frames that were refused, because of one of them, changed nothing: all streams continue behind them. Those
+            # that were interrupted in their midst start over.
             running = (state.vit.running + (False,) * streams)[:streams]
-            state.positions[:streams] = [last if alive else None for last, alive in zip(before, running)]
+            state.positions[:streams] = [place if alive else None for place, alive in zip(positions, running)]
             raise
         state.positions[:streams] = positions
         vit = state.vit.trace if self.enabled else None

@@ -43,8 +43,8 @@ AttendTouched = structure("AttendTouched", all=Attend, index=POINTER, most=LONG,
 Sums = structure("Sums", sums=POINTER, normalisers=POINTER, references=POINTER, drift=POINTER)
 Limits = structure("Limits", score=FLOAT, drift=FLOAT, accumulation=FLOAT, dense=DOUBLE)
 Update = structure(
-    "Update", attention=Attention, sums=Sums, limits=Limits, everything=INT, index=POINTER, offsets=POINTER, keys=POINTER,
-    key_offsets=POINTER, old=POINTER, executed=POINTER,
+    "Update", attention=Attention, sums=Sums, limits=Limits, everything=INT, index=POINTER, offsets=POINTER,
+    keys=POINTER, key_offsets=POINTER, old=POINTER, executed=POINTER,
 )  # fmt: skip
 Divide = structure(
     "Divide", sums=POINTER, normalisers=POINTER, streams=LONG, tokens=LONG, heads=INT, channels=INT, out=Output

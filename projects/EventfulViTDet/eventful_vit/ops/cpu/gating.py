@@ -10,8 +10,8 @@ from .library import FLOAT, INT, LONG, POINTER, address, available, call, empty,
 
 Gate = structure(
     "Gate", x=POINTER, reference=POINTER, streams=LONG, tokens=LONG, channels=INT, is_bf16=INT, weight=POINTER,
-    bias=POINTER, eps=FLOAT, normalised=INT, count=POINTER, threshold=POINTER, flush=POINTER, norms=POINTER, index=POINTER,
-    offsets=POINTER, most=LONG, used=POINTER, rows=POINTER,
+    bias=POINTER, eps=FLOAT, normalised=INT, count=POINTER, threshold=POINTER, flush=POINTER, norms=POINTER,
+    index=POINTER, offsets=POINTER, most=LONG, used=POINTER, rows=POINTER,
 )  # fmt: skip
 Store = structure(
     "Store", buffer=POINTER, is_bf16=INT, width=INT, index=POINTER, rows=POINTER, most=LONG, used=POINTER, first=INT,

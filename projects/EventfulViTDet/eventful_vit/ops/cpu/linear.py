@@ -30,8 +30,8 @@ from .library import (
 )
 
 Linear = structure(
-    "Linear", rows=POINTER, most=LONG, used=POINTER, inputs=INT, outputs=INT, weights=POINTER, bias=POINTER, gelu=INT, added=POINTER,
-    added_count=LONG, out=POINTER,
+    "Linear", rows=POINTER, most=LONG, used=POINTER, inputs=INT, outputs=INT, weights=POINTER, bias=POINTER,
+    gelu=INT, added=POINTER, added_count=LONG, out=POINTER,
 )  # fmt: skip
 Patches = structure(
     "Patches", images=POINTER, streams=LONG, channels=INT, height=INT, width=INT, size=INT, rows=POINTER

@@ -75,8 +75,8 @@ class EventfulPyramid(Traced):
         self._stages = {name: _Stage(name, stage) for name, stage in zip(names, backbone.stages)}
         self._top_name, self._below_top = _top_level(backbone.top_block, names)
         self._heads = {name: _RPNHead(name, proposal_generator.rpn_head) for name in proposal_generator.in_features}
-        # Not registered: they are the detector's.
-        self._watched = (*backbone.stages, proposal_generator.rpn_head)
+        # In a list, so that it is not registered: these are the detector's.
+        self._layers = [nn.ModuleList([*backbone.stages, proposal_generator.rpn_head])]
         self._watch: WeightWatch | None = None
 
     def __getstate__(self) -> dict:
@@ -110,7 +110,7 @@ class EventfulPyramid(Traced):
 
     def _weights(self) -> int:
         if self._watch is None:
-            self._watch = WeightWatch(nn.ModuleList(self._watched))
+            self._watch = WeightWatch(self._layers[0])
         return self._watch.version()
 
     def _compute(self, tokens: Tensor, frame: Frame) -> tuple[dict[str, _Map], list[list[Tensor]]]:

@@ -519,7 +519,9 @@ def test_tables_are_initialised_as_asked():
 def test_residual_blocks_have_detectron2s_names():
     vit = EventfulViT(64, 8, embed_dim=24, depth=1, num_heads=2, residual_block_indexes=[0])
     names = {name for name in vit.state_dict() if ".residual." in name}
-    parts = [f"conv{i}.weight" for i in (1, 2, 3)] + [f"norm{i}.{kind}" for i in (1, 2, 3) for kind in ("weight", "bias")]
+    parts = [f"conv{i}.weight" for i in (1, 2, 3)] + [
+        f"norm{i}.{kind}" for i in (1, 2, 3) for kind in ("weight", "bias")
+    ]
     assert names == {f"blocks.0.residual.{part}" for part in parts}
     before = vit.eval()(torch.ones(1, 3, 64, 64))["last_feat"]
     randomise(vit)

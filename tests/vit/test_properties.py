@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from eventful_vit import PerGate, Threshold, TopFraction, TopR, count_operations
+from eventful_vit import Threshold, TopFraction, TopR, count_operations
 
 from .small_models import CLOSE, dense, flushed, make_video, make_vit, run, selected
 

@@ -1,4 +1,5 @@
-"""The compiled kernels against PyTorch operations in float64, for the arguments that they take and for those they do not."""
+"""The compiled kernels against PyTorch operations in float64, for the arguments that they take and for those they do
+not."""
 
 import pytest
 import torch

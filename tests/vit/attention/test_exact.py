@@ -54,7 +54,16 @@ class Bench:
         dim, heads = self.qkv.shape[-1] // 3, self.spec.heads
         none = nn.Identity()
         spec = BlockSpec(
-            dim, heads, dim // heads, none, none, none, none, none, rel_pos_h=self.spec.rel_pos_h, window=self.layout.window
+            dim,
+            heads,
+            dim // heads,
+            none,
+            none,
+            none,
+            none,
+            none,
+            rel_pos_h=self.spec.rel_pos_h,
+            window=self.layout.window,
         )
         trace, counts = FrameTrace((False,) * len(self.qkv), self.layout.grid), OperationCounts()
         trace.blocks.append(BlockTrace(spec, self.layout, self.work, (self.selection,) * 3))

@@ -17,7 +17,9 @@ def test_states_do_not_mix():
     videos = [make_video(5, seed) for seed in range(2)]
     alone = [run(vit, video, vit.new_state()) for video in videos]
     states = [vit.new_state(), vit.new_state()]
-    outputs = [[vit(frame[None], state)["last_feat"][0] for frame, state in zip(frames, states)] for frames in zip(*videos)]
+    outputs = [
+        [vit(frame[None], state)["last_feat"][0] for frame, state in zip(frames, states)] for frames in zip(*videos)
+    ]
     for stream in range(2):
         torch.testing.assert_close(torch.stack([out[stream] for out in outputs]), alone[stream], **CLOSE)
     assert vit.state.nbytes == 0  # the model's own was never used

@@ -186,7 +186,9 @@ def test_a_user_without_a_home(kept, monkeypatch, caplog):
 
 
 def test_nothing_is_compiled_where_no_cpu_tensor_needs_it():
-    code = "import eventful_vit; from eventful_vit.ops.cpu.build import load_library as f; print(f.cache_info().currsize)"
+    code = (
+        "import eventful_vit; from eventful_vit.ops.cpu.build import load_library as f; print(f.cache_info().currsize)"
+    )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "0"
 

@@ -68,7 +68,7 @@ def test_tables_and_plot(result, tmp_path):
 def test_library_attention_gives_the_same():
     for window, pool in ((0, 1), (0, 2), (3, 1)):
         tables = [torch.randn(2 * size - 1, 8) for size in ((window, window) if window else (4, 6))]
-        arguments = (torch.randn(2, 24, 48), torch.randn(48), torch.float32, *tables, 2, 0.35, (4, 6), window, pool)
+        arguments = (torch.randn(2, 24, 48), torch.randn(48), tables, 2, 0.35, (4, 6, window, pool), torch.float32)
         torch.testing.assert_close(attend_by_library(*arguments), ops.attend(*arguments))
 
 

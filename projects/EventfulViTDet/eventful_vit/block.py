@@ -65,9 +65,8 @@ class BlockSpec:
     mlp: nn.Module
     scale: float | None = None
     """Of the scores; None: d^-0.5."""
-    rel_pos_h: Tensor | None = None
-    """Decomposed relative positions along rows and columns (attention/position.py)."""
-    rel_pos_w: Tensor | None = None
+    rel_pos: tuple[Tensor, ...] = ()
+    """Tables of decomposed relative positions along rows and columns (attention/position.py)."""
     query_norm: nn.Module | None = None
     """Norms of the queries and keys of each head, (..., H, d)."""
     key_norm: nn.Module | None = None
@@ -98,8 +97,8 @@ class BlockSpec:
     def layout(self, grid: tuple[int, int]) -> AttentionLayout:
         """How the tokens of a grid (h, w) are laid out for attention."""
         if self.prefix:
-            return attention_layout((self.prefix + grid[0] * grid[1], 1))
-        return attention_layout(grid, self.window, self.kv_pool)
+            return attention_layout(self.prefix + grid[0] * grid[1], 1)
+        return attention_layout(*grid, self.window, self.kv_pool)
 
 
 class EventfulBlock:
@@ -199,7 +198,7 @@ class EventfulBlock:
     def _attention_spec(self, spec: BlockSpec, layout: AttentionLayout, x: Tensor) -> AttentionSpec:
         padding = self._padding(spec, layout, x) if any(layout.padding) else None
         scale = spec.head_dim**-0.5 if spec.scale is None else spec.scale
-        return AttentionSpec(spec.heads, scale, spec.rel_pos_h, spec.rel_pos_w, padding)
+        return AttentionSpec(spec.heads, scale, spec.rel_pos, padding)
 
     def _padding(self, spec: BlockSpec, layout: AttentionLayout, x: Tensor) -> Tensor | None:
         """[q | k | v] of a padding token, which is a zero token: of a linear layer, its bias."""

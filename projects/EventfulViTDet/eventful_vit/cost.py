@@ -190,7 +190,7 @@ _ATTENTION: dict[str, Callable[[BlockTrace, Flushed], Iterator[Count]]] = {
 
 
 def _has_positions(block: BlockTrace) -> bool:
-    return block.spec.rel_pos_h is not None
+    return bool(block.spec.rel_pos)
 
 
 def _product_macs(block: BlockTrace) -> int:

@@ -26,9 +26,9 @@ class Bench:
 
     def __init__(self, grid=(6, 8), pool=1, window=0, positions=True, streams=1, dim=DIM, heads=HEADS):
         torch.manual_seed(0)
-        self.layout = attention_layout(grid, window, pool)
-        tables = [torch.randn(2 * size - 1, dim // heads) if positions else None for size in self.layout.query_grid]
-        self.spec = AttentionSpec(heads, (dim // heads) ** -0.5, *tables, padding=torch.randn(3 * dim))
+        self.layout = attention_layout(*grid, window, pool)
+        tables = [torch.randn(2 * size - 1, dim // heads) for size in self.layout.query_grid] if positions else []
+        self.spec = AttentionSpec(heads, (dim // heads) ** -0.5, tuple(tables), padding=torch.randn(3 * dim))
         self.attention = make_core("exact", window > 0, "test", None)
         self.qkv = torch.randn(streams, self.layout.tokens, 3 * dim)
         self.state = Streams()
@@ -62,7 +62,7 @@ class Bench:
             none,
             none,
             none,
-            rel_pos_h=self.spec.rel_pos_h,
+            rel_pos=self.spec.tables,
             window=self.layout.window,
         )
         trace, counts = FrameTrace((False,) * len(self.qkv), self.layout.grid), OperationCounts()
@@ -107,7 +107,7 @@ def test_full_size_stays_exact_for_200_frames(window, kernels_or_not):
     if kernels_or_not == "pytorch" and not window:
         pytest.skip("takes half an hour; the same code runs 10,000 frames at a small size")
     bench = Bench((64, 64), window=window, dim=768, heads=12)
-    for table in (bench.spec.rel_pos_h, bench.spec.rel_pos_w):
+    for table in bench.spec.tables:
         table.mul_(0.1)
     bench.flush()
     for frame in range(200):

@@ -62,8 +62,8 @@ def test_dense_attention_token_by_token(grid, window, pool):
         torch.nn.init.normal_(parameter)
     qkv = torch.randn(1, grid[0] * grid[1], 3 * dim)
     with torch.no_grad():
-        sizes = (layer.rel_pos_h, layer.rel_pos_w, heads, layer.head_dim**-0.5, grid, window, pool)
-        out = ops.attend(qkv, layer.qkv.bias, torch.float32, *sizes)[0]
+        tables, layout = (layer.rel_pos_h, layer.rel_pos_w), (*grid, window, pool)
+        out = ops.attend(qkv, layer.qkv.bias, tables, heads, layer.head_dim**-0.5, layout, torch.float32)[0]
     for y in range(grid[0]):
         for x in range(grid[1]):
             torch.testing.assert_close(

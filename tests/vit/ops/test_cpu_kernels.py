@@ -21,14 +21,21 @@ def attention_arguments(grid, window, pool, heads, channels, positions):
     """The sizes of an attention, in the order that operators take them."""
     torch.manual_seed(0)
     query_grid = (window, window) if window else grid
-    tables = [0.5 * torch.randn(2 * size - 1, channels) if positions else None for size in query_grid]
-    return (*tables, heads, channels**-0.5, grid, window, pool)
+    tables = [0.5 * torch.randn(2 * size - 1, channels) for size in query_grid] if positions else []
+    return tables, heads, channels**-0.5, (*grid, window, pool)
 
 
 def in_double(operator, *arguments):
     """The operator's reference implementation in float64."""
-    wide = [x.double() if isinstance(x, torch.Tensor) and x.is_floating_point() else x for x in arguments]
-    return operator.reference(*(torch.float64 if x is torch.float32 else x for x in wide))
+
+    def widen(x):
+        if isinstance(x, list):
+            return [widen(part) for part in x]
+        if isinstance(x, torch.Tensor) and x.is_floating_point():
+            return x.double()
+        return torch.float64 if x is torch.float32 else x
+
+    return operator.reference(*map(widen, arguments))
 
 
 class TestAttend:
@@ -38,9 +45,9 @@ class TestAttend:
     def test_whole_frames(self, grid, channels, positions):
         sizes = attention_arguments(grid, 0, 1, 3, channels, positions)
         qkv = torch.randn(2, grid[0] * grid[1], 9 * channels)
-        expected = in_double(ops.attend, qkv, None, torch.float32, *sizes)
+        expected = in_double(ops.attend, qkv, None, *sizes, torch.float32)
         # Sums of some hundred products of numbers around 1, in float32.
-        result = ops.attend(qkv, None, torch.float32, *sizes)
+        result = ops.attend(qkv, None, *sizes, torch.float32)
         torch.testing.assert_close(result.double(), expected, atol=2e-5, rtol=0)
 
     @pytest.mark.parametrize("window, pool", [(3, 1), (14, 1), (0, 2), (0, 4)])
@@ -48,8 +55,8 @@ class TestAttend:
     def test_windows_and_pooling(self, window, pool, padding):
         sizes = attention_arguments((8, 12), window, pool, 2, 16, True)
         qkv, fill = torch.randn(2, 96, 96), torch.randn(96) if padding else None
-        expected = in_double(ops.attend, qkv, fill, torch.float32, *sizes)
-        result = ops.attend(qkv, fill, torch.float32, *sizes)
+        expected = in_double(ops.attend, qkv, fill, *sizes, torch.float32)
+        result = ops.attend(qkv, fill, *sizes, torch.float32)
         torch.testing.assert_close(result.double(), expected, atol=1e-5, rtol=0)
 
     @pytest.mark.parametrize("stored", SHORT)
@@ -57,9 +64,9 @@ class TestAttend:
     def test_types_of_operands_and_result(self, stored, wanted):
         sizes = attention_arguments((6, 6), 0, 1, 2, 16, True)
         qkv = torch.randn(1, 36, 96).to(stored)
-        result = ops.attend(qkv, None, wanted, *sizes)
+        result = ops.attend(qkv, None, *sizes, wanted)
         assert result.dtype == wanted
-        expected = in_double(ops.attend, qkv, None, torch.float32, *sizes)
+        expected = in_double(ops.attend, qkv, None, *sizes, torch.float32)
         rounding = 2**-8 if wanted is torch.bfloat16 else 1e-5
         torch.testing.assert_close(result.double(), expected, atol=1e-5, rtol=rounding)
 
@@ -71,8 +78,8 @@ class TestAttend:
         qkv[..., 16:32] = qkv[..., 16:32] * 0.01
         qkv[..., 0], qkv[..., 16] = 1.0, score * 4
         for _ in range(2):
-            expected = in_double(ops.attend, qkv, None, torch.float32, *sizes)
-            result = ops.attend(qkv, None, torch.float32, *sizes).double()
+            expected = in_double(ops.attend, qkv, None, *sizes, torch.float32)
+            result = ops.attend(qkv, None, *sizes, torch.float32).double()
             # Scores of this size are themselves rounded by up to |score| 2^-24.
             torch.testing.assert_close(result, expected, atol=1e-6 * abs(score) + 1e-5, rtol=0)
             qkv[0, 7, 16] *= 2
@@ -80,17 +87,17 @@ class TestAttend:
     def test_windows_with_a_selected_token(self):
         sizes = attention_arguments((5, 8), 3, 1, 2, 8, True)
         qkv, padding, before = torch.randn(2, 40, 48), torch.randn(48), torch.randn(2, 40, 16)
-        whole, out = ops.attend(qkv, padding, torch.float32, *sizes), before.clone()
+        whole, out = ops.attend(qkv, padding, *sizes, torch.float32), before.clone()
         touched = ops.attend_windows(qkv, torch.tensor([0, 1, 39, 40]), torch.tensor(4), out, padding, *sizes)
         assert touched.tolist() == [2, 1]  # the first and the last of six windows, and the first one
-        places = attention_layout((5, 8), 3).window_of_token
+        places = attention_layout(5, 8, 3).window_of_token
         computed = torch.stack([(places == 0) | (places == 5), places == 0])
         assert torch.equal(out[computed], whole[computed]) and torch.equal(out[~computed], before[~computed])
 
     def test_number_of_threads_changes_nothing(self):
         sizes = attention_arguments((9, 13), 0, 1, 3, 16, True)
         qkv = torch.randn(2, 117, 144)
-        assert same_for_threads(lambda: ops.attend(qkv, None, torch.float32, *sizes))
+        assert same_for_threads(lambda: ops.attend(qkv, None, *sizes, torch.float32))
 
 
 def same_for_threads(call) -> bool:

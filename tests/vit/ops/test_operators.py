@@ -6,8 +6,8 @@ from eventful_vit import ops
 from torch import nn
 
 N, D = 12, 8
-SIZES = (torch.randn(5, 4), torch.randn(7, 4), 2, 0.5, [3, 4], 0, 1)
-WINDOWS = (torch.randn(3, 4), torch.randn(3, 4), 2, 0.5, [3, 4], 2, 1)
+WHOLE = ([torch.randn(5, 4), torch.randn(7, 4)], 2, 0.5, [3, 4, 0, 1])
+WINDOWS = ([torch.randn(3, 4), torch.randn(3, 4)], 2, 0.5, [3, 4, 2, 1])
 INDEX = torch.tensor([1, 5, 14])
 OFFSETS = torch.tensor([0, 2, 3])
 
@@ -31,11 +31,11 @@ ARGUMENTS = {
     "replace": lambda: (torch.randn(2, N, D), INDEX, torch.randn(3, D), torch.tensor(3), 2),
     "store_and_add": lambda: (torch.randn(2, N, D), torch.randn(2, N, D), INDEX, torch.randn(3, D), None),
     "finite": lambda: (torch.randn(2, 3, 8, 8),),
-    "attend": lambda: (torch.randn(2, N, 3 * D), torch.randn(3 * D), torch.float32, *WINDOWS),
+    "attend": lambda: (torch.randn(2, N, 3 * D), torch.randn(3 * D), *WINDOWS, torch.float32),
     "attend_windows": lambda: (torch.randn(2, N, 3 * D), INDEX, None, torch.randn(2, N, D), None, *WINDOWS),
     "update_sums": lambda: (
-        torch.randn(2, N, D), torch.randn(2, N, 2 * D), INDEX, OFFSETS, INDEX, OFFSETS, torch.randn(3, 2 * D), *sums(),
-        *SIZES,
+        torch.randn(2, N, D), torch.randn(2, N, 2 * D), [INDEX, OFFSETS, INDEX, OFFSETS, torch.randn(3, 2 * D)], sums(),
+        *WHOLE,
     ),
     "divide": lambda: (*sums()[:2], torch.float32),
 }  # fmt: skip
@@ -58,12 +58,18 @@ def test_schema_and_shapes(name, kernels, request):
 @pytest.mark.parametrize("name", ["linear", "embed", "attend", "normalise"])
 def test_gradients(name):
     """Those of the parts that an operator consists of."""
-    arguments = [
-        x.double().requires_grad_() if isinstance(x, torch.Tensor) and x.is_floating_point() else x
-        for x in ARGUMENTS[name]()
-    ]
-    arguments = [torch.float64 if x is torch.float32 else x for x in arguments]
-    assert torch.autograd.gradcheck(getattr(ops, name), tuple(arguments))
+    tensors = []
+
+    def widen(x):
+        if isinstance(x, list) and isinstance(x[0], torch.Tensor):
+            return [widen(part) for part in x]
+        if isinstance(x, torch.Tensor) and x.is_floating_point():
+            tensors.append(x.double().requires_grad_())
+            return tensors[-1]
+        return torch.float64 if x is torch.float32 else x
+
+    arguments = [widen(x) for x in ARGUMENTS[name]()]
+    assert torch.autograd.gradcheck(lambda *_: getattr(ops, name)(*arguments), tuple(tensors))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
@@ -76,12 +82,11 @@ def test_a_linear_layer_in_another_type_than_its_weights(dtype):
 
 
 def test_autocast_does_not_reach_into_an_operator(kernels_or_not):
-    arguments = ARGUMENTS["update_sums"]()
-    state, expected = [x.clone() for x in arguments[7:11]], ARGUMENTS["update_sums"]()
-    expected = [x.clone() if isinstance(x, torch.Tensor) else x for x in arguments]
+    q, kv, change, state, *kind = ARGUMENTS["update_sums"]()
+    before, plain = ([x.clone() for x in state] for _ in range(2))
     with torch.no_grad():
-        ops.update_sums(*expected)
+        ops.update_sums(q, kv, change, plain, *kind)
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            ops.update_sums(*arguments)
-    assert all(torch.equal(ours, theirs) for ours, theirs in zip(arguments[7:11], expected[7:11]))
-    assert not torch.equal(arguments[7], state[0])
+            ops.update_sums(q, kv, change, state, *kind)
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(state, plain))
+    assert not torch.equal(state[0], before[0])

@@ -20,19 +20,18 @@ class AttentionSpec:
 
     heads: int
     scale: float
-    rel_pos_h: Tensor | None = None
-    """Relative positions along the rows, (2h - 1, d), or of another size (attention/position.py)."""
-    rel_pos_w: Tensor | None = None
+    tables: tuple[Tensor, ...] = ()
+    """Relative positions along rows and columns, (2h - 1, d) and (2w - 1, d) or of another size; empty without."""
     padding: Tensor | None = None
     """Queries, keys and values of the tokens that fill up windows, (3D,); None: zeros."""
 
-    def sizes(self, layout: AttentionLayout) -> tuple:
-        """The last arguments of the attention operators."""
-        return self.rel_pos_h, self.rel_pos_w, self.heads, self.scale, layout.grid, layout.window, layout.pool
+    def arguments(self, layout: AttentionLayout) -> tuple:
+        """What the attention operators have in common."""
+        return self.tables, self.heads, self.scale, (*layout.grid, layout.window, layout.pool)
 
     def attend(self, qkv: Tensor, dtype: torch.dtype, layout: AttentionLayout) -> Tensor:
         """Dense attention of all tokens: (B, N, 3D) -> (B, N, D) of a type."""
-        return ops.attend(qkv, self.padding, dtype, *self.sizes(layout))
+        return ops.attend(qkv, self.padding, *self.arguments(layout), dtype)
 
 
 class AttentionCore(Protocol):

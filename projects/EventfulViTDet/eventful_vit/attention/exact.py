@@ -48,11 +48,11 @@ class ExactAttention:
     ) -> tuple[Tensor, AttentionWork]:
         dim = rows.shape[-1] // 3
         store = self._store if layout.pool == 1 else self._store_and_pool
-        qkv, kv, keys, key_offsets, old = store(rows, selection, layout, frame)
-        change = (selection.index, selection.offsets, keys, key_offsets, old)
-        sums = self._sums(spec.heads, dim // spec.heads, layout.tokens, rows, frame)
-        executed = ops.update_sums(qkv[..., :dim], kv, *change, *sums, *spec.sizes(layout))
-        return ops.divide(*sums[:2], rows.dtype), AttentionWork("exact", key_offsets, executed)
+        qkv, kv, *changed = store(rows, selection, layout, frame)
+        change = [] if selection.index is None else [selection.index, selection.offsets, *changed]
+        state = self._sums(spec.heads, dim // spec.heads, layout.tokens, rows, frame)
+        executed = ops.update_sums(qkv[..., :dim], kv, change, state, *spec.arguments(layout))
+        return ops.divide(*state[:2], rows.dtype), AttentionWork("exact", changed[1], executed)
 
     def _sums(self, heads: int, channels: int, tokens: int, rows: Tensor, frame: Frame) -> list[Tensor]:
         """U (B, H, N, d), and Z, m and the error bound (B, H, N)."""

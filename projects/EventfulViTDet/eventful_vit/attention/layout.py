@@ -142,6 +142,6 @@ class AttentionLayout:
 
 
 @lru_cache(maxsize=256)
-def attention_layout(grid: tuple[int, int], window: int = 0, pool: int = 1) -> AttentionLayout:
+def attention_layout(height: int, width: int, window: int = 0, pool: int = 1) -> AttentionLayout:
     """The layout of these sizes; one object for all who ask, which keeps its index tables."""
-    return AttentionLayout(grid, window, pool)
+    return AttentionLayout((height, width), window, pool)

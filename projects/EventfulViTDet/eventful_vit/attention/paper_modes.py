@@ -103,7 +103,7 @@ class FullAttention(QueryKeyAttention):
 def attention_weights(spec: AttentionSpec, scores: Tensor, q: Tensor, layout: AttentionLayout) -> Tensor:
     """A = softmax(S + position bias) of one stream, (H, N, S); S itself stays as it is."""
     scores = scores.to(q.dtype, copy=True)
-    if spec.rel_pos_h is not None:
-        tables = position_tables(spec.rel_pos_h, spec.rel_pos_w, layout)
+    if spec.tables:
+        tables = position_tables(*spec.tables, layout)
         scores = add_position_terms(scores, position_terms(q, tables, layout), layout)
     return scores.softmax(dim=-1)

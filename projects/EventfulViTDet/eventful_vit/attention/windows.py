@@ -34,5 +34,5 @@ class TouchedWindowsAttention:
             output.copy_(spec.attend(qkv, rows.dtype, layout))
             return output.to(rows.dtype), AttentionWork("dense")
         chosen = (selection.index, selection.used)
-        touched = ops.attend_windows(qkv, *chosen, output, spec.padding, *spec.sizes(layout))
+        touched = ops.attend_windows(qkv, *chosen, output, spec.padding, *spec.arguments(layout))
         return output.to(rows.dtype), AttentionWork("windows", executed=touched)

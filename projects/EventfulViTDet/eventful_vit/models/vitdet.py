@@ -80,8 +80,8 @@ class Attention(nn.Module):
         """(B, h, w, D) -> (B, h, w, D)."""
         grid = tuple(x.shape[1:3])
         qkv = run_linear(self.qkv, x.flatten(1, 2))
-        tables = (self.rel_pos_h, self.rel_pos_w) if self.use_rel_pos else (None, None)
-        a = ops.attend(qkv, None, qkv.dtype, *tables, self.num_heads, self.head_dim**-0.5, grid, 0, 1)
+        tables = (self.rel_pos_h, self.rel_pos_w) if self.use_rel_pos else ()
+        a = ops.attend(qkv, None, tables, self.num_heads, self.head_dim**-0.5, (*grid, 0, 1), qkv.dtype)
         return run_linear(self.proj, a).unflatten(1, grid)
 
 
@@ -183,7 +183,6 @@ class Block(nn.Module):
         """What the block consists of, as of now."""
         attention = self.attn
         known = is_plain(attention, Attention)
-        positions = known and attention.use_rel_pos
         return BlockSpec(
             dim=self.dim,
             heads=self.num_heads,
@@ -193,8 +192,7 @@ class Block(nn.Module):
             projection=attention.proj if known else nn.Identity(),
             norm2=self.norm2,
             mlp=self.mlp,
-            rel_pos_h=attention.rel_pos_h if positions else None,
-            rel_pos_w=attention.rel_pos_w if positions else None,
+            rel_pos=(attention.rel_pos_h, attention.rel_pos_w) if known and attention.use_rel_pos else (),
             drop_path=self.drop_path,
             window=self.window_size,
             kv_pool=self.kv_pool,

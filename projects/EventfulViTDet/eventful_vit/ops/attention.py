@@ -1,8 +1,9 @@
 """Operators of attention.
 
-`qkv` holds queries, keys and values side by side, (B, N, 3D). Sizes of an attention, the same in all operators:
-`heads`, `scale`, the token grid (h, w) with h * w = N, `window` (side in tokens; 0: the whole grid), `pool` (keys and
-values are averaged over pool x pool tokens), and the tables of relative positions, None where the model has none.
+`qkv` holds queries, keys and values side by side, (B, N, 3D). What an attention is like is the same in all operators:
+`tables` are those of relative positions along rows and columns, or empty; `heads` and `scale`; and `layout` is [h, w,
+window, pool]: the token grid with h * w = N, the side of windows in tokens (0: the whole grid), and how many tokens per
+side keys and values are averaged over.
 """
 
 from __future__ import annotations
@@ -34,58 +35,47 @@ GPU_SCORES = 2**28
 """Both on a GPU, which wants large tasks."""
 SHORT_TYPES = (torch.float16, torch.bfloat16)
 
-_SIZES = "Tensor? rel_pos_h, Tensor? rel_pos_w, int heads, float scale, int[] grid, int window, int pool"
+_KIND = "Tensor[] tables, int heads, float scale, int[] layout"
 
 
 # Dense attention.
 
 
-def _attend_shapes(qkv: Tensor, padding: Tensor | None, dtype: torch.dtype, *sizes) -> Tensor:
+def _attend_shapes(qkv: Tensor, padding, tables, heads, scale, layout, dtype: torch.dtype) -> Tensor:
     return qkv.new_empty(*qkv.shape[:2], qkv.shape[2] // 3, dtype=dtype)
 
 
-def _attend_flops(qkv, padding, dtype, rel_pos_h, rel_pos_w, heads, scale, grid, window, pool, **kwargs) -> int:
-    layout = attention_layout(tuple(grid), window, pool)
-    return 2 * qkv.shape[0] * (qkv.shape[2] // 3) * _macs_per_channel(layout, rel_pos_h is not None)
+def _attend_flops(qkv: Tensor, padding, tables, heads, scale, layout, *args, **kwargs) -> int:
+    return 2 * qkv.shape[0] * qkv.shape[2] // 3 * _macs_per_channel(attention_layout(*layout), tables)
 
 
-def _macs_per_channel(layout: AttentionLayout, positions: bool) -> int:
-    return layout.padded_tokens * (2 * layout.keys + (sum(layout.key_grid) if positions else 0))
+def _macs_per_channel(layout: AttentionLayout, tables: Sequence[Tensor]) -> int:
+    return layout.padded_tokens * (2 * layout.keys + (sum(layout.key_grid) if tables else 0))
 
 
 @operator(
-    f"attend(Tensor qkv, Tensor? padding, ScalarType dtype, {_SIZES}) -> Tensor",
+    f"attend(Tensor qkv, Tensor? padding, {_KIND}, ScalarType dtype) -> Tensor",
     shapes=_attend_shapes,
     flops=_attend_flops,
 )
 def attend(
-    qkv: Tensor,
-    padding: Tensor | None,
+    qkv: Tensor, padding: Tensor | None, tables: Sequence[Tensor], heads: int, scale: float, layout: Sequence[int],
     dtype: torch.dtype,
-    rel_pos_h: Tensor | None,
-    rel_pos_w: Tensor | None,
-    heads: int,
-    scale: float,
-    grid: Sequence[int],
-    window: int,
-    pool: int,
-) -> Tensor:
+) -> Tensor:  # fmt: skip
     """Attention of all tokens, before the output projection: (B, N, 3D) -> (B, N, D).
 
     Args:
         padding: (3D,), queries, keys and values of the tokens that fill up windows; None: zeros.
         dtype: type of the result.
     """
-    layout = attention_layout(tuple(grid), window, pool)
-    tables = None if rel_pos_h is None else position_tables(rel_pos_h, rel_pos_w, layout)
+    layout = attention_layout(*layout)
     out = _attend_groups(layout.partition(qkv, padding), tables, heads, scale, layout)
     return layout.merge(out).to(dtype).contiguous()
 
 
-def _attend_groups(
-    qkv: Tensor, tables: tuple[Tensor, Tensor] | None, heads: int, scale: float, layout: AttentionLayout
-) -> Tensor:
+def _attend_groups(qkv: Tensor, tables: Sequence[Tensor], heads: int, scale: float, layout: AttentionLayout) -> Tensor:
     """Attention inside each group (a window, or the whole grid): (G, a * b, 3D) -> (G, a * b, D)."""
+    tables = position_tables(*tables, layout) if tables else ()
     if qkv.dtype in SHORT_TYPES and not qkv.is_cuda and not torch.is_grad_enabled():
         qkv = qkv.float()  # scores of float16 may overflow, and a CPU computes float32 as fast
     q, k, v = (part.flatten(0, 1) for part in split_heads(qkv, heads))
@@ -103,16 +93,20 @@ def split_heads(qkv: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
     return qkv.unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
 
 
-def _attend_by_products(q: Tensor, k: Tensor, v: Tensor, tables, scale: float, layout: AttentionLayout) -> Tensor:
+def _attend_by_products(
+    q: Tensor, k: Tensor, v: Tensor, tables: Sequence[Tensor], scale: float, layout: AttentionLayout
+) -> Tensor:
     scores = (q * scale) @ k.transpose(-2, -1)
-    if tables is not None:
+    if tables:
         scores = add_position_terms(scores, position_terms(q, tables, layout), layout)
     return scores.softmax(dim=-1) @ v
 
 
-def _attend_fused(q: Tensor, k: Tensor, v: Tensor, tables, scale: float, layout: AttentionLayout) -> Tensor:
+def _attend_fused(
+    q: Tensor, k: Tensor, v: Tensor, tables: Sequence[Tensor], scale: float, layout: AttentionLayout
+) -> Tensor:
     mask = None
-    if tables is not None:
+    if tables:
         rows, columns = position_terms(q, tables, layout)
         mask = (rows[..., :, None] + columns[..., None, :]).reshape(1, *q.shape[:2], k.shape[1])
     # As one image with many heads; the groups do not mix either way.
@@ -131,32 +125,21 @@ def _windows_shapes(qkv: Tensor, *args) -> Tensor:
 
 
 def _windows_flops(
-    qkv, index, used, out, padding, rel_pos_h, rel_pos_w, heads, scale, grid, window, pool, *, out_val, **kwargs
+    qkv: Tensor, index, used, out, padding, tables, heads, scale, layout, *, out_val: Tensor, **kwargs
 ) -> int:
-    layout = attention_layout(tuple(grid), window, pool)
-    of_all = qkv.shape[2] // 3 * _macs_per_channel(layout, rel_pos_h is not None)
-    return 2 * of_all // layout.windows * int(out_val.sum())
+    layout = attention_layout(*layout)
+    return 2 * (qkv.shape[2] // 3 * _macs_per_channel(layout, tables)) // layout.windows * int(out_val.sum())
 
 
 @operator(
-    f"attend_windows(Tensor qkv, Tensor index, Tensor? used, Tensor(a!) out, Tensor? padding, {_SIZES}) -> Tensor",
+    f"attend_windows(Tensor qkv, Tensor index, Tensor? used, Tensor(a!) out, Tensor? padding, {_KIND}) -> Tensor",
     shapes=_windows_shapes,
     flops=_windows_flops,
 )
 def attend_windows(
-    qkv: Tensor,
-    index: Tensor,
-    used: Tensor | None,
-    out: Tensor,
-    padding: Tensor | None,
-    rel_pos_h: Tensor | None,
-    rel_pos_w: Tensor | None,
-    heads: int,
-    scale: float,
-    grid: Sequence[int],
-    window: int,
-    pool: int,
-) -> Tensor:
+    qkv: Tensor, index: Tensor, used: Tensor | None, out: Tensor, padding: Tensor | None, tables: Sequence[Tensor],
+    heads: int, scale: float, layout: Sequence[int],
+) -> Tensor:  # fmt: skip
     """Attention of the windows that hold a selected token, written into `out` (B, N, D); the others stay.
 
     Args:
@@ -165,7 +148,7 @@ def attend_windows(
     Returns:
         Windows computed in each stream, (B,).
     """
-    layout = attention_layout(tuple(grid), window, pool)
+    layout = attention_layout(*layout)
     touched = _touched_windows(index if used is None else index[: int(used)], len(qkv), layout)
     stream, place = touched.nonzero(as_tuple=True)
     members = layout.window_members.to(qkv.device)[place]
@@ -174,7 +157,6 @@ def attend_windows(
     groups = qkv.flatten(0, 1)[flat]
     if any(layout.padding):
         groups[~inside] = 0 if padding is None else padding.to(groups.dtype)
-    tables = None if rel_pos_h is None else position_tables(rel_pos_h, rel_pos_w, layout)
     result = _attend_groups(groups, tables, heads, scale, layout)
     out.view(-1, out.shape[-1])[flat[inside]] = result[inside].to(out.dtype)
     return touched.sum(dim=1)
@@ -195,77 +177,44 @@ def _update_shapes(q: Tensor, *args) -> Tensor:
     return q.new_empty(len(q), 2, dtype=torch.int64)
 
 
-def _update_flops(
-    q, kv, index, offsets, keys, key_offsets, old, sums, normalisers, references, drift, rel_pos_h, rel_pos_w, heads,
-    scale, grid, window, pool, *, out_val, **kwargs,
-) -> int:  # fmt: skip
-    layout, channels = attention_layout(tuple(grid), window, pool), sums.shape[-1]
-    changed = [0] * len(q) if index is None else key_offsets.diff().tolist()
+def _update_flops(q: Tensor, kv, change, state, tables, heads, scale, layout, *, out_val: Tensor, **kwargs) -> int:
+    layout, channels = attention_layout(*layout), state[0].shape[-1]
+    changed = change[3].diff().tolist() if change else [0] * len(q)
     macs = 0
     for (exchanged, recomputed), count in zip(out_val.tolist(), changed):
         macs += 2 * channels * (recomputed * layout.keys + 2 * exchanged * count)
-        if rel_pos_h is not None and exchanged + recomputed:
+        if tables and exchanged + recomputed:
             macs += layout.tokens * sum(layout.key_grid) * heads * channels
     return 2 * macs
 
 
 @operator(
-    "update_sums(Tensor q, Tensor kv, Tensor? index, Tensor? offsets, Tensor? keys, Tensor? key_offsets, Tensor? old, "
-    f"Tensor(a!) sums, Tensor(b!) normalisers, Tensor(c!) references, Tensor(d!) drift, {_SIZES}) -> Tensor",
+    f"update_sums(Tensor q, Tensor kv, Tensor[] change, Tensor(a!)[] state, {_KIND}) -> Tensor",
     shapes=_update_shapes,
     flops=_update_flops,
 )
 def update_sums(
-    q: Tensor,
-    kv: Tensor,
-    index: Tensor | None,
-    offsets: Tensor | None,
-    keys: Tensor | None,
-    key_offsets: Tensor | None,
-    old: Tensor | None,
-    sums: Tensor,
-    normalisers: Tensor,
-    references: Tensor,
-    drift: Tensor,
-    rel_pos_h: Tensor | None,
-    rel_pos_w: Tensor | None,
-    heads: int,
-    scale: float,
-    grid: Sequence[int],
-    window: int,
-    pool: int,
-) -> Tensor:
+    q: Tensor, kv: Tensor, change: Sequence[Tensor], state: Sequence[Tensor], tables: Sequence[Tensor], heads: int,
+    scale: float, layout: Sequence[int],
+) -> Tensor:  # fmt: skip
     """Bring the sums of exact incremental attention up to date (attention/exact.py).
 
     Args:
         q: unscaled queries, (B, N, D). kv: keys and values side by side, (B, S, 2D), after the change.
-        index: tokens with new queries (R,), of all B * N; None: everything changed, and the next four are None too.
-        offsets: where each stream's begin in `index`, (B + 1,).
-        keys: changed keys (K,), of all B * S. key_offsets: as `offsets`.
-        old: keys and values of these before the change, (K, 2D).
-        sums: U (B, H, N, d). normalisers, references, drift: Z, m and the error bound, (B, H, N).
+        change: what changed: tokens with new queries (R,), of all B * N, and where each stream's begin (B + 1,); keys
+            (K,), of all B * S, and where each stream's begin; and keys and values of these before, (K, 2D). Empty:
+            everything changed.
+        state: U (B, H, N, d); Z, m and the error bound, (B, H, N).
 
     Returns:
         For each stream, pairs of a head and a query whose terms were exchanged, and whose sums were recomputed, (B, 2).
     """
-    layout = attention_layout(tuple(grid), window, pool)
-    tables = None if rel_pos_h is None else position_tables(rel_pos_h, rel_pos_w, layout)
+    layout = attention_layout(*layout)
+    tables = position_tables(*tables, layout) if tables else ()
     executed = []
     for stream in range(len(q)):
-        state = (sums[stream], normalisers[stream], references[stream], drift[stream])
-        work = _StreamUpdate(q[stream], kv[stream], state, tables, scale, layout)
-        if index is None:
-            executed.append(work.recompute_all())
-            continue
-        first, last = key_offsets[stream : stream + 2].tolist()
-        tokens = index[offsets[stream] : offsets[stream + 1]] - stream * layout.tokens
-        changed = keys[first:last] - stream * layout.keys
-        if len(changed) > DENSE_ABOVE * layout.keys:
-            executed.append(work.recompute_all())
-        elif len(changed):
-            executed.append(work.exchange(tokens, changed, old[first:last]))
-        else:
-            executed.append((0, 0))
+        work = _StreamUpdate(q[stream], kv[stream], [part[stream] for part in state], tables, scale, layout)
+        executed.append(work.run(stream, *change) if change else work.recompute_all())
     return torch.tensor(executed)
 
 
@@ -276,8 +225,8 @@ class _StreamUpdate:
         self,
         q: Tensor,
         kv: Tensor,
-        state: tuple[Tensor, Tensor, Tensor, Tensor],
-        tables: tuple[Tensor, Tensor] | None,
+        state: Sequence[Tensor],
+        tables: Sequence[Tensor],
         scale: float,
         layout: AttentionLayout,
     ) -> None:
@@ -285,8 +234,20 @@ class _StreamUpdate:
         self.heads, self.scale, self.layout = self.sums.shape[0], scale, layout
         self.q = self._split(q)
         self.k, self.v = (self._split(part) for part in kv.chunk(2, -1))
-        terms = None if tables is None else position_terms(self.q, tables, layout)
+        terms = position_terms(self.q, tables, layout) if tables else None
         self.terms = None if terms is None else tuple(term.flatten(1, 2) for term in terms)
+
+    def run(
+        self, stream: int, index: Tensor, offsets: Tensor, keys: Tensor, key_offsets: Tensor, old: Tensor
+    ) -> tuple[int, int]:
+        """Do what the stream's part of a change asks for; returns the pairs exchanged and recomputed."""
+        first, last = key_offsets[stream : stream + 2].tolist()
+        tokens = index[offsets[stream] : offsets[stream + 1]] - stream * self.layout.tokens
+        if last - first > DENSE_ABOVE * self.layout.keys:
+            return self.recompute_all()
+        if first == last:
+            return 0, 0
+        return self.exchange(tokens, keys[first:last] - stream * self.layout.keys, old[first:last])
 
     def recompute_all(self) -> tuple[int, int]:
         self._recompute(torch.arange(self.q.shape[1], device=self.q.device))

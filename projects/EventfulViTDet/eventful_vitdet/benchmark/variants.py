@@ -115,26 +115,18 @@ def dense_attention(variant: Variant) -> Iterator[None]:
 
 
 def attend_by_library(
-    qkv: Tensor,
-    padding: Tensor | None,
+    qkv: Tensor, padding: Tensor | None, tables: Sequence[Tensor], heads: int, scale: float, layout: Sequence[int],
     dtype: torch.dtype,
-    rel_pos_h: Tensor | None,
-    rel_pos_w: Tensor | None,
-    heads: int,
-    scale: float,
-    grid: tuple[int, int],
-    window: int,
-    pool: int,
-) -> Tensor:
+) -> Tensor:  # fmt: skip
     """The operator `attend` by scaled_dot_product_attention: (B, N, 3D) -> (B, N, D)."""
-    layout = attention_layout(grid, window, pool)
+    layout = attention_layout(*layout)
     outputs = []
-    for image in layout.partition(qkv, padding).split(layout.windows if window else 1):
+    for image in layout.partition(qkv, padding).split(layout.windows if layout.window else 1):
         q, k, v = split_heads(image, heads)
         k, v = layout.pool_keys(k), layout.pool_keys(v)
         mask = None
-        if rel_pos_h is not None:
-            terms = position_terms(q.flatten(0, 1), position_tables(rel_pos_h, rel_pos_w, layout), layout)
+        if tables:
+            terms = position_terms(q.flatten(0, 1), position_tables(*tables, layout), layout)
             mask = (terms[0][..., :, None] + terms[1][..., None, :]).reshape(*q.shape[:3], k.shape[2])
         out = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
         outputs.append(out.transpose(1, 2).flatten(2))

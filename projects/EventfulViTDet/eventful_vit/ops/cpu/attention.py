@@ -53,47 +53,28 @@ Divide = structure(
 
 @operators.attend.implement("CPU")
 def attend(
-    qkv: Tensor,
-    padding: Tensor | None,
+    qkv: Tensor, padding: Tensor | None, tables: Sequence[Tensor], heads: int, scale: float, layout: Sequence[int],
     dtype: torch.dtype,
-    rel_pos_h: Tensor | None,
-    rel_pos_w: Tensor | None,
-    heads: int,
-    scale: float,
-    grid: Sequence[int],
-    window: int,
-    pool: int,
-) -> Tensor:
-    layout = attention_layout(tuple(grid), window, pool)
-    qkv = contiguous(qkv)
-    if not (dtype in STATE_TYPES and _can_attend(qkv, padding, rel_pos_h, rel_pos_w, heads, layout)):
+) -> Tensor:  # fmt: skip
+    layout, qkv = attention_layout(*layout), contiguous(qkv)
+    if not (dtype in STATE_TYPES and _can_attend(qkv, padding, heads, layout)):
         return NotImplemented
     out = empty((*qkv.shape[:2], qkv.shape[2] // 3), dtype)
-    arguments, tensors = _attend(qkv, padding, out, rel_pos_h, rel_pos_w, heads, scale, layout)
+    arguments, tensors = _attend(qkv, padding, out, tables, heads, scale, layout)
     call("attend", arguments, *tensors)
     return out
 
 
 @operators.attend_windows.implement("CPU")
 def attend_windows(
-    qkv: Tensor,
-    index: Tensor,
-    used: Tensor | None,
-    out: Tensor,
-    padding: Tensor | None,
-    rel_pos_h: Tensor | None,
-    rel_pos_w: Tensor | None,
-    heads: int,
-    scale: float,
-    grid: Sequence[int],
-    window: int,
-    pool: int,
-) -> Tensor:
-    layout = attention_layout(tuple(grid), window, pool)
-    if not (is_state(qkv, out) and pool == 1 and _can_attend(qkv, padding, rel_pos_h, rel_pos_w, heads, layout)):
+    qkv: Tensor, index: Tensor, used: Tensor | None, out: Tensor, padding: Tensor | None, tables: Sequence[Tensor],
+    heads: int, scale: float, layout: Sequence[int],
+) -> Tensor:  # fmt: skip
+    layout = attention_layout(*layout)
+    if not (is_state(qkv, out) and layout.pool == 1 and _can_attend(qkv, padding, heads, layout)):
         return NotImplemented
     touched = empty((len(qkv),), torch.int64)
-    attention, tensors = _attend(qkv, padding, out, rel_pos_h, rel_pos_w, heads, scale, layout)
+    attention, tensors = _attend(qkv, padding, out, tables, heads, scale, layout)
     arguments = AttendTouched(attention, index.data_ptr(), len(index), address(used), touched.data_ptr())
     call("attend_touched", arguments, *tensors, index, used, touched)
     return touched
@@ -101,38 +82,17 @@ def attend_windows(
 
 @operators.update_sums.implement("CPU")
 def update_sums(
-    q: Tensor,
-    kv: Tensor,
-    index: Tensor | None,
-    offsets: Tensor | None,
-    keys: Tensor | None,
-    key_offsets: Tensor | None,
-    old: Tensor | None,
-    sums: Tensor,
-    normalisers: Tensor,
-    references: Tensor,
-    drift: Tensor,
-    rel_pos_h: Tensor | None,
-    rel_pos_w: Tensor | None,
-    heads: int,
-    scale: float,
-    grid: Sequence[int],
-    window: int,
-    pool: int,
-) -> Tensor:
-    layout = attention_layout(tuple(grid), window, pool)
-    state = (sums, normalisers, references, drift)
-    fits = readable(*state) and kv.dtype == q.dtype and (old is None or (old.dtype == q.dtype and old.is_contiguous()))
-    if not (fits and q.dtype in STATE_TYPES and q.stride(-1) == kv.stride(-1) == 1 and available()):
+    q: Tensor, kv: Tensor, change: Sequence[Tensor], state: Sequence[Tensor], tables: Sequence[Tensor], heads: int,
+    scale: float, layout: Sequence[int],
+) -> Tensor:  # fmt: skip
+    fits = readable(*state) and q.dtype in STATE_TYPES and kv.dtype == q.dtype and q.stride(-1) == kv.stride(-1) == 1
+    if not (fits and (not change or (change[4].dtype == q.dtype and change[4].is_contiguous())) and available()):
         return NotImplemented
     executed = empty((len(q), 2), torch.int64)
-    k, v = kv.chunk(2, -1)
-    attention, tensors = _attention(q, k, v, None, rel_pos_h, rel_pos_w, heads, scale, layout)
+    attention, tensors = _attention(q, *kv.chunk(2, -1), None, tables, heads, scale, attention_layout(*layout))
     limits = Limits(operators.SCORE_LIMIT, operators.DRIFT_LIMIT, operators.ACCUMULATION, operators.DENSE_ABOVE)
-    change = (index, offsets, keys, key_offsets, old)
-    arguments = Update(
-        attention, Sums(*map(address, state)), limits, index is None, *map(address, change), executed.data_ptr()
-    )
+    places = map(address, change) if change else [None] * 5
+    arguments = Update(attention, Sums(*map(address, state)), limits, not change, *places, executed.data_ptr())
     call("update_sums", arguments, *tensors, *state, *change, executed)
     return executed
 
@@ -148,34 +108,26 @@ def divide(sums: Tensor, normalisers: Tensor, dtype: torch.dtype) -> Tensor:
     return out
 
 
-def _can_attend(
-    qkv: Tensor,
-    padding: Tensor | None,
-    rel_pos_h: Tensor | None,
-    rel_pos_w: Tensor | None,
-    heads: int,
-    layout: AttentionLayout,
-) -> bool:
+def _can_attend(qkv: Tensor, padding: Tensor | None, heads: int, layout: AttentionLayout) -> bool:
     return (
         qkv.dim() == 3
         and qkv.dtype in STATE_TYPES
         and qkv.shape[1] == layout.tokens
         and qkv.shape[2] % (3 * heads) == 0
         and (padding is None or padding.numel() == qkv.shape[2])
-        and all(t is None or t.is_floating_point() for t in (rel_pos_h, rel_pos_w))
         and available()
     )
 
 
 def _attend(
-    qkv: Tensor, padding: Tensor | None, out: Tensor, rel_pos_h, rel_pos_w, heads: int, scale: float,
+    qkv: Tensor, padding: Tensor | None, out: Tensor, tables: Sequence[Tensor], heads: int, scale: float,
     layout: AttentionLayout,
 ) -> tuple[Attend, list]:  # fmt: skip
     q, k, v = qkv.chunk(3, dim=-1)
     if layout.pool > 1:
         tape.refuse("keys were pooled")
         k, v = layout.pool_keys(qkv[..., q.shape[-1] :]).contiguous().chunk(2, dim=-1)
-    attention, tensors = _attention(q, k, v, padding, rel_pos_h, rel_pos_w, heads, scale, layout)
+    attention, tensors = _attention(q, k, v, padding, tables, heads, scale, layout)
     windows = Windows()
     if layout.window:
         members, of_token = layout.window_members, layout.window_of_token
@@ -185,23 +137,18 @@ def _attend(
 
 
 def _attention(
-    q: Tensor, k: Tensor, v: Tensor, padding: Tensor | None, rel_pos_h, rel_pos_w, heads: int, scale: float,
+    q: Tensor, k: Tensor, v: Tensor, padding: Tensor | None, tables: Sequence[Tensor], heads: int, scale: float,
     layout: AttentionLayout,
 ) -> tuple[Attention, list]:  # fmt: skip
     """The C structure, and the tensors that it points to."""
     padding = None if padding is None else padding.to(q.dtype).contiguous()
-    tables = (None, None)
-    if rel_pos_h is not None:
-        tables = (
-            _packed_table(rel_pos_h, layout.query_grid[0], layout.pool),
-            _packed_table(rel_pos_w, layout.query_grid[1], layout.pool),
-        )
+    packed = [_packed_table(table, size, layout.pool) for table, size in zip(tables, layout.query_grid)]
     attention = Attention(
         q.data_ptr(), k.data_ptr(), v.data_ptr(), q.stride(1), q.stride(0), k.stride(1), k.stride(0), address(padding),
-        *map(address, tables), len(q), heads, q.shape[-1] // heads, *layout.query_grid, *layout.key_grid, scale,
-        q.dtype is torch.bfloat16,
+        *(map(address, packed) if packed else (None, None)), len(q), heads, q.shape[-1] // heads, *layout.query_grid,
+        *layout.key_grid, scale, q.dtype is torch.bfloat16,
     )  # fmt: skip
-    return attention, [q, k, v, padding, *tables]
+    return attention, [q, k, v, padding, *packed]
 
 
 def _packed_table(table: Tensor, size: int, pool: int) -> Tensor:

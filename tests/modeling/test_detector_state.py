@@ -149,9 +149,23 @@ def test_policies_per_gate_from_the_configuration(tiny_model):
         ([["*", "top-r", -1]], r"MODEL.EVENTFUL.GATES, \*: TopR needs r >= 0"),
         ([["*", "top-r", 2.5]], "whole number"),
         ([["blocks.0.*", "top-r", 3]], "no policy for gate 'blocks.1.qkv'"),
+        ([["blocks.7.*", "top-r", 3], ["*", "top-r", 9]], r"'blocks.7.\*' names no gate"),
         ([], "no policy for gate 'blocks.0.qkv'"),
     ],
 )
 def test_bad_policies_per_gate(tiny_model, gates, message):
     with pytest.raises(ValueError, match=message):
         tiny_model(MODEL__EVENTFUL__POLICY="per-gate", MODEL__EVENTFUL__GATES=gates)
+
+
+def test_a_pyramid_needs_a_policy_too(tiny_model):
+    gates = [["blocks.*", "top-r", 3]]
+    with pytest.raises(ValueError, match="no policy for gate 'pyramid'"):
+        tiny_model(MODEL__EVENTFUL__POLICY="per-gate", MODEL__EVENTFUL__GATES=gates, **PYRAMID)
+    model = tiny_model(**PYRAMID)
+    with pytest.raises(ValueError, match="no policy for gate 'pyramid'"):
+        model.set_policy(PerGate({"blocks.*": TopR(3)}))
+    model.set_pyramid_policy(TopR(5))
+    model.set_policy(PerGate({"blocks.*": TopR(3)}))
+    run(model, clip(3))
+    assert model.state.trace.pyramid.gates["pyramid"].selection.counts == (5,)

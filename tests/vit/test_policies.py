@@ -2,6 +2,8 @@ import pytest
 import torch
 from eventful_vit import PerGate, Policy, Threshold, TopFraction, TopR
 
+from .small_models import make_vit
+
 NORMS = torch.tensor([[0.1, 3.0, 2.0, 0.0], [5.0, 0.2, 0.3, 4.0]])
 
 
@@ -70,8 +72,18 @@ class TestPerGate:
         assert self.policy.for_gate(gate, tokens=8) == expected
 
     def test_a_gate_without_a_policy(self):
-        with pytest.raises(KeyError, match="no policy for gate 'pyramid'; add one under '\\*'"):
-            PerGate({"blocks.*": TopR(1)}).for_gate("pyramid", 8)
+        policy = PerGate({"blocks.*": TopR(1)})
+        with pytest.raises(KeyError, match="no policy for gate 'pyramid'"):
+            policy.for_gate("pyramid", 8)
+        with pytest.raises(ValueError, match="no policy for gate 'pyramid'; add one under '\\*'"):
+            policy.check(["blocks.0.qkv", "pyramid"])
+
+    def test_a_name_without_a_gate(self):
+        vit = make_vit()
+        message = "'blocks.0.mpl' names no gate; this model has blocks.0.qkv to blocks.2.mlp"
+        with pytest.raises(ValueError, match=message):
+            vit.set_policy(PerGate({"blocks.0.mpl": TopR(1), "*": TopR(3)}))
+        assert vit.policy != self.policy
 
     @pytest.mark.parametrize("value", [5, PerGate({"*": TopR(1)})])
     def test_values_must_be_policies(self, value):

@@ -46,10 +46,9 @@ class EventfulModel(Traced):
     pickles of a model have its weights and none of its state.
     """
 
-    def __init__(self, policy: Policy, enabled: bool) -> None:
+    def __init__(self, enabled: bool) -> None:
         super().__init__()
         self.enabled = enabled
-        self.set_policy(policy)
         self._own_state: Streams | None = None
         self._watch: WeightWatch | None = None
 
@@ -76,9 +75,14 @@ class EventfulModel(Traced):
             _in_use.reset(token)
 
     def set_policy(self, policy: Policy) -> None:
-        """Exchange the policy; it decides from the next frame on, without a flush."""
+        """Exchange the policy; it decides from the next frame on, without a flush.
+
+        Raises:
+            ValueError: it has nothing for one of the gates, or names one that does not exist.
+        """
         if not isinstance(policy, Policy):
             raise TypeError(f"a policy such as TopR(256) is needed, got {policy!r}")
+        policy.check(self.gate_names)
         self.policy = policy
 
     def reset(self, streams: Sequence[int] | None = None) -> None:

@@ -7,7 +7,7 @@ on), and marks the tokens to update. Policies hold no state, so one may replace 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -46,6 +46,9 @@ class Policy:
             tokens: N, tokens of a stream.
         """
         return self
+
+    def check(self, gates: Sequence[str]) -> None:
+        """Raise ValueError if this policy does not suit a model with these gates."""
 
 
 @dataclass(frozen=True)
@@ -125,11 +128,18 @@ class PerGate(Policy):
                 raise TypeError(f"PerGate needs a policy such as TopR(256) for {name!r}, got {policy!r}")
 
     def for_gate(self, name: str, tokens: int) -> Policy:
-        """The policy of one gate. Raises KeyError if no name matches it."""
         for pattern, policy in self.gates.items():
             if fnmatchcase(name, pattern):
                 return policy
-        raise KeyError(f"no policy for gate {name!r}; add one under '*' for all gates that are not named")
+        raise KeyError(f"no policy for gate {name!r}")
+
+    def check(self, gates: Sequence[str]) -> None:
+        for pattern in self.gates:
+            if not any(fnmatchcase(gate, pattern) for gate in gates):
+                raise ValueError(f"{pattern!r} names no gate; this model has {gates[0]} to {gates[-1]}")
+        for gate in gates:
+            if not any(fnmatchcase(gate, pattern) for pattern in self.gates):
+                raise ValueError(f"no policy for gate {gate!r}; add one under '*' for all gates that are not named")
 
     def __str__(self) -> str:
         return "per gate " + ", ".join(f"{name}: {policy}" for name, policy in self.gates.items())

@@ -268,7 +268,7 @@ class EventfulViT(EventfulModel):
         if height % patch_size or width % patch_size:
             raise ValueError(f"img_size {height} x {width} is not a multiple of patch_size = {patch_size}")
         grid = (height // patch_size, width // patch_size)
-        super().__init__(TopR(grid[0] * grid[1] // 4) if policy is None else policy, enabled)
+        super().__init__(enabled)
         self.patch_size = patch_size
         self.embed_dim = embed_dim
         self.out_feature = out_feature
@@ -298,6 +298,7 @@ class EventfulViT(EventfulModel):
         )
         options = EventfulOptions(attention, gate_before_norm, gate_reference, state_dtype, compute_dtype)
         self._encoder = EventfulEncoder(depth, options)
+        self.set_policy(TopR(grid[0] * grid[1] // 4) if policy is None else policy)
         self._initialise()
 
     def _initialise(self) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -16,9 +17,19 @@ from . import tape
 NAMESPACE = "eventful_vit"
 LIBRARY = torch.library.Library(NAMESPACE, "DEF")
 
+
+@contextmanager
+def _silent(logger: logging.Logger) -> Iterator[None]:
+    was, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = was
+
+
 # Where there is no Triton, PyTorch's operation counter warns that it cannot count Triton's kernels.
-logging.getLogger("torch.utils.flop_counter").setLevel(logging.ERROR)
-from torch.utils.flop_counter import register_flop_formula  # noqa: E402
+with _silent(logging.getLogger("torch.utils.flop_counter")):
+    from torch.utils.flop_counter import register_flop_formula
 
 
 class Operator:

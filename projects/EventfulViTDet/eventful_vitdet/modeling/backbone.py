@@ -92,19 +92,9 @@ def build_vit(cfg: CfgNode) -> EventfulViT:
             state_dtype=_dtype(cfg, "STATE_DTYPE"),
             compute_dtype=_dtype(cfg, "COMPUTE_DTYPE"),
         )
-        check_gates(vit)
         return vit
     except ValueError as error:
         raise ValueError(f"MODEL.VIT or MODEL.EVENTFUL: {error}") from error
-
-
-def check_gates(vit: EventfulViT) -> None:
-    """Raise ValueError if the policy has nothing for one of the gates."""
-    for name in vit.gate_names:
-        try:
-            vit.policy.for_gate(name, 1)
-        except KeyError as error:
-            raise ValueError(error.args[0]) from error
 
 
 def build_policy(cfg: CfgNode) -> Policy:

@@ -140,6 +140,7 @@ class VideoRCNN(GeneralizedRCNN):
             raise TypeError(f"VideoRCNN needs a backbone with one EventfulViT, found {len(vits)}")
         (self._vit_name,) = vits
         self._own_state: DetectorState | None = None
+        self._check_pyramid_policy(self.vit.policy)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict:
@@ -180,7 +181,8 @@ class VideoRCNN(GeneralizedRCNN):
         self.vit.enabled = value
 
     def set_policy(self, policy: Policy) -> None:
-        """Exchange the policy from the next frame on."""
+        """Exchange the policy from the next frame on. Raises ValueError as `EventfulViT.set_policy` does."""
+        self._check_pyramid_policy(policy)
         self.vit.set_policy(policy)
 
     def set_pyramid_policy(self, policy: Policy | None) -> None:
@@ -192,6 +194,11 @@ class VideoRCNN(GeneralizedRCNN):
         if self.eventful_pyramid is None:
             raise ValueError("this detector has no eventful pyramid: set MODEL.EVENTFUL.PYRAMID.ENABLED to True")
         self.eventful_pyramid.policy = policy
+        self._check_pyramid_policy(self.vit.policy)
+
+    def _check_pyramid_policy(self, policy: Policy) -> None:
+        if self.eventful_pyramid is not None:
+            (self.eventful_pyramid.policy or policy).check([*self.vit.gate_names, self.eventful_pyramid.gate_name])
 
     def state_bytes(self) -> int:
         """Bytes that the detector's own state holds, for the Transformer and the eventful pyramid."""

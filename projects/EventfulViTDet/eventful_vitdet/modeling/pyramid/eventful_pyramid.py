@@ -53,6 +53,8 @@ class EventfulPyramid(Traced):
     parameters of its own, and calls neither the pyramid nor the head.
     """
 
+    gate_name = "pyramid"
+
     def __init__(
         self, backbone: SimpleFeaturePyramid, proposal_generator: nn.Module, policy: Policy | None = None
     ) -> None:
@@ -70,7 +72,7 @@ class EventfulPyramid(Traced):
         self.enabled = True
         """Whether VideoRCNN takes this path; may be changed between any two frames."""
         self.policy = policy
-        self._gate = TokenGate("pyramid")
+        self._gate = TokenGate(self.gate_name)
         names = list(backbone.output_shape())
         self._stages = {name: _Stage(name, stage) for name, stage in zip(names, backbone.stages)}
         self._top_name, self._below_top = _top_level(backbone.top_block, names)

@@ -109,7 +109,7 @@ def _add_controller_config(eventful: CfgNode) -> None:
     controller.TARGET_MS = 100.0
     # gflops: average GFlops per frame to hold, everything that the model runs, flush frames included.
     controller.TARGET_GFLOPS = 100.0
-    # Smallest r that any of them may use: the floor on quality.
+    # Smallest r that any of them may use: the floor on quality. 0: a sixteenth of the tokens where a target is held.
     controller.R_MIN = 0
     # Largest r that any of them may use; 0: all tokens.
     controller.R_MAX = 0

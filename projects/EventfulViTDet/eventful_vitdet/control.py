@@ -17,6 +17,8 @@ from __future__ import annotations
 import logging
 import math
 import re
+import statistics
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -27,17 +29,25 @@ from detectron2.config import CfgNode
 from .eventful import EventfulViT, Policy, TopR
 from .eventful.gate import TokenGate
 from .modeling.backbone import build_policy
-from .structures import FrameCost
+from .structures import FrameCost, TokenGrid
 
 CONTROLLERS = ("", "schedule", "latency", "gflops")
 LARGEST_STEP = 2.0
 """Factor by which a regulator changes r from one frame to the next, at most."""
 SMALLEST_GAIN = 1 / 8
-"""The smallest part of a correction, as an exponent, that is made at once."""
+"""The smallest part of a correction that is made at once."""
+LEAST_VARIABLE_PART = 1 / 8
+"""At least this part of a frame's cost is taken to depend on r, so that no correction is too large by orders."""
+STEADY_FRAMES = 3
+"""So many frames on one side of the target in a row are no oscillation: corrections grow again."""
 SPIKE = 1.5
-"""A frame that took this many times what the last one did is believed when the next one does so too."""
+"""A frame that took this many times what the last one did may be an accident of the machine and is passed over, ..."""
+SPIKE_DISTANCE = 10
+"""... unless another one was within so many frames: what happens often is what frames take."""
 AVERAGING_FRAMES = 60
-"""Within how many frames a surplus of GFlops, such as a flush, is paid back."""
+"""Within how many frames a surplus of GFlops, such as a flush, is paid back; and what a reached cost is the mean of."""
+QUALITY_FLOOR = 1 / 16
+"""Share of a frame's tokens that a target is not held below, where R_MIN says nothing: see docs/runtime-control.md."""
 OUT_OF_REACH_FRAMES = 15
 """So many frames beyond the target in a row, at the bound of r, are worth a message."""
 CUT_PART = 0.15
@@ -50,7 +60,8 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Bounds:
-    """Smallest and largest r; 0 for the largest stands for all tokens."""
+    """Smallest and largest r; 0 for the largest stands for all tokens, 0 for the smallest for QUALITY_FLOOR of them
+    where a target is held, and for none where it is not."""
 
     r_min: int = 0
     r_max: int = 0
@@ -65,6 +76,27 @@ class Bounds:
         """The nearest value within the bounds."""
         return max(self.r_min, min(r, self.r_max or math.inf))
 
+    def floor(self, tokens: int) -> int:
+        """The least r, at least 1, that a target may lead to, of frames of so many tokens."""
+        return max(1, min(self.r_min or int(QUALITY_FLOOR * tokens), self.r_max or tokens))
+
+
+@dataclass(frozen=True)
+class TargetState:
+    """How a target is held."""
+
+    unit: str
+    """Of a frame's cost: "ms" or "GFlops"."""
+    target: float
+    reached: float | None
+    """Mean cost of the last AVERAGING_FRAMES frames that count; None before one."""
+    r: int
+    """Tokens that the next frame updates."""
+
+    def __str__(self) -> str:
+        reached = "no frame yet" if self.reached is None else f"reached {self.reached:.3g} {self.unit}"
+        return f"target {self.target:g} {self.unit} per frame: {reached} with r = {self.r} in the end"
+
 
 class Controller:
     """Decides, frame by frame, which tokens are updated."""
@@ -75,6 +107,11 @@ class Controller:
 
     def after_frame(self, cost: FrameCost, gates: Mapping[str, TokenGate]) -> None:
         """Learn from an eventful frame: its cost, and the model's gates as it left them."""
+
+    @property
+    def state(self) -> TargetState | None:
+        """How the target is held; None without one."""
+        return None
 
 
 class Constant(Controller):
@@ -140,7 +177,8 @@ class Regulator(Controller):
     A frame costs a part that r does not change (embedding, pyramid, proposals, heads) and one that grows with r, but at
     most in proportion to it (the Transformer). So r is multiplied by what the second part should cost over what it did
     cost: from either side this approaches the target without passing it. Where frames lie now above, now below it, as
-    with a noisy clock or a first part that is not constant after all, the steps become smaller.
+    with a noisy clock or frames that are cheap and dear in turn, only a part of that correction is made, in
+    proportion to the distance from the target: above and below cancel out where the mean is the target.
     """
 
     unit = ""
@@ -156,35 +194,57 @@ class Regulator(Controller):
         self.target = target
         self.bounds = bounds
         self._r = max(1.0, bounds.clamp(start))
-        self._gain = 1.0  # exponent of the correction
+        self._gain = 1.0  # part of the correction that is made
         self._was_above: bool | None = None
-        self._out_of_reach = 0
+        self._steady = 0  # frames on this side of the target in a row
+        self._usual_variable = 0.0
+        self._costs: deque[float] = deque(maxlen=AVERAGING_FRAMES)
+        self._at_floor = 0  # frames in a row
+        self._said = False
 
     def before_frame(self, index: int) -> Policy:
         return TopR(round(self._r))
 
+    @property
+    def state(self) -> TargetState:
+        reached = statistics.fmean(self._costs) if self._costs else None
+        return TargetState(self.unit, self.target, reached, round(self._r))
+
     def _correct(self, fixed: float, variable: float, wanted: float, tokens: int) -> None:
         """Adapt r after a frame that cost `fixed + variable` where `wanted` is aimed at."""
-        above = fixed + variable > wanted
-        if self._was_above is not None:
-            changed_sides = above != self._was_above
-            self._gain = max(self._gain / 2, SMALLEST_GAIN) if changed_sides else min(1.5 * self._gain, 1.0)
-        self._was_above = above
-        ratio = max(wanted - fixed, 0.0) / max(variable, 1e-9)
-        ratio = min(max(ratio, 1 / LARGEST_STEP), LARGEST_STEP)
-        self._r = max(1.0, self.bounds.clamp(min(self._r * ratio**self._gain, tokens)))
-        self._say_if_out_of_reach(fixed + variable)
+        self._adapt_gain(fixed + variable > wanted)
+        # Of many frames, so that what is above and what is below the target is measured by the same scale.
+        self._usual_variable += max(self._gain, SMALLEST_GAIN) * (variable - self._usual_variable)
+        scale = max(self._usual_variable, LEAST_VARIABLE_PART * (fixed + variable), 1e-9)
+        change = (wanted - fixed - variable) / scale
+        ratio = min(max(1 + self._gain * change, 1 / LARGEST_STEP), LARGEST_STEP)
+        floor = self.bounds.floor(tokens)
+        self._r = max(floor, self.bounds.clamp(min(self._r * ratio, tokens)))
+        self._say_if_out_of_reach(floor)
 
-    def _say_if_out_of_reach(self, cost: float) -> None:
-        least = self._r <= max(1, self.bounds.r_min)
-        self._out_of_reach = self._out_of_reach + 1 if least and cost > 1.05 * self.target else 0
-        if self._out_of_reach == OUT_OF_REACH_FRAMES:
+    def _adapt_gain(self, above: bool) -> None:
+        if above == self._was_above:
+            self._steady += 1
+            if self._steady >= STEADY_FRAMES:
+                self._gain = min(1.5 * self._gain, 1.0)
+        else:
+            self._gain = max(self._gain / 2, SMALLEST_GAIN) if self._was_above is not None else self._gain
+            self._was_above, self._steady = above, 1
+
+    def _say_if_out_of_reach(self, floor: int) -> None:
+        self._at_floor = self._at_floor + 1 if self._r <= floor else 0
+        if self._at_floor == 0:
+            self._said = False
+        recent = statistics.fmean(list(self._costs)[-OUT_OF_REACH_FRAMES:])
+        if self._at_floor > OUT_OF_REACH_FRAMES and recent > 1.05 * self.target and not self._said:
+            self._said = True
             logger.warning(
-                "the target of %g %s per frame is out of reach: even with %d tokens, a frame takes %.3g %s",
+                "the target of %g %s per frame is out of reach: with the %d tokens that are the least, a frame takes "
+                "%.3g %s (MODEL.EVENTFUL.CONTROLLER.R_MIN, 0 for a sixteenth of the tokens, is the floor on quality)",
                 self.target,
                 self.unit,
-                round(self._r),
-                cost,
+                floor,
+                recent,
                 self.unit,
             )
 
@@ -193,7 +253,7 @@ class LatencyController(Regulator):
     """Holds a time per frame: the model's time, without reading and drawing.
 
     Flush frames are left out, as no budget makes them faster. A single slow frame, which the machine may cause, is
-    ignored; a second one in a row counts.
+    passed over; a second one soon after it counts.
     """
 
     unit = "ms"
@@ -201,15 +261,20 @@ class LatencyController(Regulator):
     def __init__(self, target: float, start: int, bounds: Bounds | None = None) -> None:
         super().__init__(target, start, bounds or Bounds())
         self._expected: float | None = None
+        self._since_spike = SPIKE_DISTANCE
 
     def after_frame(self, cost: FrameCost, gates: Mapping[str, TokenGate]) -> None:
         if cost.flushed:
             return
         backbone, total = 1000 * cost.backbone_seconds, 1000 * cost.total_seconds
-        spike = self._expected is not None and total > SPIKE * self._expected
-        self._expected = None if spike else total
-        if not spike:
-            self._correct(total - backbone, backbone, self.target, count_tokens(gates))
+        self._costs.append(total)
+        is_slow = self._expected is not None and total > SPIKE * self._expected
+        is_rare = self._since_spike >= SPIKE_DISTANCE
+        self._since_spike = 0 if is_slow else self._since_spike + 1
+        if is_slow and is_rare:
+            return
+        self._expected = total
+        self._correct(total - backbone, backbone, self.target, count_tokens(gates))
 
 
 class GFlopsController(Regulator):
@@ -230,6 +295,7 @@ class GFlopsController(Regulator):
 
     def after_frame(self, cost: FrameCost, gates: Mapping[str, TokenGate]) -> None:
         total = cost.total_gflops
+        self._costs.append(total)
         limit = self.target * self.averaging_frames / 2
         self._saved = min(max(self._saved + self.target - total, -limit), limit)
         if cost.flushed:
@@ -256,13 +322,17 @@ class SceneCuts:
         self._usual: float | None = None  # largest median of recent frames since the last flush
         self._largest = 0.0  # largest error of recent frames
 
-    def seen(self, gates: Mapping[str, TokenGate]) -> bool:
-        """Whether the frame that the gates saw last came after a cut; in stream 0."""
+    def seen(self, gates: Mapping[str, TokenGate], grid: TokenGrid | None = None) -> bool:
+        """Whether the frame that the gates saw last came after a cut; in stream 0.
+
+        `grid` tells which tokens are padding, which never moves; without it, all are taken for the picture's.
+        """
         norms = next(iter(gates.values())).norms
         if not self.ratio or norms is None or not bool(torch.isfinite(norms[0, 0])):
             self._usual = None
             return False
-        median, largest = torch.stack([norms[0].median(), norms[0].max()]).tolist()
+        errors = norms[0] if grid is None else grid.picture_part(norms[0])
+        median, largest = torch.stack([errors.median(), errors.max()]).tolist()
         self._largest = max(FORGETTING * self._largest, largest)
         usual, self._usual = self._usual, max(FORGETTING * (self._usual or 0.0), median)
         return usual is not None and median > self.ratio * usual and median > CUT_PART * self._largest
@@ -305,17 +375,18 @@ class RuntimeControl:
         self.model.set_policy(policy)
         return policy
 
-    def after_frame(self, cost: FrameCost) -> bool:
+    def after_frame(self, cost: FrameCost, grid: TokenGrid | None = None) -> bool:
         """Tell the controller what the frame cost; returns whether a scene cut was seen.
 
-        After a cut the model is reset before the next frame, which is computed in full; until then its gates still
-        tell about this one. Frames of the dense model say nothing about budgets and are passed over.
+        `grid` is that of the frame's tokens, needed where frames are padded. After a cut the model is reset before the
+        next frame, which is computed in full; until then its gates still tell about this one. Frames of the dense
+        model say nothing about budgets and are passed over.
         """
         if not self.model.enabled:
             return False
         gates = self.model.vit.gates()
         self.controller.after_frame(cost, gates)
-        self._flush_next = self.cuts.seen(gates)
+        self._flush_next = self.cuts.seen(gates, grid)
         return self._flush_next
 
 

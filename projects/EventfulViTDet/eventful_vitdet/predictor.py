@@ -17,10 +17,10 @@ from torch import nn
 
 from .budgets import DENSE
 from .checkpoint import VideoCheckpointer
-from .control import Constant, RuntimeControl, build_runtime_control
+from .control import Constant, RuntimeControl, TargetState, build_runtime_control
 from .data.input_preparation import InputPreparation
 from .eventful import count_operations
-from .structures import Detections, FrameCost, SourceFrame
+from .structures import Detections, FrameCost, SourceFrame, TokenGrid
 from .timing import frame_cost, run_timed
 
 logger = logging.getLogger(__name__)
@@ -40,6 +40,8 @@ class FrameResult:
     token_area: tuple[float, float]
     """Height and width that all tokens together cover, in pixels of the picture; more than it where it was padded."""
     token_grid: tuple[int, int]
+    target: TargetState | None = None
+    """How a target of milliseconds or GFlops is held, where the controller has one."""
 
 
 class VideoDetector:
@@ -98,16 +100,18 @@ class VideoDetector:
         policy = self.control.before_frame(frame.index)
         budget = str(policy) if self.model.enabled else DENSE
         output, cost = self._run(model_input)
-        cut = self.control.after_frame(cost)
-        resized = model_input["image"].shape[-2:]
-        canvas, patch = self.model.canvas, self.model.vit.patch_size
+        resized = tuple(model_input["image"].shape[-2:])
+        canvas = self.model.canvas
+        grid = TokenGrid.of_frame(canvas, resized, self.model.vit.patch_size)
+        cut = self.control.after_frame(cost, grid)
         return FrameResult(
             detections=Detections.from_instances(output["instances"], model_input),
             cost=cost,
             budget=budget,
             scene_cut=cut,
             token_area=(canvas[0] * height / resized[0], canvas[1] * width / resized[1]),
-            token_grid=(canvas[0] // patch, canvas[1] // patch),
+            token_grid=(grid.rows, grid.columns),
+            target=self.control.controller.state if self.model.enabled else None,
         )
 
     def _run(self, model_input: dict) -> tuple[dict, FrameCost]:

@@ -14,9 +14,12 @@ def add_eventful_vitdet_config(cfg: CfgNode) -> None:
     cfg.MODEL.DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
     cfg.MODEL.META_ARCHITECTURE = "VideoRCNN"
     cfg.MODEL.BACKBONE.NAME = "build_eventful_vitdet_backbone"
-    # Training: how the names of parameters begin that start afresh, whatever MODEL.WEIGHTS has for them. Weights of
-    # other classes need ("roi_heads.box_predictor",); without it, a shape that differs is an error.
+    # Training: prefixes of parameters to re-initialise instead of loading from MODEL.WEIGHTS. Weights of other classes
+    # need ("roi_heads.box_predictor",); without it, a shape that differs is an error.
     cfg.MODEL.REINITIALIZE = ()
+    # Which set of weights to take from a file that has several, by its key there, such as "model_ema" or
+    # "teacher.module"; the log names them. "": the usual one.
+    cfg.MODEL.WEIGHTS_SET = ""
     _add_vit_config(cfg)
     _add_pyramid_config(cfg)
     _add_eventful_config(cfg)

@@ -130,7 +130,7 @@ def load_detector(cfg: CfgNode) -> nn.Module:
     if not cfg.MODEL.WEIGHTS:
         raise ValueError("MODEL.WEIGHTS is empty: add MODEL.WEIGHTS and the file to the command")
     model = build_model(cfg).eval()
-    VideoCheckpointer(model).load(cfg.MODEL.WEIGHTS)
+    VideoCheckpointer(model, weights_set=cfg.MODEL.WEIGHTS_SET).load(cfg.MODEL.WEIGHTS)
     return model
 
 

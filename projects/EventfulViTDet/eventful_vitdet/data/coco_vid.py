@@ -217,14 +217,18 @@ def locate_file(where: str, root: str, name: str, rules: ReadRules) -> str:
     annotation file does not want it to choose files anywhere on the disk.
     """
     plain = name.replace("\\", "/")
-    is_outside = plain.startswith("/") or re.match(r"[A-Za-z]:/", plain) or ".." in plain.split("/")
-    if is_outside and not rules.paths_outside_root:
+    if leads_outside(plain) and not rules.paths_outside_root:
         raise DatasetError(
             f"{where} names the file {quote(name)}, which is no path below the data set's folder; "
             "DATASETS.PATHS_OUTSIDE_ROOT True allows it"
         )
     literal = os.path.join(root, name)
     return literal if plain == name or os.path.isfile(literal) else os.path.join(root, plain)
+
+
+def leads_outside(name: str) -> bool:
+    """Whether a name, with / between folders, may lead out of the folder that it starts from."""
+    return name.startswith("/") or re.match(r"[A-Za-z]:/", name) is not None or ".." in name.split("/")
 
 
 def _add_annotations(

@@ -189,12 +189,9 @@ class Regulator(Controller):
             target: what a frame should cost, in the regulator's unit; above 0.
             start: r of the first frames.
         """
-        if not 0 < target < math.inf:
-            raise ValueError(f"a target is a number above 0, found {target:g} {self.unit}")
         self.target = target
         self.bounds = bounds
         self._r = max(1.0, bounds.clamp(start))
-        self._gain = 1.0  # part of the correction that is made
         self._was_above: bool | None = None
         self._steady = 0  # frames on this side of the target in a row
         self._usual_variable = 0.0
@@ -204,6 +201,18 @@ class Regulator(Controller):
 
     def before_frame(self, index: int) -> Policy:
         return TopR(round(self._r))
+
+    @property
+    def target(self) -> float:
+        """What a frame should cost; may be changed between any two frames. ValueError unless it is above 0."""
+        return self._target
+
+    @target.setter
+    def target(self, value: float) -> None:
+        if not 0 < value < math.inf:
+            raise ValueError(f"a target is a number above 0, found {value:g} {self.unit}")
+        self._target = value
+        self._gain = 1.0  # part of the correction that is made; the way to another target is no oscillation
 
     @property
     def state(self) -> TargetState:

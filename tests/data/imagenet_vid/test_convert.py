@@ -163,6 +163,7 @@ BAD_DOCUMENTS = {
     "class": (change("categories", name="drone"), "category 'drone' is none of the 30 classes"),
     "wnid": (change("categories", wnid="n1"), "category 'zebra' is none of the 30 classes"),
     "name above": (change("videos", name="../../a"), "cannot be '../../a'"),
+    "endless name": (change("videos", name="x" * 300), "a video's name becomes a folder and cannot be .{,90}$"),
     "name with a space": (change("videos", name="a b"), "cannot be 'a b'"),
     "track": (change("annotations", instance_id="x"), "annotation 5 has instance_id 'x'"),
     "huge track": (change("annotations", instance_id=2**40), "annotation 5 has instance_id"),

@@ -13,6 +13,8 @@ from ..file_signatures import HEAD_BYTES, describe_foreign
 
 MAX_INTEGER = 1 << 53  # JSON's integers have any length; a float, and so every JSON reader, holds these exactly
 MAX_SIDE_PIXELS = 1 << 24
+MAX_NAME = 1000
+"""Letters of a class's or video's name."""
 
 _QUOTES = reprlib.Repr()
 _QUOTES.maxstring = _QUOTES.maxother = 80
@@ -83,5 +85,7 @@ def is_finite(value: object) -> bool:
 
 
 def is_plain_text(value: object) -> bool:
-    """Whether a value is text that can be printed and stored: not empty, no control characters, valid Unicode."""
-    return isinstance(value, str) and bool(value) and not any(unicodedata.category(c) in ("Cc", "Cs") for c in value)
+    """Whether a value is text that can be printed and stored: neither empty nor endless, valid Unicode without control
+    characters."""
+    is_text = isinstance(value, str) and 0 < len(value) <= MAX_NAME
+    return is_text and not any(unicodedata.category(letter) in ("Cc", "Cs") for letter in value)

@@ -28,6 +28,7 @@ from .xml_files import ABSENT, XmlFrame, XmlObject, format_xml
 
 FRAME_MODES = ("link", "copy", "none")
 JPEG_QUALITY = 95
+MAX_FOLDER_BYTES = 255
 XML_BOX = "xml_box"
 """Key of a COCO-VID annotation: the box of the XML file, [x, y, width, height], where `bbox` is only its part inside of
 the image."""
@@ -180,9 +181,9 @@ def _official_names(
     for video in videos:
         name = names[video[0]["video_id"]].replace("\\", "/")
         path = name if name.startswith(f"{part}/") else f"{part}/{name}"
-        forbidden = any(map(str.isspace, name))
+        forbidden = any(map(str.isspace, name)) or any(len(os.fsencode(p)) > MAX_FOLDER_BYTES for p in path.split("/"))
         if forbidden or not {"", ".", ".."}.isdisjoint(path.split("/")):
-            raise DatasetError(f"{json_file}: a video's name becomes a folder and cannot be {name!r}")
+            raise DatasetError(f"{json_file}: a video's name becomes a folder and cannot be {quote(name)}")
         if taken.setdefault(path, video[0]["video_id"]) != video[0]["video_id"]:
             raise DatasetError(f"{json_file}: two videos have the name {name!r}")
         if kind == "DET" and [frame["frame_id"] for frame in video] != [0]:

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from detectron2.config import get_cfg
+from eventful_vit.selection import Selection
 from eventful_vitdet import Threshold, TopR, add_eventful_vitdet_config
 from eventful_vitdet.control import (
     Bounds,
@@ -22,7 +23,6 @@ from eventful_vitdet.control import (
     build_controller,
     build_runtime_control,
 )
-from eventful_vitdet.eventful.selection import Selection
 from eventful_vitdet.structures import FrameCost, TokenGrid
 
 TOKENS = 1000
@@ -315,8 +315,7 @@ def test_the_median_is_that_of_the_picture_and_not_of_the_padding():
 
 class Recorder:
     def __init__(self) -> None:
-        self.enabled, self.resets, self.policies = True, 0, []
-        self.vit = SimpleNamespace(gates=gates)
+        self.resets, self.policies = 0, []
 
     def set_policy(self, policy) -> None:
         self.policies.append(policy)
@@ -336,8 +335,7 @@ def test_dense_frames_teach_nothing():
     model = Recorder()
     controller = LatencyController(100.0, 100)
     control = RuntimeControl(model, controller)
-    model.enabled = False
-    assert control.after_frame(Machine().run(TopR(1000))) is False
+    assert control.after_frame(Machine().run(TopR(1000)), None) is False
     assert controller.before_frame(1) == TopR(100)
 
 

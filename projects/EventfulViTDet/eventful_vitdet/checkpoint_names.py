@@ -13,9 +13,9 @@ from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
+from eventful_vit.models.vitdet import resize_positions
 from torch import Tensor
 
-from .eventful.vit import resize_positions
 from .weight_files import shorten
 
 VIT_PREFIX = "backbone.net."

@@ -73,7 +73,7 @@ def _add_eventful_config(cfg: CfgNode) -> None:
     cfg.MODEL.EVENTFUL = eventful = CfgNode()
     # Reuse computation between frames in inference; False runs the same weights densely.
     eventful.ENABLED = True
-    # Which tokens a gate updates: "top-r", "threshold" or "fraction".
+    # Which tokens a gate updates: "top-r", "threshold", "fraction", or "per-gate".
     eventful.POLICY = "top-r"
     # top-r: number of tokens that each gate updates per frame.
     eventful.R = 256
@@ -81,6 +81,10 @@ def _add_eventful_config(cfg: CfgNode) -> None:
     eventful.THRESHOLD = 1.0
     # fraction: share of the tokens that each gate updates per frame.
     eventful.FRACTION = 0.25
+    # per-gate: [NAME, POLICY, VALUE] for gates by name, such as [["blocks.0.*", "top-r", 512], ["*", "top-r", 256]].
+    # Gates are called blocks.<number>.{qkv,projection,mlp}; names may have wildcards, and the first that matches
+    # counts.
+    eventful.GATES = []
     # "exact": dense attention over the buffered tokens, computed incrementally. For comparison, the paper's modes of
     # the global blocks: "full" (approximate), "query-key", "tokenwise"; windowed blocks are then "tokenwise".
     eventful.ATTENTION = "exact"
@@ -95,9 +99,6 @@ def _add_eventful_config(cfg: CfgNode) -> None:
     # Type of the products of the ViT's linear layers in inference, dense or eventful: "float32", "float16", "bfloat16";
     # "" is that of the weights. Tokens, norms, softmax and the sums of attention stay in float32.
     eventful.COMPUTE_DTYPE = ""
-    # On a GPU, record the operations of a frame once as a CUDA graph and replay them: for budgets that are known
-    # beforehand (top-r, fraction), without KV_POOL.
-    eventful.CUDA_GRAPHS = False
     _add_controller_config(eventful)
     _add_incremental_pyramid_config(eventful)
 

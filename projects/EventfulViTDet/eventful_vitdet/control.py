@@ -25,9 +25,9 @@ from typing import Protocol
 
 import torch
 from detectron2.config import CfgNode
+from eventful_vit import FrameTrace, Policy, TopR
+from eventful_vit.frame import GateTrace
 
-from .eventful import EventfulViT, Policy, TopR
-from .eventful.gate import TokenGate
 from .modeling.backbone import build_policy
 from .structures import FrameCost, TokenGrid
 
@@ -39,7 +39,9 @@ SMALLEST_GAIN = 1 / 8
 LEAST_VARIABLE_PART = 1 / 8
 """At least this part of a frame's cost is taken to depend on r, so that no correction is too large by orders."""
 STEADY_FRAMES = 3
-"""So many frames on one side of the target in a row are no oscillation: corrections grow again."""
+"""So many frames on one side of the target in a row are no oscillation: corrections grow again, ..."""
+NEAR = 0.02
+"""... unless they are within this part of the target, where nothing has to be corrected quickly."""
 SPIKE = 1.5
 """A frame that took this many times what the last one did may be an accident of the machine and is passed over, ..."""
 SPIKE_DISTANCE = 10
@@ -105,8 +107,8 @@ class Controller:
         """The policy of the frame that comes next; `index` counts the frames of the run from 0."""
         raise NotImplementedError
 
-    def after_frame(self, cost: FrameCost, gates: Mapping[str, TokenGate]) -> None:
-        """Learn from an eventful frame: its cost, and the model's gates as it left them."""
+    def after_frame(self, cost: FrameCost, gates: Mapping[str, GateTrace]) -> None:
+        """Learn from an eventful frame: its cost, and what the model's gates saw and chose."""
 
     @property
     def state(self) -> TargetState | None:
@@ -221,7 +223,7 @@ class Regulator(Controller):
 
     def _correct(self, fixed: float, variable: float, wanted: float, tokens: int) -> None:
         """Adapt r after a frame that cost `fixed + variable` where `wanted` is aimed at."""
-        self._adapt_gain(fixed + variable > wanted)
+        self._adapt_gain((fixed + variable - wanted) / wanted if wanted > 0 else math.inf)
         # Of many frames, so that what is above and what is below the target is measured by the same scale.
         self._usual_variable += max(self._gain, SMALLEST_GAIN) * (variable - self._usual_variable)
         scale = max(self._usual_variable, LEAST_VARIABLE_PART * (fixed + variable), 1e-9)
@@ -231,10 +233,12 @@ class Regulator(Controller):
         self._r = max(floor, self.bounds.clamp(min(self._r * ratio, tokens)))
         self._say_if_out_of_reach(floor)
 
-    def _adapt_gain(self, above: bool) -> None:
+    def _adapt_gain(self, excess: float) -> None:
+        """Learn from how far a frame was above what was wanted, as a part of it."""
+        above = excess > 0
         if above == self._was_above:
             self._steady += 1
-            if self._steady >= STEADY_FRAMES:
+            if self._steady >= STEADY_FRAMES and abs(excess) > NEAR:
                 self._gain = min(1.5 * self._gain, 1.0)
         else:
             self._gain = max(self._gain / 2, SMALLEST_GAIN) if self._was_above is not None else self._gain
@@ -272,7 +276,7 @@ class LatencyController(Regulator):
         self._expected: float | None = None
         self._since_spike = SPIKE_DISTANCE
 
-    def after_frame(self, cost: FrameCost, gates: Mapping[str, TokenGate]) -> None:
+    def after_frame(self, cost: FrameCost, gates: Mapping[str, GateTrace]) -> None:
         if cost.flushed:
             return
         backbone, total = 1000 * cost.backbone_seconds, 1000 * cost.total_seconds
@@ -302,7 +306,7 @@ class GFlopsController(Regulator):
         self.averaging_frames = averaging_frames
         self._saved = 0.0  # GFlops; negative is a debt
 
-    def after_frame(self, cost: FrameCost, gates: Mapping[str, TokenGate]) -> None:
+    def after_frame(self, cost: FrameCost, gates: Mapping[str, GateTrace]) -> None:
         total = cost.total_gflops
         self._costs.append(total)
         limit = self.target * self.averaging_frames / 2
@@ -331,7 +335,7 @@ class SceneCuts:
         self._usual: float | None = None  # largest median of recent frames since the last flush
         self._largest = 0.0  # largest error of recent frames
 
-    def seen(self, gates: Mapping[str, TokenGate], grid: TokenGrid | None = None) -> bool:
+    def seen(self, gates: Mapping[str, GateTrace], grid: TokenGrid | None = None) -> bool:
         """Whether the frame that the gates saw last came after a cut; in stream 0.
 
         `grid` tells which tokens are padding, which never moves; without it, all are taken for the picture's.
@@ -349,9 +353,6 @@ class SceneCuts:
 
 class Controllable(Protocol):
     """What is needed of a model; a VideoRCNN is one."""
-
-    enabled: bool
-    vit: EventfulViT
 
     def set_policy(self, policy: Policy) -> None: ...
     def reset(self) -> None: ...
@@ -384,27 +385,24 @@ class RuntimeControl:
         self.model.set_policy(policy)
         return policy
 
-    def after_frame(self, cost: FrameCost, grid: TokenGrid | None = None) -> bool:
-        """Tell the controller what the frame cost; returns whether a scene cut was seen.
+    def after_frame(self, cost: FrameCost, trace: FrameTrace | None, grid: TokenGrid | None = None) -> bool:
+        """Tell the controller what the frame cost and what its gates saw; returns whether a scene cut was seen.
 
         `grid` is that of the frame's tokens, needed where frames are padded. After a cut the model is reset before the
-        next frame, which is computed in full; until then its gates still tell about this one. Frames of the dense
-        model say nothing about budgets and are passed over.
+        next frame, which is computed in full. Frames of the dense model, without a trace, say nothing about budgets and
+        are passed over.
         """
-        if not self.model.enabled:
+        if trace is None:
             return False
-        gates = self.model.vit.gates()
+        gates = trace.gates
         self.controller.after_frame(cost, gates)
         self._flush_next = self.cuts.seen(gates, grid)
         return self._flush_next
 
 
-def count_tokens(gates: Mapping[str, TokenGate]) -> int:
-    """N, the number of tokens of a frame, as the gates saw it last."""
-    selection = next(iter(gates.values())).selection
-    if selection is None:
-        raise ValueError("the gates have not seen a frame yet")
-    return selection.tokens
+def count_tokens(gates: Mapping[str, GateTrace]) -> int:
+    """N, the number of tokens of a frame."""
+    return next(iter(gates.values())).selection.tokens
 
 
 def budget_options(schedule: str | None) -> list[str]:

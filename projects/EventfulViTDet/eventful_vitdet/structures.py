@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from detectron2.structures import Instances
+from eventful_vit.cost import BACKBONE_CATEGORIES
 from torch import Tensor
 
 from .errors import DetectionError
-from .eventful.counting import BACKBONE_CATEGORIES
 
 MACS_PER_GFLOP = 10**9  # the paper's "GFlops" are 10^9 multiply-accumulates
 

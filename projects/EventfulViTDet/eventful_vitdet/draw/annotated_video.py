@@ -66,7 +66,7 @@ def annotate_video(
         raise ValueError("MODEL.EVENTFUL.ENABLED is False: the dense model has no updated tokens to show")
     check_outputs(source, output, options)
     classes = class_names(cfg)
-    painter = FramePainter(classes, model.vit.gates(), tokens=options.show_tokens, min_score=options.min_score)
+    painter = FramePainter(classes, model.vit.gate_names, tokens=options.show_tokens, min_score=options.min_score)
     costs = CostSums()
     with ExitStack() as stack:
         interruptions = stack.enter_context(Interruptions())

@@ -19,12 +19,12 @@ import PIL
 import torch
 import torchvision
 from detectron2.config import CfgNode
+from eventful_vit.ops.cpu import describe_kernels
 from torch import nn
 
 from .. import __version__
 from ..budgets import DENSE
 from ..errors import EvaluationError
-from ..eventful.kernels.build import describe_kernels
 from ..files import remove_if_there, write_atomically
 from .stored_detections import StoredDetections
 

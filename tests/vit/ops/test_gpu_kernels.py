@@ -129,7 +129,7 @@ class TestSelecting:
     @pytest.mark.parametrize("tokens", [1, 5, 64, 100, 5000])
     @pytest.mark.parametrize("streams", [1, 3])
     def test_any_number_of_tokens(self, run, tokens, streams):
-        norms = torch.rand(streams, tokens) * torch.logspace(-20, 20, tokens)
+        norms = torch.rand(streams, tokens) * torch.logspace(-15, 15, tokens)
         for count in {0, 1, tokens // 3, tokens - 1, tokens}:
             self.check(run, norms, count)
 

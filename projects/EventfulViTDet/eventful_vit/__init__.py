@@ -7,6 +7,7 @@ from .block import BlockSpec, EventfulBlock, EventfulOptions
 from .cost import OperationCounts, count_operations
 from .frame import FrameTrace
 from .models.vitdet import EventfulViT
+from .models.vivit import FactorisedViViT
 from .policies import PerGate, Policy, Threshold, TopFraction, TopR
 from .streams import Streams
 
@@ -15,6 +16,7 @@ __all__ = [
     "EventfulBlock",
     "EventfulOptions",
     "EventfulViT",
+    "FactorisedViViT",
     "FrameTrace",
     "OperationCounts",
     "PerGate",

@@ -405,8 +405,13 @@ def resize_positions(positions: Tensor, has_cls_token: bool, grid: tuple[int, in
     if has_cls_token:
         positions = positions[:, 1:]
     side = math.isqrt(positions.shape[1])
-    if (side, side) == grid:
+    return resize_grid(positions, (side, side), grid)
+
+
+def resize_grid(positions: Tensor, source: tuple[int, int], target: tuple[int, int]) -> Tensor:
+    """Values of a grid of tokens, (1, h * w, D), resized bicubically to another grid."""
+    if source == target:
         return positions
-    square = positions.unflatten(1, (side, side)).permute(0, 3, 1, 2)
-    resized = F.interpolate(square, size=grid, mode="bicubic", align_corners=False)
+    maps = positions.unflatten(1, source).permute(0, 3, 1, 2)
+    resized = F.interpolate(maps, size=target, mode="bicubic", align_corners=False)
     return resized.flatten(2).transpose(1, 2)

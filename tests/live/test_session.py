@@ -136,8 +136,8 @@ class BrokenSource(FileSource):
 
     failures = 1
 
-    def frames(self, start: int = 0):
-        for frame in super().frames(start):
+    def frames(self, start: int = 0, every: int = 1):
+        for frame in super().frames(start, every):
             if frame.index == 2 and self.failures:
                 self.failures -= 1
                 raise VideoReadError("video.avi: frame 2 cannot be decoded; the video is damaged")
@@ -162,29 +162,28 @@ def test_frames_too_large_for_the_model_are_said(make_session, tmp_path):
     assert "lower INPUT.MAX_SIZE_TEST" in seen[-1].error
 
 
-class DroppingCapture:
+class DroppingConnection:
     """A camera that gives three frames and is gone."""
+
+    fps, live, num_frames, seconds, is_over = 30.0, True, None, 0.0, False
 
     def __init__(self) -> None:
         self.left = 3
 
-    def isOpened(self) -> bool:
-        return True
-
-    def read(self):
+    def grab(self) -> bool:
         self.left -= 1
-        return (True, np.full((64, 96, 3), 90, np.uint8)) if self.left >= 0 else (False, None)
+        return self.left >= 0
 
-    def get(self, key: int) -> float:
-        return 0.0 if key == cv2.CAP_PROP_FRAME_COUNT else 30.0
+    def image(self) -> np.ndarray:
+        return np.full((64, 96, 3), 90, np.uint8)
 
-    def release(self) -> None:
+    def close(self) -> None:
         pass
 
 
 def test_lost_stream_is_said_and_comes_back(make_session, monkeypatch):
     monkeypatch.setattr("eventful_vitdet.video.stream_source.FIRST_WAIT_SECONDS", 0.05)
-    session = make_session(StreamSource("camera 0", DroppingCapture))
+    session = make_session(StreamSource("camera 0", DroppingConnection))
     seen = watch(session, lambda update: "back after" in update.notice and update.picture is not None)
     assert any(update.lost and "lost; trying again" in update.notice for update in seen)
     seen = watch(session, lambda update: "started anew" in update.notice)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from fractions import Fraction
 
 import cv2
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 from eventful_vitdet.errors import VideoReadError
 from eventful_vitdet.live.broadcast import Broadcast
 from eventful_vitdet.video import FileSource, StreamSource
+from video.encoded_videos import encode
 
 from .conftest import FRAMES, TOKENS, watch
 
@@ -189,6 +191,29 @@ def test_lost_stream_is_said_and_comes_back(make_session, monkeypatch):
     seen = watch(session, lambda update: "started anew" in update.notice)
     assert not seen[-1].lost
     assert not seen[-1].limits.seekable and seen[-1].limits.num_frames is None
+
+
+def test_frames_are_shown_as_long_as_their_file_says(make_session, tmp_path):
+    path = encode(tmp_path / "v.mp4", seconds=[0.0, 0.6, 0.61], tick=Fraction(1, 1000))
+    session = make_session(FileSource([str(path)]))
+    session.change({"repeat": False})
+    watch(session, lambda update: index(update) == 0)
+    began = time.monotonic()
+    watch(session, lambda update: index(update) == 1)
+    assert time.monotonic() - began > 0.4
+
+
+def test_a_thread_that_waits_for_a_stream_is_not_waited_for(make_session):
+    class Silent(DroppingConnection):
+        def grab(self) -> bool:
+            return asked.set() or answer.wait(30)
+
+    asked, answer = threading.Event(), threading.Event()
+    session = make_session(StreamSource("camera 0", Silent))
+    with pytest.raises(asyncio.TimeoutError):
+        watch(session, lambda update: index(update) == 0, seconds=0.2)
+    assert asked.wait(10) and session.stop(patience=0.1) is False
+    answer.set()
 
 
 def test_defect_ends_the_session_and_is_kept(make_session, monkeypatch):

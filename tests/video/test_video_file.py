@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import struct
@@ -408,3 +409,17 @@ def test_leaving_early_closes_the_file(tmp_path):
     next(frames)
     frames.close()
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_memory_does_not_grow_with_the_number_of_frames(tmp_path):
+    path = encode(tmp_path / "v.mp4", count=150, size=(640, 480))
+    gc.collect()
+    gc.disable()  # it may come late, as frames are few objects and large ones
+    try:
+        sizes = []
+        for frame in iterate_frames(str(path)):
+            if frame.number in (30, 149):
+                sizes.append(int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE"))
+    finally:
+        gc.enable()
+    assert sizes[1] - sizes[0] < 40 * 640 * 480  # of 120 frames of 4.5 bytes per pixel

@@ -365,3 +365,22 @@ def test_a_video_without_sound_and_one_whose_sound_is_over(tmp_path):
             for frame in iterate_frames(str(source), start=20):
                 video.write(frame.image, frame.seconds)
         assert len(decode(path)) == 20
+
+
+@pytest.mark.parametrize("place", ["_copy_sound", "_mux", "_show_when_it_plays"])
+def test_an_interruption_in_the_middle_of_a_frame(tmp_path, monkeypatch, place):
+    path = tmp_path / "v.mp4"
+    with pytest.raises(KeyboardInterrupt), VideoWriter(str(path), 25, keep_partial=True) as video:
+        for i in range(31):
+            if i == 30:
+                step = getattr(video, place)
+                monkeypatch.setattr(video, place, lambda *args, step=step: interrupt(step, *args))
+            video.write(numbered_image(i))
+    shown = [number_in(image) for image in decode(path)]
+    assert shown == list(range(len(shown))) and 28 <= len(shown) <= 31
+    assert os.listdir(tmp_path) == ["v.mp4"]
+
+
+def interrupt(step, *args) -> None:
+    step(*args)
+    raise KeyboardInterrupt

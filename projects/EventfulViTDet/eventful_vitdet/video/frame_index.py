@@ -18,7 +18,7 @@ import numpy as np
 
 from ..errors import VideoReadError
 from .container import decode_packet, open_container, read_packets, video_stream
-from .frame_images import display_matrix, upright_size
+from .frame_images import display_matrix, swaps_sides
 
 ONE_PACKET_A_PICTURE = frozenset(
     {"av1", "ffv1", "h264", "hevc", "mpeg1video", "mpeg2video", "png", "vp9", "vvc"}
@@ -86,10 +86,13 @@ def make_index(path: str) -> FrameIndex:
     with open_container(path) as container:
         stream = video_stream(container, path)
         packets = _scan(container, stream)
+        frame, aspect = first.pictures[0], Fraction(stream.sample_aspect_ratio or 1)
+        turned = swaps_sides(display_matrix(frame))
         index = FrameIndex(
-            *upright_size(first.pictures[0]),
+            width=frame.height if turned else frame.width,
+            height=frame.width if turned else frame.height,
             fps=0.0,
-            pixel_aspect=_pixel_aspect(stream, first.pictures[0]),
+            pixel_aspect=1 / aspect if turned else aspect,
             time_base=stream.time_base,
             origin=_origin(container, stream, packets),
             stated_frames=stream.frames,
@@ -285,12 +288,6 @@ def _frame_rate(stream: av.VideoStream, index: FrameIndex, packets: _Packets) ->
         return stated if PLAUSIBLE_FPS[0] <= stated <= PLAUSIBLE_FPS[1] else 0.0
     measured = (len(known) - 1) / span
     return stated if math.isclose(stated, measured, rel_tol=0.02) else measured
-
-
-def _pixel_aspect(stream: av.VideoStream, first: av.VideoFrame) -> Fraction:
-    aspect = Fraction(stream.sample_aspect_ratio or 1)
-    turned = display_matrix(first) is not None and upright_size(first) != (first.width, first.height)
-    return 1 / aspect if turned else aspect
 
 
 def _shortfall(

@@ -83,14 +83,14 @@ class VideoWriter:
         self._beginning = os.path.join(folder, f".{name}.tmp")
         self._temporary = os.path.join(folder, f"{stem}.part{suffix}")
         self._lock = os.path.join(folder, f".{name}.lock")
-        self._file = self._beginning
-        """Under which name the file is there: the first until it plays."""
         self._whole_bytes = 0
         """Its size at the end of the last fragment."""
         self._claim: Claim | None = None
         self._container: av.container.OutputContainer | None = None
         self._is_broken = False
         """It could not be written to, and must not be used any more: FFmpeg has given its parts back."""
+        self._is_writing = False
+        """Inside `write`; where that was interrupted, what the encoder still holds may lack its predecessor."""
         self._sound = sound
         self._pixel_aspect = pixel_aspect
         self._reformatter = VideoReformatter()
@@ -108,6 +108,8 @@ class VideoWriter:
                 if os.path.isdir(path):
                     raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), path)
             self._claim = Claim(self._lock)
+            for path in (self._beginning, self._temporary):  # of a process that was killed
+                remove_if_there(path)
         except OSError as error:
             raise VideoWriteError(f"{self.path}: cannot be written to ({error.strerror})") from error
         return self
@@ -131,11 +133,13 @@ class VideoWriter:
                 f"{self.path}: frame {self.frames} is {width} x {height} pixels, the first was "
                 f"{self._size[0]} x {self._size[1]}"
             )
+        self._is_writing = True
         self._end = seconds + (duration or 1 / self.fps)
         self._copy_sound(seconds)
         self._encode(self._make_frame(image[:height, :width], seconds, self._end - seconds))
         self.frames += 1
         self._show_when_it_plays()
+        self._is_writing = False
 
     def _make_frame(self, image: np.ndarray, seconds: float, duration: float) -> av.VideoFrame:
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="bgr24")
@@ -156,7 +160,7 @@ class VideoWriter:
             failure = self._finish()
             early = error_type is not None or failure is not None
             if self.frames and (self.keep_partial or not early) and self._plays():
-                os.replace(self._file, self.path)
+                os.replace(self._file(), self.path)
                 if early:
                     logger.warning("%s: ends early; what was written up to there plays", self.path)
             if error_type is None and failure is not None:
@@ -173,7 +177,8 @@ class VideoWriter:
         if self._container is None:
             return VideoWriteError(f"{self.path}: no frame was written")
         failure = None
-        rest = [] if self._is_broken else [lambda: self._encode(None), lambda: self._copy_sound(self._end)]
+        whole = not (self._is_broken or self._is_writing)
+        rest = [lambda: self._encode(None), lambda: self._copy_sound(self._end)] if whole else []
         # Closed in any case: PyAV would otherwise do so when the container is collected. Behind an error, FFmpeg writes
         # nothing any more.
         for step in (*rest, self._close):
@@ -186,13 +191,19 @@ class VideoWriter:
 
     def _plays(self) -> bool:
         """Whether the file plays; without an index at its end, what it has after its last fragment is cut off."""
-        if self._is_broken and self._file == self._temporary:
-            os.truncate(self._file, self._whole_bytes)
-        return not self._is_broken or self._file == self._temporary
+        if not self._is_broken:
+            return True
+        if self._file() == self._temporary:
+            os.truncate(self._temporary, self._whole_bytes)
+        return self._file() == self._temporary
+
+    def _file(self) -> str:
+        """Under which name the file is there: the second from when it plays."""
+        return self._temporary if os.path.exists(self._temporary) else self._beginning
 
     def _open(self) -> None:
         try:
-            self._container = av.open(f"file:{self._file}", "w", format="mp4", options={"movflags": MOV_FLAGS})
+            self._container = av.open(f"file:{self._beginning}", "w", format="mp4", options={"movflags": MOV_FLAGS})
             self._container.flags |= FLUSH_PACKETS
             self._stream = self._add_stream(self._container)
             if self._sound is not None:
@@ -236,7 +247,7 @@ class VideoWriter:
         try:
             for packet in packets:
                 self._container.mux(packet)
-                self._whole_bytes = os.path.getsize(self._file) if self._has_begun() else 0
+                self._whole_bytes = os.path.getsize(self._file()) if os.path.exists(self._file()) else 0
         except (OSError, av.error.FFmpegError) as error:
             self._is_broken = True
             raise VideoWriteError(f"{self.path}: cannot be written any further ({_reason(error)})") from error
@@ -248,17 +259,13 @@ class VideoWriter:
             self._is_broken = True
             raise VideoWriteError(f"{self.path}: cannot be written any further ({_reason(error)})") from error
 
-    def _has_begun(self) -> bool:
-        return os.path.exists(self._file)
-
     def _show_when_it_plays(self) -> None:
         """Give the file its temporary name as soon as a fragment is in it."""
-        if self._file == self._beginning and self._has_begun():
+        if os.path.exists(self._beginning):
             with open(self._beginning, "rb") as file:
                 plays = b"moov" in file.read()
             if plays:
                 os.replace(self._beginning, self._temporary)
-                self._file = self._temporary
 
 
 def _reason(error: OSError) -> str:

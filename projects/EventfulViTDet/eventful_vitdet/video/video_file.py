@@ -22,6 +22,8 @@ from .frame_images import ImageMaker
 from .frame_index import FrameIndex, index_by_decoding, make_index
 from .index_files import keep_index, load_index
 
+WORTH_A_WORD = 4 * 10**9
+"""Bytes: reading so many takes so long that whoever waits should know why."""
 WORTH_A_JUMP = 64
 """Frames: over fewer, decoding on is as quick as going to a key frame."""
 
@@ -84,7 +86,7 @@ class VideoFile:
     def __init__(self, path: str) -> None:
         """Raises VideoReadError for what is no video."""
         self.path = os.fspath(path)
-        self.index = load_index(self.path) or self._keep(make_index(self.path))
+        self.index = load_index(self.path) or self._keep(self._make_index())
 
     def pictures(self, start: int = 0, *, strict: bool = False) -> Iterator[Picture]:
         """Yield the frames from number `start` on.
@@ -147,6 +149,12 @@ class VideoFile:
         """Raise VideoReadError if the file is cut short."""
         if self.index.shortfall:
             raise VideoReadError(f"{self.path}: the file is cut short: {self.index.shortfall}")
+
+    def _make_index(self) -> FrameIndex:
+        size = os.path.getsize(self.path) if os.path.isfile(self.path) else 0
+        if size > WORTH_A_WORD:
+            logger.warning("%s: its %.0f GB are read once, for an index of its frames", self.path, size / 1e9)
+        return make_index(self.path)
 
     def _keep(self, index: FrameIndex) -> FrameIndex:
         keep_index(self.path, index)

@@ -1,6 +1,7 @@
 """EventfulViTDet: video object detection that recomputes only what changed, for Detectron2."""
 
 import sys
+import warnings
 from pathlib import Path
 
 __version__ = "0.1.0"
@@ -16,12 +17,17 @@ def _append_embedded_detectron2() -> None:
 
 _append_embedded_detectron2()
 
-from . import data, modeling  # noqa: E402, F401  (registers data sets, the backbone and the detector in Detectron2)
+from eventful_vit import PerGate, Threshold, TopFraction, TopR, count_operations  # noqa: E402
+
+with warnings.catch_warnings():
+    warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)  # fvcore uses it
+    from . import data, modeling  # noqa: F401  (registers data sets, the backbone and the detector in Detectron2)
 from .config import add_eventful_vitdet_config  # noqa: E402
-from .eventful import EventfulViT, Threshold, TopFraction, TopR, count_operations  # noqa: E402
+from .modeling import EventfulViT  # noqa: E402
 
 __all__ = [
     "EventfulViT",
+    "PerGate",
     "Threshold",
     "TopFraction",
     "TopR",

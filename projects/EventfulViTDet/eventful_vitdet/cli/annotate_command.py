@@ -20,7 +20,7 @@ from dataclasses import replace
 from detectron2.config import CfgNode
 from torch import nn
 
-from ..control import budget_options
+from ..control import budget_options, build_runtime_control
 from ..draw.annotated_video import AnnotateOptions, annotate_video, describe_costs
 from ..errors import ToolError, VideoReadError, VideoWriteError, describe_error
 from ..predictor import load_detector
@@ -61,8 +61,11 @@ def execute(arguments: argparse.Namespace) -> None:
 
 def annotate(cfg: CfgNode, model: nn.Module, source: VideoSource, output: str, options: AnnotateOptions) -> None:
     """Write one video, and say what it cost."""
-    costs = annotate_video(cfg, model, source, output, options)
+    control = build_runtime_control(cfg, model)
+    costs = annotate_video(cfg, model, source, output, options, control)
     print(f"{output}: {describe_costs(costs)}")
+    if control.controller.state is not None:
+        print(control.controller.state)
 
 
 def choose_outputs(sources: Sequence[VideoSource], output: str, save_json: str | None) -> list[tuple[str, str | None]]:

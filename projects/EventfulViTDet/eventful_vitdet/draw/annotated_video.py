@@ -7,7 +7,7 @@ import logging
 import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TypeVar
 
 from detectron2.config import CfgNode
@@ -79,7 +79,7 @@ def annotate_video(
     check_part(source, options)
     check_outputs(source, output, options)
     classes = class_names(cfg)
-    painter = FramePainter(classes, model.vit.gates(), tokens=options.show_tokens, min_score=options.min_score)
+    painter = FramePainter(classes, model.vit.gate_names, tokens=options.show_tokens, min_score=options.min_score)
     costs, pictures, unread = CostSums(), set(options.save_frames), []
     with ExitStack() as stack:
         interruptions = stack.enter_context(Interruptions())
@@ -194,6 +194,7 @@ def describe_frame(frame: SourceFrame, result: FrameResult, classes: Sequence[st
         "flushed": cost.flushed,
         "scene_cut": result.scene_cut,
         "gflops": {"backbone": cost.backbone_gflops, "total": cost.total_gflops},
+        "target": None if result.target is None else asdict(result.target),
         "ms": {"backbone": 1000 * cost.backbone_seconds, "total": 1000 * cost.total_seconds},
         "detections": [
             {"class": classes[index], "score": round(score, 4), "box": [round(value, 2) for value in box]}

@@ -63,9 +63,7 @@ class _Output:
     is_fault: bool = False
 
 
-def decode_pictures(
-    path: str, index: FrameIndex, start: int, report: Callable[[Damage], None]
-) -> Iterator[Picture]:
+def decode_pictures(path: str, index: FrameIndex, start: int, report: Callable[[Damage], None]) -> Iterator[Picture]:
     """Yield the frames of a file from number `start` to its end.
 
     Args:
@@ -274,9 +272,7 @@ def _first_at(outputs: Iterator[_Output], number: int) -> _Output | None:
     return next((output for output in outputs if output.number is not None and output.number >= number), None)
 
 
-def _outputs(
-    container: av.container.InputContainer, stream: av.VideoStream, index: FrameIndex
-) -> Iterator[_Output]:
+def _outputs(container: av.container.InputContainer, stream: av.VideoStream, index: FrameIndex) -> Iterator[_Output]:
     """What the decoder gives, in its order. Frames are counted where time stamps do not tell their numbers."""
     count = 0
     for item, following in _with_following(read_packets(container, stream)):

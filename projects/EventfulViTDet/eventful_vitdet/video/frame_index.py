@@ -20,9 +20,7 @@ from ..errors import VideoReadError
 from .container import decode_packet, open_container, read_packets, video_stream
 from .frame_images import display_matrix, swaps_sides
 
-ONE_PACKET_A_PICTURE = frozenset(
-    {"av1", "ffv1", "h264", "hevc", "mpeg1video", "mpeg2video", "png", "vp9", "vvc"}
-)
+ONE_PACKET_A_PICTURE = frozenset({"av1", "ffv1", "h264", "hevc", "mpeg1video", "mpeg2video", "png", "vp9", "vvc"})
 """Codecs, beside those without prediction between pictures, whose packets each show exactly one. MPEG-4 and its
 relatives are not among them: there a packet may say "as before"."""
 FIRST_PICTURES = 4
@@ -223,9 +221,7 @@ def _decode_first(path: str) -> _First:
     return first
 
 
-def _index_by_packets(
-    index: FrameIndex, stream: av.VideoStream, packets: _Packets, first: _First
-) -> FrameIndex | None:
+def _index_by_packets(index: FrameIndex, stream: av.VideoStream, packets: _Packets, first: _First) -> FrameIndex | None:
     """The index with what the packets say about frames; None where they cannot be relied on."""
     if not _do_packets_tell(stream, packets, first):
         return None
@@ -290,9 +286,7 @@ def _frame_rate(stream: av.VideoStream, index: FrameIndex, packets: _Packets) ->
     return stated if math.isclose(stated, measured, rel_tol=0.02) else measured
 
 
-def _shortfall(
-    path: str, container: av.container.InputContainer, stream: av.VideoStream, packets: _Packets
-) -> str:
+def _shortfall(path: str, container: av.container.InputContainer, stream: av.VideoStream, packets: _Packets) -> str:
     """What is missing at the end, as far as the container knows how long it is."""
     known = [stamp for stamp in packets.stamps if stamp is not None]
     if not known:

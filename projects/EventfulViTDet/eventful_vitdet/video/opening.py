@@ -94,7 +94,7 @@ def _open_files(paths: list[str], name: str) -> VideoSource:
 
 
 def _kind_of(path: str) -> str | None:
-    """"image" or "video", as trying to open it tells, or where nothing can, its name; None for neither."""
+    """ "image" or "video", as trying to open it tells, or where nothing can, its name; None for neither."""
     if count_pages(path) is not None:
         return "image"
     try:

@@ -1,8 +1,8 @@
 """Video files: their frames in order, or by number, each with the time at which the file shows it.
 
-    >>> for number, seconds, image in iterate_frames("video.mp4", start=100, every=5):  # image: (H, W, 3) uint8, RGB
-    ...     ...
-    >>> number, seconds, image = read_frame("video.mp4", 20)
+>>> for number, seconds, image in iterate_frames("video.mp4", start=100, every=5):  # image: (H, W, 3) uint8, RGB
+...     ...
+>>> number, seconds, image = read_frame("video.mp4", 20)
 """
 
 from __future__ import annotations

@@ -215,6 +215,28 @@ def test_files_that_are_whole_though_a_length_is_wrong(tmp_path, name, options, 
     assert [number_in(read_frame(str(path), number).image) for number in (0, 17, 39)] == [0, 17, 39]
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "spoil", "missing"),
+    [
+        ("v.avi", MJPEG, riff_sizes, 8),
+        ("v.mp4", {}, short_free_box, 52),
+        ("v.mp4", {}, lambda content: content + b"\0\0\0\1free" + (60).to_bytes(8, "big") + bytes(40), 4),
+        ("v.avi", MJPEG, bytes, 0),
+        ("v.mp4", {}, bytes, 0),
+        ("v.mp4", {}, lambda content: content + b"\xff" * 100, 0),
+        ("v.mp4", {}, lambda content: content + bytes(100), 0),
+        ("v.mkv", {}, bytes, 0),
+    ],
+)
+def test_a_wrong_length_is_said_once(tmp_path, caplog, name, options, spoil, missing):
+    path = encode(tmp_path / name, **options)
+    path.write_bytes(spoil(path.read_bytes()))
+    for _ in range(2):
+        read_frame(str(path), 3)
+    wanted = [f"{path}: is {missing} bytes shorter than its headers say; what is there is read"] if missing else []
+    assert [record.getMessage() for record in caplog.records] == wanted
+
+
 def test_what_is_damaged_in_part_of_a_picture(tmp_path):
     path = encode(tmp_path / "v.avi", **MJPEG)
     content = bytearray(path.read_bytes())

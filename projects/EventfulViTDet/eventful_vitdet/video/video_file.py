@@ -21,6 +21,7 @@ from .decoding import Damage, Picture, decode_pictures
 from .frame_images import ImageMaker
 from .frame_index import FrameIndex, index_by_decoding, make_index
 from .index_files import keep_index, load_index
+from .stated_length import count_missing_bytes
 
 WORTH_A_WORD = 4 * 10**9
 """Bytes: reading so many takes so long that whoever waits should know why."""
@@ -154,7 +155,11 @@ class VideoFile:
         size = os.path.getsize(self.path) if os.path.isfile(self.path) else 0
         if size > WORTH_A_WORD:
             logger.warning("%s: its %.0f GB are read once, for an index of its frames", self.path, size / 1e9)
-        return make_index(self.path)
+        index = make_index(self.path)
+        missing = 0 if index.shortfall else count_missing_bytes(self.path)
+        if missing:
+            logger.warning("%s: is %d bytes shorter than its headers say; what is there is read", self.path, missing)
+        return index
 
     def _keep(self, index: FrameIndex) -> FrameIndex:
         keep_index(self.path, index)

@@ -13,7 +13,8 @@ import av
 import numpy as np
 import pytest
 from eventful_vitdet.errors import VideoReadError
-from eventful_vitdet.video import VideoFile, iterate_frames, probe_video, read_frame, video_file
+from eventful_vitdet.video import VideoFile, decoding, iterate_frames, probe_video, read_frame, video_file
+from eventful_vitdet.video.container import decode_packet, video_stream
 
 from .encoded_videos import FRAMES, GOP, HEIGHT, WIDTH, add_sound, encode, number_in, numbered_image
 
@@ -65,6 +66,25 @@ def test_frames_in_order_and_by_number(tmp_path, name):
     assert [frame.number for frame in iterate_frames(str(path), start=17, every=5)] == [17, 22, 27, 32, 37]
     assert list(iterate_frames(str(path), start=FRAMES)) == []
     assert VideoFile(str(path)).index.num_frames == FRAMES
+
+
+@pytest.mark.parametrize(
+    "name", ["h264.mp4", "h264.mkv", "h264.ts", "h264.flv", "fragments.mp4", "open_gop.mp4", "hevc.ts"]
+)
+def test_a_jump_goes_to_the_nearest_key_frame(tmp_path, monkeypatch, name):
+    file = VideoFile(str(encode(tmp_path / name, **KINDS[name])))
+    decoded = []
+
+    def decode(stream, item):
+        decoded.append(item)
+        return decode_packet(stream, item)
+
+    monkeypatch.setattr(decoding, "decode_packet", decode)
+    monkeypatch.setattr(
+        decoding, "video_stream", lambda container, path, threads: video_stream(container, path, threads=1)
+    )
+    assert file.read(2 * GOP).number == 2 * GOP
+    assert len(decoded) < GOP
 
 
 UNEVEN = [0.0, 0.033, 0.066, 0.1, 0.6, 0.7, 0.733, 2.5, 2.533, 2.6, 2.633, 4.0, 4.033, 4.1, 9.0, 9.033, 9.066]

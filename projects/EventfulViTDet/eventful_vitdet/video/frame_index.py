@@ -178,6 +178,8 @@ class _Packets:
 
 def _scan(container: av.container.InputContainer, stream: av.VideoStream) -> _Packets:
     packets, last = _Packets(), None
+    # Others that get the earlier one go to the key frame before.
+    seeks_by_decoding_time = _runs_anyhow(container)
     for packet in read_packets(container, stream):
         if not isinstance(packet, av.Packet):
             continue
@@ -190,7 +192,8 @@ def _scan(container: av.container.InputContainer, stream: av.VideoStream) -> _Pa
         if packet.pts is not None:
             packets.end = max(packet.pts + (packet.duration or 0), packets.end)
         if packet.is_keyframe:
-            packets.keys.append((packet.pts, packet.pts if packet.dts is None else packet.dts))
+            seek_stamp = packet.dts if seeks_by_decoding_time and packet.dts is not None else packet.pts
+            packets.keys.append((packet.pts, seek_stamp))
         # A recording of a stream may begin anywhere; what comes before its first key frame is not missing.
         if not packet.is_discard and (packets.keys or not _runs_anyhow(container)):
             packets.stamps.append(packet.pts)

@@ -188,7 +188,7 @@ def test_lost_stream_is_said_and_comes_back(make_session, monkeypatch):
     session = make_session(StreamSource("camera 0", DroppingConnection))
     seen = watch(session, lambda update: "back after" in update.notice and update.picture is not None)
     assert any(update.lost and "lost; trying again" in update.notice for update in seen)
-    seen = watch(session, lambda update: "started anew" in update.notice)
+    seen = watch(session, lambda update: "started again" in update.notice)
     assert not seen[-1].lost
     assert not seen[-1].limits.seekable and seen[-1].limits.num_frames is None
 

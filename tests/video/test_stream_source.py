@@ -97,7 +97,7 @@ def test_a_stream_that_drops_and_comes_back(open_stream):
     with pytest.raises(VideoReadError, match="cam: was lost and did not come back within 20 s"):
         for frame in all_frames(source):
             seen.append((frame.index, frame.sequence, frame_number(frame.image), frame.notice))
-    back = "stream was lost for 8 s, started anew"
+    back = "stream was lost for 8 s, started again"
     assert seen == [(0, 0, 0, ""), (1, 0, 1, ""), (2, 1, 5, back), (3, 1, 6, back)]
     assert waits[:4] == [0.5, 1, 2, 4]  # longer each time
     assert notices[0] == "cam: lost; trying again in 0.5 s" and "cam: back after 7.6 s" in notices

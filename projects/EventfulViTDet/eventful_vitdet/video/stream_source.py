@@ -125,7 +125,7 @@ class _Playback:
                     last, now = seconds, clock()
                     if outage is not None:
                         sequence, came_back = sequence + 1, now
-                        notice = f"stream was lost for {now - outage.since:.0f} s, started anew"
+                        notice = f"stream was lost for {now - outage.since:.0f} s, started again"
                         source.on_notice(f"{source.name}: back after {now - outage.since:.1f} s")
                         outage = None
                     if index >= start and (index - start) % every == 0:

@@ -46,7 +46,7 @@ setup(
         "eventful_vitdet.report": ["page.*"],
     },
     install_requires=[
-        "av>=14",
+        "av>=15",
         "fvcore>=0.1.5.post20221221",
         "matplotlib>=3.5",
         "numpy>=1.22",

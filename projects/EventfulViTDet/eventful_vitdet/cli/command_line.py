@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import atexit
+import gc
 import logging
 import multiprocessing
 import os
@@ -29,6 +31,10 @@ from ..errors import USER_ERRORS, ToolError, describe_error
 from .checkout import REPOSITORY
 
 logger = logging.getLogger("eventful_vitdet")
+
+# Python would look through all of PyTorch for garbage when it ends. That takes a second or more, for which whoever ends
+# a command by a signal waits.
+atexit.register(gc.freeze)
 
 
 def command_parser(description: str | None) -> argparse.ArgumentParser:

@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-import cv2
+import av
 import detectron2
 import PIL
 import torch
@@ -76,7 +76,7 @@ def make_fingerprint(
         "eventful_vitdet": f"{__version__}, code {hash_code()}",
         "detectron2": detectron2.__version__,
         "torch": f"{torch.__version__}, torchvision {torchvision.__version__}",
-        "decoders": f"OpenCV {cv2.__version__}, Pillow {PIL.__version__}",
+        "decoders": f"PyAV {av.__version__}, Pillow {PIL.__version__}",
         "TEST.VID_SCORE_FLOOR": stored.score_floor,
         "TEST.VID_DETECTIONS_PER_IMAGE": stored.per_image,
         **{key: _lookup(cfg, key) for key in TEST_KEYS},

@@ -355,7 +355,7 @@ def test_options_reach_the_gates():
     views = make_views() + 0.3 * torch.randn(1, 3, 8, 3, 32, 40)
     with torch.no_grad():
         found = [
-            make_vivit(policy=TopR(2), gate_reference=reference).spatial_features(views)
+            make_vivit(policy=TopR(6), gate_reference=reference).spatial_features(views)
             for reference in ("last-sent", "previous-frame")
         ]
     assert not torch.allclose(*found, atol=1e-3)

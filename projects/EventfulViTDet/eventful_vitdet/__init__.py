@@ -21,7 +21,7 @@ from eventful_vit import PerGate, Threshold, TopFraction, TopR, count_operations
 
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)  # fvcore uses it
-    from . import data, modeling  # noqa: F401  (registers data sets, the backbone and the detector in Detectron2)
+    from . import actions, data, modeling  # noqa: F401  (registers data sets and models in Detectron2)
 from .config import add_eventful_vitdet_config  # noqa: E402
 from .modeling import EventfulViT  # noqa: E402
 

@@ -203,7 +203,8 @@ class VideoCheckpointer(DetectionCheckpointer):
 
     def _adapt(self, weights: Mapping[str, torch.Tensor], shapes: Mapping[str, torch.Size]) -> dict[str, torch.Tensor]:
         """The weights under the model's names, without what a model does not take from a file."""
-        adapted, remarks = adapt_names(weights, shapes)
+        rename = getattr(self.model, "rename_weights", None)
+        adapted, remarks = rename(weights) if rename is not None else adapt_names(weights, shapes)
         for remark in remarks:
             logger.info("checkpoint: %s", remark)
         for prefix in self.reinitialize:

@@ -21,6 +21,7 @@ def add_eventful_vitdet_config(cfg: CfgNode) -> None:
     # "teacher.module"; the log names them. "": the usual one.
     cfg.MODEL.WEIGHTS_SET = ""
     _add_vit_config(cfg)
+    _add_vivit_config(cfg)
     _add_pyramid_config(cfg)
     _add_eventful_config(cfg)
     _add_solver_config(cfg)
@@ -57,6 +58,33 @@ def _add_vit_config(cfg: CfgNode) -> None:
     vit.USE_REL_POS = True
     # Largest stochastic depth rate (of the last block) in training.
     vit.DROP_PATH_RATE = 0.1
+
+
+def _add_vivit_config(cfg: CfgNode) -> None:
+    """Keys of a VideoClassifier. Its spatial model has the size that MODEL.VIT says (IMG_SIZE or IMG_SIZE_HW,
+    EMBED_DIM, DEPTH, NUM_HEADS, MLP_RATIO) and the policy of MODEL.EVENTFUL; pixels are normalised by PIXEL_MEAN and
+    PIXEL_STD."""
+    cfg.MODEL.VIVIT = vivit = CfgNode()
+    # The classifiers, [NAME, NUMBER OF CLASSES] of each.
+    vivit.CLASSES = [["verb", 97], ["noun", 300]]
+    # Frames of a view ...
+    vivit.FRAMES = 32
+    # ... and their distance, in frames at FPS.
+    vivit.STRIDE = 1
+    # Frames per second that clips are resampled to by their time stamps; 0: every frame of the file.
+    vivit.FPS = 30.0
+    # (frames, height, width) of a tubelet: a step of the spatial model consists of so many frames.
+    vivit.TUBELET = (2, 16, 16)
+    # Spans of time that a clip is seen in, evenly spread ...
+    vivit.VIEWS = 4
+    # ... and places of the picture, from the top left to the bottom right corner. A clip has VIEWS * CROPS views.
+    vivit.CROPS = 3
+    # Blocks of the temporal model.
+    vivit.DEPTH_TEMPORAL = 4
+    # Dropout before the classifiers, in training.
+    vivit.DROPOUT = 0.0
+    # Train the temporal model and the classifiers only, on features of the spatial model as it evaluates.
+    vivit.FREEZE_SPATIAL = False
 
 
 def _add_pyramid_config(cfg: CfgNode) -> None:

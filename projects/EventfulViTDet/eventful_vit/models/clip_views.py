@@ -55,14 +55,19 @@ class ClipViews:
 
     def cut(self, clip: Tensor) -> Tensor:
         """(T, C, H, W) of uint8, 0 to 255, to normalised views (V, frames, C, *size)."""
-        numbers = self.frame_numbers(len(clip))
-        needed = sorted({number for span in numbers for number in span})
-        place = {number: i for i, number in enumerate(needed)}
-        frames = self.prepare(clip[needed])
-        spans = [frames[[place[number] for number in span]] for span in numbers]
+        needed, spans = places(self.frame_numbers(len(clip)))
+        return self.assemble(self.prepare(clip[needed]), spans)
+
+    def assemble(self, frames: Tensor, spans: Sequence[Sequence[int]]) -> Tensor:
+        """Views (V, frames, C, *size) of prepared frames (n, C, h, w).
+
+        Args:
+            spans: for each span, the places of its frames among `frames`.
+        """
         height, width = self.size
+        parts = [frames[list(span)] for span in spans]
         corners = self._corners(frames.shape[-2:])
-        return torch.stack([span[..., y : y + height, x : x + width] for y, x in corners for span in spans])
+        return torch.stack([part[..., y : y + height, x : x + width] for y, x in corners for part in parts])
 
     def prepare(self, frames: Tensor) -> Tensor:
         """Frames (T, C, H, W) of uint8, normalised and resized to cover a view."""
@@ -87,3 +92,10 @@ class ClipViews:
             return [(slack[0] // 2, slack[1] // 2)]
         steps = [room / (self.crops - 1) for room in slack]
         return [(int(k * steps[0]), int(k * steps[1])) for k in range(self.crops)]
+
+
+def places(spans: Sequence[Sequence[int]]) -> tuple[list[int], list[list[int]]]:
+    """The numbers that occur in some lists, each once and rising, and the lists with places among these instead."""
+    needed = sorted({number for span in spans for number in span})
+    place = {number: i for i, number in enumerate(needed)}
+    return needed, [[place[number] for number in span] for span in spans]

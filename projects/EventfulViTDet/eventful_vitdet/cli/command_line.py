@@ -25,6 +25,7 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 from torch.multiprocessing.spawn import ProcessException, ProcessExitedException
 
+from ..actions import register_action_csv
 from ..config import add_eventful_vitdet_config
 from ..data import register_test_json
 from ..errors import USER_ERRORS, ToolError, describe_error
@@ -70,7 +71,11 @@ def whole_number(least: int) -> Callable[[str], int]:
 def argument_parser() -> argparse.ArgumentParser:
     """Arguments of training and evaluation: Detectron2's, and those of this project."""
     parser = default_argument_parser()
-    parser.add_argument("--test-json", metavar="FILE", help="evaluate this COCO-VID file in place of DATASETS.TEST")
+    parser.add_argument(
+        "--test-json",
+        metavar="FILE",
+        help="evaluate this COCO-VID file, or CSV file of clips, in place of DATASETS.TEST",
+    )
     parser.add_argument(
         "--test-root",
         metavar="DIR",
@@ -219,7 +224,8 @@ def setup(args: argparse.Namespace) -> CfgNode:
     """Configuration, log files and seeds of a run."""
     cfg = build_cfg(args.config_file, args.opts)
     if args.test_json:
-        cfg.DATASETS.TEST = (register_test_json(args.test_json, args.test_root),)
+        register = register_action_csv if args.test_json.endswith(".csv") else register_test_json
+        cfg.DATASETS.TEST = (register(args.test_json, args.test_root),)
     check_output_dir(cfg.OUTPUT_DIR)
     cfg.freeze()
     default_setup(cfg, args)

@@ -1,4 +1,4 @@
-"""Train or evaluate a video detector.
+"""Train or evaluate a video detector, or a classifier of clips.
 
     python tools/train_net.py --config-file configs/airborne_vid/vitdet_small.yaml
     python tools/train_net.py --config-file configs/airborne_vid/vitdet_small.yaml --eval-only \\
@@ -11,8 +11,12 @@ import argparse
 import logging
 from collections.abc import Sequence
 
+from detectron2.config import CfgNode
+
+from ..actions.evaluate_actions import evaluate_action_budgets, evaluate_actions
 from ..checkpoint import VideoCheckpointer
 from ..evaluation import evaluate_budgets, evaluate_once
+from ..modeling import VideoClassifier
 from ..training import VideoTrainer
 from .command_line import argument_parser, launch_main, parse_arguments, run, setup
 
@@ -33,10 +37,20 @@ def execute(args: argparse.Namespace) -> None:
     checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
     if not (cfg.MODEL.WEIGHTS or resumed):
         logger.warning("MODEL.WEIGHTS is empty: what is evaluated are random weights")
-    if args.budgets:
+    if isinstance(model, VideoClassifier):
+        evaluate_classifier(cfg, model, args.budgets, restart=args.restart)
+    elif args.budgets:
         evaluate_budgets(cfg, model, args.budgets, restart=args.restart)
     else:
         evaluate_once(cfg, model, restart=args.restart)
+
+
+def evaluate_classifier(cfg: CfgNode, model: VideoClassifier, budgets: Sequence[str], *, restart: bool) -> None:
+    """Evaluate action recognition."""
+    if budgets:
+        evaluate_action_budgets(cfg, model, budgets, restart=restart)
+    else:
+        evaluate_actions(cfg, model, restart=restart)
 
 
 def main(words: Sequence[str] | None = None) -> int:

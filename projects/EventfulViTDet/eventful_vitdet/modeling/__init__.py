@@ -1,6 +1,7 @@
-"""What the project registers in Detectron2: the eventful ViTDet backbone and the video detector."""
+"""What the project registers in Detectron2: the eventful ViTDet backbone, the video detector, the video classifier."""
 
 from .backbone import EventfulViT, build_eventful_vitdet_backbone
+from .video_classifier import VideoClassifier
 from .video_rcnn import VideoRCNN
 
-__all__ = ["EventfulViT", "VideoRCNN", "build_eventful_vitdet_backbone"]
+__all__ = ["EventfulViT", "VideoClassifier", "VideoRCNN", "build_eventful_vitdet_backbone"]

@@ -89,8 +89,8 @@ def build_vit(cfg: CfgNode) -> EventfulViT:
             gate_before_norm=eventful.GATE_BEFORE_NORM,
             gate_reference=eventful.GATE_REFERENCE,
             kv_pool=eventful.KV_POOL,
-            state_dtype=_dtype(cfg, "STATE_DTYPE"),
-            compute_dtype=_dtype(cfg, "COMPUTE_DTYPE"),
+            state_dtype=parse_dtype(cfg, "STATE_DTYPE"),
+            compute_dtype=parse_dtype(cfg, "COMPUTE_DTYPE"),
         )
         return vit
     except ValueError as error:
@@ -145,7 +145,7 @@ def _per_gate(gates: Sequence, node: str) -> PerGate:
     return PerGate(policies)
 
 
-def _dtype(cfg: CfgNode, key: str) -> torch.dtype | None:
+def parse_dtype(cfg: CfgNode, key: str) -> torch.dtype | None:
     """The type that a key of MODEL.EVENTFUL names. Raises ValueError where it is unknown, or the GPU has none such."""
     name = cfg.MODEL.EVENTFUL[key]
     if name not in DTYPES:

@@ -1,0 +1,104 @@
+"""The frames of a clip: at their times in a video file, or in a folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import DataError, VideoReadError
+from ..video.frame_images import ImageMaker
+from ..video.image_files import has_image_suffix, read_image_file
+from ..video.video_file import VideoFile
+from .clip import Clip
+
+LATE_STOP_SECONDS = 1.0
+"""So much may a clip reach beyond the end of its video; annotators' times are not exact."""
+
+
+@dataclass(frozen=True)
+class ClipFrames:
+    """The frames of a clip at the rate that a model wants."""
+
+    clip: Clip
+    numbers: np.ndarray | None
+    """Of the video file's frames, (T,), rising, some perhaps twice; None for a folder."""
+    files: tuple[str, ...] = ()
+    """Of a folder."""
+
+    def __len__(self) -> int:
+        return len(self.files) if self.numbers is None else len(self.numbers)
+
+    def images(self, places: Sequence[int]) -> Iterator[np.ndarray]:
+        """RGB images (H, W, 3) of frames of the clip, by rising places in it. Raises VideoReadError."""
+        if self.numbers is None:
+            for place in places:
+                yield np.ascontiguousarray(read_image_file(self.files[place])[..., ::-1])
+            return
+        wanted = self.numbers[list(places)]
+        make_image, image, last = ImageMaker("RGB"), None, -1
+        pictures = VideoFile(self.clip.path).pictures_at(np.unique(wanted).tolist())
+        for number in wanted.tolist():
+            if number != last:
+                image, last = make_image(next(pictures).frame), number
+            yield image
+
+
+def open_clip(clip: Clip, fps: float) -> ClipFrames:
+    """Find the frames of a clip.
+
+    Args:
+        fps: frames per second; 0: those that are there. Folders are taken to have this rate.
+
+    Raises:
+        DataError: its video cannot be read, or has no such times; the message names line and file.
+    """
+    if os.path.isdir(clip.path):
+        names = sorted(name for name in os.listdir(clip.path) if has_image_suffix(name) and not name.startswith("."))
+        if not names:
+            raise DataError(f"{clip.place}: {clip.path} holds no images")
+        return ClipFrames(clip, None, tuple(os.path.join(clip.path, name) for name in names))
+    try:
+        video = VideoFile(clip.path)
+        video.know_all_frames()
+    except VideoReadError as error:
+        raise DataError(f"{clip.place}: {error}") from error
+    seconds = video.index.seconds
+    end = video_end(seconds, video.index.fps)
+    check_times(clip, end)
+    stop = end if clip.stop is None else min(clip.stop, end)
+    return ClipFrames(clip, frames_at(seconds, clip.start, stop, fps))
+
+
+def video_end(seconds: np.ndarray, fps: float) -> float:
+    """When the last frame of a video is shown no longer."""
+    if not len(seconds):
+        return 0.0
+    return float(seconds[-1]) + (1 / fps if fps else 0.0)
+
+
+def check_times(clip: Clip, end: float) -> None:
+    """Raise DataError if a clip is not inside its video."""
+    if clip.start >= end:
+        raise DataError(f"{clip.place}: begins at {clip.start:.2f} s, but {clip.path} ends at {end:.2f} s")
+    if clip.stop is not None and clip.stop > end + LATE_STOP_SECONDS:
+        raise DataError(f"{clip.place}: stops at {clip.stop:.2f} s, but {clip.path} ends at {end:.2f} s")
+
+
+def frames_at(seconds: np.ndarray, start: float, stop: float, fps: float) -> np.ndarray:
+    """Numbers of the frames nearest to `start`, `start` + 1 / `fps`, ... before `stop`; at least one.
+
+    Args:
+        seconds: (N,), when each frame is shown, rising.
+        fps: 0: the frames between the two.
+    """
+    if fps == 0:
+        first, last = np.searchsorted(seconds, (start - 1e-6, stop - 1e-6))
+        return np.arange(min(first, len(seconds) - 1), max(last, min(first, len(seconds) - 1) + 1))
+    times = start + np.arange(max(1, round((stop - start) * fps))) / fps
+    after = np.clip(np.searchsorted(seconds, times), 1, max(len(seconds) - 1, 1))
+    before = after - 1
+    after = np.minimum(after, len(seconds) - 1)
+    return np.where(times - seconds[before] <= seconds[after] - times, before, after)

@@ -1,0 +1,99 @@
+"""What an evaluation keeps of every finished clip, so that one that was interrupted resumes.
+
+Each process appends a line per clip to a file of its own below <folder>/clips. A line carries its own digest: what an
+interruption left of a line does not count, and its clip is evaluated again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from ..errors import EvaluationError
+from ..files import write_atomically
+
+FOLDER = "clips"
+SETTINGS_FILE = "settings.json"
+MAX_NAMED = 4
+
+
+class RecordWriter:
+    """Appends the records of one process."""
+
+    def __init__(self, folder: str, process: int) -> None:
+        self.path = os.path.join(folder, FOLDER, f"{process:03d}-{os.getpid()}.jsonl")
+        self._file: IO[str] | None = None
+
+    def __enter__(self) -> RecordWriter:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def add(self, record: Mapping[str, Any]) -> None:
+        """Write a finished clip's record. Raises EvaluationError if the disk is full or refuses."""
+        content = json.dumps(record, sort_keys=True)
+        try:
+            if self._file is None:
+                os.makedirs(os.path.dirname(self.path), exist_ok=True)
+                self._file = open(self.path, "a", encoding="utf-8")
+                self._file.write("\n")  # ends what another process of this number may have left of a line
+            self._file.write(f"{_digest(content)} {content}\n")
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise EvaluationError(
+                f"{self.path}: cannot be written ({error.strerror or error}); the clips before are safe. Rerun the "
+                "same command to resume"
+            ) from error
+
+
+def read_records(folder: str) -> dict[str, dict]:
+    """The records of all finished clips below a folder, by clip."""
+    return {record["clip_id"]: record for record in _lines(folder)}
+
+
+def _lines(folder: str) -> Iterator[dict]:
+    for path in sorted(Path(folder, FOLDER).glob("*.jsonl")):
+        with open(path, encoding="utf-8", errors="replace") as file:
+            for line in file:
+                digest, _, content = line.rstrip("\n").partition(" ")
+                if content and digest == _digest(content):
+                    yield json.loads(content)
+
+
+def _digest(content: str) -> str:
+    return hashlib.blake2b(content.encode(), digest_size=8).hexdigest()
+
+
+def begin(folder: str, settings: Mapping[str, Any], *, restart: bool) -> None:
+    """Make sure that records of a folder are those of these settings, in the first process.
+
+    Raises EvaluationError, saying what differs, where there are records of others; `restart` deletes those instead.
+    """
+    path = Path(folder, SETTINGS_FILE)
+    if restart:
+        for file in Path(folder, FOLDER).glob("*.jsonl"):
+            file.unlink(missing_ok=True)
+    elif next(_lines(folder), None) is not None:
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise EvaluationError(
+                f"{path}: cannot be read ({error}), so nobody knows how the finished clips beside it were evaluated; "
+                "start over with --restart, or choose another OUTPUT_DIR"
+            ) from error
+        wanted = json.loads(json.dumps(settings))
+        keys = [key for key in {**found, **wanted} if found.get(key) != wanted.get(key)]
+        if keys:
+            named = "; ".join(f"{key} was {found.get(key)}, now it is {wanted.get(key)}" for key in keys[:MAX_NAMED])
+            raise EvaluationError(
+                f"{folder} holds clips of an evaluation that this one does not continue: {named}. Start over with "
+                "--restart, or choose another OUTPUT_DIR"
+            )
+    write_atomically(str(path), json.dumps(settings, indent=2, sort_keys=True) + "\n")

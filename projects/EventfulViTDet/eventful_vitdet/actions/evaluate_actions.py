@@ -1,0 +1,200 @@
+"""Evaluating a VideoClassifier: accuracy, operations and seconds of clips, at one budget or several."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.utils import comm
+from tqdm import tqdm
+
+from .. import __version__
+from ..budgets import DENSE, apply_budget, describe_budget, parse_budgets
+from ..errors import DataError, EvaluationError
+from ..evaluation.evaluate import fixed_threads
+from ..evaluation.fingerprint import hash_weights
+from ..evaluation.folder_lock import exclusive
+from ..evaluation.results import describe_device
+from ..evaluation.targets import result_folders
+from ..files import write_json
+from ..modeling.backbone import build_policy
+from ..modeling.video_classifier import VideoClassifier
+from ..timing import timed_call
+from .action_metrics import best_classes, rank_truth
+from .action_results import RESULTS_FILE, format_budgets, format_results, make_results, write_budgets
+from .action_sets import ActionSet, load_action_set
+from .clip import BadClip, Clip
+from .clip_loader import load_clips
+from .clip_records import RecordWriter, begin, read_records
+from .step_counts import count_clips
+
+logger = logging.getLogger(__name__)
+
+SKIP = "skip"
+
+
+def evaluate_actions(cfg: CfgNode, model: VideoClassifier, *, restart: bool = False) -> dict[str, dict]:
+    """Evaluate a model as it is on every data set of DATASETS.TEST and write OUTPUT_DIR/inference/results.json.
+
+    Clips that an earlier call has finished are not run again, unless `restart`. Returns {"accuracy": {metric: percent},
+    ...}, by data set if there are several; {} in all processes but the first.
+    """
+    policy = str(build_policy(cfg)) if model.enabled else DENSE
+    returned = {}
+    for name, folder in result_folders(cfg).items():
+        results = _evaluate(cfg, model, _load(cfg, model, name), folder, policy, restart)
+        if results is not None:
+            print(f"\n{name}\n\n{format_results(results)}\n")
+            returned[name] = {"accuracy": results["accuracy"], "seconds_per_clip": results["seconds_per_clip"]}
+    return next(iter(returned.values())) if len(returned) == 1 else returned
+
+
+def evaluate_action_budgets(
+    cfg: CfgNode, model: VideoClassifier, budgets: Sequence[str | int], *, restart: bool = False
+) -> dict[str, list[dict]]:
+    """Evaluate a model at several budgets, on the same weights: "dense", or the r of top-r.
+
+    Each writes results.json to OUTPUT_DIR/inference/<budget>; the combined table is budgets.json and budgets.md beside
+    these folders. Afterwards the model has the configuration's policy again. Returns the content of budgets.json by
+    data set ({} in all processes but the first).
+    """
+    policies = parse_budgets(budgets)
+    combined = {}
+    try:
+        for name, folder in result_folders(cfg).items():
+            actions = _load(cfg, model, name)
+            done = []
+            for budget, policy in policies.items():
+                apply_budget(model, policy)
+                own_folder = os.path.join(folder, budget)
+                results = _evaluate(cfg, model, actions, own_folder, describe_budget(policy), restart)
+                if results is not None:
+                    done.append(results)
+                    write_budgets(folder, done)
+            if done:
+                combined[name] = done
+                print(f"\n{name}\n\n{format_budgets(done)}\n")
+    finally:
+        model.enabled = cfg.MODEL.EVENTFUL.ENABLED
+        model.set_policy(build_policy(cfg))
+        model.reset()
+    return combined
+
+
+def _load(cfg: CfgNode, model: VideoClassifier, name: str) -> ActionSet:
+    return load_action_set(name, model.heads, cfg.TEST.ON_BAD_VIDEO)
+
+
+def _evaluate(
+    cfg: CfgNode, model: VideoClassifier, actions: ActionSet, folder: str, policy: str, restart: bool
+) -> dict | None:
+    """One data set at the budget that a model has; the content of results.json in the first process."""
+    with fixed_threads(cfg.TEST.THREADS_PER_PROCESS) as threads, exclusive(folder):
+        settings = describe_settings(cfg, model, actions, policy, threads)
+        if comm.is_main_process():
+            begin(folder, settings, restart=restart)
+        comm.synchronize()
+        finished = set().union(*comm.all_gather(list(read_records(folder))))
+        missing = [clip for clip in actions.clips if clip.clip_id not in finished]
+        if finished and comm.is_main_process():
+            logger.info(
+                "%s: %d of %d clips are finished", folder, len(actions.clips) - len(missing), len(actions.clips)
+            )
+        share = missing[comm.get_rank() :: comm.get_world_size()]
+        skipped = _run(cfg, model, share, folder, policy)
+        comm.synchronize()
+        return _write_results(cfg, model, actions, folder, policy, skipped)
+
+
+def _run(cfg: CfgNode, model: VideoClassifier, clips: Sequence[Clip], folder: str, policy: str) -> list[BadClip]:
+    """Run clips and keep a record of each; returns those that cannot be read, if they may be left out."""
+    skipped = []
+    labels = {clip.clip_id: clip.labels for clip in clips}
+    was_training = model.training
+    model.eval()
+    progress = tqdm(total=len(clips), desc=policy, unit="clip", disable=not (clips and comm.is_main_process()))
+    try:
+        with progress, RecordWriter(folder, comm.get_rank()) as writer, count_clips(model.vivit) as counts:
+            for clip in load_clips(cfg, clips, model.views):
+                progress.update()
+                if "error" not in clip:
+                    counts.clear()
+                    outcome = run_clip(model, clip)
+                    ranks = rank_truth(outcome["logits"], labels[clip["clip_id"]])
+                    best = best_classes(outcome["logits"])
+                    work = {"macs": counts.macs(), "steps": counts.steps, "seconds": outcome["seconds"]}
+                    writer.add({"clip_id": clip["clip_id"], "ranks": ranks, "best": best, **work})
+                elif cfg.TEST.ON_BAD_VIDEO == SKIP:
+                    skipped.append(BadClip(clip["clip_id"], clip["error"]))
+                    logger.warning("left out: %s", clip["error"])
+                else:
+                    raise DataError(f'{clip["error"]}. TEST.ON_BAD_VIDEO "skip" leaves such clips out')
+    finally:
+        model.train(was_training)
+    return skipped
+
+
+def run_clip(model: VideoClassifier, clip: Mapping) -> dict:
+    """{"logits": {head: (classes,)} on the CPU, "seconds": {"spatial", "total"}} of an input of the model.
+
+    The seconds are those of the model, without reading the clip and cutting views from it.
+    """
+    with torch.no_grad():
+        views = model.cut(clip)[None]
+        features, spatial = timed_call(lambda: model.vivit.spatial_features(views), model.device)
+        logits, temporal = timed_call(lambda: model.vivit.classify(features), model.device)
+    logits = {name: values[0].float().cpu() for name, values in logits.items()}
+    for name, values in logits.items():
+        if not bool(values.isfinite().all()):
+            raise EvaluationError(f"clip {clip['clip_id']}: the model's {name} scores are not finite")
+    return {"logits": logits, "seconds": {"spatial": spatial, "total": spatial + temporal}}
+
+
+def _write_results(
+    cfg: CfgNode, model: VideoClassifier, actions: ActionSet, folder: str, policy: str, skipped: list[BadClip]
+) -> dict | None:
+    """Bring the records of all processes, and machines, together, and make results of them in the first one."""
+    parts = comm.gather((read_records(folder), skipped), dst=0)
+    if not comm.is_main_process():
+        return None
+    records = {name: record for part, _ in parts for name, record in part.items()}
+    left_out = [*actions.bad_clips, *(clip for _, part in parts for clip in part)]
+    found = [records[clip.clip_id] for clip in actions.clips if clip.clip_id in records]
+    if not found:
+        raise EvaluationError(f"no clip of data set '{actions.name}' could be evaluated: {left_out[0].reason}")
+    results = make_results(
+        found,
+        left_out,
+        policy=policy,
+        attention=cfg.MODEL.EVENTFUL.ATTENTION if policy != DENSE else DENSE,
+        device=describe_device(model.device),
+    )
+    write_json(os.path.join(folder, RESULTS_FILE), results)
+    return results
+
+
+def describe_settings(
+    cfg: CfgNode, model: VideoClassifier, actions: ActionSet, policy: str, threads: int
+) -> dict[str, object]:
+    """What the numbers of an evaluation depend on."""
+    eventful = {
+        f"MODEL.EVENTFUL.{key}": cfg.MODEL.EVENTFUL[key]
+        for key in ("ATTENTION", "GATE_BEFORE_NORM", "GATE_REFERENCE", "STATE_DTYPE")
+    }
+    vivit = {f"MODEL.VIVIT.{key}": cfg.MODEL.VIVIT[key] for key in ("STRIDE", "FPS", "VIEWS", "CROPS", "FRAMES")}
+    return {
+        "weights": hash_weights(model),
+        "data set": actions.hash,
+        "policy": policy,
+        "device": describe_device(model.device),
+        "threads": threads if model.device.type == "cpu" else None,
+        "eventful_vitdet": __version__,
+        "torch": torch.__version__,
+        "compute type": cfg.MODEL.EVENTFUL.COMPUTE_DTYPE,
+        "pixels": [list(model.views.size), list(cfg.MODEL.PIXEL_MEAN), list(cfg.MODEL.PIXEL_STD)],
+        **vivit,
+        **({} if policy == DENSE else eventful),
+    }

@@ -1,0 +1,184 @@
+"""Evaluations of clips: numbers, budgets, resuming, clips that cannot be read, several processes."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from eventful_vit import TopR, count_operations
+from eventful_vitdet.actions import evaluate_actions as module
+from eventful_vitdet.actions import load_action_set, register_action_csv
+from eventful_vitdet.actions.action_metrics import rank_truth
+from eventful_vitdet.actions.clip_loader import ClipReader
+from eventful_vitdet.actions.clip_records import read_records
+from eventful_vitdet.actions.evaluate_actions import evaluate_action_budgets, evaluate_actions
+from eventful_vitdet.cli.train_command import main
+from eventful_vitdet.errors import DataError, EvaluationError
+
+from .conftest import TINY
+
+
+@pytest.fixture
+def evaluation(tiny_classifier, tiny_classifier_cfg, clips_csv):
+    """(configuration, model) of an evaluation of three clips."""
+
+    def make(**overrides):
+        overrides = {"DATASETS__TEST": (register_action_csv(str(clips_csv)),), **overrides}
+        return tiny_classifier_cfg(**overrides), tiny_classifier()
+
+    return make
+
+
+@pytest.fixture
+def interrupted(monkeypatch):
+    """Let the evaluation's n-th clip be the one during which it is interrupted."""
+
+    def after(clips: int):
+        calls, run_clip = [], module.run_clip
+
+        def run(*args):
+            calls.append(args)
+            if len(calls) > clips:
+                raise KeyboardInterrupt
+            return run_clip(*args)
+
+        monkeypatch.setattr(module, "run_clip", run)
+        return calls
+
+    return after
+
+
+def results_of(cfg, budget: str = "") -> dict:
+    return json.loads(Path(cfg.OUTPUT_DIR, "inference", budget, "results.json").read_text())
+
+
+def test_numbers_are_those_of_the_clips_one_by_one(evaluation):
+    cfg, model = evaluation()
+    returned = evaluate_actions(cfg, model)
+    clips = load_action_set(cfg.DATASETS.TEST[0], model.heads).clips
+    ranks, macs = [], 0
+    for clip in clips:
+        with torch.no_grad(), count_operations(model) as counts:
+            [output] = model([ClipReader([clip], model.views, 30.0)[0]])
+        ranks.append(rank_truth(output["logits"], clip.labels))
+        macs += counts.total()
+    results = results_of(cfg)
+    assert results["clips"] == 3 and results["policy"] == "top-r 5" and results["attention"] == "exact"
+    for name in ("verb", "noun", "action"):
+        expected = 100 * sum(rank[name] < 1 for rank in ranks) / 3
+        assert results["accuracy"][f"{name}_top1"] == pytest.approx(expected)
+        assert results["accuracy"][f"{name}_top5"] >= expected
+    assert returned["accuracy"] == results["accuracy"]
+    gflops = results["gflops_per_clip"]
+    assert gflops["total"] == pytest.approx(macs / 3 / 1e9)
+    assert gflops["total"] - gflops["paper"] == pytest.approx(gflops["by_category"]["embedding"])
+    steps = results["gflops_per_step"]
+    assert steps["flush"] > steps["later"] > 0
+    # Six views of four steps, the first of which is a flush; what is left belongs to the rest.
+    assert 6 * (steps["flush"] + 3 * steps["later"]) < gflops["paper"]
+    assert results["seconds_per_clip"]["total"] >= results["seconds_per_clip"]["spatial"] > 0
+
+
+def test_budgets_in_one_table(evaluation, capsys):
+    cfg, model = evaluation()
+    [results] = evaluate_action_budgets(cfg, model, ["dense", 2, 17]).values()
+    assert [result["policy"] for result in results] == ["dense", "top-r 2", "top-r 17"]
+    dense, few, all_tokens = results
+    assert few["gflops_per_clip"]["paper"] < dense["gflops_per_clip"]["paper"]
+    assert dense["gflops_per_step"]["later"] is None
+    assert all_tokens["accuracy"] == dense["accuracy"]
+    assert model.enabled and model.vivit.policy == TopR(5)
+    table = Path(cfg.OUTPUT_DIR, "inference", "budgets.md").read_text()
+    assert table in capsys.readouterr().out
+    assert table.splitlines()[0].count("top-1 / top-5") == 3
+    assert json.loads(Path(cfg.OUTPUT_DIR, "inference", "budgets.json").read_text()) == results
+    assert results_of(cfg, "2") == few
+
+
+def test_an_interrupted_evaluation_resumes(evaluation, interrupted, monkeypatch):
+    cfg, model = evaluation()
+    with monkeypatch.context():
+        interrupted(1)
+        with pytest.raises(KeyboardInterrupt):
+            evaluate_actions(cfg, model)
+        monkeypatch.undo()
+    folder = Path(cfg.OUTPUT_DIR, "inference")
+    assert list(read_records(str(folder))) == ["a"]
+    calls = interrupted(2)
+    evaluate_actions(cfg, model)
+    assert [clip["clip_id"] for _, clip in calls] == ["b", "c"]
+    assert results_of(cfg)["clips"] == 3
+
+
+def test_half_a_line_does_not_count(evaluation, interrupted):
+    cfg, model = evaluation()
+    evaluate_actions(cfg, model)
+    first = results_of(cfg)
+    [records] = Path(cfg.OUTPUT_DIR, "inference", "clips").glob("*.jsonl")
+    records.write_text(records.read_text()[:-30])
+    calls = interrupted(1)
+    evaluate_actions(cfg, model)
+    assert [clip["clip_id"] for _, clip in calls] == ["c"]
+    assert results_of(cfg)["accuracy"] == first["accuracy"]
+
+
+def test_other_settings_are_refused_until_restart(evaluation, tiny_classifier_cfg):
+    cfg, model = evaluation()
+    evaluate_actions(cfg, model)
+    other, _ = evaluation(MODEL__EVENTFUL__R=3)
+    model.set_policy(TopR(3))
+    with pytest.raises(EvaluationError, match="policy was top-r 5, now it is top-r 3. Start over with --restart"):
+        evaluate_actions(other, model)
+    evaluate_actions(other, model, restart=True)
+    assert results_of(other)["policy"] == "top-r 3"
+
+
+def test_clips_that_cannot_be_read_stop_or_are_left_out(evaluation, clips_csv):
+    (clips_csv.parent / "P02" / "videos" / "P02_01.MP4").write_bytes(b"nothing" * 50)
+    cfg, model = evaluation()
+    with pytest.raises(DataError, match=r"validation.csv, line 3: .*P02_01.MP4.* leaves such clips out"):
+        evaluate_actions(cfg, model)
+    cfg, model = evaluation(TEST__ON_BAD_VIDEO="skip")
+    evaluate_actions(cfg, model)
+    results = results_of(cfg)
+    assert results["clips"] == 2
+    assert [entry["clip"] for entry in results["skipped"]] == ["b"]
+
+
+def test_scores_that_are_not_finite_are_no_result(evaluation):
+    cfg, model = evaluation()
+    torch.nn.init.constant_(model.vivit.heads["noun"].bias, float("nan"))
+    with pytest.raises(EvaluationError, match="clip a: the model's noun scores are not finite"):
+        evaluate_actions(cfg, model)
+
+
+def test_worker_processes_change_nothing(evaluation):
+    cfg, model = evaluation()
+    evaluate_actions(cfg, model)
+    first = results_of(cfg)
+    cfg, _ = evaluation(DATALOADER__NUM_WORKERS=2)
+    evaluate_actions(cfg, model, restart=True)
+    assert results_of(cfg)["accuracy"] == first["accuracy"]
+
+
+def run(repository, tmp_path, clips_csv, *words: str) -> int:
+    settings = [str(item) for pair in TINY.items() for item in pair]
+    return main(
+        ["--config-file", str(repository / "configs" / "Base-ViViT.yaml"), "--eval-only"]
+        + ["--test-json", str(clips_csv), *words, *settings, "OUTPUT_DIR", str(tmp_path / "output")]
+    )
+
+
+def test_the_command(repository, tmp_path, clips_csv, capsys):
+    assert run(repository, tmp_path, clips_csv, "--budgets", "dense", "5") == 0
+    assert "| top-r 5 |" in capsys.readouterr().out
+    assert run(repository, tmp_path, clips_csv.with_name("no.csv")) == 1
+    assert "no.csv: cannot be read as CSV" in capsys.readouterr().err
+
+
+@pytest.mark.long
+def test_two_processes(repository, tmp_path, clips_csv, capfd):
+    assert run(repository, tmp_path, clips_csv, "--num-gpus", "2") == 0
+    results = json.loads((tmp_path / "output" / "inference" / "results.json").read_text())
+    assert results["clips"] == 3
+    assert len(list((tmp_path / "output" / "inference" / "clips").glob("*.jsonl"))) == 2

@@ -31,6 +31,8 @@ BUILTIN = {
     "synthetic_actions_test": ("synthetic_actions", "test.csv", "test"),
 }
 """Folder, CSV file and split of the data sets known by name."""
+BUILTIN_HEADS = {"kinetics400_train": {"label": 400}, "kinetics400_val": {"label": 400}}
+"""Heads of those whose classes are not EPIC-Kitchens' verbs and nouns."""
 KNOWN_CLIPS = {"epic_kitchens_validation": 9_668, "epic_kitchens_train": 67_217}
 """Published numbers of clips."""
 
@@ -77,6 +79,11 @@ def register_action_csv(path: str, root: str | None = None) -> str:
         MetadataCatalog.remove(name)
     _register(name, lambda: place)
     return name
+
+
+def is_action_set(name: str) -> bool:
+    """Whether a registered data set consists of clips."""
+    return name in DatasetCatalog.list() and MetadataCatalog.get(name).get("evaluator_type") == EVALUATOR_TYPE
 
 
 def load_action_set(name: str, heads: Mapping[str, int], on_bad_clip: str = "stop") -> ActionSet:

@@ -2,9 +2,11 @@
 
     python tools/check_dataset.py imagenet_vid_val --quick
     python tools/check_dataset.py imagenet_vid_val
+    python tools/check_dataset.py epic_kitchens_validation --quick
 
 `--quick` looks whether every file is there; without it, every frame is decoded, too. NAME is a registered data set or
-the path of a COCO-VID file, to whose reading the keys DATASETS.* apply. The exit code is 0 if all is well and 1 if not.
+the path of a COCO-VID file, to whose reading the keys DATASETS.* apply, or of a CSV file of clips, whose classes must
+be among MODEL.VIVIT.CLASSES. The exit code is 0 if all is well and 1 if not.
 """
 
 from __future__ import annotations
@@ -14,13 +16,20 @@ from collections.abc import Sequence
 
 from detectron2.utils.logger import setup_logger
 
+from ..actions import is_action_set, register_action_csv
+from ..actions.action_set_check import ActionSetReport, check_action_set
+from ..actions.action_set_check import format_report as format_action_report
+from ..actions.action_sets import BUILTIN_HEADS
 from ..data import ReadRules, register_test_json
 from ..data.dataset_check import DatasetReport, check_dataset, format_report
+from ..modeling.video_classifier import parse_heads
 from .command_line import add_pairs, build_cfg, command_parser, run
 
 
-def execute(arguments: argparse.Namespace) -> DatasetReport:
+def execute(arguments: argparse.Namespace) -> DatasetReport | ActionSetReport:
     setup_logger(name="eventful_vitdet")
+    if arguments.name.endswith(".csv") or is_action_set(arguments.name):
+        return check_clips(arguments)
     is_file = arguments.name.endswith(".json")
     name = register_test_json(arguments.name, arguments.root) if is_file else arguments.name
     rules = ReadRules.from_config(build_cfg("", arguments.opts))
@@ -29,10 +38,21 @@ def execute(arguments: argparse.Namespace) -> DatasetReport:
     return report
 
 
+def check_clips(arguments: argparse.Namespace) -> ActionSetReport:
+    """Check a data set of actions."""
+    is_file = arguments.name.endswith(".csv")
+    name = register_action_csv(arguments.name, arguments.root) if is_file else arguments.name
+    classes = build_cfg("", arguments.opts).MODEL.VIVIT.CLASSES
+    heads = BUILTIN_HEADS.get(name) or parse_heads(classes)
+    report = check_action_set(name, heads, quick=arguments.quick, is_part=arguments.part)
+    print(format_action_report(report))
+    return report
+
+
 def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser = command_parser(__doc__)
-    parser.add_argument("name", metavar="NAME", help="such as imagenet_vid_val, or a file that ends in .json")
-    parser.add_argument("--root", metavar="DIR", help="folder that the paths in a JSON file start from")
+    parser.add_argument("name", metavar="NAME", help="such as imagenet_vid_val, or a .json or .csv file")
+    parser.add_argument("--root", metavar="DIR", help="folder that the paths in a file start from")
     parser.add_argument("--quick", action="store_true", help="do not decode the frames")
     parser.add_argument("--part", action="store_true", help="it is a part of that data set: no known totals")
     add_pairs(parser)
@@ -42,6 +62,6 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
 def main(words: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     arguments = parse(words)
-    reports: list[DatasetReport] = []
+    reports: list[DatasetReport | ActionSetReport] = []
     code = run(lambda: reports.append(execute(arguments)))
     return code or int(not reports[0].is_sound)

@@ -25,15 +25,14 @@ DEFAULTS = {"train": (360, 8), "test": (8, 40)}  # videos, frames per video
 CODEC = "mp4v"  # MPEG-4 is in every OpenCV build, and one codec everywhere means one data set
 
 
-def open_writer(path: Path, settings: Settings) -> cv2.VideoWriter:
-    """A writer of MP4 video."""
+def open_writer(path: Path, width: int, height: int) -> cv2.VideoWriter:
+    """A writer of MP4 video of frames of a size in pixels."""
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # a missing codec would print a page of messages
     log = getattr(cv2.utils, "logging", cv2)  # OpenCV 4 has these functions at its top
     log_level = log.getLogLevel()
     log.setLogLevel(0)  # silent
     try:
-        size = (settings.width, settings.height)
-        writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*CODEC), FPS, size)
+        writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*CODEC), FPS, (width, height))
     finally:
         log.setLogLevel(log_level)
     if not writer.isOpened():
@@ -43,7 +42,7 @@ def open_writer(path: Path, settings: Settings) -> cv2.VideoWriter:
 
 def write_video(path: Path, settings: Settings, video: int) -> list[list[Box]]:
     """Render and encode one video; returns the boxes of every frame."""
-    writer = open_writer(path, settings)
+    writer = open_writer(path, settings.width, settings.height)
     boxes = []
     try:
         for frame in render_video(settings, video):

@@ -26,10 +26,15 @@ class VideoTrainer(DefaultTrainer):
     """Trains a VideoRCNN as a plain detector, on single frames, and evaluates it on video."""
 
     def __init__(self, cfg: CfgNode) -> None:
-        check_training(cfg)
+        self.check(cfg)
         super().__init__(cfg)
         if cfg.SOLVER.AMP.ENABLED and cfg.MODEL.DEVICE == "cpu":
             self._trainer = Bfloat16Trainer(self._trainer.model, self._trainer.data_loader, self._trainer.optimizer)
+
+    @classmethod
+    def check(cls, cfg: CfgNode) -> None:
+        """Find what would end a training only after its first iterations, or at the evaluation after its last."""
+        check_training(cfg)
 
     def build_hooks(self) -> list[HookBase]:
         # DefaultTrainer makes its checkpointer just before the hooks that use it.
@@ -96,12 +101,17 @@ class VideoTrainer(DefaultTrainer):
 
 
 def check_training(cfg: CfgNode) -> None:
-    """Find what would end a training only after its first iterations, or at the evaluation after its last."""
+    """Raise an error for settings and data sets that a detector's training cannot have."""
+    check_solver(cfg)
+    for name in cfg.DATASETS.TEST:
+        load_test_frames(cfg, name)
+
+
+def check_solver(cfg: CfgNode) -> None:
+    """Raise ValueError for numbers of iterations that cannot be."""
     for key in ("MAX_ITER", "CHECKPOINT_PERIOD"):
         if cfg.SOLVER[key] < 1:
             raise ValueError(f"SOLVER.{key} must be 1 or larger, found {cfg.SOLVER[key]}")
-    for name in cfg.DATASETS.TEST:
-        load_test_frames(cfg, name)
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from detectron2.config import CfgNode
 
+from ..actions.action_training import ActionTrainer
 from ..actions.evaluate_actions import evaluate_action_budgets, evaluate_actions
 from ..checkpoint import VideoCheckpointer
 from ..evaluation import evaluate_budgets, evaluate_once
@@ -26,7 +27,7 @@ logger = logging.getLogger("eventful_vitdet")
 def execute(args: argparse.Namespace) -> None:
     cfg = setup(args)
     if not args.eval_only:
-        trainer = VideoTrainer(cfg)
+        trainer = (ActionTrainer if cfg.MODEL.META_ARCHITECTURE == "VideoClassifier" else VideoTrainer)(cfg)
         trainer.resume_or_load(resume=args.resume)
         trainer.train()
         return

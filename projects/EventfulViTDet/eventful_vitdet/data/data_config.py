@@ -45,6 +45,11 @@ def add_data_config(cfg: CfgNode) -> None:
     # Folder for JPEG copies of the training frames, filled before training starts. Reading one takes about a
     # millisecond; decoding a frame in the middle of an mp4 takes some fifty. "": decode from the video.
     cfg.DATALOADER.FRAME_CACHE = ""
+    # Training on clips: memory for decoded clips, so that each is read once; 0: read them every time.
+    cfg.DATALOADER.CLIP_MEMORY_MB = 0
+    # Training with MODEL.VIVIT.FREEZE_SPATIAL: folder for the spatial model's features, which are computed once. "":
+    # compute them in every iteration.
+    cfg.DATALOADER.FEATURE_CACHE = ""
     # Frames that the evaluation's reader decodes ahead of the model. Memory is bounded by this number.
     cfg.DATALOADER.PREFETCH_FRAMES = 4
     # What to do about a video that cannot be used, in evaluation and in training: "stop" with an error that names it,

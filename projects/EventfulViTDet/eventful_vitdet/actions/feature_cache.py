@@ -1,0 +1,101 @@
+"""Features of the spatial model, kept in files: the temporal model is trained on them without running it again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import zipfile
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode
+from detectron2.utils import comm
+from torch.utils.data import Dataset
+from tqdm import tqdm
+
+from ..errors import DataError
+from ..files import open_atomically
+from ..modeling.video_classifier import VideoClassifier
+from .clip import Clip
+from .clip_loader import load_clips
+
+UNREADABLE = (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile)
+
+logger = logging.getLogger(__name__)
+
+
+class KeptFeatures(Dataset):
+    """The features of clips: inputs of a VideoClassifier that run its temporal model only."""
+
+    def __init__(self, clips: Sequence[Clip], folder: str) -> None:
+        self.clips = list(clips)
+        self.folder = folder
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, index: int) -> dict:
+        """Raises DataError for a file that is not there, or damaged."""
+        clip = self.clips[index]
+        path = feature_path(self.folder, clip)
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                features = torch.from_numpy(file["spatial"])
+        except UNREADABLE as error:
+            raise DataError(f"{path}: cannot be read ({error}); delete it to have it made again") from error
+        return {"clip_id": clip.clip_id, "features": features, "labels": dict(clip.labels)}
+
+
+def feature_path(folder: str, clip: Clip) -> str:
+    """The file of a clip's features."""
+    name = hashlib.blake2b(f"{clip.clip_id} {clip.start} {clip.stop}".encode(), digest_size=12).hexdigest()
+    return os.path.join(folder, name[:2], f"{name}.npz")
+
+
+def feature_folder(cfg: CfgNode, model: VideoClassifier) -> str:
+    """The folder of features of this spatial model at its policy: another one has another folder."""
+    digest = hashlib.blake2b(digest_size=8)
+    for part in (model.vivit.embedding, model.vivit.spatial):
+        for name, value in sorted(part.state_dict().items()):
+            digest.update(f"{name} {tuple(value.shape)}".encode())
+            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    eventful = {key: str(cfg.MODEL.EVENTFUL[key]) for key in ("ATTENTION", "GATE_BEFORE_NORM", "GATE_REFERENCE")}
+    views = [str(model.views), cfg.MODEL.VIVIT.FPS]
+    digest.update(json.dumps([eventful, views, str(model.vivit.policy), model.enabled]).encode())
+    return os.path.join(cfg.DATALOADER.FEATURE_CACHE, digest.hexdigest())
+
+
+def fill_feature_cache(cfg: CfgNode, model: VideoClassifier, clips: Sequence[Clip]) -> KeptFeatures:
+    """Compute the features of clips that have none yet, shared out over the processes; an interrupted call resumes.
+
+    Raises DataError for clips that cannot be read.
+    """
+    folder = feature_folder(cfg, model)
+    missing = [clip for clip in clips if not os.path.isfile(feature_path(folder, clip))]
+    comm.synchronize()  # all have looked before anybody writes
+    share = missing[comm.get_rank() :: comm.get_world_size()]
+    if missing and comm.is_main_process():
+        logger.info("%s: features of %d of %d clips are to be computed", folder, len(missing), len(clips))
+    was_training = model.training
+    model.eval()
+    try:
+        with tqdm(total=len(share), desc="features", unit="clip", disable=not comm.is_main_process()) as progress:
+            for clip, frames in zip(share, load_clips(cfg, share, model.views)):
+                if "error" in frames:
+                    raise DataError(frames["error"])
+                _write(feature_path(folder, clip), model, frames)
+                progress.update()
+    finally:
+        model.train(was_training)
+    comm.synchronize()
+    return KeptFeatures(clips, folder)
+
+
+@torch.no_grad()
+def _write(path: str, model: VideoClassifier, frames: dict) -> None:
+    [features] = model.features([frames])
+    with open_atomically(path) as file:
+        np.savez(file, spatial=features.float().cpu().numpy())

@@ -31,6 +31,8 @@ Main = Callable[[argparse.Namespace], None]
 
 TIMEOUT = timedelta(minutes=30)
 """Of an operation of all processes together; waiting for other processes' videos is another matter."""
+START_METHOD = "spawn"
+"""New interpreters: a forked process cannot use a GPU that its parent has looked at."""
 MONITOR_SECONDS = 0.1
 NOTICE_SECONDS = 5.0
 """In which a process with an error ends, and its launcher ends the others."""
@@ -171,6 +173,7 @@ def start_processes(main: Main, args: argparse.Namespace) -> None:
             run_id="eventful_vitdet",
             max_restarts=0,
             monitor_interval=MONITOR_SECONDS,
+            start_method=START_METHOD,
             logs_specs=DefaultLogsSpecs(log_dir=folder),
             **meeting_place(args),
         )

@@ -42,14 +42,6 @@ def hash_detectron2() -> str:
     return hash_code(package, [name if (package / name).is_dir() else f"{name}.py" for name in DETECTRON2])
 
 
-@functools.cache
-def _hash_file(path: Path) -> bytes:
-    digest = hashlib.blake2b(digest_size=16)
-    for part in describe_tree(ast.parse(path.read_bytes(), filename=str(path))):
-        digest.update(part.encode(errors="surrogatepass") + b"\0")
-    return digest.digest()
-
-
 def hash_code(package: Path, names: Iterable[str]) -> str:
     """A hash of some modules, and folders of modules, of a package. Raises FileNotFoundError if one is not there."""
     digest = hashlib.blake2b(digest_size=4)
@@ -58,8 +50,16 @@ def hash_code(package: Path, names: Iterable[str]) -> str:
         if not path.exists():
             raise FileNotFoundError(f"{path}: is listed as code that results depend on, but is not there")
         for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
-            digest.update(file.relative_to(package).as_posix().encode() + _hash_file(file))
+            digest.update(file.relative_to(package).as_posix().encode() + _hash_source(file.read_bytes()))
     return digest.hexdigest()
+
+
+@functools.cache
+def _hash_source(source: bytes) -> bytes:
+    digest = hashlib.blake2b(digest_size=16)
+    for word in describe_tree(ast.parse(source)):
+        digest.update(word.encode(errors="surrogatepass") + b"\0")
+    return digest.digest()
 
 
 def describe_tree(node: ast.AST) -> Iterator[str]:

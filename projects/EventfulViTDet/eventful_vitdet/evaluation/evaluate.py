@@ -20,7 +20,7 @@ from ..files import write_json
 from .collect import coco_limits, collect, finished_videos, measure, write_detections, write_video_rows
 from .fingerprint import hash_weights, make_fingerprint, write_fingerprint
 from .folder_lock import exclusive
-from .process_barrier import wait_for_all
+from .process_barrier import patient_group, wait_for_all
 from .record_exchange import fetch_records
 from .replacement import finish_replacement
 from .results import RESULTS_FILE, describe_device, make_results
@@ -94,6 +94,7 @@ class Evaluation:
         self.model = model
         self.stored = StoredDetections.of(cfg)
         self.limits = coco_limits(cfg)
+        patient_group()
 
     @property
     def device(self) -> torch.device:

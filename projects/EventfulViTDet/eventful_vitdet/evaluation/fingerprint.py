@@ -114,14 +114,10 @@ def hash_frames(frames: Iterable[Mapping], classes: list[str]) -> str:
     return state.hexdigest()
 
 
-def compare_fingerprints(folder: str, fingerprint: Mapping) -> str:
-    """How the fingerprint in a folder differs from another one, in words; "" if it does not.
-
-    Raises EvaluationError if there is none that can be read.
-    """
-    # Through JSON, which turns tuples into lists.
-    wanted = json.loads(json.dumps(fingerprint))
-    differences = list(_differences(read_fingerprint(folder)["fingerprint"], wanted))
+def name_differences(found: Mapping, wanted: Mapping) -> str:
+    """How a fingerprint differs from the one that is wanted, in words; "" if it does not."""
+    # As they are read: JSON turns tuples into lists.
+    differences = list(_differences(*(json.loads(json.dumps(side)) for side in (found, wanted))))
     more = f" and {len(differences) - MAX_NAMED} more" if len(differences) > MAX_NAMED else ""
     return "; ".join(differences[:MAX_NAMED]) + more
 

@@ -17,10 +17,18 @@ GRACE_SECONDS = 5.0
 """How long a process that lost another one waits for the launcher, which knows the reason, to end it."""
 
 
+def patient_group() -> dist.ProcessGroup | None:
+    """The group whose processes wait for each other as long as it takes; None for a single process.
+
+    To be called first when all processes are at the same point: that it is made is not interruptible.
+    """
+    return _make_group() if comm.get_world_size() > 1 else None
+
+
 @functools.cache
-def _group() -> dist.ProcessGroup:
-    # Made once and never destroyed: with some versions of PyTorch, destroying a group right after its last operation
-    # can wait for ever, for a thread that waits for Python's lock.
+def _make_group() -> dist.ProcessGroup:
+    # Made once and never destroyed. With some versions of PyTorch, destroying a group right after its last operation
+    # can wait for ever: for a thread of the group that waits for Python's lock, to delete that operation's tensor.
     return dist.new_group(backend="gloo", timeout=LONGEST_WAIT)
 
 
@@ -29,10 +37,11 @@ def wait_for_all() -> None:
 
     Raises EvaluationError if another process has ended.
     """
-    if comm.get_world_size() == 1:
+    group = patient_group()
+    if group is None:
         return
     try:
-        work = dist.barrier(group=_group(), async_op=True)
+        work = dist.barrier(group=group, async_op=True)
         while not work.is_completed():  # a blocking wait would hold back signals
             time.sleep(LOOK_SECONDS)
         work.wait()

@@ -15,7 +15,7 @@ from detectron2.utils import comm
 from ..data.coco_vid import Video
 from ..data.video_shards import shard_videos
 from ..errors import EvaluationError, VideoReadError
-from .fingerprint import compare_fingerprints, read_fingerprint, write_fingerprint
+from .fingerprint import name_differences, read_fingerprint, write_fingerprint
 from .provenance import digest_video
 from .replacement import (
     begin_replacement,
@@ -59,14 +59,12 @@ def choose_folder(folder: str, fingerprint: Mapping) -> str:
     """
     in_turns(lambda: move_into_place(folder))
     places = [replacement_folder(folder), folder] if has_replacement(folder) else [folder]
-    chosen, refusal = None, ""
-    try:
-        refusals = [_refuse(place, fingerprint) for place in places]
-        chosen = next((place for place, reason in zip(places, refusals) if not reason), None)
-        refusal = refusals[0]
-    except EvaluationError as error:
-        refusal = str(error)
-    views = comm.all_gather((chosen, refusal))
+    refusals: list[str] = []
+    for place in places:
+        refusals.append(_refuse(place, fingerprint))
+        if not refusals[-1]:
+            break
+    views = comm.all_gather((None if refusals[-1] else place, refusals[0]))
     for found, reason in views:
         if found is None:
             raise EvaluationError(reason)
@@ -107,10 +105,16 @@ def in_turns(work: Callable[[], None]) -> None:
 def _refuse(place: str, fingerprint: Mapping) -> str:
     """Why an evaluation cannot continue what is in a folder; "" if it can."""
     finished = len(record_paths(place))
-    differences = compare_fingerprints(place, fingerprint) if finished else ""
+    if not finished:
+        return ""
+    try:
+        found = read_fingerprint(place)
+    except EvaluationError as error:
+        return str(error)
+    differences = name_differences(found["fingerprint"], fingerprint)
     if not differences:
         return ""
-    if read_fingerprint(place)["complete"]:
+    if found["complete"]:
         what = f"{place} holds the results of another evaluation ({finished} videos)"
     else:
         what = f"{place} holds {finished} finished videos of an incomplete evaluation that this one does not continue"

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import detectron2
+import eventful_vit
 import eventful_vitdet
 import pytest
 import torch
@@ -108,6 +109,18 @@ def test_detectron2_counts(copies, part):
     assert hash_code(package, names) != before
 
 
+def test_the_transformer_counts(tmp_path):
+    folder = Path(eventful_vit.__file__).parent
+    package = tmp_path / folder.name
+    shutil.copytree(folder, package, ignore=shutil.ignore_patterns("__pycache__"))
+    before = hash_code(package, ["."])
+    assert before == computing_code.hash_transformer()
+    for name in ("gate.py", "ops/gpu/linear.py"):
+        touch(package / name, "x = 1\n")
+        changed, before = before, hash_code(package, ["."])
+        assert changed != before
+
+
 def touch(path: Path, line: str) -> None:
     path.write_text(path.read_text() + line)
 
@@ -121,6 +134,7 @@ def test_code_that_is_not_there_is_no_code(tmp_path):
     ("key", "value"),
     [
         ("MODEL.WEIGHTS", "x.pth"),
+        ("MODEL.WEIGHTS_SET", "model_ema"),
         ("MODEL.REINITIALIZE", ("roi_heads",)),
         ("MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.7),
         ("MODEL.RPN.POST_NMS_TOPK_TRAIN", 7),
@@ -175,6 +189,12 @@ def test_versions_and_the_processors_instructions_are_named(cfg, monkeypatch):
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "NO VECTORS")
     text = name_differences(before, make(cfg))
     assert "torch was " in text and "now it is 1.0" in text and "now it is NO VECTORS" in text
+
+
+def test_which_kernels_a_gpu_runs_is_named(cfg, monkeypatch):
+    before = make(cfg, device="cuda (a GPU)")
+    monkeypatch.setattr(fingerprint.gpu, "describe_kernels", lambda: "kernels-0")
+    assert "now it is kernels-0" in name_differences(before, make(cfg, device="cuda (a GPU)"))
 
 
 def test_a_gpus_rounding_is_named(cfg, monkeypatch):

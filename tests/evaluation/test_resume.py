@@ -280,7 +280,7 @@ def test_a_full_disk_at_the_results_loses_no_video(cfg, model, folder, monkeypat
 
 def test_results_made_with_other_kernels_are_not_mixed(cfg, model, monkeypatch):
     interrupt(cfg)
-    monkeypatch.setattr(fingerprint, "describe_kernels", lambda: "kernels-0")
+    monkeypatch.setattr(fingerprint.cpu, "describe_kernels", lambda: "kernels-0")
     with pytest.raises(EvaluationError, match="kernels was .*, now it is kernels-0"):
         evaluate_once(cfg, model)
 

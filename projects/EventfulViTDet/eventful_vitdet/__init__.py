@@ -2,22 +2,25 @@
 
 import importlib
 import sys
+import warnings
 from pathlib import Path
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "EventfulViT": "eventful",
-    "Threshold": "eventful",
-    "TopFraction": "eventful",
-    "TopR": "eventful",
-    "add_eventful_vitdet_config": "config",
-    "count_operations": "eventful",
+    "EventfulViT": ".modeling",
+    "PerGate": "eventful_vit",
+    "Threshold": "eventful_vit",
+    "TopFraction": "eventful_vit",
+    "TopR": "eventful_vit",
+    "add_eventful_vitdet_config": ".config",
+    "count_operations": "eventful_vit",
 }
 _REGISTERING = ("data", "modeling")
 
 __all__ = [
     "EventfulViT",
+    "PerGate",
     "Threshold",
     "TopFraction",
     "TopR",
@@ -44,7 +47,7 @@ def __getattr__(name: str) -> object:
     """
     if name not in _HOMES and name not in _REGISTERING:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    for part in _REGISTERING:
-        importlib.import_module(f".{part}", __name__)
-    module = importlib.import_module(f".{_HOMES.get(name, name)}", __name__)
-    return module if name in _REGISTERING else getattr(module, name)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)  # fvcore uses it
+        parts = {part: importlib.import_module(f".{part}", __name__) for part in _REGISTERING}
+        return parts[name] if name in parts else getattr(importlib.import_module(_HOMES[name], __name__), name)

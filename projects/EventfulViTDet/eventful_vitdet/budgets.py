@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from eventful_vit import TopR
 from torch import nn
-
-from .eventful import TopR
 
 DENSE = "dense"
 

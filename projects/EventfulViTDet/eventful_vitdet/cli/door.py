@@ -6,6 +6,7 @@ import atexit
 import importlib
 import signal
 import sys
+import warnings
 from typing import NoReturn
 
 from ..interruption import leave, listen, raise_then_leave, say_interrupted
@@ -27,6 +28,7 @@ class Door:
     def __init__(self, module: str) -> None:
         """`module` is the name of a module of this folder, with a function `main` that returns an exit code."""
         self._module = module
+        warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)  # fvcore uses it
         self._before = signal.getsignal(signal.SIGINT)
         self._listens = self._before is signal.default_int_handler
         if self._listens:

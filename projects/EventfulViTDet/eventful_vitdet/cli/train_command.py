@@ -30,8 +30,10 @@ def execute(args: argparse.Namespace) -> None:
         return
     model = VideoTrainer.build_model(cfg)
     checkpointer = VideoCheckpointer(model, cfg.OUTPUT_DIR)
+    resumed = args.resume and checkpointer.has_checkpoint()
+    checkpointer.weights_set = "" if resumed else cfg.MODEL.WEIGHTS_SET
     checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
-    if not (cfg.MODEL.WEIGHTS or (args.resume and checkpointer.has_checkpoint())):
+    if not (cfg.MODEL.WEIGHTS or resumed):
         logger.warning("MODEL.WEIGHTS is empty: what is evaluated are random weights")
     restart = args.restart and not again  # what was finished before the failure is of this command
     if args.budgets:

@@ -7,7 +7,7 @@ import logging
 import os
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from detectron2.config import CfgNode
 from torch import nn
@@ -66,7 +66,7 @@ def annotate_video(
         raise ValueError("MODEL.EVENTFUL.ENABLED is False: the dense model has no updated tokens to show")
     check_outputs(source, output, options)
     classes = class_names(cfg)
-    painter = FramePainter(classes, model.vit.gates(), tokens=options.show_tokens, min_score=options.min_score)
+    painter = FramePainter(classes, model.vit.gate_names, tokens=options.show_tokens, min_score=options.min_score)
     costs = CostSums()
     with ExitStack() as stack:
         interruptions = stack.enter_context(Interruptions())
@@ -140,6 +140,7 @@ def describe_frame(frame: SourceFrame, result: FrameResult, classes: Sequence[st
         "flushed": cost.flushed,
         "scene_cut": result.scene_cut,
         "gflops": {"backbone": cost.backbone_gflops, "total": cost.total_gflops},
+        "target": None if result.target is None else asdict(result.target),
         "ms": {"backbone": 1000 * cost.backbone_seconds, "total": 1000 * cost.total_seconds},
         "detections": [
             {"class": classes[index], "score": round(score, 4), "box": [round(value, 2) for value in box]}

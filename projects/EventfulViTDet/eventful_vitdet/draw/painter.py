@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
 
 from ..budgets import DENSE
-from ..eventful.gate import TokenGate
 from ..predictor import FrameResult
 from ..structures import SourceFrame
 from .boxes import draw_detections
@@ -25,14 +24,14 @@ class FramePainter:
     def __init__(
         self,
         classes: Sequence[str],
-        gates: Mapping[str, TokenGate],
+        gates: Sequence[str],
         *,
         tokens: str | None = None,
         min_score: float = 0.3,
     ) -> None:
         """
         Args:
-            gates: the model's, as `EventfulViT.gates()` returns them.
+            gates: the model's, `EventfulViT.gate_names`.
             tokens: which updated tokens to show, see `choose_gates`; None shows none.
             min_score: weaker detections are not drawn.
 
@@ -41,7 +40,6 @@ class FramePainter:
         self.classes = classes
         self.tokens = tokens
         self.min_score = min_score
-        self._gates = gates
         self._names = choose_gates(gates, tokens) if tokens is not None else []
         self._size: tuple[int, int] | None = None
         self._charts: dict[bool, CostChart] = {}
@@ -58,7 +56,7 @@ class FramePainter:
         """The frame with tokens and boxes alone, in its own size."""
         image = frame.image
         if self._names and result.budget != DENSE:
-            image = draw_tokens(image, updated_share(self._gates, self._names, result.token_grid), result.token_area)
+            image = draw_tokens(image, updated_share(result.gates, self._names, result.token_grid), result.token_area)
         return draw_detections(image, result.detections, self.classes, self.min_score)
 
     def _paint_model(self, frame: SourceFrame, result: FrameResult) -> np.ndarray:

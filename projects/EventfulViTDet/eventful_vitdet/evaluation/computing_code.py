@@ -9,9 +9,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import detectron2
+import eventful_vit
 
 OURS = (
-    "eventful",
     "modeling",
     "video",
     "budgets.py",
@@ -34,6 +34,11 @@ DETECTRON2 = ("layers", "modeling", "structures")
 def hash_our_code() -> str:
     """A hash of the code of this package that a frame passes on its way from the video to the record."""
     return hash_code(Path(__file__).resolve().parents[1], OURS)
+
+
+def hash_transformer() -> str:
+    """The same for all of `eventful_vit`; the fingerprint has an entry of its own for its compiled kernels."""
+    return hash_code(Path(eventful_vit.__file__).resolve().parent, ["."])
 
 
 def hash_detectron2() -> str:

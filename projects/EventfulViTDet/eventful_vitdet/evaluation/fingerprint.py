@@ -19,13 +19,13 @@ import PIL
 import torch
 import torchvision
 from detectron2.config import CfgNode
+from eventful_vit.ops import cpu, gpu
 from torch import nn
 
 from ..budgets import DENSE
 from ..errors import EvaluationError
-from ..eventful.kernels.build import describe_kernels
 from ..files import write_atomically
-from .computing_code import hash_detectron2, hash_our_code
+from .computing_code import hash_detectron2, hash_our_code, hash_transformer
 from .stored_detections import StoredDetections
 
 FINGERPRINT_FILE = "fingerprint.json"
@@ -36,9 +36,15 @@ TEST_KEYS = (
     "INPUT.MAX_SIZE_TEST",
     "TEST.STREAMS_PER_BATCH",
 )
-ELSEWHERE = ("MODEL.WEIGHTS", "MODEL.REINITIALIZE", "MODEL.DEVICE", "MODEL.ROI_HEADS.SCORE_THRESH_TEST")
+ELSEWHERE = (
+    "MODEL.WEIGHTS",
+    "MODEL.WEIGHTS_SET",
+    "MODEL.REINITIALIZE",
+    "MODEL.DEVICE",
+    "MODEL.ROI_HEADS.SCORE_THRESH_TEST",
+)
 """Weights, device and policy have entries of their own; the threshold only selects from the stored detections."""
-POLICY_KEYS = tuple(f"MODEL.EVENTFUL.{key}" for key in ("ENABLED", "POLICY", "R", "THRESHOLD", "FRACTION"))
+POLICY_KEYS = tuple(f"MODEL.EVENTFUL.{key}" for key in ("ENABLED", "POLICY", "R", "THRESHOLD", "FRACTION", "GATES"))
 TRAINING_ONLY = (
     "MODEL.*_TRAIN",
     "MODEL.*.BATCH_SIZE_PER_IMAGE",
@@ -67,13 +73,12 @@ def make_fingerprint(
     """Everything that detections and counts depend on, by name.
 
     Args:
-        policy: description of the policy that the model has, or "dense".
+        policy: description of the policy that the model has, with all its numbers, or "dense".
         stored: which detections are kept.
         weights: `hash_weights` of the model.
         dataset: `hash_frames` of the data set.
         device: name of the device.
-        threads: CPU threads of every process. They matter, in the last bits of a sum, on the CPU only; so do the
-            compiled kernels, or that there are none.
+        threads: CPU threads of every process. They matter, in the last bits of a sum, on the CPU only.
     """
     on_cpu = device == "cpu"
     model = {f"MODEL.{key}": value for key, value in _flatten(cfg.MODEL) if _matters(f"MODEL.{key}", policy, cfg)}
@@ -83,9 +88,10 @@ def make_fingerprint(
         "policy": policy,
         "device": device,
         "threads": threads if on_cpu else None,
-        "kernels": describe_kernels() if on_cpu else None,
+        "kernels": (cpu if on_cpu else gpu).describe_kernels(),
         "arithmetic": _describe_arithmetic(on_cpu),
         "code of eventful_vitdet": hash_our_code(),
+        "code of eventful_vit": hash_transformer(),
         "detectron2": f"{detectron2.__version__}, code {hash_detectron2()}",
         "torch": f"{torch.__version__}, torchvision {torchvision.__version__}",
         "decoders": f"OpenCV {cv2.__version__}, Pillow {PIL.__version__}, PyAV {av.__version__}",

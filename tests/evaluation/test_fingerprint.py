@@ -117,8 +117,8 @@ def test_the_transformer_counts(tmp_path):
     assert before == computing_code.hash_transformer()
     for name in ("gate.py", "ops/gpu/linear.py"):
         touch(package / name, "x = 1\n")
-        changed, before = before, hash_code(package, ["."])
-        assert changed != before
+        last, before = before, hash_code(package, ["."])
+        assert last != before
 
 
 def touch(path: Path, line: str) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 
 import pytest
 import torch
-from eventful_vitdet.evaluation import evaluate_budgets, evaluate_once, provenance, run
+from eventful_vitdet.evaluation import evaluate_budgets, evaluate_once, provenance, run, timed_frames
 from eventful_vitdet.evaluation.machine_times import comparable_times
 from eventful_vitdet.evaluation.provenance import describe_machine, digest_video
 from eventful_vitdet.evaluation.results import format_budgets
 from eventful_vitdet.evaluation.tensorboard_curves import write_sweep
+from eventful_vitdet.timing import run_timed
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from .conftest import OracleDetector, read_strict
@@ -18,18 +20,20 @@ from .conftest import OracleDetector, read_strict
 
 @pytest.fixture
 def on_machine(monkeypatch):
-    """Lets evaluations be on a machine of some name."""
-    return lambda name: monkeypatch.setattr(run, "describe_machine", lambda device: name)
+    """Lets evaluations be on a machine of some name, whose backbone takes some seconds per frame."""
 
+    def move(name: str, backbone_seconds: float) -> None:
+        def timed(*args):
+            return dataclasses.replace(run_timed(*args), backbone_seconds=backbone_seconds)
 
-class Slow(OracleDetector):
-    def __init__(self, seconds: float) -> None:
-        super().__init__()
-        self.backbone_seconds = seconds
+        monkeypatch.setattr(run, "describe_machine", lambda device: name)
+        monkeypatch.setattr(timed_frames, "run_timed", timed)
+
+    return move
 
 
 def test_one_machine(cfg, model, tmp_path, on_machine):
-    on_machine("A")
+    on_machine("A", 0.25)
     evaluate_once(cfg, model)
     results = read_strict(tmp_path / "out" / "inference" / "results.json")
     times = results["seconds_by_machine"]["A"]
@@ -37,14 +41,14 @@ def test_one_machine(cfg, model, tmp_path, on_machine):
     assert results["seconds_per_frame"] == {part: times[part] for part in ("backbone", "total")}
 
 
-def test_an_evaluation_that_was_continued_on_another_machine(cfg, tmp_path, on_machine, capsys):
+def test_an_evaluation_that_was_continued_on_another_machine(cfg, model, tmp_path, on_machine, capsys):
     folder = tmp_path / "out" / "inference"
-    on_machine("A")
-    evaluate_once(cfg, Slow(0.25))
+    on_machine("A", 0.25)
+    evaluate_once(cfg, model)
     (folder / "videos" / "2.npz").unlink()
-    on_machine("B")
+    on_machine("B", 0.5)
     capsys.readouterr()
-    returned = evaluate_once(cfg, Slow(0.5))
+    returned = evaluate_once(cfg, model)
     results = read_strict(folder / "results.json")
     assert results["seconds_per_frame"] == {"backbone": None, "total": None}
     assert {name: (t["frames"], t["backbone"]) for name, t in results["seconds_by_machine"].items()} == {
@@ -61,9 +65,9 @@ def test_an_evaluation_that_was_continued_on_another_machine(cfg, tmp_path, on_m
 
 def test_budgets_on_different_machines_are_not_compared_in_time(cfg, tmp_path, on_machine):
     folder = tmp_path / "out" / "inference"
-    on_machine("A")
+    on_machine("A", 0.25)
     evaluate_budgets(cfg, OracleDetector(), ["dense"])
-    on_machine("B")
+    on_machine("B", 0.5)
     evaluate_budgets(cfg, OracleDetector(), ["dense", "5"])
     results = read_strict(folder / "budgets.json")
     assert [list(result["seconds_by_machine"]) for result in results] == [["A"], ["B"]]

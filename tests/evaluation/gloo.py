@@ -44,9 +44,7 @@ def run_forked(
     return [process.exitcode for process in processes]
 
 
-def _child(
-    rank: int, number: int, meeting: str, patience: float, function: Callable[..., object], args: tuple
-) -> None:
+def _child(rank: int, number: int, meeting: str, patience: float, function: Callable[..., object], args: tuple) -> None:
     # The threads that the parent's libraries had started do not exist here.
     torch.set_num_threads(1)
     try:

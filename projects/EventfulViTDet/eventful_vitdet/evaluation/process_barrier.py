@@ -22,13 +22,14 @@ def patient_group() -> dist.ProcessGroup | None:
 
     To be called first when all processes are at the same point: that it is made is not interruptible.
     """
-    return _make_group() if comm.get_world_size() > 1 else None
+    return _make_group(dist.group.WORLD) if comm.get_world_size() > 1 else None
 
 
 @functools.cache
-def _make_group() -> dist.ProcessGroup:
-    # Made once and never destroyed. With some versions of PyTorch, destroying a group right after its last operation
-    # can wait for ever: for a thread of the group that waits for Python's lock, to delete that operation's tensor.
+def _make_group(world: dist.ProcessGroup) -> dist.ProcessGroup:
+    # One for all evaluations, as long as the world is there. With some versions of PyTorch, destroying a group right
+    # after its last operation can wait for ever: for a thread of the group that waits for Python's lock, to delete
+    # that operation's tensor.
     return dist.new_group(backend="gloo", timeout=LONGEST_WAIT)
 
 

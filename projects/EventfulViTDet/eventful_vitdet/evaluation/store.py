@@ -158,9 +158,7 @@ def _read(path: str) -> VideoRecord:
         frames = {name: file[name] for name in FRAME_COLUMNS}
         detections = {name: file[name] for name in DETECTION_COLUMNS}
         table = DetectionTable(np.repeat(frames["image_ids"], file["per_frame"]), **detections)
-        return VideoRecord(
-            macs=file["macs"], detections=table, **frames, **{name: file[name].item() for name in NAMES}
-        )
+        return VideoRecord(macs=file["macs"], detections=table, **frames, **{name: file[name].item() for name in NAMES})
 
 
 def _encode(record: VideoRecord) -> bytes:

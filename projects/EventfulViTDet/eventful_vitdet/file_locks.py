@@ -24,7 +24,7 @@ def acquire_lock(path: str, caution: str, *, timeout: float = 0.0, look_seconds:
 
     Raises filelock.Timeout if another process still holds it, another OSError if the file cannot be made.
     """
-    lock = FileLock(path)
+    lock = FileLock(path, thread_local=False)  # any thread may release it
     try:
         lock.acquire(timeout=timeout, poll_interval=look_seconds)
     except NotImplementedError as error:  # what some versions of filelock make of ENOSYS

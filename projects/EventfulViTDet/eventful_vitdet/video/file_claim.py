@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 
-from filelock import Timeout
+from filelock import FileLock, Timeout
 
 from ..file_locks import acquire_lock
 from ..files import remove_if_there
@@ -22,7 +22,7 @@ class Claim:
         folder, name = os.path.split(path)
         self._lock_path: str | None = os.path.join(folder, f".{name}.lock")
         try:
-            self._lock = acquire_lock(self._lock_path, "see that nothing else writes it")
+            self._lock = self._acquire()
         except Timeout as error:
             raise OSError(errno.EBUSY, "another command is writing it", path) from error
         try:
@@ -30,6 +30,13 @@ class Claim:
         except OSError:
             self.release()
             raise
+
+    def _acquire(self) -> FileLock | None:
+        while True:
+            lock = acquire_lock(self._lock_path, "see that nothing else writes it")
+            if lock is None or os.path.exists(self._lock_path):
+                return lock
+            lock.release()  # of a file that its holder deleted between our opening and our locking it
 
     def release(self) -> None:
         """Let others have the name; after renaming or deleting the file."""

@@ -42,11 +42,12 @@ setup(
         "eventful_vitdet.eventful.kernels": ["*.cpp", "*.h"],
         **{name: ["*.yaml"] for name in config_packages()},
         "eventful_vitdet.live": ["page/*"],
-        "eventful_vitdet.report": ["page.*"],
+        "eventful_vitdet.report": ["templates/*"],
     },
     install_requires=[
         "av>=14",
         "fvcore>=0.1.5.post20221221",
+        "Jinja2>=3.1",
         "matplotlib>=3.5",
         "numpy>=1.22",
         "opencv-python-headless>=5",
@@ -56,7 +57,7 @@ setup(
         "tensorboard>=2.8",
         "torch>=2.8",
         "torchvision>=0.23",
-        "tqdm>=4.62",
+        "tqdm>=4.66",
     ],
     extras_require={
         "live": LIVE,

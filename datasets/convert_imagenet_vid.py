@@ -11,20 +11,27 @@ so write it there. `to-official` writes Annotations, ImageSets and, as links, Da
 import argparse
 import sys
 
-import eventful_vitdet  # noqa: F401  (makes detectron2 importable)
-from eventful_vitdet.cli.command_line import run
-from eventful_vitdet.data import dataset_folder, default_test_root
-from eventful_vitdet.data.builtin import IMAGENET_VID_FOLDER
-from eventful_vitdet.data.imagenet_vid.convert import FRAME_MODES, coco_to_official, official_to_coco
-from eventful_vitdet.data.imagenet_vid.official import OFFICIAL_SPLITS
+from eventful_vitdet.cli.arguments import command_parser
+from eventful_vitdet.cli.console import run
+from eventful_vitdet.errors import ConfigError
 
 
 def to_coco(arguments: argparse.Namespace) -> None:
+    from eventful_vitdet.data import dataset_folder
+    from eventful_vitdet.data.builtin import IMAGENET_VID_FOLDER
+    from eventful_vitdet.data.imagenet_vid.convert import official_to_coco
+    from eventful_vitdet.data.imagenet_vid.official import OFFICIAL_SPLITS
+
+    if arguments.name not in OFFICIAL_SPLITS:
+        raise ConfigError(f"{arguments.name!r} is no data set of ILSVRC2015; choose from {', '.join(OFFICIAL_SPLITS)}")
     numbers = official_to_coco(arguments.name, dataset_folder(IMAGENET_VID_FOLDER), arguments.output)
     print(f"{arguments.output}: {numbers[0]} videos, {numbers[1]} frames, {numbers[2]} boxes")
 
 
 def to_official(arguments: argparse.Namespace) -> None:
+    from eventful_vitdet.data import default_test_root
+    from eventful_vitdet.data.imagenet_vid.convert import coco_to_official
+
     options = {"kind": arguments.kind, "part": arguments.part, "frames": arguments.frames}
     root = default_test_root(arguments.json) if arguments.root is None else arguments.root
     numbers = coco_to_official(arguments.json, root, arguments.output, **options)
@@ -32,10 +39,10 @@ def to_official(arguments: argparse.Namespace) -> None:
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_parser(__doc__)
     commands = parser.add_subparsers(required=True)
     command = commands.add_parser("to-coco", help="write a COCO-VID file")
-    command.add_argument("name", choices=list(OFFICIAL_SPLITS))
+    command.add_argument("name", help="a data set that is read from ILSVRC2015, such as imagenet_vid_val")
     command.add_argument("output", help="the JSON file to write")
     command.set_defaults(call=to_coco)
     command = commands.add_parser("to-official", help="write XML files and a list")
@@ -44,11 +51,12 @@ def parse_arguments() -> argparse.Namespace:
     command.add_argument("--root", help="folder that the paths in the JSON file start from (default: as --test-root)")
     command.add_argument("--kind", choices=["VID", "DET"], default="VID", help="DET: images (default: VID)")
     command.add_argument("--part", choices=["train", "val"], default="val", help="(default: val)")
-    command.add_argument("--frames", choices=FRAME_MODES, default="link", help="image files (default: link)")
+    frames = ["link", "copy", "none"]
+    command.add_argument("--frames", choices=frames, default="link", help="image files (default: link)")
     command.set_defaults(call=to_official)
     return parser.parse_args()
 
 
 if __name__ == "__main__":
     parsed = parse_arguments()
-    sys.exit(run(lambda: parsed.call(parsed)))
+    sys.exit(run(lambda: parsed.call(parsed), parsed))

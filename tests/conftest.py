@@ -8,6 +8,7 @@ from pathlib import Path
 import eventful_vitdet  # noqa: F401
 import pytest
 import torch
+from eventful_vitdet.cli.console import LOGGERS
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.append(str(REPOSITORY / "tests"))  # whatever pytest's import mode: folders use each other's fixtures
@@ -45,9 +46,11 @@ def seeded() -> None:
 @pytest.fixture(autouse=True)
 def loggers_as_before() -> Iterator[None]:
     """Commands keep these loggers to themselves, which would hide them from `caplog`, and print, in later tests."""
-    loggers = [logging.getLogger(name) for name in ("eventful_vitdet", "detectron2")]
-    handlers = [list(logger.handlers) for logger in loggers]
+    loggers = [logging.getLogger(name) for name in LOGGERS]
+    states = [(list(logger.handlers), logger.level) for logger in loggers]
     yield
-    for logger, before in zip(loggers, handlers):
-        logger.handlers[:] = before
+    logging.captureWarnings(False)
+    for logger, (handlers, level) in zip(loggers, states):
+        logger.handlers[:] = handlers
+        logger.setLevel(level)
         logger.propagate = True

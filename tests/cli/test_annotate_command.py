@@ -117,12 +117,23 @@ def test_a_damaged_frame_on_the_way(visualize, images, tmp_path, capsys):
     assert probe_video(str(tmp_path / "out" / "v.mp4")).num_frames == 3
 
 
-def test_a_number_of_frames_is_enough(visualize, images, tmp_path, caplog):
+def test_a_number_of_frames_is_enough(visualize, images, tmp_path, capsys):
     assert visualize("--max-frames", "3", "--save-frames", "1,7") == 0
-    assert "no picture of frame 7: there were 3 frames" in caplog.text
+    shown = capsys.readouterr()
+    assert f"frame 1: {tmp_path / 'out' / 'v_1.png'}\n" in shown.out
+    assert "no picture of frame 7: there were 3 frames" in shown.err
     assert sorted(os.listdir(tmp_path / "out")) == ["v.mp4", "v_1.png"]
     assert cv2.imread(str(tmp_path / "out" / "v_1.png")).shape[1] == 96
     assert probe_video(str(tmp_path / "out" / "v.mp4")).num_frames == 3
+
+
+def test_small_frames_can_be_drawn_on_larger_ones(visualize, images, tmp_path):
+    json_path = tmp_path / "out" / "d.jsonl"
+    assert visualize("--enlarge", "3", "--save-json", str(json_path), "--max-frames", "1", "--save-frames", "0") == 0
+    picture_0 = cv2.imread(str(tmp_path / "out" / "v_0.png"))
+    assert picture_0.shape[1] == 3 * 96 and probe_video(str(tmp_path / "out" / "v.mp4")).width == 3 * 96
+    line = records(tmp_path)[0]
+    assert line["width"] == 96 and max(found["box"][2] for found in line["detections"]) <= 96
 
 
 def test_a_controller_from_the_configuration(visualize, images, tmp_path):

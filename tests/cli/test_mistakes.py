@@ -95,7 +95,7 @@ def test_without_mistakes(train_net, tmp_path, capsys):
     assert written(tmp_path) >= {"model_final.pth", "results.json"}
     assert train_net("--eval-only", MODEL__WEIGHTS=tmp_path / "out" / "model_final.pth") == 0
     assert train_net("--eval-only") == 0
-    assert "random weights" in capsys.readouterr().out
+    assert "random weights" in capsys.readouterr().err
 
 
 def test_evaluation_of_a_truncated_video(train_net, tmp_path, capsys):
@@ -204,14 +204,14 @@ def test_resuming_from_a_file_of_weights_alone_says_so(train_net, tmp_path, caps
     torch.save({"model": torch.load(final, weights_only=True)["model"]}, final)
     capsys.readouterr()
     assert train_net("--resume", SOLVER__MAX_ITER=2) == 0
-    log = capsys.readouterr().out
-    assert "model_final.pth holds weights only; optimiser, schedule, moving average and iterations begin anew" in log
-    assert "Starting training from iteration 0" in log
+    shown = capsys.readouterr()
+    message = "model_final.pth holds weights only; optimiser, schedule, moving average and iterations begin anew"
+    assert message in shown.err and "Starting training from iteration 0" in shown.out
 
 
 def test_resuming_without_a_checkpoint_says_so(train_net, capsys):
     assert train_net("--resume", SOLVER__MAX_ITER=1) == 0
-    assert "--resume: no checkpoint in " in capsys.readouterr().out
+    assert "--resume: no checkpoint in " in capsys.readouterr().err
 
 
 def test_resuming_from_a_file_that_is_gone(train_net, tmp_path, capsys):

@@ -1,9 +1,22 @@
 """EventfulViTDet: video object detection that recomputes only what changed, for Detectron2."""
 
 import sys
+from importlib import import_module
 from pathlib import Path
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    "EventfulViT": "eventful",
+    "Threshold": "eventful",
+    "TopFraction": "eventful",
+    "TopR": "eventful",
+    "add_eventful_vitdet_config": "config",
+    "count_operations": "eventful",
+}
+"""Modules of the public names. They are imported when a name is first used: a command's --help needs no torch."""
+
+__all__ = list(_HOMES)
 
 
 def _append_embedded_detectron2() -> None:
@@ -14,17 +27,14 @@ def _append_embedded_detectron2() -> None:
             sys.path.append(str(folder))
 
 
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+
+
+def __dir__() -> list:
+    return sorted([*globals(), *__all__])
+
+
 _append_embedded_detectron2()
-
-from . import data, modeling  # noqa: E402, F401  (registers data sets, the backbone and the detector in Detectron2)
-from .config import add_eventful_vitdet_config  # noqa: E402
-from .eventful import EventfulViT, Threshold, TopFraction, TopR, count_operations  # noqa: E402
-
-__all__ = [
-    "EventfulViT",
-    "Threshold",
-    "TopFraction",
-    "TopR",
-    "add_eventful_vitdet_config",
-    "count_operations",
-]

@@ -24,6 +24,7 @@ from typing import Protocol
 import torch
 from detectron2.config import CfgNode
 
+from .errors import ConfigError
 from .eventful import EventfulViT, Policy, TopR
 from .eventful.gate import TokenGate
 from .modeling.backbone import build_policy
@@ -57,9 +58,9 @@ class Bounds:
 
     def __post_init__(self) -> None:
         if self.r_min < 0 or self.r_max < 0:
-            raise ValueError(f"R_MIN and R_MAX are 0 or larger, found {self.r_min} and {self.r_max}")
+            raise ConfigError(f"R_MIN and R_MAX are 0 or larger, found {self.r_min} and {self.r_max}")
         if self.r_max and self.r_max < self.r_min:
-            raise ValueError(f"R_MAX = {self.r_max} is below R_MIN = {self.r_min}")
+            raise ConfigError(f"R_MAX = {self.r_max} is below R_MIN = {self.r_min}")
 
     def clamp(self, r: float) -> float:
         """The nearest value within the bounds."""
@@ -101,21 +102,21 @@ class Schedule(Controller):
             steps: (frame, r), ascending, beginning at frame 0.
 
         Raises:
-            ValueError: no steps, not from frame 0, or not ascending.
+            ConfigError: no steps, not from frame 0, or not ascending.
         """
         frames = [frame for frame, _ in steps]
         if not frames or frames[0] != 0:
-            raise ValueError("a schedule begins at frame 0")
+            raise ConfigError("a schedule begins at frame 0")
         for before, frame in zip(frames, frames[1:]):
             if frame <= before:
-                raise ValueError(f"the frames of a schedule ascend, but {frame} follows {before}")
+                raise ConfigError(f"the frames of a schedule ascend, but {frame} follows {before}")
         self.steps = tuple((frame, TopR(r)) for frame, r in steps)
 
     @classmethod
     def parse(cls, text: str) -> Schedule:
         """From text such as "0:512,120:128,240:2048" (frame:r), or a single r.
 
-        Raises ValueError, quoting what is wrong.
+        Raises ConfigError, quoting what is wrong.
         """
         steps = []
         if re.fullmatch(r"[0-9]+", text.strip()):
@@ -123,12 +124,15 @@ class Schedule(Controller):
         for word in text.split(","):
             found = re.fullmatch(r"\s*([0-9]+)\s*:\s*([0-9]+)\s*", word)
             if found is None:
-                raise ValueError(f"{word.strip()!r} in schedule {text!r} is not FRAME:TOKENS, such as 120:512")
+                raise ConfigError(f"{word.strip()!r} in schedule {text!r} is not FRAME:TOKENS, such as 120:512")
             steps.append((int(found[1]), int(found[2])))
         try:
             return cls(steps)
-        except ValueError as error:
-            raise ValueError(f"schedule {text!r}: {error}") from error
+        except ConfigError as error:
+            raise ConfigError(f"schedule {text!r}: {error}") from error
+
+    def __str__(self) -> str:
+        return ",".join(f"{frame}:{policy.r}" for frame, policy in self.steps)
 
     def before_frame(self, index: int) -> Policy:
         return next(policy for frame, policy in reversed(self.steps) if frame <= index)
@@ -152,7 +156,7 @@ class Regulator(Controller):
             start: r of the first frames.
         """
         if not 0 < target < math.inf:
-            raise ValueError(f"a target is a number above 0, found {target:g} {self.unit}")
+            raise ConfigError(f"a target is a number above 0, found {target:g} {self.unit}")
         self.target = target
         self.bounds = bounds
         self._r = max(1.0, bounds.clamp(start))
@@ -251,7 +255,7 @@ class SceneCuts:
             ratio: a cut is a median error of more than this many times that of recent frames; 0 sees no cuts.
         """
         if not (ratio == 0 or ratio > 1):
-            raise ValueError(f"SCENE_CUT is 0 (off) or larger than 1, found {ratio:g}")
+            raise ConfigError(f"SCENE_CUT is 0 (off) or larger than 1, found {ratio:g}")
         self.ratio = ratio
         self._usual: float | None = None  # largest median of recent frames since the last flush
         self._largest = 0.0  # largest error of recent frames
@@ -330,28 +334,26 @@ def count_tokens(gates: Mapping[str, TokenGate]) -> int:
 def budget_options(schedule: str | None) -> list[str]:
     """A schedule from the command line as KEY VALUE pairs of the configuration; none for None.
 
-    Raises ValueError, quoting what is wrong.
+    Raises ConfigError, quoting what is wrong.
     """
     if schedule is None:
         return []
     try:
-        steps = Schedule.parse(schedule).steps
-    except ValueError as error:
-        raise ValueError(f"--budget: {error}") from error
-    # Written out, as a single number would be taken for one, where the key is a text.
-    written = ",".join(f"{frame}:{policy.r}" for frame, policy in steps)
+        written = str(Schedule.parse(schedule))  # a single number as a text too, as the key is one
+    except ConfigError as error:
+        raise ConfigError(f"--budget: {error}") from error
     prefix = "MODEL.EVENTFUL.CONTROLLER"
     return [f"{prefix}.NAME", "schedule", f"{prefix}.SCHEDULE", written]
 
 
 def build_controller(cfg: CfgNode) -> Controller:
-    """The controller that MODEL.EVENTFUL.CONTROLLER asks for. Raises ValueError, naming the key."""
+    """The controller that MODEL.EVENTFUL.CONTROLLER asks for. Raises ConfigError, naming the key."""
     eventful = cfg.MODEL.EVENTFUL
     keys = eventful.CONTROLLER
     prefix = "MODEL.EVENTFUL.CONTROLLER"
     if keys.NAME not in CONTROLLERS:
         known = ", ".join(map(repr, CONTROLLERS))
-        raise ValueError(f"{prefix}.NAME = {keys.NAME!r} is unknown; choose one of {known}")
+        raise ConfigError(f"{prefix}.NAME = {keys.NAME!r} is unknown; choose one of {known}")
     bounds = build_bounds(cfg)
     builders = {
         "": ("NAME", lambda: Constant(build_policy(cfg))),
@@ -362,25 +364,25 @@ def build_controller(cfg: CfgNode) -> Controller:
     key, build = builders[keys.NAME]
     try:
         return build()
-    except ValueError as error:
+    except ConfigError as error:
         if key == "NAME":
             raise
-        raise ValueError(f"{prefix}.{key}: {error}") from error
+        raise ConfigError(f"{prefix}.{key}: {error}") from error
 
 
 def build_bounds(cfg: CfgNode) -> Bounds:
-    """The bounds of r from the configuration. Raises ValueError, naming the keys."""
+    """The bounds of r from the configuration. Raises ConfigError, naming the keys."""
     keys = cfg.MODEL.EVENTFUL.CONTROLLER
     try:
         return Bounds(keys.R_MIN, keys.R_MAX)
-    except ValueError as error:
-        raise ValueError(f"MODEL.EVENTFUL.CONTROLLER: {error}") from error
+    except ConfigError as error:
+        raise ConfigError(f"MODEL.EVENTFUL.CONTROLLER: {error}") from error
 
 
 def build_runtime_control(cfg: CfgNode, model: Controllable) -> RuntimeControl:
-    """Everything that MODEL.EVENTFUL.CONTROLLER asks for, ready to steer `model`. Raises ValueError, naming the key."""
+    """All that MODEL.EVENTFUL.CONTROLLER asks for, ready to steer `model`. Raises ConfigError, naming the key."""
     try:
         cuts = SceneCuts(cfg.MODEL.EVENTFUL.CONTROLLER.SCENE_CUT)
-    except ValueError as error:
-        raise ValueError(f"MODEL.EVENTFUL.CONTROLLER: {error}") from error
+    except ConfigError as error:
+        raise ConfigError(f"MODEL.EVENTFUL.CONTROLLER: {error}") from error
     return RuntimeControl(model, build_controller(cfg), build_bounds(cfg), cuts)

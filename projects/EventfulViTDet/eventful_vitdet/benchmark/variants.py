@@ -11,6 +11,7 @@ from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from torch import Tensor, nn
 
+from ..config import config_errors
 from ..eventful import TopR
 from ..eventful.attention import Attention, AttentionLayout
 from .attribute_swap import swapped
@@ -95,7 +96,8 @@ def build_models(cfg: CfgNode, variants: Sequence[Variant]) -> dict[tuple, nn.Mo
         own.MODEL.EVENTFUL.PYRAMID.ENABLED = pyramid
         own.MODEL.EVENTFUL.CUDA_GRAPHS = graphs
         own.MODEL.EVENTFUL.STATE_DTYPE = own.MODEL.EVENTFUL.COMPUTE_DTYPE = "" if dtype == "float32" else dtype
-        model = build_model(own).eval()
+        with config_errors():
+            model = build_model(own).eval()
         if models:
             model.load_state_dict(next(iter(models.values())).state_dict(), assign=True)
         models[mode, dtype, pyramid, graphs] = model

@@ -10,17 +10,19 @@ See docs/visualize.md.
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Sequence
 
-from ..control import budget_options
-from ..draw.annotated_video import AnnotateOptions, annotate_video, describe_costs
-from ..predictor import load_detector
-from ..video import open_source
-from .command_line import add_pairs, build_cfg, command_parser, run, whole_number
+from .arguments import add_pairs, command_parser, factor, score, whole_number
+from .console import run
 
 
 def execute(arguments: argparse.Namespace) -> None:
+    from ..control import budget_options
+    from ..draw.annotated_video import AnnotateOptions, annotate_video, describe_costs
+    from ..predictor import load_detector
+    from ..video import open_source
+    from .command_line import build_cfg
+
     cfg = build_cfg(arguments.config_file, [*budget_options(arguments.budget), *arguments.opts])
     source = open_source(arguments.input)
     model = load_detector(cfg)
@@ -31,6 +33,7 @@ def execute(arguments: argparse.Namespace) -> None:
         min_score=arguments.confidence_threshold,
         save_frames=arguments.save_frames,
         max_frames=arguments.max_frames,
+        enlarge=arguments.enlarge,
         window=not arguments.no_window,
     )
     costs = annotate_video(cfg, model, source, arguments.output, options)
@@ -42,16 +45,6 @@ def numbers(text: str) -> list[int]:
     if not all(word.strip().isdecimal() for word in words):
         raise argparse.ArgumentTypeError(f"{text!r} are not numbers of frames, such as 20,60")
     return sorted({int(word) for word in words})
-
-
-def score(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not 0 <= number <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a score; scores go from 0 to 1")
-    return number
 
 
 def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
@@ -66,6 +59,7 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     option("--save-json", metavar="FILE.jsonl", help="detections and costs, a line per frame")
     option("--confidence-threshold", type=score, default=0.3, metavar="SCORE", help="weakest to draw (default: 0.3)")
     option("--save-frames", type=numbers, default=[], metavar="N,N,...", help="write these frames as pictures too")
+    option("--enlarge", type=factor, default=1.0, metavar="FACTOR", help="draw on frames so many times as large")
     option("--max-frames", type=whole_number(1), metavar="N", help="stop after so many frames")
     option("--no-window", action="store_true", help="show nothing while writing, even where there is a display")
     add_pairs(parser)
@@ -75,4 +69,4 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
 def main(words: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     arguments = parse(words)
-    return run(lambda: execute(arguments))
+    return run(lambda: execute(arguments), arguments)

@@ -11,16 +11,19 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from detectron2.utils.logger import setup_logger
+from .arguments import command_parser
+from .console import run
 
-from ..data import register_test_json
-from ..data.dataset_check import DatasetReport, check_dataset, format_report
-from .command_line import command_parser, run
+if TYPE_CHECKING:
+    from ..data.dataset_check import DatasetReport
 
 
 def execute(arguments: argparse.Namespace) -> DatasetReport:
-    setup_logger(name="eventful_vitdet")
+    from ..data import register_test_json
+    from ..data.dataset_check import check_dataset, format_report
+
     is_file = arguments.name.endswith(".json")
     name = register_test_json(arguments.name, arguments.root) if is_file else arguments.name
     report = check_dataset(name, quick=arguments.quick, is_part=arguments.part)
@@ -41,5 +44,5 @@ def main(words: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     arguments = parse(words)
     reports: list[DatasetReport] = []
-    code = run(lambda: reports.append(execute(arguments)))
+    code = run(lambda: reports.append(execute(arguments)), arguments)
     return code or int(not reports[0].is_sound)

@@ -9,16 +9,18 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
-
-from ..checkpoint import check_weights, first_line, read_checkpoint
 from ..errors import CheckpointError
-from .command_line import command_parser, run
+from .arguments import command_parser
+from .console import run
 
 
 def execute(arguments: argparse.Namespace) -> None:
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    from ..checkpoint import check_weights, first_line, read_checkpoint
+
     data = read_checkpoint(arguments.checkpoint)
     stored = data.get("model", data) if isinstance(data, dict) else None
     if not isinstance(stored, dict) or not stored:
@@ -33,7 +35,7 @@ def execute(arguments: argparse.Namespace) -> None:
     try:
         save_file(weights, temporary)
         temporary.replace(output)
-    except SafetensorError as error:
+    except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{output} cannot be written: {first_line(error)}") from error
     finally:
         temporary.unlink(missing_ok=True)
@@ -53,4 +55,4 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
 def main(words: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     arguments = parse(words)
-    return run(lambda: execute(arguments))
+    return run(lambda: execute(arguments), arguments)

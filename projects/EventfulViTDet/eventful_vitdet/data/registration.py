@@ -69,10 +69,14 @@ def register_builtin_datasets() -> None:
 def load_frames(name: str, on_bad_video: str = "stop") -> tuple[list[dict], list[BadVideo]]:
     """The frames of a registered data set, and the videos among them that were left out.
 
-    With "stop", as DatasetCatalog.get: raises DatasetError if a video is known to be unusable. With "skip", such
-    videos are left out and named in the log. What is only found in reading a frame is the reader's VideoReadError.
+    Raises DatasetError for a name that is not registered and, with "stop", if a video is known to be unusable. With
+    "skip", such videos are left out and named in the log. What is only found in reading a frame is the reader's
+    VideoReadError.
     """
     check_on_bad_video(on_bad_video, "TEST.ON_BAD_VIDEO (in training DATALOADER.ON_BAD_VIDEO)")
+    if name not in DatasetCatalog.list():
+        known = ", ".join(sorted(DatasetCatalog.list()))
+        raise DatasetError(f"data set '{name}' is not registered; known data sets: {known}")
     if on_bad_video == "stop" or MetadataCatalog.get(name).get("load_video_data") is None:
         return DatasetCatalog.get(name), []
     data = load_video_data(name)

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from ..control import RuntimeControl
 from ..costs import CostSums
-from ..errors import VideoWriteError
+from ..errors import ConfigError, VideoWriteError
 from ..files import write_atomically
 from ..interruption import Interruptions
 from ..predictor import FrameResult, VideoDetector, class_names, dense_detector
@@ -43,6 +43,8 @@ class AnnotateOptions:
     """Numbers of frames to write as pictures too, beside the video."""
     max_frames: int | None = None
     """Stop after so many."""
+    enlarge: float = 1.0
+    """Factor by which the video is larger than the source."""
     window: bool = True
     """Show the video while it is made, where there is a display."""
 
@@ -63,10 +65,16 @@ def annotate_video(
     """
     options = options or AnnotateOptions()
     if options.show_tokens is not None and not model.enabled:
-        raise ValueError("MODEL.EVENTFUL.ENABLED is False: the dense model has no updated tokens to show")
+        raise ConfigError("MODEL.EVENTFUL.ENABLED is False: the dense model has no updated tokens to show")
     check_outputs(source, output, options)
     classes = class_names(cfg)
-    painter = FramePainter(classes, model.vit.gates(), tokens=options.show_tokens, min_score=options.min_score)
+    painter = FramePainter(
+        classes,
+        model.vit.gates(),
+        tokens=options.show_tokens,
+        min_score=options.min_score,
+        enlarge=options.enlarge,
+    )
     costs = CostSums()
     with ExitStack() as stack:
         interruptions = stack.enter_context(Interruptions())
@@ -80,7 +88,10 @@ def annotate_video(
             picture = painter.paint(frame, result, dense)
             video.write(picture, frame.seconds)
             if frame.index in options.save_frames:
-                write_atomically(picture_path(output, frame.index), encode_png(picture))
+                path = picture_path(output, frame.index)
+                write_atomically(path, encode_png(picture))
+                with tqdm.external_write_mode():
+                    logger.info("frame %d: %s", frame.index, path)
             if lines is not None:
                 lines.write(describe_frame(frame, result, classes))
             costs.add_frame(result.cost)

@@ -44,9 +44,9 @@ def run_share(cfg: CfgNode, model: nn.Module, test_set: VideoTestSet, plan: Plan
 def _run(model: nn.Module, loader: VideoTestLoader, test_set: VideoTestSet, folder: str, description: str) -> None:
     lengths = {video[0]["video_id"]: len(video) for video in group_by_video(loader.frames)}
     recorder = VideoRecorder(lengths, len(test_set.classes), test_set.name)
-    quiet = not comm.is_main_process()
     frames = len(loader.frames)
-    progress = tqdm(total=frames, desc=description, unit="frame", mininterval=1.0, disable=quiet or not frames)
+    hidden = {"disable": True} if not (frames and comm.is_main_process()) else {}
+    progress = tqdm(total=frames, desc=description, unit="frame", mininterval=1.0, **hidden)
     with progress, closing(run_frames(model, loader)) as run:
         for model_input, output, cost in run:
             progress.update()
@@ -57,7 +57,7 @@ def _run(model: nn.Module, loader: VideoTestLoader, test_set: VideoTestSet, fold
             if record is not None:
                 write_record(folder, record)
                 with tqdm.external_write_mode():
-                    logger.info("%s: %s", description, describe(record, test_set.video_name(record.video_id)))
+                    logger.debug("%s: %s", description, describe(record, test_set.video_name(record.video_id)))
 
 
 def describe(record: VideoRecord, name: str) -> str:

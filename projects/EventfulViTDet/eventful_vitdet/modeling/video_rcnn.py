@@ -11,6 +11,7 @@ from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNN
 from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import ImageList
 
+from ..errors import ConfigError
 from ..eventful import EventfulViT, Policy
 from .backbone import build_pyramid_policy
 from .eventful_pyramid import EventfulPyramid
@@ -222,7 +223,7 @@ def check_fits(frame: Mapping, square: int) -> None:
     """Refuse a frame that is larger than the square it would be padded to (0: no such square)."""
     height, width = frame["image"].shape[-2:]
     if square and max(height, width) > square:
-        raise ValueError(
+        raise ConfigError(
             f"{describe(frame)}: {width} x {height} pixels after resizing do not fit into MODEL.VIT.IMG_SIZE = "
             f"{square}; lower INPUT.MAX_SIZE_TEST (in training, MAX_SIZE_TRAIN) to at most {square}"
         )

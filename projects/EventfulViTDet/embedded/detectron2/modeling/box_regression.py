@@ -4,7 +4,8 @@ import math
 from collections.abc import Sequence
 
 import torch
-from fvcore.nn import giou_loss, smooth_l1_loss
+from torch.nn import functional as F
+from torchvision.ops import generalized_box_iou_loss
 
 # No box grows by more than what turns 16 pixels into 1000: exp() of a wild prediction stays finite.
 _SCALE_CLAMP = math.log(1000 / 16)
@@ -59,7 +60,7 @@ def box_regression_loss(
     """
     if loss_type == "smooth_l1":
         target_deltas = transform.get_deltas(src_boxes, target_boxes)
-        return smooth_l1_loss(pred_deltas.float(), target_deltas, beta=smooth_l1_beta, reduction="sum")
+        return F.smooth_l1_loss(pred_deltas.float(), target_deltas, beta=smooth_l1_beta, reduction="sum")
     if loss_type == "giou":
-        return giou_loss(transform.apply_deltas(pred_deltas, src_boxes), target_boxes, reduction="sum")
+        return generalized_box_iou_loss(transform.apply_deltas(pred_deltas, src_boxes), target_boxes, reduction="sum")
     raise ValueError(f"unknown box regression loss {loss_type!r}: use 'smooth_l1' or 'giou'")

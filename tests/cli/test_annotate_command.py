@@ -9,25 +9,12 @@ import signal
 import av
 import cv2
 import pytest
-import torch
-from detectron2.modeling import build_model
 from draw.conftest import CONFIG, FRAMES, OPTIONS, picture
 from eventful_vitdet.cli.annotate_command import main, parse
-from eventful_vitdet.cli.command_line import build_cfg
 from eventful_vitdet.errors import VideoWriteError
 from eventful_vitdet.interruption import SIGNALS
 from eventful_vitdet.predictor import VideoDetector
 from eventful_vitdet.video import VideoWriter, probe_video
-from safetensors.torch import save_file
-
-
-@pytest.fixture(scope="module")
-def weights(repository, tmp_path_factory) -> str:
-    torch.manual_seed(0)
-    model = build_model(build_cfg(str(repository / CONFIG), [word for pair in OPTIONS.items() for word in pair]))
-    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
-    save_file(model.state_dict(), str(path))
-    return str(path)
 
 
 @pytest.fixture
@@ -47,14 +34,6 @@ def visualize(weights, repository, tmp_path, monkeypatch):
         )
 
     return call
-
-
-@pytest.fixture
-def images(tmp_path):
-    (tmp_path / "in").mkdir()
-    for index in range(FRAMES):
-        cv2.imwrite(str(tmp_path / "in" / f"{index}.png"), picture(index))
-    return tmp_path / "in"
 
 
 def records(tmp_path) -> list[dict]:

@@ -154,6 +154,9 @@ def test_training_without_evaluation(train_net, tmp_path):
         ("MODEL.EVENTFUL.STATE_DTYPE", "float8", "STATE_DTYPE = 'float8'"),
         ("MODEL.RPN.IN_FEATURES", "['res4']", "MODEL.RPN.IN_FEATURES names res4, but the pyramid makes p3"),
         ("INPUT.MIN_SIZE_TEST", -1, "INPUT.MIN_SIZE_TEST"),
+        # Errors of Detectron2's builders, which know no classes of ours.
+        ("MODEL.META_ARCHITECTURE", "Nothing", "No object named 'Nothing' found in 'META_ARCH' registry!"),
+        ("MODEL.PIXEL_MEAN", "[1.0]", "MODEL.PIXEL_MEAN"),
         ("MODEL.WEIGHTS", "absent.pth", "there is no file absent.pth"),
     ],
 )
@@ -164,12 +167,35 @@ def test_settings_that_cannot_be(train_net, tmp_path, capsys, key, value, messag
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [("SOLVER.MAX_ITER", 0), ("SOLVER.CHECKPOINT_PERIOD", 0), ("SOLVER.EMA_DECAY", -1.0)]
+    ("key", "value"),
+    [
+        ("SOLVER.LR_SCHEDULER_NAME", "none"),
+        ("SOLVER.IMS_PER_BATCH", 0),
+        ("SOLVER.MAX_ITER", 0),
+        ("SOLVER.CHECKPOINT_PERIOD", 0),
+        ("SOLVER.EMA_DECAY", -1.0),
+    ],
 )
 def test_training_settings_that_cannot_be(train_net, tmp_path, capsys, key, value):
     assert train_net(**{key.replace(".", "__"): value}) == 1
     check_error(capsys, key)
     assert written(tmp_path) == set()
+
+
+def test_a_training_that_diverges(train_net, tmp_path, capsys):
+    assert train_net(SOLVER__BASE_LR=1e30, SOLVER__OPTIMIZER="sgd", SOLVER__CLIP_GRADIENTS__ENABLED=False) == 1
+    check_error(capsys, "SOLVER.BASE_LR")
+    assert "Traceback" in (tmp_path / "out" / "log.txt").read_text()  # where it was found
+
+
+def test_a_defect_in_training_is_no_mistake_of_the_user(train_net, tmp_path, monkeypatch):
+    def defect(self, *arguments, **options):
+        raise ValueError("shapes do not fit")
+
+    monkeypatch.setattr("eventful_vitdet.training.VideoTrainer.run_step", defect)
+    with pytest.raises(ValueError, match="shapes do not fit"):
+        train_net()
+    assert "ValueError: shapes do not fit" in (tmp_path / "out" / "log.txt").read_text()
 
 
 def test_interrupted_training_goes_on(train_net, tmp_path, capsys, monkeypatch):

@@ -81,7 +81,8 @@ class VideoTrainer(DefaultTrainer):
             try:
                 return super().train()
             except FloatingPointError as error:  # Detectron2's name for a loss that is no number
-                raise TrainingError(f"{error}; lower SOLVER.BASE_LR, or look at the data") from error
+                hint = "" if "SOLVER" in str(error) else "; lower SOLVER.BASE_LR, or look at the data"
+                raise TrainingError(f"{error}{hint}") from error
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:

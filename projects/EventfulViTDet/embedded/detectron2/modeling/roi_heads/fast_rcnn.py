@@ -11,7 +11,7 @@ from detectron2.utils.events import get_event_storage
 from torch import nn
 from torchvision.ops import batched_nms
 
-from ..box_regression import Box2BoxTransform, box_regression_loss
+from ..box_regression import Box2BoxTransform, box_regression_loss, check_loss_type
 
 Predictions = tuple[torch.Tensor, torch.Tensor]
 
@@ -38,6 +38,7 @@ class FastRCNNOutputLayers(nn.Module):
         self.test_topk_per_image = cfg.TEST.DETECTIONS_PER_IMAGE  # below 0: no limit
         self.smooth_l1_beta = box_head.SMOOTH_L1_BETA
         self.box_reg_loss_type = box_head.BBOX_REG_LOSS_TYPE
+        check_loss_type(self.box_reg_loss_type, "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE")
         self.box_reg_loss_weight = box_head.BBOX_REG_LOSS_WEIGHT
 
     def forward(self, x: torch.Tensor) -> Predictions:

@@ -254,7 +254,7 @@ def test_two_pages_show_the_same(page, address):
     wait(page, "return document.getElementById('viewers').textContent === '1 viewer'")
 
 
-@pytest.mark.parametrize("width", [320, 390, 820, 1020])
+@pytest.mark.parametrize("width", [320, 390, 820, 1280])
 def test_it_fits_windows_of_any_width(page, tmp_path, width):
     """The widest of the pictures that this leaves is the one in the docs."""
     resize(page, width)

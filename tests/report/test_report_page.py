@@ -264,6 +264,8 @@ def test_an_axis_begins_where_the_data_are():
     assert not far.is_broken and far.low == 0 and far.place(0.0) == 40
     assert near.place(near.low) == 300 and near.place(near.high) == 10
     assert max(float(text) for _, text in make_axis("x", [90.0, 100.0], 300, 10, most=100).ticks) == 100  # not 102
+    equal = make_axis("AP50", [16.70, 17.05], 300, 10, 5.0, most=100)
+    assert equal.high - equal.low == pytest.approx(5.0) and equal.low < 16.7  # a third of a point is to look small
     for values in ([0.0], [5.0], [3.0, 3.0]):  # no span of their own
         axis = make_axis("x", values, 0, 100)
         assert all(0 <= axis.place(value) <= 100 for value in values)

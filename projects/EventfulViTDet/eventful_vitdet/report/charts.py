@@ -14,12 +14,14 @@ import numpy as np
 
 from ..draw.label_placement import Box, place_label
 
-MARGIN_LEFT, MARGIN_RIGHT, MARGIN_TOP, MARGIN_BOTTOM = 48, 16, 14, 42
+MARGIN_LEFT, MARGIN_RIGHT, MARGIN_TOP, MARGIN_BOTTOM = 56, 16, 14, 42
 CHARACTER, LINE = 6.4, 14.0
 """Width of a character and height of a line of a chart's labels, about."""
 LONGEST_LABEL = 24
 DOT = 7.0
 """Half the side of what a point's marker covers."""
+SMALLEST_SPAN = 5.0
+"""Points of quality that an axis covers at least: smaller differences are to look small."""
 EMPTY_SHARE = 0.4
 """Where the smallest value lies above this part of the largest, an axis does not begin at zero."""
 RINGS = (0.0, 14.0, 30.0)
@@ -132,7 +134,7 @@ def tradeoff_chart(
 ) -> TradeoffChart:
     """Place axes, points and labels. The points are joined in their order."""
     x = make_axis(x_label, [p.x for p in points], MARGIN_LEFT, width - MARGIN_RIGHT)
-    y = make_axis(y_label, [p.y for p in points], height - MARGIN_BOTTOM, MARGIN_TOP, most=100.0)
+    y = make_axis(y_label, [p.y for p in points], height - MARGIN_BOTTOM, MARGIN_TOP, SMALLEST_SPAN, most=100.0)
     marks = tuple(_place_marks(points, x, y))
     return TradeoffChart(width, height, x, y, marks)
 
@@ -168,18 +170,21 @@ def timeline_chart(
     return TimelineChart(width, height, x, y, tuple(x.place(f) for f in flushes), lines, json.dumps(values))
 
 
-def make_axis(label: str, values: Sequence[float], start: float, end: float, most: float | None = None) -> Axis:
+def make_axis(
+    label: str, values: Sequence[float], start: float, end: float, span: float = 0.0, most: float | None = None
+) -> Axis:
     """An axis around some values. It begins at zero unless most of it would then be empty.
 
     Args:
+        span: what it covers at least.
         most: the largest value that has a meaning: no tick lies above it.
     """
     low, high = min(values), max(values)
     if high <= 0:
         return _with_ticks(label, 0.0, 1.0, start, end, most)
-    room = 0.14 * (high - low) or 0.1 * high
+    room = max(0.14 * (high - low), (span - high + low) / 2) or 0.1 * high
     if low <= EMPTY_SHARE * high:
-        return _with_ticks(label, 0.0, high + min(room, 0.08 * high), start, end, most)
+        return _with_ticks(label, 0.0, max(high + min(room, 0.08 * high), span), start, end, most)
     return _with_ticks(label, max(0.0, low - room), high + room, start, end, most)
 
 

@@ -44,8 +44,9 @@ def seeded() -> None:
 
 
 @pytest.fixture(autouse=True)
-def loggers_as_before() -> Iterator[None]:
+def loggers_as_before(monkeypatch) -> Iterator[None]:
     """Commands keep these loggers to themselves, which would hide them from `caplog`, and print, in later tests."""
+    monkeypatch.delenv("TQDM_DISABLE", raising=False)  # what a quiet command sets ends with its test
     loggers = [logging.getLogger(name) for name in LOGGERS]
     states = [(list(logger.handlers), logger.level) for logger in loggers]
     yield

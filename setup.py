@@ -32,14 +32,15 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.9",
-    packages=find_packages(PROJECT, include=["eventful_vitdet*"]) + embedded_packages() + config_packages(),
+    packages=find_packages(PROJECT, include=["eventful_vit*"]) + embedded_packages() + config_packages(),
     package_dir={
+        "eventful_vit": f"{PROJECT}/eventful_vit",
         "eventful_vitdet": f"{PROJECT}/eventful_vitdet",
         "eventful_vitdet.embedded": f"{PROJECT}/embedded",
         "eventful_vitdet.configs": "configs",
     },
     package_data={
-        "eventful_vitdet.eventful.kernels": ["*.cpp", "*.h"],
+        "eventful_vit.ops.cpu": ["*.cpp", "*.h"],
         **{name: ["*.yaml"] for name in config_packages()},
         "eventful_vitdet.live": ["page/*"],
         "eventful_vitdet.report": ["templates/*"],

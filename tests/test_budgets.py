@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 import pytest
+from eventful_vit import TopR
 from eventful_vitdet.budgets import describe_budget, parse_budgets, short_label
-from eventful_vitdet.eventful import TopR
 
 
 @pytest.mark.parametrize("budgets", [["5", "fast"], ["-1"], [-1], ["1.5"], [""], []])

@@ -66,7 +66,9 @@ def test_time_comes_from_the_clock_that_is_given(tiny_cfg, tiny_model):
     ticks = itertools.count(step=0.25)
     model = tiny_model()
     with VideoDetector(tiny_cfg(), model, clock=lambda: next(ticks)) as detector:
-        assert [detector.detect(frame(i)).cost.total_seconds for i in range(3)] == [0.25] * 3
+        costs = [detector.detect(frame(i)).cost for i in range(3)]
+    # It is read before and after the frame, and before and after the Transformer.
+    assert [(cost.backbone_seconds, cost.total_seconds) for cost in costs] == [(0.25, 0.75)] * 3
 
 
 def test_a_model_with_shared_weights_has_a_state_of_its_own(tiny_cfg, tiny_model):
@@ -96,18 +98,18 @@ def test_training_mode_and_hooks_are_put_back(tiny_cfg, tiny_model):
 def test_a_latency_target_steers_a_real_model_by_a_fake_clock(tiny_cfg, tiny_model):
     model = tiny_model()
     controller = LatencyController(100.0, 30)
-    now = 0.0
+    now, reads = 0.0, itertools.count(1)
 
     def clock() -> float:
-        """Read twice per frame, which thereby takes 10 ms and 5 for each updated token."""
+        """Read four times per frame, which takes 10 ms and 5 for each updated token, all of it at its end."""
         nonlocal now
-        now += 0.01 + 0.005 * model.vit.policy.r
+        now += 0.01 + 0.005 * model.vit.policy.r if next(reads) % 4 == 0 else 1e-5
         return now
 
     with VideoDetector(tiny_cfg(), model, RuntimeControl(model, controller), clock=clock) as detector:
         results = [detector.detect(frame(index, index)) for index in range(40)]
-    # What the Transformer says it took is real, and tiny: as if hardly any of the time depended on r. Single steps are
-    # then far too large, and still it settles at r = 18, which makes a frame of 100 ms.
+    # What the Transformer takes is tiny: as if hardly any of the time depended on r. Single steps are then far too
+    # large, and still it settles at r = 18, which makes a frame of 100 ms.
     assert all(int(result.budget.split()[-1]) in (17, 18, 19) for result in results[25:])
 
 
@@ -120,10 +122,40 @@ def test_after_a_scene_cut_the_frame_can_still_be_drawn(tiny_cfg, tiny_model):
     with VideoDetector(tiny_cfg(), model) as detector:
         for index, image in enumerate(images):
             results.append(detector.detect(SourceFrame(index, 0, 0.0, image, "file")))
-            updated.append(model.vit.gates()["blocks.0.qkv"].selection.counts[0])
+            updated.append(results[-1].gates["blocks.0.qkv"].selection.counts[0])
     assert [result.scene_cut for result in results] == [False, False, False, True, False, False]
     assert [result.cost.flushed for result in results] == [True, False, False, False, True, False]
     assert updated == [36, 6, 6, 6, 36, 6]
+
+
+@pytest.mark.parametrize("size", [(96, 32), (32, 96)])
+def test_a_scene_cut_is_seen_in_a_padded_frame(tiny_cfg, tiny_model, size):
+    """Padded to 96 x 96, a third of which is the picture."""
+    model = tiny_model()
+    images = [picture(0, *size) for _ in range(3)] + [picture(1, *size) for _ in range(2)]
+    for index, image in enumerate(images):
+        corner = 32 * (index % 3)
+        image[corner if size[0] > 32 else 0 :, corner if size[1] > 32 else 0 :][:16, :16] = 255  # one of 12 tokens
+    with VideoDetector(tiny_cfg(), model) as detector:
+        results = [detector.detect(SourceFrame(i, 0, 0.0, image, "file")) for i, image in enumerate(images)]
+    assert [result.scene_cut for result in results] == [False, False, False, True, False]
+
+
+def test_how_a_target_is_held_comes_with_the_frame(tiny_cfg, tiny_model):
+    keys = {"MODEL__EVENTFUL__CONTROLLER__NAME": "gflops", "MODEL__EVENTFUL__CONTROLLER__TARGET_GFLOPS": 1}
+    model = tiny_model()
+    with VideoDetector(tiny_cfg(**keys), model) as detector:
+        costs, targets = [], []
+        for index in range(3):
+            result = detector.detect(frame(index, index))
+            costs.append(result.cost.total_gflops)
+            targets.append(result.target)
+        assert [target.reached for target in targets] == pytest.approx([sum(costs[:n]) / n for n in (1, 2, 3)])
+        assert {(target.unit, target.target) for target in targets} == {("GFlops", 1.0)}
+        model.enabled = False
+        assert detector.detect(frame(3)).target is None
+    with VideoDetector(tiny_cfg(), model, constant(model, TopR(6))) as detector:
+        assert detector.detect(frame(0)).target is None
 
 
 def test_threshold_policies_pass_through(tiny_cfg, tiny_model):
@@ -144,8 +176,8 @@ def test_a_scene_cut_in_a_real_model_flushes_the_next_frame(tiny_model, tiny_cfg
         control.before_frame(index)
         with torch.no_grad():
             model([{"image": image, "height": 96, "width": 96, "video_id": 1, "frame_id": index}])
-        cost = FrameCost(model.flushed[0], {}, 0.01, 0.02)
-        flushed.append(model.flushed[0])
-        cuts.append(control.after_frame(cost))
+        trace = model.state.trace
+        flushed.append(trace.flushed[0])
+        cuts.append(control.after_frame(FrameCost(trace.flushed[0], {}, 0.01, 0.02), trace.vit))
     assert cuts == [False, False, False, True, False, False]
     assert flushed == [True, False, False, False, True, False]

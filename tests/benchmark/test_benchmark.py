@@ -5,11 +5,11 @@ import json
 import cv2
 import pytest
 import torch
+from eventful_vit import ops
 from eventful_vitdet.benchmark import benchmark, format_benchmark, format_profile, make_variants, plot_benchmark
 from eventful_vitdet.benchmark.measure import moving_video, peak_memory
 from eventful_vitdet.benchmark.variants import attend_by_library
 from eventful_vitdet.cli.command_line import build_cfg
-from eventful_vitdet.eventful.attention import Attention, AttentionLayout
 
 OPTIONS = {
     "MODEL.DEVICE": "cpu",
@@ -67,12 +67,9 @@ def test_tables_and_plot(result, tmp_path):
 
 def test_library_attention_gives_the_same():
     for window, pool in ((0, 1), (0, 2), (3, 1)):
-        layout = AttentionLayout((4, 6), window, pool)
-        layer = Attention(16, 2, True, True, layout.query_grid)
-        for parameter in layer.parameters():
-            torch.nn.init.normal_(parameter)
-        qkv = torch.randn(2, 24, 48)
-        torch.testing.assert_close(attend_by_library(layer, qkv, layout), layer.attend(qkv, layout))
+        tables = [torch.randn(2 * size - 1, 8) for size in ((window, window) if window else (4, 6))]
+        arguments = (torch.randn(2, 24, 48), torch.randn(48), tables, 2, 0.35, (4, 6, window, pool), torch.float32)
+        torch.testing.assert_close(attend_by_library(*arguments), ops.attend(*arguments))
 
 
 def test_moving_video_is_one_sequence_that_changes_in_part():

@@ -7,11 +7,11 @@ import json
 
 import pytest
 import torch
-from eventful_vitdet import EventfulViT, count_operations
+from eventful_vit import EventfulViT, Policy, count_operations
 from eventful_vitdet.benchmark.operation_counts import (
-    GivenTokens,
     LaterFrame,
-    count_frames,
+    count_dense,
+    count_later,
     format_operation_table,
     gate_masks,
     operation_table,
@@ -63,18 +63,27 @@ def test_every_row(reference):
     assert len(rows) == 32 and not any(row.differences() for row in rows)
 
 
+class GivenTokens(Policy):
+    """Hands out prepared masks (N,), one for each gate in its turn."""
+
+    def __init__(self, masks):
+        self._masks = iter(masks)
+
+    def choose(self, norms):
+        return next(self._masks).expand(norms.shape)
+
+
 @pytest.mark.parametrize("attention", ["tokenwise", "full", "query-key"])
 @pytest.mark.parametrize("pool", [1, 2])
-def test_a_frame_without_content_counts_as_one_with_content(attention, pool):
+def test_a_trace_that_is_made_up_counts_as_one_of_a_frame(attention, pool):
     options = {"embed_dim": 16, "depth": 3, "num_heads": 2, "use_rel_pos": True, "window_size": 4, "kv_pool": pool}
-    size = (48, 80)
+    size, frame = (48, 80), LaterFrame(13, {1: 7, 2: 13} if pool > 1 else {}, {})
     with torch.device("meta"):
         empty = EventfulViT(size, 8, window_block_indexes=[0], attention=attention, **options).eval()
     real = EventfulViT(size, 8, window_block_indexes=[0], attention=attention, **options).eval()
-    masks = gate_masks(empty, size, LaterFrame(13, {1: 7, 2: 13} if pool > 1 else {}, {}))
-    real.set_policy(GivenTokens(masks))
+    real.set_policy(GivenTokens(gate_masks(empty, size, frame)))
     with count_operations(real) as counts:
-        for counted in count_frames(empty, size, masks):
+        for counted in (count_dense(empty, size), count_later(empty, size, attention, frame)):
             counts.clear()
             real(torch.randn(1, 3, *size))
             assert {name: macs for name, macs in counted.items() if macs} == {
@@ -84,7 +93,7 @@ def test_a_frame_without_content_counts_as_one_with_content(attention, pool):
 
 def test_selections_touch_as_many_pooled_keys_as_listed():
     vit = EventfulViT(64, 8, embed_dim=8, depth=2, num_heads=1, window_size=4, window_block_indexes=[0], kv_pool=2)
-    masks = dict(zip(vit.gates(), gate_masks(vit, (64, 64), LaterFrame(9, {1: 5}, {}))))
+    masks = dict(zip(vit.gate_names, gate_masks(vit, (64, 64), LaterFrame(9, {1: 5}, {}))))
     assert all(mask.sum() == 9 for mask in masks.values())
     cells = masks["blocks.1.qkv"].view(4, 2, 4, 2).any(dim=3).any(dim=1)
     assert cells.sum() == 5

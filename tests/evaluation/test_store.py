@@ -8,10 +8,10 @@ from dataclasses import fields, replace
 
 import numpy as np
 import pytest
+from eventful_vit.cost import CATEGORIES
 from eventful_vitdet.errors import EvaluationError
 from eventful_vitdet.evaluation import DetectionTable, VideoRecord, read_record, record_paths, write_record
 from eventful_vitdet.evaluation.store import is_record_of, record_path, remove_unfinished
-from eventful_vitdet.eventful.counting import CATEGORIES
 
 
 def make_record(video_id: int | str = 7, counts: tuple[int, ...] = (2, 0, 3)) -> VideoRecord:

@@ -61,9 +61,7 @@ def test_budget_changes_the_cost_and_the_video_repeats(make_session):
     gflops = {}
     for budget in (30, 2):
         assert session.change({"budget": budget}).budget == budget
-        seen = watch(
-            session, lambda u, b=budget: u.picture.budget == f"top-r {b}" and not is_full(u) and index(u) > 1
-        )
+        seen = watch(session, lambda u, b=budget: u.picture.budget == f"top-r {b}" and not is_full(u) and index(u) > 1)
         gflops[budget] = seen[-1].costs[-1].gflops
     assert gflops[2] < gflops[30]
     serial = session.broadcast.newest.costs[-1].serial

@@ -2,10 +2,11 @@
 
 import pytest
 import torch
+from eventful_vit import Streams
 from eventful_vitdet import Threshold, TopFraction, TopR, count_operations
-from eventful_vitdet.modeling.eventful_pyramid import EventfulPyramid
-from eventful_vitdet.modeling.incremental_convolution import IncrementalConvolution
-from eventful_vitdet.modeling.strips import STRIP_WIDTH, STRIPS_AT_ONCE
+from eventful_vitdet.modeling.pyramid import EventfulPyramid
+from eventful_vitdet.modeling.pyramid.convolution import IncrementalConvolution
+from eventful_vitdet.modeling.pyramid.strips import STRIP_WIDTH, STRIPS_AT_ONCE
 from torch import nn
 
 LEVELS = {
@@ -43,11 +44,12 @@ class Reference:
     def __init__(self, model) -> None:
         self.model = model
         self.tokens = None
+        self.state = Streams()
 
     def check(self, features, flushed, policy=None):
         """Run a frame, and compare everything with Detectron2's own modules on the tokens sent on so far."""
-        maps = self.model.eventful_pyramid(features, flushed, policy)
-        mask = self.model.eventful_pyramid.gate.selection.mask(features.device)
+        maps = self.model.eventful_pyramid(features, flushed, policy, self.state)
+        mask = self.state.trace.gates["pyramid"].selection.mask()
         tokens = features.flatten(2).transpose(1, 2)
         if self.tokens is None or self.tokens.shape != tokens.shape:
             self.tokens = torch.full_like(tokens, torch.nan)
@@ -154,21 +156,24 @@ def test_many_strips_are_computed_in_pieces(detector, strips_always):
 def test_reset_forgets_one_stream_or_all(detector):
     model = detector()
     pyramid, features = model.eventful_pyramid, backbone_output(2)
-    pyramid(features, (True, True), MOVED)
-    pyramid.reset([1, 7])
-    pyramid(features, (False, False), MOVED)
-    assert pyramid.gate.selection.counts == (0, 36)
-    assert pyramid.state_bytes() > 0
-    pyramid.reset()
-    assert pyramid.state_bytes() == 0
-    pyramid(features, (False, False), MOVED)
-    assert pyramid.gate.selection.counts == (36, 36)
+    state = Streams()
+    pyramid(features, (True, True), MOVED, state)
+    state.reset([1, 7])
+    pyramid(features, (False, False), MOVED, state)
+    assert state.trace.gates["pyramid"].selection.counts == (0, 36)
+    state.reset()
+    pyramid(features, (False, False), MOVED, state)
+    assert state.trace.gates["pyramid"].selection.counts == (36, 36) and state.nbytes > 0
+    state.release()
+    assert state.nbytes == 0
 
 
 def test_another_grid_begins_in_full(detector):
     reference = Reference(detector())
     reference.check(backbone_output(2), (True, True), MOVED)
-    _, mask = reference.check(backbone_output(2, (4, 8)), (False, False), MOVED)
+    with pytest.raises(ValueError, match="6 x 6 tokens and this frame 4 x 8"):
+        reference.check(backbone_output(2, (4, 8)), (False, False), MOVED)
+    _, mask = reference.check(backbone_output(2, (4, 8)), (True, True), MOVED)
     assert mask.all()
 
 
@@ -196,7 +201,7 @@ def test_state_is_not_the_callers_tensor(detector):
 def test_inference_mode_and_back(detector):
     reference = Reference(detector())
     with torch.inference_mode():
-        reference.model.eventful_pyramid(backbone_output(), (True,), MOVED)
+        reference.model.eventful_pyramid(backbone_output(), (True,), MOVED, reference.state)
     reference.check(backbone_output(), (True,), MOVED)
     reference.check(backbone_output(), (False,), TopR(5))
 
@@ -204,7 +209,7 @@ def test_inference_mode_and_back(detector):
 def test_weights_that_change_are_used(detector):
     model = detector()
     features = backbone_output()
-    model.eventful_pyramid(features, (True,), MOVED)
+    model.eventful_pyramid(features, (True,), MOVED, model.state.pyramid)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(1.1)
@@ -249,9 +254,9 @@ def token_macs(level: str) -> int:
 def test_counts_of_a_single_token(detector, strips_always):
     model = detector()
     features = backbone_output()
-    model.eventful_pyramid(features, (True,), MOVED)
+    model.eventful_pyramid(features, (True,), MOVED, model.state.pyramid)
     with count_operations(model) as counts:
-        model.eventful_pyramid(move(features, [(0, 2, 2)]), (False,), MOVED)
+        model.eventful_pyramid(move(features, [(0, 2, 2)]), (False,), MOVED, model.state.pyramid)
     # All that a token reaches fits into STRIP_WIDTH outputs but for p2 and p3: lines and what is used of them.
     sides = {"p2": (4, 24), "p3": (2, 12), "p4": (1, 6), "p5": (1, 3), "p6": (1, 2)}
     first = {"p2": 8, "p3": 4, "p4": 2, "p5": 1, "p6": 0}
@@ -281,7 +286,7 @@ def test_a_flush_counts_what_the_dense_layers_count(detector):
     model = detector()
     features = backbone_output(2)
     with count_operations(model) as ours:
-        model.eventful_pyramid(features, (True, True), MOVED)
+        model.eventful_pyramid(features, (True, True), MOVED, model.state.pyramid)
     with count_operations(model) as theirs, torch.no_grad():
         maps = [stage(features) for stage in model.backbone.stages]
         model.proposal_generator.rpn_head(maps + model.backbone.top_block(maps[-1]))
@@ -293,10 +298,10 @@ def test_a_flush_counts_what_the_dense_layers_count(detector):
 def test_nothing_moves_nothing_is_computed(detector, both_ways):
     model = detector()
     features = backbone_output(2)
-    before = model.eventful_pyramid(features, (True, True), MOVED)
+    before = model.eventful_pyramid(features, (True, True), MOVED, model.state.pyramid)
     kept = [level.clone() for level in (*before.features.values(), *before.logits, *before.deltas)]
     with count_operations(model) as counts:
-        after = model.eventful_pyramid(features + 1, (False, False), TopR(0))
+        after = model.eventful_pyramid(features + 1, (False, False), TopR(0), model.state.pyramid)
     for level, other in zip(kept, (*after.features.values(), *after.logits, *after.deltas)):
         assert torch.equal(level, other)
     assert {name: macs for name, macs in counts.by_category(0).items() if macs} == {"pyramid": 36 * DIM}
@@ -305,9 +310,10 @@ def test_nothing_moves_nothing_is_computed(detector, both_ways):
 def test_streams_are_counted_apart(detector, strips_always):
     model = detector()
     features = backbone_output(3)
-    model.eventful_pyramid(features, (True,) * 3, MOVED)
+    model.eventful_pyramid(features, (True,) * 3, MOVED, model.state.pyramid)
     with count_operations(model) as together:
-        model.eventful_pyramid(move(features, [(0, 2, 2), (2, 2, 2), (2, 3, 3)]), (False,) * 3, MOVED)
+        moved = move(features, [(0, 2, 2), (2, 2, 2), (2, 3, 3)])
+        model.eventful_pyramid(moved, (False,) * 3, MOVED, model.state.pyramid)
     assert together.by_category(1) == {"pyramid": 36 * DIM, "proposals": 0}
     assert together.total(2) > together.total(0) > together.total(1)
     assert together.total() == sum(together.total(stream) for stream in range(3))
@@ -342,10 +348,10 @@ def test_all_tokens_equal_the_dense_detector(detector, both_ways):
     model, dense = detector(MODEL__EVENTFUL__R=36), detector(MODEL__EVENTFUL__ENABLED=False)
     for t, frame in enumerate(clip(4)):
         assert_same(detect(model, frame, t), detect(dense, frame, t))
-        assert model.flushed == (t == 0,)
-    assert model.eventful_pyramid.state_bytes() > 0
-    assert dense.eventful_pyramid.state_bytes() == 0
-    assert model.state_bytes() == model.vit.state_bytes() + model.eventful_pyramid.state_bytes()
+        assert model.state.trace.flushed == (t == 0,)
+    assert model.state.pyramid.nbytes > 0
+    assert dense.state.pyramid.nbytes == 0
+    assert model.state_bytes() == model.state.vit.nbytes + model.state.pyramid.nbytes
 
 
 def test_sequences_sizes_and_gaps(detector):
@@ -358,7 +364,7 @@ def test_sequences_sizes_and_gaps(detector):
         model.set_pyramid_policy(TopR(0))  # so that whatever is not flushed is visibly old
         begins = not flushed or (frame_id, video_id) in ((5, 1), (0, 2)) or frame is wide[3]
         found = detect(model, frame, frame_id, video_id)
-        flushed.append(model.flushed[0])
+        flushed.append(model.state.trace.flushed[0])
         assert flushed[-1] == begins
         if begins:
             assert_same(found, detect(dense, frame, frame_id, video_id))
@@ -385,11 +391,11 @@ def test_switched_off_it_is_the_detector_without(detector):
     model.eventful_pyramid.enabled = False
     for t, frame in enumerate(clip(3)):
         assert torch.equal(detect(model, frame, t).scores, detect(without, frame, t).scores)
-    assert model.eventful_pyramid.state_bytes() == 0
+    assert model.state.pyramid.nbytes == 0
     model.eventful_pyramid.enabled = True
     detect(model, clip(1)[0], 3)
-    assert model.flushed == (False,)
-    assert model.eventful_pyramid.gate.selection.counts == (36,)
+    assert model.state.trace.flushed == (False,)
+    assert model.state.trace.pyramid.gates["pyramid"].selection.counts == (36,)
 
 
 def test_policies(detector):
@@ -399,7 +405,7 @@ def test_policies(detector):
     def selected() -> int:
         t, frame = next(frames)
         detect(model, frame, t)
-        return model.eventful_pyramid.gate.selection.counts[0]
+        return model.state.trace.pyramid.gates["pyramid"].selection.counts[0]
 
     assert selected() == 36
     assert selected() == 6
@@ -422,9 +428,12 @@ def test_a_frame_with_nan_changes_nothing(detector):
     detect(model, frames[0], 0)
     with pytest.raises(ValueError, match="NaN"):
         detect(model, frames[1] * torch.nan, 1)
-    detect(model, frames[2], 2)
-    assert model.flushed == (True,)
-    assert model.eventful_pyramid.gate.selection.counts == (36,)
+    expected = detector()
+    for t in (0, 2):
+        wanted = detect(expected, frames[t], t // 2)
+    found = detect(model, frames[2], 2)  # the refused frame leaves no gap
+    assert model.state.trace.flushed == (False,)
+    assert_same(found, wanted)
 
 
 @pytest.mark.parametrize(
@@ -457,7 +466,7 @@ def test_a_detector_without_says_so(detector):
 
 def test_detectors_without_an_eventful_path_are_refused(detector):
     model = detector()
-    with pytest.raises(ValueError, match="needs a SimpleFeaturePyramid .* found ViTBackbone"):
+    with pytest.raises(ValueError, match="needs a SimpleFeaturePyramid .* found EventfulViT"):
         EventfulPyramid(model.vit, model.proposal_generator)
     with pytest.raises(ValueError, match="needs an RPN with Detectron2's StandardRPNHead, found NoneType"):
         EventfulPyramid(model.backbone, None)

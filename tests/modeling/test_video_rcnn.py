@@ -25,7 +25,7 @@ def flushes(model, items) -> list[bool]:
     with torch.no_grad():
         for one in items:
             model([one])
-            out.append(model.flushed[0])
+            out.append(model.state.trace.flushed[0])
     return out
 
 
@@ -96,7 +96,7 @@ def test_flush_equals_dense_and_budget_of_all_tokens_too(tiny_model):
     eventful, dense = tiny_model(MODEL__EVENTFUL__R=36), tiny_model(MODEL__EVENTFUL__ENABLED=False)
     for t, frame in enumerate(clip(3)):
         assert_same(detect(eventful, item(frame, 1, t))[0], detect(dense, item(frame, 1, t))[0])
-    assert eventful.flushed == (False,)
+    assert eventful.state.trace.flushed == (False,)
 
 
 def test_switching_to_dense_and_back(tiny_model):
@@ -106,13 +106,13 @@ def test_switching_to_dense_and_back(tiny_model):
     for t, frame in enumerate(frames):
         model.enabled = t not in (2, 3)
         detect(model, item(frame, 1, t))
-        begins.append(model.flushed[0])
+        begins.append(model.state.trace.flushed[0])
     assert begins == [True, False, False, False, False, False]
     model.enabled = False
     detect(model, item(frames[0], 2, 0))  # a new video, seen densely
     model.enabled = True
     detect(model, item(frames[1], 2, 1))
-    assert model.flushed == (True,)  # the state was that of video 1
+    assert model.state.trace.flushed == (True,)  # the state was that of video 1
 
 
 def test_streams_in_one_batch_equal_separate_runs(tiny_model):
@@ -126,7 +126,7 @@ def test_streams_in_one_batch_equal_separate_runs(tiny_model):
     second = [(2, 0, b[0]), (2, 1, b[1]), (3, 0, c[0]), (3, 1, c[1])]
     for t, (video_id, frame_id, frame) in enumerate(second):
         first, other = detect(model, item(a[t], 1, t), item(frame, video_id, frame_id))
-        assert model.flushed == (t == 0, frame_id == 0)
+        assert model.state.trace.flushed == (t == 0, frame_id == 0)
         assert_same(first, alone[0][t])
         assert_same(other, alone[video_id - 1][frame_id])
 
@@ -144,7 +144,6 @@ def test_policy_and_counts(tiny_model):
     assert flush.backbone() > more.backbone() > max(later.backbone(), same.backbone())
     assert set(later.by_category()) >= {"embedding", "pyramid", "proposals", "heads", "linear", "gate"}
     assert later.by_category()["pyramid"] == flush.by_category()["pyramid"]
-    assert model.backbone_seconds > 0
 
 
 def test_boxes_come_in_original_pixels(tiny_model):
@@ -187,7 +186,7 @@ def test_a_failed_frame_starts_over(tiny_model):
     with pytest.raises(ValueError, match="do not fit"):
         detect(model, item(torch.zeros(3, 200, 200, dtype=torch.uint8), 1, 1))
     detect(model, item(a[1], 1, 1))
-    assert model.flushed == (True,)
+    assert model.state.trace.flushed == (True,)
     assert_same(detect(model, item(a[2], 1, 2))[0], detect_sequence(tiny_model(), a[1:])[-1])
 
 

@@ -12,11 +12,11 @@ from itertools import combinations
 
 import numpy as np
 import pytest
+from eventful_vit.cost import CATEGORIES
 from eventful_vitdet.data import register_test_json
 from eventful_vitdet.errors import ReportError
 from eventful_vitdet.evaluation.detection_table import DetectionTable
 from eventful_vitdet.evaluation.store import VideoRecord, write_record
-from eventful_vitdet.eventful.counting import CATEGORIES
 from eventful_vitdet.report import write_report, write_tradeoff
 from eventful_vitdet.report.advice import advise
 from eventful_vitdet.report.charts import (

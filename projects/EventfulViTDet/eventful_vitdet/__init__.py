@@ -7,12 +7,13 @@ from pathlib import Path
 __version__ = "0.1.0"
 
 _HOMES = {
-    "EventfulViT": "eventful",
-    "Threshold": "eventful",
-    "TopFraction": "eventful",
-    "TopR": "eventful",
-    "add_eventful_vitdet_config": "config",
-    "count_operations": "eventful",
+    "EventfulViT": ".modeling",
+    "PerGate": "eventful_vit",
+    "Threshold": "eventful_vit",
+    "TopFraction": "eventful_vit",
+    "TopR": "eventful_vit",
+    "add_eventful_vitdet_config": ".config",
+    "count_operations": "eventful_vit",
 }
 """Modules of the public names. They are imported when a name is first used: a command's --help needs no torch."""
 
@@ -30,7 +31,7 @@ def _append_embedded_detectron2() -> None:
 def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    value = getattr(import_module(_HOMES[name], __name__), name)
     globals()[name] = value  # the next time, it is there
     return value
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from eventful_vit import TopR
 from torch import nn
 
 from .errors import ConfigError
-from .eventful import TopR
 
 DENSE = "dense"
 

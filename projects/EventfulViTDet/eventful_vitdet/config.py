@@ -27,9 +27,12 @@ def add_eventful_vitdet_config(cfg: CfgNode) -> None:
     cfg.MODEL.DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
     cfg.MODEL.META_ARCHITECTURE = "VideoRCNN"
     cfg.MODEL.BACKBONE.NAME = "build_eventful_vitdet_backbone"
-    # Training: how the names of parameters begin that start afresh, whatever MODEL.WEIGHTS has for them. Weights of
-    # other classes need ("roi_heads.box_predictor",); without it, a shape that differs is an error.
+    # Training: prefixes of parameters to re-initialise instead of loading from MODEL.WEIGHTS. Weights of other classes
+    # need ("roi_heads.box_predictor",); without it, a shape that differs is an error.
     cfg.MODEL.REINITIALIZE = ()
+    # Which set of weights to take from a file that has several, by its key there, such as "model_ema" or
+    # "teacher.module"; the log names them. "": the usual one.
+    cfg.MODEL.WEIGHTS_SET = ""
     _add_vit_config(cfg)
     _add_pyramid_config(cfg)
     _add_eventful_config(cfg)
@@ -98,7 +101,7 @@ def _add_eventful_config(cfg: CfgNode) -> None:
     cfg.MODEL.EVENTFUL = eventful = CfgNode()
     # Reuse computation between frames in inference; False runs the same weights densely.
     eventful.ENABLED = True
-    # Which tokens a gate updates: "top-r", "threshold" or "fraction".
+    # Which tokens a gate updates: "top-r", "threshold", "fraction", or "per-gate".
     eventful.POLICY = "top-r"
     # top-r: number of tokens that each gate updates per frame.
     eventful.R = 256
@@ -106,6 +109,10 @@ def _add_eventful_config(cfg: CfgNode) -> None:
     eventful.THRESHOLD = 1.0
     # fraction: share of the tokens that each gate updates per frame.
     eventful.FRACTION = 0.25
+    # per-gate: [NAME, POLICY, VALUE] for gates by name, such as [["blocks.0.*", "top-r", 512], ["*", "top-r", 256]].
+    # Gates are called blocks.<number>.{qkv,projection,mlp}; names may have wildcards, and the first that matches
+    # counts.
+    eventful.GATES = []
     # "exact": dense attention over the buffered tokens, computed incrementally. For comparison, the paper's modes of
     # the global blocks: "full" (approximate), "query-key", "tokenwise"; windowed blocks are then "tokenwise".
     eventful.ATTENTION = "exact"
@@ -120,9 +127,6 @@ def _add_eventful_config(cfg: CfgNode) -> None:
     # Type of the products of the ViT's linear layers in inference, dense or eventful: "float32", "float16", "bfloat16";
     # "" is that of the weights. Tokens, norms, softmax and the sums of attention stay in float32.
     eventful.COMPUTE_DTYPE = ""
-    # On a GPU, record the operations of a frame once as a CUDA graph and replay them: for budgets that are known
-    # beforehand (top-r, fraction), without KV_POOL.
-    eventful.CUDA_GRAPHS = False
     _add_controller_config(eventful)
     _add_incremental_pyramid_config(eventful)
 
@@ -137,7 +141,7 @@ def _add_controller_config(eventful: CfgNode) -> None:
     controller.TARGET_MS = 100.0
     # gflops: average GFlops per frame to hold, everything that the model runs, flush frames included.
     controller.TARGET_GFLOPS = 100.0
-    # Smallest r that any of them may use: the floor on quality.
+    # Smallest r that any of them may use: the floor on quality. 0: a sixteenth of the tokens where a target is held.
     controller.R_MIN = 0
     # Largest r that any of them may use; 0: all tokens.
     controller.R_MAX = 0

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from eventful_vit.cost import BACKBONE_CATEGORIES, CATEGORIES
 
-from .eventful.counting import BACKBONE_CATEGORIES, CATEGORIES
 from .structures import MACS_PER_GFLOP, FrameCost
 
 
@@ -29,7 +29,7 @@ class CostSums:
 
         Args:
             flushed: (F,) bool: computed in full, at the start of a sequence.
-            macs: (F, C) int64, a column for each of `eventful.counting.CATEGORIES`.
+            macs: (F, C) int64, a column for each of `eventful_vit.cost.CATEGORIES`.
             backbone_seconds: (F,).
             total_seconds: (F,).
         """

@@ -64,6 +64,10 @@ class CheckpointError(UserError, RuntimeError):
     """A checkpoint cannot be used; the message names the file and says why."""
 
 
+class DamagedCheckpointError(CheckpointError):
+    """A checkpoint file cannot be read, or holds no sound weights; another file of the same training may do."""
+
+
 class DetectionError(UserError, ValueError):
     """A model gave boxes or scores that are no numbers."""
 

@@ -6,23 +6,24 @@ import copy
 import itertools
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.modeling import build_model
+from eventful_vit import count_operations
+from eventful_vit.frame import GateTrace
 from torch import nn
 
 from .budgets import DENSE
 from .checkpoint import VideoCheckpointer
 from .config import config_errors
-from .control import Constant, RuntimeControl, build_runtime_control
+from .control import Constant, RuntimeControl, TargetState, build_runtime_control
 from .data.input_preparation import InputPreparation
 from .errors import ConfigError
-from .eventful import count_operations
-from .structures import Detections, FrameCost, SourceFrame
+from .structures import Detections, FrameCost, SourceFrame, TokenGrid
 from .timing import frame_cost, run_timed
 
 logger = logging.getLogger(__name__)
@@ -42,6 +43,10 @@ class FrameResult:
     token_area: tuple[float, float]
     """Height and width that all tokens together cover, in pixels of the picture; more than it where it was padded."""
     token_grid: tuple[int, int]
+    gates: Mapping[str, GateTrace] = field(default_factory=dict)
+    """What the model's gates chose, by name; to be read before the next frame. Empty for the dense model."""
+    target: TargetState | None = None
+    """How a target of milliseconds or GFlops is held, where the controller has one."""
 
 
 class VideoDetector:
@@ -100,24 +105,28 @@ class VideoDetector:
         policy = self.control.before_frame(frame.index)
         budget = str(policy) if self.model.enabled else DENSE
         output, cost = self._run(model_input)
-        cut = self.control.after_frame(cost)
-        resized = model_input["image"].shape[-2:]
-        canvas, patch = self.model.canvas, self.model.vit.patch_size
+        trace = self.model.state.trace
+        resized = tuple(model_input["image"].shape[-2:])
+        canvas = trace.canvas
+        grid = TokenGrid.of_frame(canvas, resized, self.model.vit.patch_size)
+        cut = self.control.after_frame(cost, trace.vit, grid)
         return FrameResult(
             detections=Detections.from_instances(output["instances"], model_input),
             cost=cost,
             budget=budget,
             scene_cut=cut,
             token_area=(canvas[0] * height / resized[0], canvas[1] * width / resized[1]),
-            token_grid=(canvas[0] // patch, canvas[1] // patch),
+            token_grid=(grid.rows, grid.columns),
+            gates=trace.vit.gates if trace.vit else {},
+            target=self.control.controller.state if self.model.enabled else None,
         )
 
     def _run(self, model_input: dict) -> tuple[dict, FrameCost]:
         self._counts.clear()
-        (output,), seconds = run_timed(self.model, [model_input], self._device, self._clock)
-        cost = frame_cost(self.model, self._counts, seconds)
+        call = run_timed(self.model, [model_input], self._device, self._clock)
+        cost = frame_cost(self.model.state.trace, self._counts, call)
         # Of the dense model, all frames are alike.
-        return output, cost if self.model.enabled else replace(cost, flushed=False)
+        return call.outputs[0], cost if self.model.enabled else replace(cost, flushed=False)
 
 
 def load_detector(cfg: CfgNode) -> nn.Module:
@@ -129,7 +138,7 @@ def load_detector(cfg: CfgNode) -> nn.Module:
         raise ConfigError("MODEL.WEIGHTS is empty: add MODEL.WEIGHTS and the file to the command")
     with config_errors():
         model = build_model(cfg).eval()
-    VideoCheckpointer(model).load(cfg.MODEL.WEIGHTS)
+    VideoCheckpointer(model, weights_set=cfg.MODEL.WEIGHTS_SET).load(cfg.MODEL.WEIGHTS)
     return model
 
 

@@ -46,8 +46,8 @@ def time_budgets(model: nn.Module, frames: Sequence[dict], budgets: Sequence[str
 
 
 def _time_frame(model: nn.Module, frame: dict) -> tuple[float, float]:
-    _, seconds = run_timed(model, [frame], model.device)
-    return model.backbone_seconds, seconds
+    call = run_timed(model, [frame], model.device)
+    return call.backbone_seconds, call.seconds
 
 
 def format_times(rows: Sequence[dict]) -> str:

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import torch
 from detectron2.config import CfgNode
+from eventful_vit import count_operations
 from torch import nn
 from tqdm import tqdm
 
-from ..eventful import count_operations
 from ..structures import MACS_PER_GFLOP
 from ..timing import run_timed
 from .profile import profile_frame
@@ -83,7 +83,7 @@ def measure_rates(device: torch.device, variants: Sequence[Variant]) -> dict[str
 def output_errors(models: dict[tuple, nn.Module], frame: dict) -> dict[str, float]:
     """How far the dense backbone's output in each type is from that in float32: root mean square, relative."""
     outputs = {}
-    for (_, dtype, _, _), model in models.items():
+    for (_, dtype, _), model in models.items():
         if dtype not in outputs:
             model.enabled = False
             with torch.no_grad():
@@ -111,15 +111,14 @@ def run_turn(model: nn.Module, variant: Variant, frames: Iterator[dict], turn: i
 def time_flush(model: nn.Module, variant: Variant, frames: Iterator[dict]) -> None:
     """Time a frame that begins a sequence, on state that is allocated already, and run one that follows it."""
     model.reset([0])
-    model([next(frames)])
-    variant.flush_seconds.append(model.backbone_seconds)
+    variant.flush_seconds.append(run_timed(model, [next(frames)], model.device).backbone_seconds)
     model([next(frames)])
 
 
 def time_frame(model: nn.Module, variant: Variant, frame: dict) -> None:
-    _, seconds = run_timed(model, [frame], model.device)
-    variant.total_seconds.append(seconds)
-    variant.backbone_seconds.append(model.backbone_seconds)
+    call = run_timed(model, [frame], model.device)
+    variant.total_seconds.append(call.seconds)
+    variant.backbone_seconds.append(call.backbone_seconds)
 
 
 def dense_of(variant: Variant, variants: Sequence[Variant]) -> Variant | None:

@@ -1,26 +1,27 @@
 """The paper's operation table of ViTDet-B: counted by the model itself, and compared with reference counts.
 
-The models run on PyTorch's "meta" device: tensors have shapes and no content, so a frame of ViTDet-B takes no memory
-and hardly any time, while every module counts as it always does. What content would decide, namely which tokens a gate
-selects, is given.
+The models lie on PyTorch's "meta" device: tensors have shapes and no content, so ViTDet-B takes no memory. Dense frames
+run there; of later ones the trace is made up, since content would decide which tokens a gate selects. Both are counted
+by the function that counts in every evaluation.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from detectron2.config import CfgNode
+from eventful_vit import EventfulViT, FrameTrace, OperationCounts, count_operations
+from eventful_vit.attention.exact import changed_cells
+from eventful_vit.cost import BACKBONE_CATEGORIES
+from eventful_vit.frame import AttentionWork, BlockTrace
+from eventful_vit.selection import Selection
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_map
 
 from ..errors import EvaluationError, FileError
-from ..eventful import EventfulViT, Policy, count_operations
-from ..eventful.counting import BACKBONE_CATEGORIES
 from ..markdown_table import format_table
 from ..modeling.backbone import build_vit
 from ..structures import MACS_PER_GFLOP
@@ -75,30 +76,6 @@ class LaterFrame:
     """MACs by the reference's categories."""
 
 
-class GivenTokens(Policy):
-    """A policy for tensors without content: it hands out prepared masks (N,), one for each gate in its turn."""
-
-    def __init__(self, masks: Iterable[Tensor]) -> None:
-        self._masks = iter(masks)
-
-    def choose(self, norms: Tensor) -> Tensor:
-        return next(self._masks).expand(norms.shape)
-
-
-class ShapesOnly(TorchDispatchMode):
-    """Lets a model run on the meta device although a few of its tensors, the indices of tokens, do have content."""
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        kwargs = kwargs or {}
-        tensors = [value for value in tree_flatten((args, kwargs))[0] if isinstance(value, Tensor)]
-        if not any(tensor.is_meta for tensor in tensors):
-            return func(*args, **kwargs)
-        if func is torch.ops.aten._local_scalar_dense.default:
-            return True  # the only question asked of a frame: are all its values finite?
-        args, kwargs = tree_map(lambda value: value.to("meta") if isinstance(value, Tensor) else value, (args, kwargs))
-        return func(*args, **kwargs)
-
-
 def operation_table(cfg: CfgNode, reference: dict) -> list[Row]:
     """Count every frame that a reference lists.
 
@@ -117,11 +94,12 @@ def operation_table(cfg: CfgNode, reference: dict) -> list[Row]:
     for name, configuration in reference["configurations"].items():
         vit = build_configuration(cfg, configuration)
         size = tuple(configuration["input_size"])
-        counted = count_frames(vit, size, [])[0]
         frame = "first" if vit.enabled else "every"
+        counted = count_dense(vit, size)
         rows.append(Row(name, None, frame, counted, by_category(configuration["first_frame"])))
         for later in later_frames(configuration):
-            counted = count_frames(vit, size, gate_masks(vit, size, later))[1]
+            mode = ATTENTION_MODES[configuration["global_blocks"]["type"]]
+            counted = count_later(vit, size, mode, later)
             rows.append(Row(name, later.r, "later", counted, by_category(later.macs)))
     return rows
 
@@ -194,30 +172,41 @@ def later_frames(configuration: Mapping[str, Any]) -> list[LaterFrame]:
     return frames
 
 
-def count_frames(vit: EventfulViT, size: tuple[int, int], masks: Sequence[Tensor]) -> list[dict[str, int]]:
-    """Count the backbone's MACs by category for a first frame and, given the tokens of every gate, for a later one.
+def count_dense(vit: EventfulViT, size: tuple[int, int]) -> dict[str, int]:
+    """The backbone's MACs by category of a dense frame, which a flush is too; `size` is (height, width) in pixels."""
+    with torch.no_grad(), count_operations(vit) as counts:
+        vit.enabled = False
+        vit(torch.empty(1, 3, *size, device="meta"))
+    return _backbone_categories(counts)
 
-    Args:
-        size: height and width in pixels.
-        masks: boolean, (N,), for every gate in the order of `vit.gates()`; empty: the first frame alone.
-    """
-    vit.reset()
-    vit.set_policy(GivenTokens(masks))
-    counted = []
-    with ShapesOnly(), torch.no_grad(), count_operations(vit) as counts:
-        for _ in range(2 if masks else 1):
-            counts.clear()
-            vit(torch.empty(1, 3, *size, device="meta"))
-            found = counts.by_category()
-            counted.append({name: found.get(name, 0) for name in BACKBONE_CATEGORIES})
-    return counted
+
+def count_later(vit: EventfulViT, size: tuple[int, int], mode: str, frame: LaterFrame) -> dict[str, int]:
+    """The same for a frame after the first, with an attention mode and the tokens that the frame says."""
+    grid = (size[0] // vit.patch_size, size[1] // vit.patch_size)
+    trace, masks = FrameTrace((False,), grid), iter(gate_masks(vit, size, frame))
+    for block in vit.blocks:
+        spec = block.specification()
+        layout = spec.layout(grid)
+        selections = tuple(Selection.from_mask(next(masks)[None]) for _ in range(3))
+        kind = "dense" if spec.window or mode == "tokenwise" else mode
+        work = AttentionWork(kind, changed_cells(selections[0], layout)[1])
+        trace.blocks.append(BlockTrace(spec, layout, work, selections))
+    trace.add_layer("add", vit.embed_dim, grid[0] * grid[1])  # positions
+    counts = OperationCounts()
+    counts.add_frame(trace)
+    return _backbone_categories(counts)
+
+
+def _backbone_categories(counts: OperationCounts) -> dict[str, int]:
+    found = counts.by_category()
+    return {name: found.get(name, 0) for name in BACKBONE_CATEGORIES}
 
 
 def gate_masks(vit: EventfulViT, size: tuple[int, int], frame: LaterFrame) -> list[Tensor]:
     """Which tokens every gate selects, (N,) each: as many as the frame says, touching as many pooled keys."""
     grid = (size[0] // vit.patch_size, size[1] // vit.patch_size)
     masks = []
-    for name in vit.gates():
+    for name in vit.gate_names:
         block, kind = int(name.split(".")[1]), name.split(".")[2]
         keys = frame.keys.get(block) if kind == "qkv" else None
         masks.append(first_tokens(grid, frame.r) if keys is None else touching(vit, block, grid, frame.r, keys))
@@ -231,7 +220,7 @@ def first_tokens(grid: tuple[int, int], r: int) -> Tensor:
 
 def touching(vit: EventfulViT, block: int, grid: tuple[int, int], r: int, keys: int) -> Tensor:
     """A mask (N,) of r tokens that lie in exactly this many pooled cells of a block."""
-    members = vit.blocks[block].layout(grid).cell_members(torch.arange(keys))
+    members = vit.blocks[block].specification().layout(grid).cell_members(torch.arange(keys))
     if not keys <= r <= members.numel():
         raise EvaluationError(f"{r} tokens cannot touch {keys} keys, each pooled from {members.shape[1]} tokens")
     mask = torch.zeros(grid[0] * grid[1], dtype=torch.bool)

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
+from eventful_vit import Streams, Threshold, count_operations
 from torch import Tensor, nn
 
-from ..eventful import Threshold, count_operations
 from ..markdown_table import format_table
 from ..structures import MACS_PER_GFLOP
 from ..timing import timed_call
@@ -80,10 +81,11 @@ def time_patterns(model: nn.Module, side: int, rounds: int) -> str:
                 dense_maps(model, moving.next())
             dense = median_seconds(lambda tokens=moving: dense_maps(model, tokens.next()), rounds)
             lines.append(["dense", "", f"{counts.total() / MACS_PER_GFLOP:.1f}", f"{dense:.3g}", "1.00"])
-        model.eventful_pyramid(moving.next(), (True,), MOVED)
-        seconds = median_seconds(lambda tokens=moving: model.eventful_pyramid(tokens.next(), (False,), MOVED), rounds)
+        pyramid = partial(model.eventful_pyramid, backbone_policy=MOVED, state=Streams())
+        pyramid(moving.next(), (True,))
+        seconds = median_seconds(lambda tokens=moving, run=pyramid: run(tokens.next(), (False,)), rounds)
         with count_operations(model) as counts:
-            model.eventful_pyramid(moving.next(), (False,), MOVED)
+            pyramid(moving.next(), (False,))
         share = f"{seconds / dense:.3g}"
         lines.append([name, str(int(pattern.sum())), f"{counts.total() / MACS_PER_GFLOP:.1f}", f"{seconds:.3g}", share])
     return format_table(("changed tokens", "number", "GMACs", "s", "time / dense"), lines)
@@ -94,9 +96,10 @@ def time_parts(model: nn.Module, side: int, rounds: int) -> str:
     pixels = side * model.vit.patch_size
     frame = {"image": torch.randint(0, 256, (3, pixels, pixels), dtype=torch.uint8)}
     moving = MovingTokens(patterns(side)["eight patches"], model.vit.embed_dim)
-    pyramid, rpn, heads = model.eventful_pyramid, model.proposal_generator, model.roi_heads
-    pyramid(moving.next(), (True,), MOVED)
-    images, maps = model.preprocess_image([frame]), pyramid(moving.next(), (False,), MOVED)
+    pyramid = partial(model.eventful_pyramid, backbone_policy=MOVED, state=Streams())
+    rpn, heads = model.proposal_generator, model.roi_heads
+    pyramid(moving.next(), (True,))
+    images, maps = model.preprocess_image([frame]), pyramid(moving.next(), (False,))
     levels = [maps.features[name] for name in rpn.in_features]
     anchors = rpn.anchor_generator(levels)
     proposals = rpn.predict_proposals(anchors, maps.logits, maps.deltas, images.image_sizes)
@@ -106,7 +109,7 @@ def time_parts(model: nn.Module, side: int, rounds: int) -> str:
     hook.remove()
     parts = {
         "preprocessing": lambda: model.preprocess_image([frame]),
-        "eventful pyramid and proposal convolutions": lambda: pyramid(moving.next(), (False,), MOVED),
+        "eventful pyramid and proposal convolutions": lambda: pyramid(moving.next(), (False,)),
         "anchors": lambda: rpn.anchor_generator(levels),
         "proposals": lambda: rpn.predict_proposals(anchors, maps.logits, maps.deltas, images.image_sizes),
         "heads": lambda: heads(images, maps.features, proposals, None),

@@ -9,11 +9,13 @@ from dataclasses import dataclass, field
 import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
+from eventful_vit import TopR, ops
+from eventful_vit.attention.layout import attention_layout
+from eventful_vit.attention.position import position_tables, position_terms
+from eventful_vit.ops.attention import split_heads
 from torch import Tensor, nn
 
 from ..config import config_errors
-from ..eventful import TopR
-from ..eventful.attention import Attention, AttentionLayout
 from .attribute_swap import swapped
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -32,8 +34,6 @@ class Variant:
     """Tokens per gate and frame; None: dense."""
     pyramid: bool = False
     """The pyramid and the proposal network are eventful too."""
-    graphs: bool = False
-    """Later frames are CUDA graphs."""
     library: bool = False
     """Dense attention by torch's scaled_dot_product_attention, with the position bias as a mask."""
     backbone_seconds: list[float] = field(default_factory=list)
@@ -50,13 +50,12 @@ class Variant:
         parts = [self.mode, *(["scaled_dot_product_attention"] if self.library else [])]
         parts += [f"r = {self.r}"] if self.r is not None else []
         parts += ["eventful pyramid"] if self.pyramid else []
-        parts += ["CUDA graphs"] if self.graphs else []
         return ", ".join(parts)
 
     @property
-    def model_key(self) -> tuple[str, str, bool, bool]:
+    def model_key(self) -> tuple[str, str, bool]:
         """Variants with the same key run on one model, and share its state."""
-        return ("exact" if self.mode == "dense" else self.mode, self.dtype, self.pyramid, self.graphs)
+        return ("exact" if self.mode == "dense" else self.mode, self.dtype, self.pyramid)
 
 
 def make_variants(
@@ -64,14 +63,12 @@ def make_variants(
     dtypes: Sequence[str],
     budgets: Sequence[int],
     pyramid: bool = False,
-    graphs: bool = False,
     library: bool = False,
 ) -> list[Variant]:
     """Dense in every type, then every mode and type at every budget.
 
     Args:
         pyramid: `exact` also with the eventful pyramid.
-        graphs: all of these also as CUDA graphs.
         library: dense also by scaled_dot_product_attention.
     """
     variants = []
@@ -81,26 +78,24 @@ def make_variants(
             variants.append(Variant("dense", dtype, library=True))
         for mode in modes:
             for with_pyramid in (False, True) if pyramid and mode == "exact" else (False,):
-                for with_graphs in (False, True) if graphs else (False,):
-                    variants += [Variant(mode, dtype, r, with_pyramid, with_graphs) for r in budgets]
+                variants += [Variant(mode, dtype, r, with_pyramid) for r in budgets]
     return variants
 
 
 def build_models(cfg: CfgNode, variants: Sequence[Variant]) -> dict[tuple, nn.Module]:
     """A model for every key among the variants, all over the same random parameters."""
     models: dict[tuple, nn.Module] = {}
-    for mode, dtype, pyramid, graphs in dict.fromkeys(variant.model_key for variant in variants):
+    for mode, dtype, pyramid in dict.fromkeys(variant.model_key for variant in variants):
         own = cfg.clone()
         own.defrost()
         own.MODEL.EVENTFUL.ATTENTION = mode
         own.MODEL.EVENTFUL.PYRAMID.ENABLED = pyramid
-        own.MODEL.EVENTFUL.CUDA_GRAPHS = graphs
         own.MODEL.EVENTFUL.STATE_DTYPE = own.MODEL.EVENTFUL.COMPUTE_DTYPE = "" if dtype == "float32" else dtype
         with config_errors():
             model = build_model(own).eval()
         if models:
             model.load_state_dict(next(iter(models.values())).state_dict(), assign=True)
-        models[mode, dtype, pyramid, graphs] = model
+        models[mode, dtype, pyramid] = model
     return models
 
 
@@ -117,22 +112,24 @@ def dense_attention(variant: Variant) -> Iterator[None]:
     if not variant.library:
         yield
         return
-    with swapped(Attention, "attend", attend_by_library):
+    with swapped(ops, "attend", attend_by_library):
         yield
 
 
-def attend_by_library(layer: Attention, qkv: Tensor, layout: AttentionLayout) -> Tensor:
-    """`Attention.attend` by scaled_dot_product_attention: (B, N, 3D) -> (B, N, D)."""
+def attend_by_library(
+    qkv: Tensor, padding: Tensor | None, tables: Sequence[Tensor], heads: int, scale: float, layout: Sequence[int],
+    dtype: torch.dtype,
+) -> Tensor:  # fmt: skip
+    """The operator `attend` by scaled_dot_product_attention: (B, N, 3D) -> (B, N, D)."""
+    layout = attention_layout(*layout)
     outputs = []
-    for image in layout.partition(qkv, layer.qkv.bias).split(
-        max(1, len(layout.window_members)) if layout.window else 1
-    ):
-        q, k, v = layer.split_heads(image)
+    for image in layout.partition(qkv, padding).split(layout.windows if layout.window else 1):
+        q, k, v = split_heads(image, heads)
         k, v = layout.pool_keys(k), layout.pool_keys(v)
         mask = None
-        bias = layer.position_terms(q.flatten(0, 1), layout)
-        if bias is not None:
-            mask = (bias[0][..., :, None] + bias[1][..., None, :]).reshape(*q.shape[:3], k.shape[2])
-        out = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=layer.scale)
+        if tables:
+            terms = position_terms(q.flatten(0, 1), position_tables(*tables, layout), layout)
+            mask = (terms[0][..., :, None] + terms[1][..., None, :]).reshape(*q.shape[:3], k.shape[2])
+        out = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
         outputs.append(out.transpose(1, 2).flatten(2))
-    return layout.merge(torch.cat(outputs))
+    return layout.merge(torch.cat(outputs)).to(dtype)

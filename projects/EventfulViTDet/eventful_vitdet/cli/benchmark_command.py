@@ -39,7 +39,6 @@ def execute(arguments: argparse.Namespace) -> None:
             arguments.dtypes,
             arguments.budgets,
             pyramid=arguments.pyramid,
-            graphs=arguments.graphs,
             library=arguments.library,
         )
         results.append(benchmark(cfg, variants, arguments.rounds, arguments.profile))
@@ -68,7 +67,6 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--modes", nargs="+", default=["exact"], help="attention modes (default: exact)")
     parser.add_argument("--dtypes", nargs="+", default=["float32"], help="types of the backbone")
     parser.add_argument("--pyramid", action="store_true", help="exact also with the eventful pyramid")
-    parser.add_argument("--graphs", action="store_true", help="every budget also as CUDA graphs")
     parser.add_argument("--library", action="store_true", help="dense also by scaled_dot_product_attention")
     parser.add_argument("--profile", action="store_true", help="also the parts of one frame of every variant")
     parser.add_argument("--rounds", type=whole_number(1), default=5, help="timed frames of each variant (default: 5)")

@@ -13,20 +13,28 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import ReportError
 from .arguments import add_pairs, command_parser, whole_number
 from .console import run
 
+if TYPE_CHECKING:
+    from detectron2.config import CfgNode
+
 
 def execute(arguments: argparse.Namespace) -> None:
+    from ..data import ReadRules
     from ..report import write_report, write_tradeoff
+    from .command_line import build_cfg
 
     output = arguments.output or os.path.join(arguments.folder, "report.html")
+    cfg = build_cfg(arguments.config_file, arguments.opts)
     write_report(
         arguments.folder,
         output,
-        dataset=find_dataset(arguments),
+        dataset=find_dataset(arguments, cfg),
+        rules=ReadRules.from_config(cfg),
         videos=arguments.videos,
         title=arguments.title,
         thumbnails=arguments.thumbnails,
@@ -37,16 +45,15 @@ def execute(arguments: argparse.Namespace) -> None:
         print(f"plot: {arguments.plot}")
 
 
-def find_dataset(arguments: argparse.Namespace) -> str | None:
+def find_dataset(arguments: argparse.Namespace, cfg: CfgNode) -> str | None:
     """The evaluated data set's name: of --test-json, or of the configuration."""
     from ..data import register_test_json
-    from .command_line import build_cfg
 
     if arguments.test_json:
         return register_test_json(arguments.test_json, arguments.test_root)
     if not arguments.config_file and not arguments.opts:
         return None
-    names = build_cfg(arguments.config_file, arguments.opts).DATASETS.TEST
+    names = cfg.DATASETS.TEST
     if len(names) > 1:  # each has a folder called after it
         here = Path(arguments.folder).resolve().name
         names = [name for name in names if re.sub(r"[^\w.-]+", "_", name) == here]

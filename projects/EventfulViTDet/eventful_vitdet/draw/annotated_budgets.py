@@ -10,7 +10,7 @@ from torch import nn
 
 from ..budgets import apply_budget, parse_budgets
 from ..control import Constant, RuntimeControl
-from ..data import load_frames
+from ..data import ReadRules, load_frames
 from ..data.coco_vid import group_by_video
 from ..data.listed_video import ListedVideo
 from ..errors import DatasetError
@@ -37,7 +37,7 @@ def annotate_budgets(
     dense model beside them. Small videos are enlarged. `video_index` counts the data set's videos. The model is left at
     the last budget.
     """
-    videos = group_by_video(load_frames(dataset_name)[0])
+    videos = group_by_video(load_frames(dataset_name, rules=ReadRules.from_config(cfg))[0])
     if not 0 <= video_index < len(videos):
         raise DatasetError(f"data set '{dataset_name}' has {len(videos)} videos, so there is no video {video_index}")
     source = ListedVideo(videos[video_index])

@@ -7,7 +7,7 @@ import logging
 import os
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from detectron2.config import CfgNode
 from torch import nn
@@ -70,7 +70,7 @@ def annotate_video(
     classes = class_names(cfg)
     painter = FramePainter(
         classes,
-        model.vit.gates(),
+        model.vit.gate_names,
         tokens=options.show_tokens,
         min_score=options.min_score,
         enlarge=options.enlarge,
@@ -151,6 +151,7 @@ def describe_frame(frame: SourceFrame, result: FrameResult, classes: Sequence[st
         "flushed": cost.flushed,
         "scene_cut": result.scene_cut,
         "gflops": {"backbone": cost.backbone_gflops, "total": cost.total_gflops},
+        "target": None if result.target is None else asdict(result.target),
         "ms": {"backbone": 1000 * cost.backbone_seconds, "total": 1000 * cost.total_seconds},
         "detections": [
             {"class": classes[index], "score": round(score, 4), "box": [round(value, 2) for value in box]}

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
 
 from ..budgets import DENSE
-from ..eventful.gate import TokenGate
 from ..predictor import FrameResult
 from ..structures import Detections, SourceFrame
 from .boxes import draw_detections
@@ -25,7 +24,7 @@ class FramePainter:
     def __init__(
         self,
         classes: Sequence[str],
-        gates: Mapping[str, TokenGate],
+        gates: Sequence[str],
         *,
         tokens: str | None = None,
         min_score: float = 0.3,
@@ -34,7 +33,7 @@ class FramePainter:
     ) -> None:
         """
         Args:
-            gates: the model's, as `EventfulViT.gates()` returns them.
+            gates: the model's, `EventfulViT.gate_names`.
             tokens: which updated tokens to show, see `choose_gates`; None shows none.
             min_score: weaker detections are not drawn.
             enlarge: factor by which pictures are larger than the frames.
@@ -47,7 +46,6 @@ class FramePainter:
         self.min_score = min_score
         self.enlarge = enlarge
         self.letters = letters
-        self._gates = gates
         self._names = choose_gates(gates, tokens) if tokens is not None else []
         self._size: tuple[int, int] | None = None
         self._charts: dict[bool, CostChart] = {}
@@ -69,7 +67,7 @@ class FramePainter:
             found = Detections(found.boxes * self.enlarge, found.scores, found.classes)
             area = (area[0] * self.enlarge, area[1] * self.enlarge)
         if self._names and result.budget != DENSE:
-            image = draw_tokens(image, updated_share(self._gates, self._names, result.token_grid), area)
+            image = draw_tokens(image, updated_share(result.gates, self._names, result.token_grid), area)
         return draw_detections(image, found, self.classes, self.min_score, self.letters)
 
     def _paint_model(self, frame: SourceFrame, result: FrameResult) -> np.ndarray:

@@ -93,7 +93,7 @@ def record_run(
     starts = [start for start, _ in schedule.steps if start < frames]
     run = BudgetRun([(start + end) // 2 for start, end in zip(starts, [*starts[1:], frames])])
     painter = FramePainter(
-        class_names(cfg), model.vit.gates(), tokens=FIRST_GATE, min_score=min_score, letters=LETTERS
+        class_names(cfg), model.vit.gate_names, tokens=FIRST_GATE, min_score=min_score, letters=LETTERS
     )
     with VideoDetector(cfg, model, RuntimeControl(model, schedule)) as detector, closing(source.frames()) as stream:
         for frame in itertools.islice(stream, frames):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
+from eventful_vit.frame import GateTrace
 
 from ..errors import ConfigError
-from ..eventful.gate import TokenGate
 
 ANY = "any"
 TOKEN_COLOR = (255, 150, 30)
@@ -17,15 +17,16 @@ EDGE_OPACITY = (0.15, 0.85)
 """The same of the line around neighbouring updated tokens."""
 
 
-def choose_gates(gates: Mapping[str, TokenGate], choice: str) -> list[str]:
+def choose_gates(gates: Iterable[str], choice: str) -> list[str]:
     """Names of the gates that a choice means.
 
     Args:
-        gates: as `EventfulViT.gates()` returns them, by names such as "blocks.0.qkv".
+        gates: `EventfulViT.gate_names`, such as "blocks.0.qkv".
         choice: "any" for all gates, a block ("3"), or a single gate of it ("3.qkv", "3.projection", "3.mlp").
 
     Raises ConfigError, listing what there is.
     """
+    gates = tuple(gates)
     prefix = choice if choice.startswith("blocks.") else f"blocks.{choice}"
     chosen = [name for name in gates if choice == ANY or name == prefix or name.startswith(f"{prefix}.")]
     if not chosen:
@@ -38,21 +39,11 @@ def choose_gates(gates: Mapping[str, TokenGate], choice: str) -> list[str]:
     return chosen
 
 
-def updated_share(gates: Mapping[str, TokenGate], names: Sequence[str], grid: tuple[int, int]) -> np.ndarray:
-    """The part of the named gates, 0 to 1, that updated each token of stream 0 in the last frame, (h, w) float32.
-
-    All zeros before the first eventful frame.
-    """
+def updated_share(gates: Mapping[str, GateTrace], names: Sequence[str], grid: tuple[int, int]) -> np.ndarray:
+    """The part of the named gates, 0 to 1, that updated each token of stream 0 in a frame, (h, w) float32."""
     share = np.zeros(grid, np.float32)
     for name in names:
-        selection = gates[name].selection
-        if selection is None:
-            continue
-        if selection.index is None:
-            share += 1
-        else:
-            index = selection.index[selection.index < selection.tokens].cpu().numpy()
-            share.ravel()[index] += 1
+        share.ravel()[gates[name].selection.stream_index(0).cpu().numpy()] += 1
     return share / len(names)
 
 

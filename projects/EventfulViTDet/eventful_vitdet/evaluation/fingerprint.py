@@ -19,12 +19,12 @@ import PIL
 import torch
 import torchvision
 from detectron2.config import CfgNode
+from eventful_vit.ops.cpu import describe_kernels
 from torch import nn
 
 from .. import __version__
 from ..budgets import DENSE
 from ..errors import EvaluationError
-from ..eventful.kernels.build import describe_kernels
 from ..files import remove_if_there, write_atomically
 from .stored_detections import StoredDetections
 
@@ -37,7 +37,7 @@ TEST_KEYS = (
     "TEST.STREAMS_PER_BATCH",
 )
 # The policy and the weights have entries of their own, and the thresholds only select from the stored detections.
-LEFT_OUT = ("MODEL.WEIGHTS", "MODEL.DEVICE", "MODEL.ROI_HEADS.SCORE_THRESH_TEST")
+LEFT_OUT = ("MODEL.WEIGHTS", "MODEL.WEIGHTS_SET", "MODEL.DEVICE", "MODEL.ROI_HEADS.SCORE_THRESH_TEST")
 EVENTFUL_ONLY = "MODEL.EVENTFUL."
 ALSO_DENSE = ("MODEL.EVENTFUL.KV_POOL",)
 POLICY_KEYS = tuple(EVENTFUL_ONLY + key for key in ("ENABLED", "POLICY", "R", "THRESHOLD", "FRACTION"))

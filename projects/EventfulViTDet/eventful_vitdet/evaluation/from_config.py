@@ -6,10 +6,10 @@ import os
 from collections.abc import Sequence
 
 from detectron2.config import CfgNode
+from eventful_vit import TopR
 from torch import nn
 
 from ..budgets import DENSE, apply_budget, describe_budget, parse_budgets
-from ..eventful import TopR
 from ..files import write_json
 from ..modeling.backbone import build_policy
 from .collect import measure_agreement

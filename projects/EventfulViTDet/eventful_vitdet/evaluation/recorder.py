@@ -6,8 +6,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
+from eventful_vit.cost import CATEGORIES
 
-from ..eventful.counting import CATEGORIES
 from ..structures import FrameCost
 from .detection_table import DetectionTable, tabulate_output
 from .store import VideoRecord

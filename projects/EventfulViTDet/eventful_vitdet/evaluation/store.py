@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from urllib.parse import quote
 
 import numpy as np
+from eventful_vit.cost import CATEGORIES
 
 from ..errors import EvaluationError
-from ..eventful.counting import CATEGORIES
 from ..files import open_atomically, remove_if_there, remove_temporary_files
 from .detection_table import DetectionTable
 
@@ -43,7 +43,7 @@ class VideoRecord:
     flushed: np.ndarray
     """(F,) bool: computed in full, at the start of a sequence."""
     macs: np.ndarray
-    """(F, C) int64: multiply-accumulates, a column for each of `eventful.counting.CATEGORIES`."""
+    """(F, C) int64: multiply-accumulates, a column for each of `eventful_vit.cost.CATEGORIES`."""
     backbone_seconds: np.ndarray
     """(F,) float64."""
     total_seconds: np.ndarray

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
+from eventful_vit import count_operations
 from torch import nn
 
 from ..data.video_test_loader import is_filler
-from ..eventful import count_operations
 from ..structures import FrameCost
 from ..timing import frame_cost, run_timed
 
@@ -27,10 +27,11 @@ def run_frames(model: nn.Module, loader: Iterable[list[dict]]) -> Iterator[tuple
             if position == 0:
                 _start(model, inputs, device)
             counts.clear()
-            outputs, seconds = run_timed(model, inputs, device)
+            call = run_timed(model, inputs, device)
+            trace = model.state.trace
             wanted = [stream for stream, model_input in enumerate(inputs) if not is_filler(model_input)]
             for stream in wanted:
-                yield inputs[stream], outputs[stream], frame_cost(model, counts, seconds, stream, len(wanted))
+                yield inputs[stream], call.outputs[stream], frame_cost(trace, counts, call, stream, len(wanted))
 
 
 def _start(model: nn.Module, inputs: list[dict], device: torch.device) -> None:

@@ -7,7 +7,8 @@ import io
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass, fields
 
-from ..eventful.counting import BACKBONE_CATEGORIES, CATEGORIES
+from eventful_vit.cost import BACKBONE_CATEGORIES, CATEGORIES
+
 from ..files import write_atomically
 from ..structures import MACS_PER_GFLOP
 from .coco_metrics import compute_table_metrics

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 import cv2
 import numpy as np
 from detectron2.config import CfgNode
+from eventful_vit import TopR
 from torch import nn
 
 from ..budgets import DENSE
@@ -19,7 +20,6 @@ from ..control import Constant, Controller, LatencyController, build_runtime_con
 from ..draw.boxes import class_color, class_name
 from ..draw.tokens import ANY, choose_gates, updated_share
 from ..errors import LiveError, describe_error, is_for_user
-from ..eventful import TopR
 from ..predictor import FrameResult, VideoDetector, dense_detector
 from ..structures import SourceFrame
 from ..video import StreamSource, VideoSource, encode_jpeg
@@ -286,8 +286,8 @@ class LiveSession:
         height, width = frame.image.shape[:2]
         share = None
         if result.budget != DENSE:
-            gates = self._model.vit.gates()
-            share = np.round(255 * updated_share(gates, choose_gates(gates, ANY), result.token_grid)).astype(np.uint8)
+            share = updated_share(result.gates, choose_gates(result.gates, ANY), result.token_grid)
+            share = np.round(255 * share).astype(np.uint8)
         return Picture(
             _encode(frame.image),
             frame.name,

@@ -1,6 +1,6 @@
 """What the project registers in Detectron2: the eventful ViTDet backbone and the video detector."""
 
-from .backbone import ViTBackbone, build_eventful_vitdet_backbone
+from .backbone import EventfulViT, build_eventful_vitdet_backbone
 from .video_rcnn import VideoRCNN
 
-__all__ = ["VideoRCNN", "ViTBackbone", "build_eventful_vitdet_backbone"]
+__all__ = ["EventfulViT", "VideoRCNN", "build_eventful_vitdet_backbone"]

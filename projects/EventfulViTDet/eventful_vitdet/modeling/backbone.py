@@ -2,44 +2,28 @@
 
 from __future__ import annotations
 
-import time
+from collections.abc import Sequence
 
+import eventful_vit
 import torch
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool
 from detectron2.modeling.backbone.vit import SimpleFeaturePyramid
-from torch import Tensor
+from eventful_vit import PerGate, Policy, Threshold, TopFraction, TopR
 
 from ..errors import ConfigError
-from ..eventful import EventfulViT, Policy, Threshold, TopFraction, TopR
 
+PER_GATE = "per-gate"
 DTYPES = {"": None, "float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
-class ViTBackbone(EventfulViT, Backbone):
-    """EventfulViT with Detectron2's backbone interface; it also measures its own time."""
-
-    seconds: float = 0.0
-    """Duration of the last forward pass, embedding included."""
-
-    def forward(self, images: Tensor) -> dict[str, Tensor]:
-        synchronize(images.device)
-        start = time.perf_counter()
-        features = super().forward(images)
-        synchronize(images.device)
-        self.seconds = time.perf_counter() - start
-        return features
+class EventfulViT(eventful_vit.EventfulViT, Backbone):
+    """EventfulViT with Detectron2's backbone interface; takes the place of its `ViT`."""
 
     def output_shape(self) -> dict[str, ShapeSpec]:
         return {self.out_feature: ShapeSpec(channels=self.embed_dim, stride=self.patch_size)}
-
-
-def synchronize(device: torch.device) -> None:
-    """Wait until the device has finished, so that a clock read next measures finished work."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 @BACKBONE_REGISTRY.register()
@@ -82,12 +66,12 @@ def check_vit(cfg: CfgNode) -> None:
         raise ConfigError(f"MODEL.VIT.IMG_SIZE_HW must be (height, width) or (), found {tuple(vit.IMG_SIZE_HW)}")
 
 
-def build_vit(cfg: CfgNode) -> ViTBackbone:
+def build_vit(cfg: CfgNode) -> EventfulViT:
     """Build the ViT alone."""
     vit, eventful = cfg.MODEL.VIT, cfg.MODEL.EVENTFUL
     check_vit(cfg)
     try:
-        return ViTBackbone(
+        vit = EventfulViT(
             img_size=tuple(vit.IMG_SIZE_HW) or vit.IMG_SIZE,
             patch_size=vit.PATCH_SIZE,
             in_chans=len(cfg.MODEL.PIXEL_MEAN),
@@ -109,8 +93,8 @@ def build_vit(cfg: CfgNode) -> ViTBackbone:
             kv_pool=eventful.KV_POOL,
             state_dtype=_dtype(cfg, "STATE_DTYPE"),
             compute_dtype=_dtype(cfg, "COMPUTE_DTYPE"),
-            cuda_graphs=eventful.CUDA_GRAPHS,
         )
+        return vit
     except ValueError as error:
         raise ConfigError(f"MODEL.VIT or MODEL.EVENTFUL: {error}") from error
 
@@ -130,20 +114,37 @@ def build_pyramid_policy(cfg: CfgNode) -> Policy | None:
     return _policy(pyramid, "MODEL.EVENTFUL.PYRAMID") if pyramid.POLICY else None
 
 
+_POLICIES = {"top-r": ("R", TopR), "threshold": ("THRESHOLD", Threshold), "fraction": ("FRACTION", TopFraction)}
+"""Policies by name, each with the key of its value."""
+
+
 def _policy(settings: CfgNode, node: str) -> Policy:
-    builders = {
-        "top-r": ("R", TopR),
-        "threshold": ("THRESHOLD", Threshold),
-        "fraction": ("FRACTION", TopFraction),
-    }
-    if settings.POLICY not in builders:
-        known = ", ".join(map(repr, builders))
+    if settings.POLICY == PER_GATE and "GATES" in settings:
+        return _per_gate(settings.GATES, f"{node}.GATES")
+    if settings.POLICY not in _POLICIES:
+        known = ", ".join(map(repr, (*_POLICIES, PER_GATE) if "GATES" in settings else _POLICIES))
         raise ConfigError(f"{node}.POLICY = {settings.POLICY!r} is unknown; choose one of {known}")
-    key, policy = builders[settings.POLICY]
+    key, policy = _POLICIES[settings.POLICY]
     try:
         return policy(settings[key])
     except ValueError as error:
         raise ConfigError(f"{node}.{key}: {error}") from error
+
+
+def _per_gate(gates: Sequence, node: str) -> PerGate:
+    policies = {}
+    for entry in gates:
+        if len(entry) != 3 or entry[1] not in _POLICIES:
+            raise ConfigError(
+                f"{node} has {entry!r}; expected [NAME, POLICY, VALUE], such as ['blocks.*.mlp', 'top-r', 128], with a "
+                f"policy out of {', '.join(map(repr, _POLICIES))}"
+            )
+        name, policy, value = entry
+        try:
+            policies[name] = _POLICIES[policy][1](value)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"{node}, {name}: {error}") from error
+    return PerGate(policies)
 
 
 def _dtype(cfg: CfgNode, key: str) -> torch.dtype | None:

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNN
 from detectron2.modeling.postprocessing import detector_postprocess
-from detectron2.structures import ImageList
+from detectron2.structures import ImageList, Instances
+from eventful_vit import EventfulViT, FrameTrace, Policy, Streams
+from torch import Tensor
 
 from ..errors import ConfigError
-from ..eventful import EventfulViT, Policy
 from .backbone import build_pyramid_policy
-from .eventful_pyramid import EventfulPyramid
-
-logger = logging.getLogger(__name__)
+from .pyramid import EventfulPyramid
 
 
 @dataclass(frozen=True)
@@ -55,6 +53,73 @@ class FramePosition:
         return 0 < distance <= step, known
 
 
+@dataclass(frozen=True)
+class DetectorTrace:
+    """What the parts of a detector did in a frame of B streams."""
+
+    flushed: tuple[bool, ...]
+    """For each input, whether it began a sequence and was computed in full."""
+    canvas: tuple[int, int]
+    """Height and width in pixels of the frames with their padding."""
+    vit: FrameTrace | None
+    """Of the Transformer; None for the dense model."""
+    pyramid: FrameTrace | None
+    """Of the eventful pyramid, where it ran."""
+
+
+@dataclass
+class DetectorState:
+    """What a detector keeps of its streams. A stream is a position in the list of inputs."""
+
+    vit: Streams = field(default_factory=Streams)
+    pyramid: Streams = field(default_factory=Streams)
+    trace: DetectorTrace | None = None
+    """Of the last frame."""
+    positions: list[FramePosition | None] = field(default_factory=list)
+    """Where each stream's last frame stood; None before its first."""
+    canvas: tuple[int, int] | None = None
+
+    def reset(self, streams: Sequence[int] | None = None) -> None:
+        """Forget some streams, or all: their next frame starts a sequence."""
+        self.vit.reset(streams)
+        self.pyramid.reset(streams)
+        if streams is None:
+            self.positions = []
+            self.canvas = None
+        for stream in streams or ():
+            if stream < len(self.positions):
+                self.positions[stream] = None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held for all streams."""
+        return self.vit.nbytes + self.pyramid.nbytes
+
+    def begin(self, frames: Sequence[Mapping]) -> tuple[list[bool], list[FramePosition | None]]:
+        """Compare frames with the streams' last ones, and reset streams that begin a sequence.
+
+        Returns:
+            For each stream: whether its frame begins a sequence, and the position to remember once the frame is
+            through.
+        """
+        before = (self.positions + [None] * len(frames))[: len(frames)]
+        begins, positions = [], []
+        for frame, last in zip(frames, before):
+            position = FramePosition.of(frame)
+            continues, known = position.follow(last) if position else (False, None)
+            begins.append(not continues)
+            positions.append(known)
+        self.reset([stream for stream, begin in enumerate(begins) if begin])
+        return begins, positions
+
+    def use_canvas(self, canvas: tuple[int, int]) -> None:
+        """Take frames of a padded size; another one than the last frame's ends all running sequences."""
+        if self.canvas is not None and canvas != self.canvas:
+            self.vit.reset()
+            self.pyramid.reset()
+        self.canvas = canvas
+
+
 @META_ARCH_REGISTRY.register()
 class VideoRCNN(GeneralizedRCNN):
     """A two-stage detector for video.
@@ -75,10 +140,8 @@ class VideoRCNN(GeneralizedRCNN):
         if len(vits) != 1:
             raise TypeError(f"VideoRCNN needs a backbone with one EventfulViT, found {len(vits)}")
         (self._vit_name,) = vits
-        self._positions: list[FramePosition | None] = []
-        self._canvas: tuple[int, int] | None = None
-        self.flushed: tuple[bool, ...] = ()
-        """For each input of the last inference call, whether it began a sequence and was computed in full."""
+        self._own_state: DetectorState | None = None
+        self._check_pyramid_policy(self.vit.policy)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict:
@@ -89,15 +152,25 @@ class VideoRCNN(GeneralizedRCNN):
             parts["eventful_pyramid"] = EventfulPyramid(parts["backbone"], parts["proposal_generator"], policy)
         return parts
 
+    def __getstate__(self) -> dict:
+        """For copies and pickles: without state."""
+        return {**vars(self), "_own_state": None}
+
     @property
     def vit(self) -> EventfulViT:
-        """The backbone's Transformer, which owns the state."""
+        """The backbone's Transformer."""
         return self.backbone.get_submodule(self._vit_name)
 
     @property
-    def canvas(self) -> tuple[int, int] | None:
-        """Height and width in pixels of the last inference call's frames with their padding; None before one."""
-        return self._canvas
+    def state(self) -> DetectorState:
+        """The state of frames that come without one."""
+        if self._own_state is None:
+            self._own_state = self.new_state()
+        return self._own_state
+
+    def new_state(self) -> DetectorState:
+        """A further state, to be handed in with the frames of other streams."""
+        return DetectorState()
 
     @property
     def enabled(self) -> bool:
@@ -108,115 +181,132 @@ class VideoRCNN(GeneralizedRCNN):
     def enabled(self, value: bool) -> None:
         self.vit.enabled = value
 
-    @property
-    def backbone_seconds(self) -> float:
-        """Seconds that the Transformer took in the last call, embedding included, pyramid excluded."""
-        return self.vit.seconds
-
     def set_policy(self, policy: Policy) -> None:
-        """Exchange the policy from the next frame on."""
+        """Exchange the policy from the next frame on. Raises ValueError as `EventfulViT.set_policy` does."""
+        self._check_pyramid_policy(policy)
         self.vit.set_policy(policy)
 
     def set_pyramid_policy(self, policy: Policy | None) -> None:
         """Exchange the eventful pyramid's policy from the next frame on; None follows the backbone's policy.
 
         Raises:
-            ValueError: the detector was built without an eventful pyramid.
+            ConfigError: the detector was built without an eventful pyramid.
         """
         if self.eventful_pyramid is None:
-            raise ValueError("this detector has no eventful pyramid: set MODEL.EVENTFUL.PYRAMID.ENABLED to True")
+            raise ConfigError("this detector has no eventful pyramid: set MODEL.EVENTFUL.PYRAMID.ENABLED to True")
         self.eventful_pyramid.policy = policy
+        self._check_pyramid_policy(self.vit.policy)
+
+    def _check_pyramid_policy(self, policy: Policy) -> None:
+        if self.eventful_pyramid is None:
+            return
+        try:
+            (self.eventful_pyramid.policy or policy).check([*self.vit.gate_names, self.eventful_pyramid.gate_name])
+        except ValueError as error:
+            raise ConfigError(f"MODEL.EVENTFUL.GATES: {error}") from error
 
     def state_bytes(self) -> int:
-        """Bytes of state held for all streams, by the Transformer and the eventful pyramid."""
-        pyramid = self.eventful_pyramid.state_bytes() if self.eventful_pyramid else 0
-        return self.vit.state_bytes() + pyramid
+        """Bytes that the detector's own state holds, for the Transformer and the eventful pyramid."""
+        return self.state.nbytes
 
     def reset(self, streams: Sequence[int] | None = None) -> None:
-        """Forget some streams (positions in the input list), or all: their next frame starts a sequence."""
-        self._forget(streams)
-        if streams is None:
-            self._positions = []
-            self._canvas = None
-        for stream in streams or ():
-            if stream < len(self._positions):
-                self._positions[stream] = None
+        """Forget some streams of the detector's own state, or all: their next frame starts a sequence."""
+        self.state.reset(streams)
 
-    def _forget(self, streams: Sequence[int] | None) -> None:
-        self.vit.reset(streams)
-        if self.eventful_pyramid is not None:
-            self.eventful_pyramid.reset(streams)
+    def forward(self, batched_inputs: list[dict], state: DetectorState | None = None) -> list[dict] | dict:
+        """Losses in training; in inference, detections in one frame per stream (see `inference`)."""
+        if self.training:
+            return super().forward(batched_inputs)
+        return self.inference(batched_inputs, state=state)
 
-    def inference(self, batched_inputs: list[dict], *args, **kwargs) -> list:
+    def inference(
+        self,
+        batched_inputs: list[dict],
+        detected_instances: list[Instances] | None = None,
+        do_postprocess: bool = True,
+        *,
+        state: DetectorState | None = None,
+    ) -> list:
         """Detect objects in one frame per stream; see GeneralizedRCNN.inference.
 
-        With more arguments than the frames (Detectron2's, for other tasks), pyramid and proposals are dense.
+        Args:
+            state: what was kept of these streams; None: the detector's own.
         """
-        begins, positions = self._compare(batched_inputs)
-        streams = len(batched_inputs)
-        self._forget([stream for stream, begin in enumerate(begins) if begin])
-        # Until this frame is through, its streams have no position: an interrupted one starts over.
-        self._positions[:streams] = [None] * streams
-        pyramid = self.eventful_pyramid
-        if pyramid is not None and pyramid.enabled and self.enabled and not args and not kwargs:
-            results = self._detect(batched_inputs, pyramid)
-        else:
-            results = super().inference(batched_inputs, *args, **kwargs)
-        self._positions[:streams] = positions
-        self.flushed = tuple(
-            begin or (self.enabled and flushed)
-            for begin, flushed in zip(begins, self.vit.flushed if self.enabled else begins)
+        state = state or self.state
+        begins, positions = state.begin(batched_inputs)
+        streams = len(begins)
+        state.positions[:streams] = [None] * streams
+        try:
+            results = self._detect(batched_inputs, detected_instances, state)
+        except Exception:
+            # Frames that were refused, because of one of them, changed nothing: all streams continue behind them. Those
+            # that were interrupted in their midst start over.
+            running = (state.vit.running + (False,) * streams)[:streams]
+            state.positions[:streams] = [place if alive else None for place, alive in zip(positions, running)]
+            raise
+        state.positions[:streams] = positions
+        vit = state.vit.trace if self.enabled else None
+        flushed = tuple(
+            begin or (vit is not None and computed) for begin, computed in zip(begins, vit.flushed if vit else begins)
         )
+        state.trace = DetectorTrace(flushed, state.canvas, vit, state.pyramid.trace if self._has_pyramid() else None)
+        return _postprocess(results, batched_inputs) if do_postprocess else results
+
+    def _detect(
+        self, batched_inputs: list[dict], detected_instances: list[Instances] | None, state: DetectorState
+    ) -> list[Instances]:
+        images = self.preprocess_image(batched_inputs)
+        state.use_canvas(tuple(images.tensor.shape[-2:]))
+        with self.vit.using(state.vit):
+            if detected_instances is None and self._has_pyramid():
+                features, proposals = self._eventful_proposals(images, state)
+            else:
+                features = self.backbone(images.tensor)
+                proposals = None
+        if detected_instances is not None:
+            given = [instances.to(self.device) for instances in detected_instances]
+            return self.roi_heads.forward_with_given_boxes(features, given)
+        if proposals is None:
+            proposals, _ = self.proposal_generator(images, features, None)
+        results, _ = self.roi_heads(images, features, proposals, None)
         return results
 
-    def _detect(self, batched_inputs: list[dict], pyramid: EventfulPyramid) -> list[dict]:
-        """GeneralizedRCNN.inference, with pyramid and proposals eventful."""
-        images = self.preprocess_image(batched_inputs)
-        features = self.backbone.net(images.tensor)[self.backbone.in_feature]
-        maps = pyramid(features, self.vit.flushed, self.vit.policy)
+    def _has_pyramid(self) -> bool:
+        """Whether the eventful pyramid runs."""
+        return self.eventful_pyramid is not None and self.eventful_pyramid.enabled and self.enabled
+
+    def _eventful_proposals(self, images: ImageList, state: DetectorState) -> tuple[dict[str, Tensor], list[Instances]]:
+        """Features and proposals, where pyramid and proposal network are eventful."""
+        tokens = self.backbone.net(images.tensor)[self.backbone.in_feature]
+        maps = self.eventful_pyramid(tokens, state.vit.trace.flushed, self.vit.policy, state.pyramid)
         rpn = self.proposal_generator
         anchors = rpn.anchor_generator([maps.features[name] for name in rpn.in_features])
-        proposals = rpn.predict_proposals(anchors, maps.logits, maps.deltas, images.image_sizes)
-        results, _ = self.roi_heads(images, maps.features, proposals, None)
-        return [
-            {"instances": detector_postprocess(found, frame.get("height", height), frame.get("width", width))}
-            for found, frame, (height, width) in zip(results, batched_inputs, images.image_sizes)
-        ]
-
-    def _compare(self, frames: list[dict]) -> tuple[list[bool], list[FramePosition | None]]:
-        """For each stream: does its frame begin a sequence, and the position to remember."""
-        before = (self._positions + [None] * len(frames))[: len(frames)]
-        begins, positions = [], []
-        for frame, last in zip(frames, before):
-            position = FramePosition.of(frame)
-            continues, known = position.follow(last) if position else (False, None)
-            begins.append(not continues)
-            positions.append(known)
-        return begins, positions
+        return maps.features, rpn.predict_proposals(anchors, maps.logits, maps.deltas, images.image_sizes)
 
     def preprocess_image(self, batched_inputs: list[dict]) -> ImageList:
-        """Normalise, pad and batch the frames; a padded size other than the last one ends all running sequences."""
+        """Normalise, pad and batch the frames."""
         square = self.backbone.padding_constraints.get("square_size", 0)
         for frame in batched_inputs:
             check_fits(frame, square)
         frames = [frame["image"].to(self.device, non_blocking=True) for frame in batched_inputs]
-        images = ImageList.from_tensors(
+        return ImageList.from_tensors(
             [(frame - self.pixel_mean).div_(self.pixel_std) for frame in frames],
             size_divisibility=0 if square else self._coarsest_stride(),
             padding_constraints={"square_size": square},
         )
-        if not self.training:
-            self._follow_canvas(tuple(images.tensor.shape[-2:]))
-        return images
 
     def _coarsest_stride(self) -> int:
         """Side in pixels of a cell of the pyramid's coarsest convolved level."""
         return int(self.vit.patch_size / min(1.0, *self.backbone.scale_factors))
 
-    def _follow_canvas(self, canvas: tuple[int, int]) -> None:
-        if self._canvas is not None and canvas != self._canvas:
-            self._forget(None)
-        self._canvas = canvas
+
+def _postprocess(results: list[Instances], frames: list[dict]) -> list[dict]:
+    """Detections in pixels of the frames as they were before resizing."""
+    return [
+        {"instances": detector_postprocess(found, frame.get("height", height), frame.get("width", width))}
+        for found, frame in zip(results, frames)
+        for height, width in (found.image_size,)
+    ]
 
 
 def check_fits(frame: Mapping, square: int) -> None:

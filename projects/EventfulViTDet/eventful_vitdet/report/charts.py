@@ -188,9 +188,7 @@ def make_axis(
     return _with_ticks(label, max(0.0, low - room), high + room, start, end, most)
 
 
-def _with_ticks(
-    label: str, low: float, high: float, start: float, end: float, most: float | None = None
-) -> Axis:
+def _with_ticks(label: str, low: float, high: float, start: float, end: float, most: float | None = None) -> Axis:
     axis = Axis(label, low, high, start, end)
     values = ticks(low, high)
     kept = [value for value in values if most is None or value <= most]

@@ -13,6 +13,7 @@ import jinja2
 from detectron2.data import MetadataCatalog
 
 from .. import data
+from ..data.read_rules import DEFAULT_RULES, ReadRules
 from ..errors import DataError, ReportError
 from ..files import write_atomically
 from . import sections
@@ -38,6 +39,7 @@ def write_report(
     title: str = "",
     thumbnails: int = 6,
     timelines: int = 12,
+    rules: ReadRules = DEFAULT_RULES,
 ) -> None:
     """Write one HTML file, without any reference to another, about an evaluation.
 
@@ -49,18 +51,20 @@ def write_report(
         title: heading of the report.
         thumbnails: pictures of disagreements for each budget; 0 for none.
         timelines: how many videos have a timeline by default.
+        rules: by which the data set's annotation file is read.
 
     Raises DataError: nothing to report in `folder`, or a video that it does not have.
     """
     budgets = read_budgets(folder)
-    frames = load_pictures(dataset)
+    frames = load_pictures(dataset, rules)
     summaries = summarise_videos(budgets, videos, timelines)
     names = _video_names(frames)
     advice = advise(budgets)
     advised = advice.budget if advice else None
     charts, absent = sections.tradeoff_charts(budgets)
     style, script = _read("charts.css") + _read("page.css") + style_rules(budgets), _read("page.js")
-    page = environment().get_template("report.html").render(
+    template = environment().get_template("report.html")
+    page = template.render(
         title=title or "Eventful detection: evaluation",
         origin=_origin(budgets[0]),
         style=style,
@@ -124,12 +128,12 @@ def content_hash(text: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode("ascii")
 
 
-def load_pictures(dataset: str | None) -> Frames:
+def load_pictures(dataset: str | None, rules: ReadRules) -> Frames:
     """The frames of a data set; if they are not there, the reason in their place."""
     if dataset is None:
         return Frames(absent="no data set was given (--config-file or --test-json)")
     try:
-        frames, _ = data.load_frames(dataset)
+        frames, _ = data.load_frames(dataset, rules=rules)
     except DataError as error:
         return Frames(absent=str(error).rstrip("."))
     return Frames({frame["image_id"]: frame for frame in frames}, MetadataCatalog.get(dataset).thing_classes)

@@ -143,9 +143,7 @@ def _boxes(
         yield PictureBox(kind, box[0], box[1], box[2] - box[0], box[3] - box[1], text, label)
 
 
-def _place(
-    text: str, box: Box, size: tuple[int, int], labels: list[Box], boxes: list[Box]
-) -> tuple[float, float]:
+def _place(text: str, box: Box, size: tuple[int, int], labels: list[Box], boxes: list[Box]) -> tuple[float, float]:
     """The left end of the base line of a label at a box."""
     bounds = (3.0, 2.0, size[0] - 3.0, size[1] - 2.0)
     extent = (CHARACTER * len(text), LINE)

@@ -191,9 +191,7 @@ def _bar(style: str, value: float, top: float, digits: int) -> tuple[str, str, s
     return style, f"{100 * value / top if top > 0 else 0:.1f}", number(value, digits)
 
 
-def timelines(
-    budgets: Sequence[Budget], summaries: Sequence[VideoSummary], names: dict[object, str]
-) -> list[Timeline]:
+def timelines(budgets: Sequence[Budget], summaries: Sequence[VideoSummary], names: dict[object, str]) -> list[Timeline]:
     """GFlops and milliseconds of every frame of the chosen videos."""
     return [
         Timeline(str(summary.video_id), _video_name(summary, names), tuple(_timeline_charts(budgets, summary)))

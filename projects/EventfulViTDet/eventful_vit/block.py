@@ -1,0 +1,246 @@
+"""One pre-norm Transformer block: the way of a token through it, densely and on changed tokens (paper, figure 3).
+
+A model describes its blocks by `BlockSpec`; `EventfulBlock` runs any of them. Everything that a block may consist of
+stands here once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from .attention.core import AttentionSpec
+from .attention.layout import AttentionLayout, attention_layout
+from .attention.modes import make_core
+from .buffer import TokenBuffer
+from .frame import AttentionWork, BlockTrace, Frame, FrameTrace
+from .gate import GATE_REFERENCES, GateReference, TokenGate
+from .layers import Mlp, call, is_plain, run_linear, run_mlp, run_norm
+from .selection import Selection
+
+
+@dataclass(frozen=True)
+class EventfulOptions:
+    """How a model reuses what earlier frames computed."""
+
+    attention: str = "exact"
+    """`exact`, or one of the paper's modes for the global blocks: `full`, `query-key`, `tokenwise`."""
+    gate_before_norm: bool = False
+    """Gate the input of the layer norms instead of their output; the norm then runs on the selected tokens only."""
+    gate_reference: GateReference = "last-sent"
+    """What a gate compares with: the value last sent on, or that of the previous frame (STGT baseline)."""
+    state_dtype: torch.dtype | None = None
+    """Storage type of references, buffers and attention state; None keeps the type of the tokens."""
+    compute_dtype: torch.dtype | None = None
+    """Type of the products of linear layers in inference; None is that of the parameters."""
+
+    def __post_init__(self) -> None:
+        if self.gate_reference not in GATE_REFERENCES:
+            raise ValueError(
+                f"gate_reference = {self.gate_reference!r} is unknown; choose one of "
+                f"{', '.join(map(repr, GATE_REFERENCES))}"
+            )
+
+
+@dataclass(frozen=True)
+class BlockSpec:
+    """What a block consists of. Modules stay where the model has them, with their parameters and names.
+
+    All of them but the attention work on single tokens: they take and return rows (..., channels).
+    """
+
+    dim: int
+    """D, channels of a token."""
+    heads: int
+    head_dim: int
+    """d, channels of a head."""
+    norm1: nn.Module
+    qkv: nn.Module
+    """(..., D) -> (..., 3 H d): queries, keys and values side by side, the heads of each one after the other."""
+    projection: nn.Module
+    """(..., H d) -> (..., D)."""
+    norm2: nn.Module
+    mlp: nn.Module
+    scale: float | None = None
+    """Of the scores; None: d^-0.5."""
+    rel_pos: tuple[Tensor, ...] = ()
+    """Tables of decomposed relative positions along rows and columns (attention/position.py)."""
+    query_norm: nn.Module | None = None
+    """Norms of the queries and keys of each head, (..., H, d)."""
+    key_norm: nn.Module | None = None
+    rotary: nn.Module | None = None
+    """Rotary positions: (queries or keys (..., H, d), places of their tokens (...,)) -> the same, turned."""
+    layer_scale1: nn.Module | None = None
+    """What scales the two branches before they are added."""
+    layer_scale2: nn.Module | None = None
+    drop_path: nn.Module | None = None
+    """Stochastic depth, in training."""
+    window: int = 0
+    """Side of the attention windows in tokens; 0: every token attends to all."""
+    kv_pool: int = 1
+    """Keys and values are averaged over kv_pool x kv_pool tokens."""
+    prefix: int = 0
+    """Class and register tokens before those of the grid; only without windows, pooling and relative positions."""
+    other_attention: nn.Module | None = None
+    """Attention by code that is not known, on windows or grids (G, a, b, D) of normalised tokens. It runs on all tokens
+    of every frame."""
+    after: nn.Module | None = None
+    """A layer on the whole map (B, D, h, w) behind the block. It runs in every frame."""
+
+    def adds_plainly(self, scale: nn.Module | None) -> bool:
+        """Whether a branch is added to the residual stream as it is: not scaled, and not dropped."""
+        dropped = self.drop_path is not None and self.drop_path.training and type(self.drop_path) is not nn.Identity
+        return scale is None and not dropped
+
+    def layout(self, grid: tuple[int, int]) -> AttentionLayout:
+        """How the tokens of a grid (h, w) are laid out for attention."""
+        if self.prefix:
+            return attention_layout(self.prefix + grid[0] * grid[1], 1)
+        return attention_layout(*grid, self.window, self.kv_pool)
+
+
+class EventfulBlock:
+    """Runs a block, and owns the names of its gates and state."""
+
+    def __init__(self, name: str, options: EventfulOptions) -> None:
+        """
+        Args:
+            name: such as "blocks.0".
+        """
+        settings = (options.gate_reference, options.state_dtype)
+        self.options = options
+        self.qkv_gate = TokenGate(f"{name}.qkv", *settings)
+        self.global_attention = make_core(options.attention, False, name, options.state_dtype)
+        self.windowed_attention = make_core(options.attention, True, name, options.state_dtype)
+        self.projection_gate = TokenGate(f"{name}.projection", *settings)
+        self.projection_buffer = TokenBuffer(f"{name}.projection", options.state_dtype)
+        self.mlp_gate = TokenGate(f"{name}.mlp", *settings)
+        self.mlp_buffer = TokenBuffer(f"{name}.mlp", options.state_dtype)
+
+    @property
+    def gates(self) -> tuple[TokenGate, TokenGate, TokenGate]:
+        """The gates in the order of their work."""
+        return self.qkv_gate, self.projection_gate, self.mlp_gate
+
+    # Densely.
+
+    def dense(self, spec: BlockSpec, x: Tensor, grid: tuple[int, int], trace: FrameTrace | None) -> Tensor:
+        """All tokens: (B, N, D) -> (B, N, D). Neither reads nor writes state; differentiable."""
+        layout = spec.layout(grid)
+        x = self._dense_attention(spec, x, layout)
+        x = self._mlp(spec, run_norm(spec.norm2, x), x)
+        if trace is not None:
+            everything = Selection.everything(*x.shape[:2])
+            kind = "dense" if spec.other_attention is None else "other"
+            trace.blocks.append(BlockTrace(spec, layout, AttentionWork(kind), (everything,) * 3))
+        return self._after(spec, x, grid)
+
+    def _dense_attention(self, spec: BlockSpec, x: Tensor, layout: AttentionLayout) -> Tensor:
+        y = run_norm(spec.norm1, x)
+        if spec.other_attention is not None:
+            return x + self._branch(spec, spec.layer_scale1, _attend_by(spec.other_attention, y, layout))
+        qkv = self._queries_keys_values(spec, y, None, layout)
+        return self._project(spec, self._attention_spec(spec, layout, x).attend(qkv, qkv.dtype, layout), x)
+
+    # On changed tokens.
+
+    def eventful(self, spec: BlockSpec, x: Tensor, grid: tuple[int, int], frame: Frame) -> Tensor:
+        """Changed tokens only: (B, N, D) -> (B, N, D), updating the state of the frame's streams. x may be
+        overwritten."""
+        layout = spec.layout(grid)
+        if spec.other_attention is None:
+            picked1, rows = self._gate(self.qkv_gate, spec.norm1, x, frame)
+            # Sums of attention, and the residual stream, keep the type of the tokens, whatever the products use.
+            rows = self._queries_keys_values(spec, rows, picked1, layout).to(x.dtype)
+            attention = self.windowed_attention if spec.window else self.global_attention
+            a, work = attention(self._attention_spec(spec, layout, x), rows, picked1, layout, frame)
+            picked2, rows = self.projection_gate(a, frame)
+            self.projection_buffer.add_to(x, self._project(spec, rows, used=picked2.used), picked2, frame)
+        else:
+            picked1 = picked2 = Selection.everything(*x.shape[:2])
+            work = AttentionWork("other")
+            x = self._dense_attention(spec, x, layout)
+
+        picked3, rows = self._gate(self.mlp_gate, spec.norm2, x, frame)
+        self.mlp_buffer.add_to(x, self._mlp(spec, rows, used=picked3.used), picked3, frame)
+        frame.trace.blocks.append(BlockTrace(spec, layout, work, (picked1, picked2, picked3)))
+        return self._after(spec, x, grid)
+
+    def _gate(self, gate: TokenGate, norm: nn.Module, x: Tensor, frame: Frame) -> tuple[Selection, Tensor]:
+        """Gate and layer norm in the order that the options ask for."""
+        if not self.options.gate_before_norm:
+            return gate(x, frame, norm)
+        selection, rows = gate(x, frame)
+        return selection, run_norm(norm, rows)
+
+    # What both share: from rows of channels to rows of channels.
+
+    def _queries_keys_values(
+        self, spec: BlockSpec, rows: Tensor, selection: Selection | None, layout: AttentionLayout
+    ) -> Tensor:
+        """Normalised tokens to [q | k | v]."""
+        used = None if selection is None else selection.used
+        qkv = run_linear(spec.qkv, rows, self.options.compute_dtype, used=used)
+        if spec.query_norm is None and spec.key_norm is None and spec.rotary is None:
+            return qkv
+        q, k, v = qkv.unflatten(-1, (3, spec.heads, -1)).unbind(-3)
+        q = q if spec.query_norm is None else call(spec.query_norm, q)
+        k = k if spec.key_norm is None else call(spec.key_norm, k)
+        if spec.rotary is not None:
+            places = torch.arange(layout.tokens, device=rows.device)
+            if selection is not None:
+                places = selection.take(places.expand(selection.streams, -1)[..., None]).squeeze(-1)
+            q, k = spec.rotary(q, places), spec.rotary(k, places)
+        return torch.stack([q, k, v], dim=-3).flatten(-3)
+
+    def _attention_spec(self, spec: BlockSpec, layout: AttentionLayout, x: Tensor) -> AttentionSpec:
+        padding = self._padding(spec, layout, x) if any(layout.padding) else None
+        scale = spec.head_dim**-0.5 if spec.scale is None else spec.scale
+        return AttentionSpec(spec.heads, scale, spec.rel_pos, padding)
+
+    def _padding(self, spec: BlockSpec, layout: AttentionLayout, x: Tensor) -> Tensor | None:
+        """[q | k | v] of a padding token, which is a zero token: of a linear layer, its bias."""
+        if is_plain(spec.qkv, nn.Linear) and spec.query_norm is None and spec.key_norm is None:
+            return spec.qkv.bias
+        return self._queries_keys_values(spec, x.new_zeros(1, x.shape[-1]), None, layout).squeeze(0)
+
+    def _project(
+        self, spec: BlockSpec, rows: Tensor, residual: Tensor | None = None, used: Tensor | None = None
+    ) -> Tensor:
+        """The output projection; of all tokens, with the residual stream added."""
+        added = residual if spec.adds_plainly(spec.layer_scale1) else None
+        result = run_linear(spec.projection, rows, self.options.compute_dtype, added=added, used=used)
+        if residual is None or added is not None:
+            return result if added is not None else self._scaled(spec.layer_scale1, result)
+        return residual + self._branch(spec, spec.layer_scale1, result)
+
+    def _mlp(self, spec: BlockSpec, rows: Tensor, residual: Tensor | None = None, used: Tensor | None = None) -> Tensor:
+        """The MLP; of all tokens, with the residual stream added."""
+        plain = is_plain(spec.mlp, Mlp)
+        added = residual if plain and spec.adds_plainly(spec.layer_scale2) else None
+        result = run_mlp(spec.mlp, rows, self.options.compute_dtype, added, used) if plain else call(spec.mlp, rows)
+        if residual is None or added is not None:
+            return result if added is not None else self._scaled(spec.layer_scale2, result)
+        return residual + self._branch(spec, spec.layer_scale2, result)
+
+    def _branch(self, spec: BlockSpec, scale: nn.Module | None, y: Tensor) -> Tensor:
+        y = self._scaled(scale, y)
+        return y if spec.drop_path is None else spec.drop_path(y)
+
+    def _scaled(self, scale: nn.Module | None, rows: Tensor) -> Tensor:
+        return rows if scale is None else call(scale, rows)
+
+    def _after(self, spec: BlockSpec, x: Tensor, grid: tuple[int, int]) -> Tensor:
+        if spec.after is None:
+            return x
+        maps = call(spec.after, x.transpose(1, 2).unflatten(2, grid))
+        return maps.flatten(2).transpose(1, 2).contiguous()
+
+
+def _attend_by(attention: nn.Module, x: Tensor, layout: AttentionLayout) -> Tensor:
+    """Attention of a module that takes windows or grids: (B, N, D) -> (B, N, D)."""
+    groups = layout.partition(x, None)
+    out = call(attention, groups.unflatten(1, layout.query_grid))
+    return layout.merge(out.flatten(1, 2))

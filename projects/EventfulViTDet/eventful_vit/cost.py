@@ -1,0 +1,310 @@
+"""Operations of a frame, from its trace: the only place that counts.
+
+The unit is the multiply-accumulate (MAC), what the paper reports as "flops". Blocks are counted by the closed forms of
+the paper's evaluation: linear layers, their biases, matrix products, relative-position products, additions, gates and
+accumulators; layer norms, softmax and activations are free. `exact` attention counts what it executes. Layers around
+the blocks (patch embedding, pyramid, proposals, heads) are counted as the products of their convolutions and linear
+layers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from torch import Tensor, nn
+
+from .frame import BlockTrace, FrameTrace
+from .model import Traced
+
+BACKBONE_CATEGORIES = ("linear", "bias", "matmul", "position", "add", "gate", "accumulator")
+OTHER_CATEGORIES = ("embedding", "pyramid", "proposals", "heads")
+CATEGORIES = BACKBONE_CATEGORIES + OTHER_CATEGORIES
+
+Count = tuple[str, Sequence[int]]
+"""A category and its MACs in each stream."""
+
+
+class OperationCounts:
+    """MACs since counting began or was last cleared; exact integers."""
+
+    def __init__(self) -> None:
+        self._macs: dict[str, list[int]] = {}
+
+    def add(self, category: str, macs: Sequence[int]) -> None:
+        """Add operations of one category, one number per stream."""
+        if category not in CATEGORIES:
+            raise KeyError(f"unknown category {category!r}; known: {', '.join(CATEGORIES)}")
+        sums = self._macs.setdefault(category, [])
+        sums.extend([0] * (len(macs) - len(sums)))
+        for stream, number in enumerate(macs):
+            sums[stream] += int(number)
+
+    def add_frame(self, trace: FrameTrace) -> None:
+        """Add the operations of a frame."""
+        for category, macs in frame_macs(trace):
+            self.add(category, macs)
+
+    def clear(self) -> None:
+        """Start again from zero."""
+        self._macs.clear()
+
+    def by_category(self, stream: int | None = None) -> dict[str, int]:
+        """MACs of every category that ran, over all streams or for one stream of the batch."""
+        return {name: self._pick(sums, stream) for name, sums in self._macs.items()}
+
+    def total(self, stream: int | None = None) -> int:
+        """Everything counted."""
+        return sum(self.by_category(stream).values())
+
+    def backbone(self, stream: int | None = None) -> int:
+        """Position encoding and Transformer blocks: the figure that the paper reports."""
+        counts = self.by_category(stream)
+        return sum(counts.get(name, 0) for name in BACKBONE_CATEGORIES)
+
+    @staticmethod
+    def _pick(sums: list[int], stream: int | None) -> int:
+        if stream is None:
+            return sum(sums)
+        return sums[stream] if stream < len(sums) else 0
+
+
+# Frames of eventful models.
+
+
+def frame_macs(trace: FrameTrace) -> Iterator[Count]:
+    """The operations of a frame."""
+    for block in trace.blocks:
+        yield from _token_functions(block)
+        yield from _ATTENTION[block.attention.kind](block, trace.flushed)
+        tokens, dim = block.layout.tokens, block.spec.dim
+        yield "gate", [0 if flush else tokens * (2 * dim + _width(block)) for flush in trace.flushed]
+        yield "add", [2 * tokens * dim] * len(trace.flushed)
+    for layers in trace.layers:
+        yield layers.category, [layers.macs * number for number in layers.units]
+
+
+def _width(block: BlockTrace) -> int:
+    """Channels of the queries of all heads."""
+    return block.spec.heads * block.spec.head_dim
+
+
+def _token_functions(block: BlockTrace) -> Iterator[Count]:
+    spec = block.spec
+    for module, selection in zip((spec.qkv, spec.projection, spec.mlp), block.selections):
+        for layer in linear_layers(module):
+            yield "linear", [n * layer.in_features * layer.out_features for n in selection.counts]
+            if layer.bias is not None:
+                yield "bias", [n * layer.out_features for n in selection.counts]
+    if spec.after is not None:
+        positions = block.layout.tokens
+        macs = sum(m.weight.numel() for m in spec.after.modules() if isinstance(m, nn.Conv2d))
+        yield "linear", [positions * macs] * block.selections[0].streams
+
+
+def linear_layers(module: nn.Module) -> list[nn.Linear]:
+    """The linear layers of a token-wise function."""
+    if isinstance(module, nn.Linear):
+        return [module]
+    return [layer for layer in module.modules() if isinstance(layer, nn.Linear)]
+
+
+Flushed = tuple[bool, ...]
+
+
+def _dense(block: BlockTrace, flushed: Flushed) -> Iterator[Count]:
+    """Every token attends."""
+    yield "matmul", [_product_macs(block)] * len(flushed)
+    yield from _positions(block, flushed)
+
+
+def _positions(block: BlockTrace, flushed: Flushed) -> Iterator[Count]:
+    """Positions, their additions, and windows' padding, which the paper's modes never reduce."""
+    yield "position", [_position_macs(block)] * len(flushed)
+    yield "add", [_position_additions(block)] * len(flushed)
+    yield "bias", [_padding_additions(block)] * len(flushed)
+
+
+def _query_key(block: BlockTrace, flushed: Flushed) -> Iterator[Count]:
+    values = block.layout.tokens * block.layout.keys * _width(block)
+    scores = _score_macs(block)
+    yield "matmul", [2 * values if flush else scores[b] + values for b, flush in enumerate(flushed)]
+    yield from _positions(block, flushed)
+
+
+def _full(block: BlockTrace, flushed: Flushed) -> Iterator[Count]:
+    tokens, keys, width = block.layout.tokens, block.layout.keys, _width(block)
+    scores, changed = _score_macs(block), _changed_keys(block)
+    products = [scores[b] + 2 * tokens * changed[b] * width for b in range(len(flushed))]
+    gate, sums = keys * width + block.spec.heads * tokens * keys, [kk * width + 2 * tokens * width for kk in changed]
+    yield "matmul", [_product_macs(block) if flush else products[b] for b, flush in enumerate(flushed)]
+    yield "gate", [0 if flush else gate for flush in flushed]
+    yield "accumulator", [0 if flush else sums[b] for b, flush in enumerate(flushed)]
+    yield from _positions(block, flushed)
+
+
+def _score_macs(block: BlockTrace) -> list[int]:
+    """Rows of changed queries and columns of changed keys, for each stream."""
+    tokens, keys, width = block.layout.tokens, block.layout.keys, _width(block)
+    return [(r * keys + tokens * kk) * width for r, kk in zip(block.selections[0].counts, _changed_keys(block))]
+
+
+def _changed_keys(block: BlockTrace) -> list[int]:
+    offsets = block.attention.key_offsets
+    return [block.layout.keys] * block.selections[0].streams if offsets is None else offsets.diff().tolist()
+
+
+def _exact(block: BlockTrace, flushed: Flushed) -> Iterator[Count]:
+    channels = block.spec.head_dim
+    for stream, ((exchanged, recomputed), keys) in enumerate(
+        zip(block.attention.executed.tolist(), _changed_keys(block))
+    ):
+        if not exchanged + recomputed:
+            continue
+        before = [0] * stream
+        scores = recomputed * block.layout.keys + 2 * exchanged * keys
+        yield "matmul", [*before, 2 * scores * channels]
+        yield "position", [*before, _position_macs(block)]
+        yield "add", [*before, 2 * scores if _has_positions(block) else 0]
+        yield "accumulator", [*before, exchanged * (channels + 1) if exchanged else 0]
+
+
+def _windows(block: BlockTrace, flushed: Flushed) -> Iterator[Count]:
+    """The computed windows' shares of all, and the padding where there is some."""
+    computed, every = block.attention.executed.tolist(), block.layout.windows
+    yield "matmul", [n * _product_macs(block) // every for n in computed]
+    yield "position", [n * _position_macs(block) // every for n in computed]
+    yield "add", [n * _position_additions(block) // every for n in computed]
+    yield "bias", [_padding_additions(block) if n else 0 for n in computed]
+
+
+_ATTENTION: dict[str, Callable[[BlockTrace, Flushed], Iterator[Count]]] = {
+    "dense": _dense,
+    "query-key": _query_key,
+    "full": _full,
+    "exact": _exact,
+    "windows": _windows,
+    "other": _dense,  # code that is not known is taken for dense attention
+}
+
+
+def _has_positions(block: BlockTrace) -> bool:
+    return bool(block.spec.rel_pos)
+
+
+def _product_macs(block: BlockTrace) -> int:
+    """Both matrix products of dense attention."""
+    return 2 * block.layout.padded_tokens * block.layout.keys * _width(block)
+
+
+def _position_macs(block: BlockTrace) -> int:
+    """Products of all queries with the position tables."""
+    return block.layout.padded_tokens * sum(block.layout.key_grid) * _width(block) if _has_positions(block) else 0
+
+
+def _position_additions(block: BlockTrace) -> int:
+    """Additions of the two position terms to the scores."""
+    return 2 * block.spec.heads * block.layout.padded_tokens * block.layout.keys if _has_positions(block) else 0
+
+
+def _padding_additions(block: BlockTrace) -> int:
+    """Turning the windows' zero padding into the QKV bias."""
+    if not any(block.layout.padding):
+        return 0
+    return sum(layer.out_features for layer in linear_layers(block.spec.qkv) if layer.bias is not None)
+
+
+# Whole models.
+
+
+@contextmanager
+def count_operations(model: nn.Module) -> Iterator[OperationCounts]:
+    """Count the operations of a model while the context is open.
+
+    Args:
+        model: an eventful model, or any model that holds one (a detector, a pyramid).
+
+    Yields:
+        The counts, filled by every forward pass within the context.
+    """
+    counts = OperationCounts()
+    traced = [module for module in model.modules() if isinstance(module, Traced)]
+    inside = {child for module in traced for child in module.modules()}
+    hooks = _hook_layers(model, inside, counts)
+    for module in traced:
+        module.observers.append(counts.add_frame)
+    try:
+        yield counts
+    finally:
+        for module in traced:
+            module.observers.remove(counts.add_frame)
+        for hook in hooks:
+            hook.remove()
+
+
+def _hook_layers(model: nn.Module, skip: set[nn.Module], counts: OperationCounts) -> list:
+    """Count the layers outside the modules that count for themselves, through forward hooks."""
+    hooks = []
+    boxes = _BoxesPerImage()
+    for name, module in model.named_modules():
+        if module in skip:
+            continue
+        if name.split(".")[-1] == "roi_heads":
+            hooks.append(module.register_forward_pre_hook(boxes.remember))
+        macs = _layer_macs(module)
+        if macs is not None:
+            hooks.append(module.register_forward_hook(_counting_hook(counts, _category(name), macs, boxes)))
+    return hooks
+
+
+class _BoxesPerImage:
+    """Box heads see the boxes of all images in one batch; this remembers how many belong to each image."""
+
+    def __init__(self) -> None:
+        self.sizes: list[int] = []
+
+    def remember(self, module: nn.Module, args: tuple) -> None:
+        """Forward pre-hook of the heads, called with (images, features, proposals, ...)."""
+        self.sizes = [len(proposals) for proposals in args[2]]
+
+    def split(self, rows: int, category: str) -> list[int]:
+        """How many of a layer's input rows belong to each image."""
+        if category == "heads" and rows == sum(self.sizes):
+            return self.sizes
+        return [1] * rows
+
+
+def _category(name: str) -> str:
+    parts = name.split(".")
+    if "proposal_generator" in parts:
+        return "proposals"
+    if "roi_heads" in parts:
+        return "heads"
+    return "pyramid"
+
+
+def _counting_hook(
+    counts: OperationCounts, category: str, macs: Callable[[Tensor, Tensor], int], boxes: _BoxesPerImage
+) -> Callable:
+    def hook(module: nn.Module, args: tuple, output: Tensor) -> None:
+        rows = args[0].shape[0]
+        if rows == 0:
+            return
+        per_row = macs(args[0], output) // rows
+        counts.add(category, [per_row * number for number in boxes.split(rows, category)])
+
+    return hook
+
+
+def _layer_macs(module: nn.Module) -> Callable[[Tensor, Tensor], int] | None:
+    """How to count a layer from its input and output; None for modules that are not counted."""
+    if isinstance(module, nn.Linear):
+        return lambda x, y: y.numel() * module.in_features
+    if isinstance(module, nn.ConvTranspose2d):
+        fan_out = module.out_channels // module.groups * math.prod(module.kernel_size)
+        return lambda x, y: x.numel() * fan_out
+    if isinstance(module, nn.Conv2d):
+        fan_in = module.in_channels // module.groups * math.prod(module.kernel_size)
+        return lambda x, y: y.numel() * fan_in
+    return None

@@ -1,0 +1,125 @@
+"""The blocks of an eventful model, one after the other: densely, on changed tokens, or by repeating a recorded frame
+(recorded.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import _get_current_dispatch_mode
+
+from .block import EventfulBlock, EventfulOptions
+from .frame import Frame, FrameTrace
+from .ops.tape import Recorder
+from .policies import Policy
+from .recorded import BudgetNumbers, RecordedFrame, RecordedFrames
+
+TAPED_VALUES = 2**18
+"""Most values (tokens x channels x streams) of a frame that is recorded on a CPU. Small frames gain most
+(docs/performance.md)."""
+
+
+class EventfulEncoder:
+    """Runs a model's blocks.
+
+    Blocks are modules that are called with (tokens, run) and return `run(specification, tokens)`, so hooks on a block
+    see its tokens.
+    """
+
+    def __init__(self, depth: int, options: EventfulOptions) -> None:
+        """
+        Args:
+            depth: number of blocks, at most.
+        """
+        self._runners = [EventfulBlock(f"blocks.{i}", options) for i in range(depth)]
+        gates = [gate for runner in self._runners for gate in runner.gates]
+        self.gate_names = tuple(gate.name for gate in gates)
+        """The gates in the order of their work, such as `blocks.0.qkv`."""
+        self._can_record = all(gate.can_take_numbers() for gate in gates)
+
+    def dense(
+        self, blocks: Sequence[nn.Module], x: Tensor, grid: tuple[int, int], trace: FrameTrace | None,
+        recorded: RecordedFrames | None = None,
+    ) -> Tensor:  # fmt: skip
+        """All tokens (B, N, D) -> (B, N, D).
+
+        Args:
+            trace: learns what was executed, if given.
+            recorded: recorded frames of the model as it is, on a GPU and without gradients; None: run as usual.
+        """
+        if recorded is not None and _is_plain_call(x):
+            return self._repeat_dense(blocks, x, grid, trace or FrameTrace((True,) * len(x), grid), recorded)
+        for block, runner in zip(blocks, self._runners):
+            x = block(x, partial(runner.dense, grid=grid, trace=trace))
+        return x
+
+    def _repeat_dense(
+        self, blocks: Sequence[nn.Module], x: Tensor, grid: tuple[int, int], trace: FrameTrace, recorded: RecordedFrames
+    ) -> Tensor:
+        def make(recorder: Recorder) -> RecordedFrame:
+            return RecordedFrame(recorder, torch.empty_like(x), None)
+
+        key = (x.shape, x.dtype, grid)
+        kind = recorded.find(key, make, x.device)
+        result = kind.compute(x, lambda x: self.dense(blocks, x, grid, trace), trace)
+        recorded.keep(key, kind)
+        return result
+
+    def eventful(self, blocks: Sequence[nn.Module], x: Tensor, frame: Frame, observed: bool) -> Tensor:
+        """Changed tokens of (B, N, D) -> (B, N, D), updating the frame's state. x may be overwritten.
+
+        Args:
+            observed: whether somebody wants to see the modules at work.
+        """
+        limits = self._limits(x, frame) if self._can_record and not observed else None
+        if limits is None:
+            return self._run(blocks, x, frame, keep=observed)
+        capacity = self._capacity(limits, x, frame)
+
+        def make(recorder: Recorder) -> RecordedFrame:
+            numbers = BudgetNumbers(self.gate_names, len(x), capacity, x.device)
+            return RecordedFrame(recorder, torch.empty_like(x), numbers)
+
+        key, recorded = (x.shape, frame.trace.grid, capacity), frame.state.recorded
+        kind = recorded.find(key, make, x.device)
+        kind.numbers.set(limits, frame.flush)
+        frame = replace(frame, budget=kind.numbers.gates)
+        result = kind.compute(x, lambda x: self._run(blocks, x, frame), frame.trace)
+        recorded.keep(key, kind)
+        return result
+
+    def _run(self, blocks: Sequence[nn.Module], x: Tensor, frame: Frame, keep: bool = False) -> Tensor:
+        """`keep`: what a hook sees of a block stays as it is."""
+        for block, runner in zip(blocks, self._runners):
+            x = block(x.clone() if keep else x, partial(runner.eventful, grid=frame.trace.grid, frame=frame))
+        return x
+
+    def _limits(self, x: Tensor, frame: Frame) -> list[tuple[int, float]] | None:
+        """The numbers of each gate's policy, where such a frame can be recorded."""
+        if x.is_cuda:
+            possible = x.dtype in (torch.float32, torch.float16, torch.bfloat16)
+        else:
+            possible = x.device.type == "cpu" and x.numel() <= TAPED_VALUES and x.dtype is torch.float32
+        if not possible or not _is_plain_call(x):
+            return None
+        tokens, policy = x.shape[1], frame.policy
+        if type(policy).for_gate is Policy.for_gate:  # the same for all
+            limits = policy.limits(tokens)
+            return None if limits is None else [limits] * len(self.gate_names)
+        limits = [policy.for_gate(name, tokens).limits(tokens) for name in self.gate_names]
+        return None if None in limits else limits
+
+    @staticmethod
+    def _capacity(limits: list[tuple[int, float]], x: Tensor, frame: Frame) -> int:
+        """Room for each gate's tokens: a power of two, so that a recorded frame serves many budgets, or all tokens."""
+        streams, tokens, _ = x.shape
+        most = max(count for count, _ in limits)
+        return streams * (tokens if any(frame.flush) else min(tokens, 1 << max(most - 1, 0).bit_length()))
+
+
+def _is_plain_call(x: Tensor) -> bool:
+    """Whether nobody watches the operations of this call or changes their types."""
+    return _get_current_dispatch_mode() is None and not torch.is_autocast_enabled(x.device.type)

@@ -1,0 +1,1 @@
+"""Eventful models."""

@@ -1,0 +1,410 @@
+"""EventfulViT: Detectron2's ViT (ViTDet's backbone) for video, with its parameters and their names."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from .. import ops
+from ..block import BlockSpec, EventfulOptions
+from ..encoder import EventfulEncoder
+from ..frame import FrameTrace
+from ..gate import GateReference
+from ..layers import Mlp, is_plain, run_linear
+from ..model import EventfulModel, check_finite
+from ..ops.derived import derive
+from ..policies import Policy, TopR
+from ..streams import FrameForm, Streams
+
+LAYER_NORM = partial(nn.LayerNorm, eps=1e-6)
+"""The norms of Detectron2's ViT."""
+
+
+class PatchEmbed(nn.Module):
+    """Patches to tokens by one strided convolution: (B, C, H, W) -> (B, N, D)."""
+
+    def __init__(self, patch_size: int, in_chans: int, embed_dim: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(in_chans, embed_dim, kernel_size=patch_size, stride=patch_size)
+
+    def forward(self, x: Tensor, positions: Tensor | None = None) -> Tensor:
+        """Also adds positions (1, N, D), if given."""
+        if is_plain(self.proj, nn.Conv2d):
+            return ops.embed(x, self.proj.weight, self.proj.bias, positions)
+        tokens = self.proj(x).flatten(2).transpose(1, 2)
+        return tokens.clone(memory_format=torch.contiguous_format) if positions is None else tokens + positions
+
+
+class Attention(nn.Module):
+    """Multi-head attention with decomposed relative positions, and its parameters.
+
+    Blocks compute it by operators. A subclass with a `forward` of its own, or a module hooked into, is called instead,
+    as Detectron2's is: with windows or grids of normalised tokens.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        qkv_bias: bool = True,
+        use_rel_pos: bool = False,
+        rel_pos_zero_init: bool = True,
+        input_size: tuple[int, int] | None = None,
+    ) -> None:
+        """
+        Args:
+            input_size: (h, w) that the relative position tables are made for: 2h - 1 and 2w - 1 rows.
+        """
+        super().__init__()
+        if dim % num_heads:
+            raise ValueError(f"embed_dim = {dim} is not divisible by num_heads = {num_heads}")
+        self.num_heads = num_heads
+        self.head_dim = dim // num_heads
+        self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
+        self.proj = nn.Linear(dim, dim)
+        self.use_rel_pos = use_rel_pos
+        if use_rel_pos:
+            self.rel_pos_h = nn.Parameter(torch.zeros(2 * input_size[0] - 1, self.head_dim))
+            self.rel_pos_w = nn.Parameter(torch.zeros(2 * input_size[1] - 1, self.head_dim))
+            if not rel_pos_zero_init:
+                nn.init.trunc_normal_(self.rel_pos_h, std=0.02)
+                nn.init.trunc_normal_(self.rel_pos_w, std=0.02)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, h, w, D) -> (B, h, w, D)."""
+        grid = tuple(x.shape[1:3])
+        qkv = run_linear(self.qkv, x.flatten(1, 2))
+        tables = (self.rel_pos_h, self.rel_pos_w) if self.use_rel_pos else ()
+        a = ops.attend(qkv, None, tables, self.num_heads, self.head_dim**-0.5, (*grid, 0, 1), qkv.dtype)
+        return run_linear(self.proj, a).unflatten(1, grid)
+
+
+class ChannelNorm(nn.Module):
+    """Layer norm over the channels of a map (B, C, H, W)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.layer_norm(x.permute(0, 2, 3, 1), self.weight.shape, self.weight, self.bias, 1e-6).permute(0, 3, 1, 2)
+
+
+class ResidualBottleneck(nn.Module):
+    """Detectron2's residual bottleneck of convolutions behind a block (`residual_block_indexes`): (B, D, h, w)."""
+
+    def __init__(self, dim: int, act_layer: type[nn.Module]) -> None:
+        super().__init__()
+        inner = dim // 2
+        self.conv1 = nn.Conv2d(dim, inner, 1, bias=False)
+        self.norm1 = ChannelNorm(inner)
+        self.act1 = act_layer()
+        self.conv2 = nn.Conv2d(inner, inner, 3, padding=1, bias=False)
+        self.norm2 = ChannelNorm(inner)
+        self.act2 = act_layer()
+        self.conv3 = nn.Conv2d(inner, dim, 1, bias=False)
+        self.norm3 = ChannelNorm(dim)
+        for conv in (self.conv1, self.conv2, self.conv3):
+            nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+        nn.init.zeros_(self.norm3.weight)  # it begins as the identity
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.act1(self.norm1(self.conv1(x)))
+        y = self.act2(self.norm2(self.conv2(y)))
+        return x + self.norm3(self.conv3(y))
+
+
+class DropPath(nn.Module):
+    """Stochastic depth: in training, drops a branch for some images of a batch and scales it up for the others."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return x
+        kept = torch.rand(len(x), *[1] * (x.dim() - 1), device=x.device) >= self.rate
+        return x * (kept.to(x.dtype) / (1 - self.rate))
+
+
+class Block(nn.Module):
+    """A block's modules. It is run by its model's encoder, which calls it with tokens and a way to run it."""
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        mlp_ratio: float = 4.0,
+        qkv_bias: bool = True,
+        drop_path: float = 0.0,
+        norm_layer: Callable[[int], nn.Module] = LAYER_NORM,
+        act_layer: type[nn.Module] = nn.GELU,
+        use_rel_pos: bool = False,
+        rel_pos_zero_init: bool = True,
+        window_size: int = 0,
+        use_residual_block: bool = False,
+        input_size: tuple[int, int] | None = None,
+        kv_pool: int = 1,
+    ) -> None:
+        """
+        Args:
+            window_size: side of the attention windows in tokens; 0 makes the block global.
+            input_size: (h, w) that relative position tables of a global block are made for.
+            kv_pool: pooling of keys and values in a global block.
+        """
+        super().__init__()
+        self.dim = dim
+        self.num_heads = num_heads
+        self.window_size = window_size
+        self.kv_pool = 1 if window_size else kv_pool
+        self.norm1 = norm_layer(dim)
+        table_size = (window_size, window_size) if window_size else input_size
+        self.attn = Attention(dim, num_heads, qkv_bias, use_rel_pos, rel_pos_zero_init, table_size)
+        self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
+        self.norm2 = norm_layer(dim)
+        self.mlp = Mlp(dim, int(dim * mlp_ratio), act_layer)
+        self.use_residual_block = use_residual_block
+        if use_residual_block:
+            self.residual = ResidualBottleneck(dim, act_layer)
+
+    def forward(self, x: Tensor, run: Callable[[BlockSpec, Tensor], Tensor]) -> Tensor:
+        """(B, N, D) -> (B, N, D)."""
+        return run(self.specification(), x)
+
+    def specification(self) -> BlockSpec:
+        """What the block consists of, as of now."""
+        attention = self.attn
+        known = is_plain(attention, Attention)
+        return BlockSpec(
+            dim=self.dim,
+            heads=self.num_heads,
+            head_dim=self.dim // self.num_heads,
+            norm1=self.norm1,
+            qkv=attention.qkv if known else attention,
+            projection=attention.proj if known else nn.Identity(),
+            norm2=self.norm2,
+            mlp=self.mlp,
+            rel_pos=(attention.rel_pos_h, attention.rel_pos_w) if known and attention.use_rel_pos else (),
+            drop_path=self.drop_path,
+            window=self.window_size,
+            kv_pool=self.kv_pool,
+            other_attention=None if known else attention,
+            after=self.residual if self.use_residual_block else None,
+        )
+
+
+class EventfulViT(EventfulModel):
+    """A Vision Transformer for video that recomputes only the tokens that changed.
+
+    Parameters and their names are those of Detectron2's `ViT`, so its checkpoints load unchanged. The first frame of a
+    stream is a *flush*: computed in full, equal to the dense model.
+
+    Example:
+        >>> vit = EventfulViT(img_size=64, embed_dim=48, depth=2, num_heads=3, policy=TopR(8)).eval()
+        >>> features = [vit(frame)["last_feat"] for frame in torch.rand(5, 1, 3, 64, 64)]
+        >>> vit.reset()
+    """
+
+    def __init__(
+        self,
+        img_size: int | tuple[int, int] = 1024,
+        patch_size: int = 16,
+        in_chans: int = 3,
+        embed_dim: int = 768,
+        depth: int = 12,
+        num_heads: int = 12,
+        mlp_ratio: float = 4.0,
+        qkv_bias: bool = True,
+        drop_path_rate: float = 0.0,
+        use_abs_pos: bool = True,
+        use_rel_pos: bool = False,
+        window_size: int = 0,
+        window_block_indexes: Iterable[int] = (),
+        pretrain_img_size: int = 224,
+        pretrain_use_cls_token: bool = True,
+        out_feature: str = "last_feat",
+        *,
+        norm_layer: Callable[[int], nn.Module] = LAYER_NORM,
+        act_layer: type[nn.Module] = nn.GELU,
+        rel_pos_zero_init: bool = True,
+        residual_block_indexes: Iterable[int] = (),
+        use_act_checkpoint: bool = False,
+        enabled: bool = True,
+        policy: Policy | None = None,
+        attention: str = "exact",
+        gate_before_norm: bool = False,
+        gate_reference: GateReference = "last-sent",
+        kv_pool: int = 1,
+        state_dtype: torch.dtype | None = None,
+        compute_dtype: torch.dtype | None = None,
+    ) -> None:
+        """
+        Args:
+            img_size: side, or (H, W), in pixels, that the position tables of global blocks are made for.
+            pretrain_img_size: side in pixels of the square grid of absolute positions; resized to each frame's grid.
+            pretrain_use_cls_token: the absolute positions begin with one for a class token, which is dropped.
+            residual_block_indexes: blocks with a bottleneck of convolutions behind them, computed in every frame.
+            use_act_checkpoint: in training, recompute a block's activations in the backward pass.
+            enabled: take the eventful path in eval mode; may be changed at any time.
+            policy: which tokens to update; a quarter of the tokens (top-r) by default.
+            attention: "exact" (dense attention's result, incrementally), or for comparison one of the paper's modes.
+            kv_pool: average-pool keys and values of global blocks over this many tokens per side. Part of the
+                network: the dense path pools too.
+            state_dtype: storage type of references, buffers and attention state; None keeps that of the tokens.
+            compute_dtype: type of the linear layers' products in inference, dense or eventful; None is that of the
+                parameters. Tokens, norms, softmax and the sums of attention keep theirs.
+
+        See `EventfulOptions` for the remaining options.
+        """
+        height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
+        if height % patch_size or width % patch_size:
+            raise ValueError(f"img_size {height} x {width} is not a multiple of patch_size = {patch_size}")
+        grid = (height // patch_size, width // patch_size)
+        super().__init__(enabled)
+        self.patch_size = patch_size
+        self.embed_dim = embed_dim
+        self.out_feature = out_feature
+        self.use_act_checkpoint = use_act_checkpoint
+        self.pretrain_use_cls_token = pretrain_use_cls_token
+        self.patch_embed = PatchEmbed(patch_size, in_chans, embed_dim)
+        positions = (pretrain_img_size // patch_size) ** 2 + int(pretrain_use_cls_token)
+        self.pos_embed = nn.Parameter(torch.zeros(1, positions, embed_dim)) if use_abs_pos else None
+        windowed, residual = frozenset(window_block_indexes), frozenset(residual_block_indexes)
+        self.blocks = nn.ModuleList(
+            Block(
+                embed_dim,
+                num_heads,
+                mlp_ratio,
+                qkv_bias,
+                drop_path_rate * i / max(depth - 1, 1),
+                norm_layer,
+                act_layer,
+                use_rel_pos,
+                rel_pos_zero_init,
+                window_size if i in windowed else 0,
+                i in residual,
+                grid,
+                kv_pool,
+            )
+            for i in range(depth)
+        )
+        options = EventfulOptions(attention, gate_before_norm, gate_reference, state_dtype, compute_dtype)
+        self._encoder = EventfulEncoder(depth, options)
+        self.set_policy(TopR(grid[0] * grid[1] // 4) if policy is None else policy)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        if self.pos_embed is not None:
+            nn.init.trunc_normal_(self.pos_embed, std=0.02)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    @property
+    def gate_names(self) -> tuple[str, ...]:
+        return self._encoder.gate_names
+
+    def forward(self, images: Tensor, state: Streams | None = None) -> dict[str, Tensor]:
+        """Features of one frame per stream.
+
+        Args:
+            images: normalised frames, (B, C, H, W), with H and W multiples of the patch size.
+            state: what was kept of these streams; None: the model's own. The dense model has none.
+
+        Returns:
+            {out_feature: (B, D, H / patch, W / patch)}
+
+        Raises:
+            ValueError: frames that the model cannot take, or that do not fit a running stream. The state is as it was
+                before the call.
+        """
+        grid = self._check_images(images)
+        if self.training or not self.enabled:
+            x = self._forward_dense(images, grid)
+        else:
+            x = self._forward_eventful(images, grid, state)
+        return {self.out_feature: x.transpose(1, 2).unflatten(2, grid)}
+
+    def _check_images(self, images: Tensor) -> tuple[int, int]:
+        """The token grid of some frames."""
+        weight = self.patch_embed.proj.weight
+        channels, patch = weight.shape[1], self.patch_size
+        if images.dim() != 4 or images.shape[1] != channels or not len(images):
+            raise ValueError(f"frames (B, {channels}, H, W) with B of 1 or more are needed, got {tuple(images.shape)}")
+        if images.dtype != weight.dtype and not _autocasts(images):
+            raise ValueError(f"normalised frames of {weight.dtype} are needed, as the weights are, got {images.dtype}")
+        height, width = images.shape[-2:]
+        if height % patch or width % patch or not height or not width:
+            raise ValueError(f"frame of {height} x {width} pixels is not a multiple of patch_size = {patch}")
+        return height // patch, width // patch
+
+    def _forward_dense(self, images: Tensor, grid: tuple[int, int]) -> Tensor:
+        trace = FrameTrace((True,) * len(images), grid) if self.observers else None
+        x = self._embed(images, grid, trace)
+        if self.training and self.use_act_checkpoint:
+            x = checkpoint(self._encoder.dense, self.blocks, x, grid, trace, use_reentrant=False)
+        else:
+            x = self._encoder.dense(self.blocks, x, grid, trace, self._recorded_dense(x))
+        if trace is not None:
+            self.report(trace)
+        return x
+
+    # State outlives the call, so it must not consist of inference tensors, which a later call outside of inference mode
+    # could not update.
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def _forward_eventful(self, images: Tensor, grid: tuple[int, int], state: Streams | None) -> Tensor:
+        if torch.jit.is_tracing():
+            raise RuntimeError(
+                "a frame with state cannot be traced: set model.enabled = False to trace the dense model"
+            )
+        check_finite(images)
+        form = FrameForm(grid, images.dtype, images.device)
+        with self._frame(len(images), form, state) as frame:
+            x = self._embed(images, grid, frame.trace)
+            return self._encoder.eventful(self.blocks, x, frame, observed=self._weights().is_observed())
+
+    def _embed(self, images: Tensor, grid: tuple[int, int], trace: FrameTrace | None) -> Tensor:
+        if trace is not None:
+            tokens = grid[0] * grid[1]
+            trace.add_layer("embedding", self.patch_embed.proj.weight.numel(), tokens)
+            if self.pos_embed is not None:
+                trace.add_layer("add", self.embed_dim, tokens)
+        return self.patch_embed(images, None if self.pos_embed is None else self._positions(grid))
+
+    def _positions(self, grid: tuple[int, int]) -> Tensor:
+        """Absolute positions (1, N, D) for a grid; resized ones are kept in inference."""
+
+        if torch.is_grad_enabled():
+            return resize_positions(self.pos_embed, self.pretrain_use_cls_token, grid)
+
+        def resize() -> Tensor:
+            return resize_positions(self.pos_embed.detach(), self.pretrain_use_cls_token, grid)
+
+        return derive(self.pos_embed, ("positions", grid), resize)
+
+
+def _autocasts(x: Tensor) -> bool:
+    return torch.is_autocast_enabled(x.device.type)
+
+
+def resize_positions(positions: Tensor, has_cls_token: bool, grid: tuple[int, int]) -> Tensor:
+    """Absolute positions of a square grid (1, [1 +] g * g, D), resized bicubically to (1, h * w, D)."""
+    if has_cls_token:
+        positions = positions[:, 1:]
+    side = math.isqrt(positions.shape[1])
+    if (side, side) == grid:
+        return positions
+    square = positions.unflatten(1, (side, side)).permute(0, 3, 1, 2)
+    resized = F.interpolate(square, size=grid, mode="bicubic", align_corners=False)
+    return resized.flatten(2).transpose(1, 2)

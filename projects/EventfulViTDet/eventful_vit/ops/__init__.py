@@ -1,0 +1,30 @@
+"""The operators that a block consists of, each with a reference implementation in PyTorch and faster ones per device.
+
+They are registered with PyTorch as `torch.ops.eventful_vit.*`, so compilers, exporters and operation counters see them.
+"""
+
+from . import cpu, gpu
+from .attention import attend, attend_windows, divide, update_sums
+from .gating import error_norms, finite, gate, normalise, replace, send, store, store_and_add
+from .linear import embed, linear
+from .operator import Operator
+
+__all__ = [
+    "Operator",
+    "attend",
+    "attend_windows",
+    "cpu",
+    "divide",
+    "embed",
+    "error_norms",
+    "finite",
+    "gate",
+    "gpu",
+    "linear",
+    "normalise",
+    "replace",
+    "send",
+    "store",
+    "store_and_add",
+    "update_sums",
+]

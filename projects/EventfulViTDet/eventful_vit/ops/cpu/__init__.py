@@ -1,0 +1,6 @@
+"""The operators on a CPU: C++ kernels that are compiled on first use. PyTorch operations run where there are none."""
+
+from . import attention, gating, linear
+from .library import Sampler, available, describe_kernels
+
+__all__ = ["Sampler", "attention", "available", "describe_kernels", "gating", "linear"]

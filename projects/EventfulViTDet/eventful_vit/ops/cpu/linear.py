@@ -1,0 +1,100 @@
+"""Linear layers on a CPU: float32 products of rows with packed weights.
+
+PyTorch's float32 products run at 40 % of what an AMD processor can do; these reach twice as much and more, also for the
+few rows of a small budget (docs/performance.md). Shorter types stay with PyTorch's library, which has the instructions
+for them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+
+import torch
+from torch import Tensor
+
+from .. import linear as operators
+from ..derived import derive
+from .library import (
+    INT,
+    LONG,
+    POINTER,
+    address,
+    available,
+    call,
+    contiguous,
+    empty,
+    function,
+    kernel,
+    readable,
+    structure,
+)
+
+Linear = structure(
+    "Linear", rows=POINTER, most=LONG, used=POINTER, inputs=INT, outputs=INT, weights=POINTER, bias=POINTER,
+    gelu=INT, added=POINTER, added_count=LONG, out=POINTER,
+)  # fmt: skip
+Patches = structure(
+    "Patches", images=POINTER, streams=LONG, channels=INT, height=INT, width=INT, size=INT, rows=POINTER
+)
+Pack = structure("Pack", weights=POINTER, outputs=INT, inputs=INT, packed=POINTER)
+
+
+@operators.linear.implement("CPU")
+def linear(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    gelu: bool,
+    added: Tensor | None,
+    used: Tensor | None,
+    dtype: torch.dtype | None,
+) -> Tensor:
+    fits = weight.dim() == 2 and x.shape[-1:] == weight.shape[1:] and dtype in (None, torch.float32)
+    fits = fits and (added is None or added.shape == (*x.shape[:-1], len(weight)))
+    if not (fits and _runs(x, weight, bias, added)):
+        return NotImplemented
+    return _product(contiguous(x), weight, bias, gelu, added, used)
+
+
+@operators.embed.implement("CPU")
+def embed(images: Tensor, weight: Tensor, bias: Tensor | None, positions: Tensor | None) -> Tensor:
+    size = weight.shape[-1]
+    fits = images.dim() == 4 and images.shape[1] == weight.shape[1] and weight.shape[2] == size
+    if not (fits and images.shape[2] % size == images.shape[3] % size == 0 and _runs(images, weight, bias, positions)):
+        return NotImplemented
+    grid = (images.shape[2] // size, images.shape[3] // size)
+    if positions is not None and positions.shape != (1, grid[0] * grid[1], len(weight)):
+        return NotImplemented
+    # Patches do not overlap: each is one row of a matrix product.
+    rows = empty((len(images), grid[0] * grid[1], weight[0].numel()))
+    images = contiguous(images)
+    call("patches", Patches(images.data_ptr(), *images.shape, size, rows.data_ptr()), images, rows)
+    return _product(rows, weight, bias, False, positions, None)
+
+
+def _runs(x: Tensor, weight: Tensor, bias: Tensor | None, added: Tensor | None) -> bool:
+    sizes_fit = bias is None or bias.shape == weight.shape[:1]
+    return x.dtype is torch.float32 and readable(weight, bias, added) and sizes_fit and available()
+
+
+def _product(
+    x: Tensor, weight: Tensor, bias: Tensor | None, gelu: bool, added: Tensor | None, used: Tensor | None
+) -> Tensor:
+    outputs, inputs = len(weight), x.shape[-1]
+    out = empty((*x.shape[:-1], outputs))
+    packed = derive(weight, "packed", lambda: _pack(weight))
+    arguments = Linear(
+        x.data_ptr(), x.numel() // max(inputs, 1), address(used), inputs, outputs, packed.data_ptr(), address(bias),
+        gelu, address(added), 0 if added is None else added.numel() // max(outputs, 1), out.data_ptr(),
+    )  # fmt: skip
+    call("linear", arguments, x, packed, bias, added, used, out)
+    return out
+
+
+def _pack(weight: Tensor) -> Tensor:
+    """The weights in the order that the kernel reads them."""
+    outputs, inputs = len(weight), weight[0].numel()
+    packed = weight.new_empty(function("packed_size", LONG, INT, INT)(outputs, inputs))
+    arguments = Pack(weight.data_ptr(), outputs, inputs, packed.data_ptr())
+    kernel("pack")(ctypes.addressof(arguments), torch.get_num_threads())
+    return packed

@@ -1,0 +1,62 @@
+"""Values that inference computes from a parameter once and keeps: packed and rounded weights, expanded tables.
+
+They are kept beside the parameters, not in modules: copies and checkpoints of a model never contain them, models that
+share parameters share them, and they are freed with their parameter.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Hashable, Iterable
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+Value = TypeVar("Value")
+
+
+class _Entry:
+    """What was derived from one parameter as it was at one time."""
+
+    __slots__ = ("owner", "stamp", "values")
+
+    def __init__(self, parameter: Tensor, stamp: tuple) -> None:
+        key = id(parameter)
+        self.owner = weakref.ref(parameter, lambda _: _entries.pop(key, None))
+        self.stamp = stamp
+        self.values: dict[Hashable, Any] = {}
+
+
+_entries: dict[int, _Entry] = {}
+
+
+def derive(parameter: Tensor, kind: Hashable, make: Callable[[], Value]) -> Value:
+    """The value that `make` computes from a parameter; kept under `kind` until the parameter changes.
+
+    A change is seen if the parameter is replaced, moved, or written to in a way that PyTorch tracks. After others
+    (through `.data` or another framework), call `forget`.
+    """
+    if torch.compiler.is_compiling() or type(parameter) not in (nn.Parameter, Tensor):
+        return make()  # in a compiled graph, or from a fake or wrapped tensor, nothing may be kept
+    entry = _entries.get(id(parameter))
+    now = stamp(parameter)
+    if entry is None or entry.owner() is not parameter or entry.stamp != now:
+        entry = _entries[id(parameter)] = _Entry(parameter, now)
+    value = entry.values.get(kind)
+    if value is None:
+        with torch.inference_mode(False), torch.no_grad():
+            value = entry.values[kind] = make()
+    return value
+
+
+def forget(parameters: Iterable[Tensor]) -> None:
+    """Drop everything derived from these parameters."""
+    for parameter in parameters:
+        _entries.pop(id(parameter), None)
+
+
+def stamp(tensor: Tensor) -> tuple:
+    """A value that changes when a tensor is moved, or written to in a way that PyTorch tracks."""
+    version = -1 if tensor.is_inference() else tensor._version
+    return tensor.data_ptr(), version, tensor.dtype, tensor.shape

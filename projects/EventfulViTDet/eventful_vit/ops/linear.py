@@ -1,0 +1,85 @@
+"""Operators on rows of channels: linear layers, and the patch embedding."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .derived import derive
+from .operator import operator
+
+
+def _linear_shapes(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    gelu: bool,
+    added: Tensor | None,
+    used: Tensor | None,
+    dtype: torch.dtype | None,
+) -> Tensor:
+    return x.new_empty(*x.shape[:-1], weight.shape[0], dtype=(dtype or x.dtype) if added is None else added.dtype)
+
+
+def _linear_flops(x: Tensor, weight: Tensor, bias, gelu, added, used, *args, out_val: Tensor, **kwargs) -> int:
+    rows = x.numel() // x.shape[-1] if used is None else int(used)
+    return 2 * rows * weight.numel()
+
+
+@operator(
+    "linear(Tensor x, Tensor weight, Tensor? bias, bool gelu, Tensor? added, Tensor? used, ScalarType? dtype) "
+    "-> Tensor",
+    shapes=_linear_shapes,
+    flops=_linear_flops,
+)
+def linear(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    gelu: bool,
+    added: Tensor | None,
+    used: Tensor | None,
+    dtype: torch.dtype | None,
+) -> Tensor:
+    """x W^T + bias, the exact GELU of it where asked for, and plus `added`: (..., inputs) -> (..., outputs).
+
+    Args:
+        added: (..., outputs), such as the residual stream.
+        used: () int64, how many of the rows count; the others' results are undefined. None: all.
+        dtype: type that operands are rounded to and the product has; None keeps that of the weights.
+    """
+    if dtype is not None and dtype != weight.dtype:
+        weight, bias = rounded(weight, dtype), None if bias is None else rounded(bias, dtype)
+    result = F.linear(x if dtype is None else x.to(dtype), weight, bias)
+    result = F.gelu(result) if gelu else result
+    return result if added is None else added + result
+
+
+def rounded(parameter: Tensor, dtype: torch.dtype) -> Tensor:
+    """A parameter in a shorter type; kept for inference, differentiable in training."""
+    if torch.is_grad_enabled():
+        return parameter.to(dtype)
+    return derive(parameter, dtype, lambda: parameter.detach().to(dtype))
+
+
+def _embed_shapes(images: Tensor, weight: Tensor, bias: Tensor | None, positions: Tensor | None) -> Tensor:
+    size = weight.shape[-1]
+    tokens = (images.shape[-2] // size) * (images.shape[-1] // size)
+    return images.new_empty(images.shape[0], tokens, weight.shape[0])
+
+
+def _embed_flops(images: Tensor, weight: Tensor, *args, out_val: Tensor, **kwargs) -> int:
+    return 2 * out_val.numel() * weight[0].numel()
+
+
+@operator(
+    "embed(Tensor images, Tensor weight, Tensor? bias, Tensor? positions) -> Tensor",
+    shapes=_embed_shapes,
+    flops=_embed_flops,
+)
+def embed(images: Tensor, weight: Tensor, bias: Tensor | None, positions: Tensor | None) -> Tensor:
+    """Patches to tokens: (B, C, H, W) -> (B, N, D), by a convolution (D, C, p, p) with stride p, plus positions (1, N,
+    D)."""
+    tokens = F.conv2d(images, weight, bias, stride=weight.shape[-2:]).flatten(2).transpose(1, 2)
+    return tokens.contiguous() if positions is None else tokens.contiguous() + positions

@@ -1,0 +1,145 @@
+"""Policies: which tokens a gate lets through.
+
+A policy looks at one number per token, the L2 norm of the token's error (how far it moved since it was last sent
+on), and marks the tokens to update. Policies hold no state, so one may replace another between any two frames.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from torch import Tensor
+
+from .ops.gating import largest_above
+
+
+class Policy:
+    """Base class: a rule that turns error norms into a choice of tokens."""
+
+    def choose(self, norms: Tensor) -> Tensor:
+        """Mark the tokens to update.
+
+        Args:
+            norms: error norms, (B, N), one row per stream.
+
+        Returns:
+            Boolean mask (B, N); every row is chosen independently of the others.
+        """
+        limits = self.limits(norms.shape[-1])
+        if limits is None:
+            raise NotImplementedError(f"{type(self).__name__} needs choose() or limits()")
+        return largest_above(norms, *limits)
+
+    def limits(self, tokens: int) -> tuple[int, float] | None:
+        """The policy as two numbers: at most so many of a stream's N tokens, those with the largest norms, and only
+        norms above a threshold. None for a policy that is not of this kind; `choose` then decides."""
+        return None
+
+    def for_gate(self, name: str, tokens: int) -> Policy:
+        """The policy of one gate.
+
+        Args:
+            name: the gate, such as "blocks.3.mlp".
+            tokens: N, tokens of a stream.
+        """
+        return self
+
+    def check(self, gates: Sequence[str]) -> None:
+        """Raise ValueError if this policy does not suit a model with these gates."""
+
+
+@dataclass(frozen=True)
+class TopR(Policy):
+    """The r tokens with the largest error: a fixed cost per frame.
+
+    r = 0 reuses everything, r >= N updates everything.
+    """
+
+    r: int
+
+    def __post_init__(self) -> None:
+        if isinstance(self.r, bool) or not hasattr(self.r, "__index__"):
+            raise TypeError(f"TopR needs a whole number of tokens, got {self.r!r}")
+        if self.r < 0:
+            raise ValueError(f"TopR needs r >= 0 tokens, got r = {self.r}")
+
+    def limits(self, tokens: int) -> tuple[int, float]:
+        return min(self.r, tokens), -math.inf
+
+    def __str__(self) -> str:
+        return f"top-r {self.r}"
+
+
+@dataclass(frozen=True)
+class TopFraction(Policy):
+    """The floor(fraction * N) tokens with the largest error: a fixed cost, relative to the frame's size."""
+
+    fraction: float
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.fraction <= 1.0:  # NaN fails this too
+            raise ValueError(f"TopFraction needs a fraction between 0 and 1, got {self.fraction!r}")
+
+    def limits(self, tokens: int) -> tuple[int, float]:
+        return math.floor(self.fraction * tokens), -math.inf
+
+    def __str__(self) -> str:
+        return f"fraction {self.fraction:g}"
+
+
+@dataclass(frozen=True)
+class Threshold(Policy):
+    """All tokens whose error norm exceeds a threshold: the cost follows the content."""
+
+    threshold: float
+
+    def __post_init__(self) -> None:
+        if math.isnan(self.threshold):
+            raise ValueError("Threshold needs a number, got NaN")
+
+    def limits(self, tokens: int) -> tuple[int, float]:
+        return tokens, self.threshold
+
+    def __str__(self) -> str:
+        return f"threshold {self.threshold:g}"
+
+
+@dataclass(frozen=True)
+class PerGate(Policy):
+    """A policy for each gate, by its name.
+
+    Gates are named blocks.<number>.{qkv,projection,mlp}. Names may have wildcards (`*`, `?`); the first that matches
+    counts.
+
+    Example:
+        >>> policy = PerGate({"blocks.0.*": TopR(512), "*.mlp": TopR(128), "*": TopR(256)})
+        >>> str(policy.for_gate("blocks.5.mlp", tokens=4096))
+        'top-r 128'
+    """
+
+    gates: Mapping[str, Policy]
+
+    def __post_init__(self) -> None:
+        for name, policy in self.gates.items():
+            if not isinstance(policy, Policy) or isinstance(policy, PerGate):
+                raise TypeError(f"PerGate needs a policy such as TopR(256) for {name!r}, got {policy!r}")
+
+    def for_gate(self, name: str, tokens: int) -> Policy:
+        for pattern, policy in self.gates.items():
+            if fnmatchcase(name, pattern):
+                return policy
+        raise KeyError(f"no policy for gate {name!r}")
+
+    def check(self, gates: Sequence[str]) -> None:
+        for pattern in self.gates:
+            if not any(fnmatchcase(gate, pattern) for gate in gates):
+                raise ValueError(f"{pattern!r} names no gate; this model has {gates[0]} to {gates[-1]}")
+        for gate in gates:
+            if not any(fnmatchcase(gate, pattern) for pattern in self.gates):
+                raise ValueError(f"no policy for gate {gate!r}; add one under '*' for all gates that are not named")
+
+    def __str__(self) -> str:
+        return "per gate " + ", ".join(f"{name}: {policy}" for name, policy in self.gates.items())

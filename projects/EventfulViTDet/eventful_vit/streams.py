@@ -1,0 +1,157 @@
+"""What a model keeps of its streams from one frame to the next, and which streams are running."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from .recorded import RecordedFrames
+
+if TYPE_CHECKING:
+    from .frame import FrameTrace
+
+
+@dataclass(frozen=True)
+class FrameForm:
+    """What all frames of running streams have in common."""
+
+    grid: tuple[int, int]
+    """Tokens (h, w)."""
+    dtype: torch.dtype
+    device: torch.device
+
+
+class Streams:
+    """The state of a model's streams. A stream is a position in the batch: one video after another.
+
+    It owns every tensor that outlives a frame, with a slot per stream. A stream is *running* if its last frame came
+    through; a frame of any other stream is a flush, computed in full. Models have one such state of their own; further
+    ones (`model.new_state()`) may be handed in with each frame, kept aside, moved, copied and dropped.
+
+    Example:
+        >>> left, right = model.new_state(), model.new_state()
+        >>> model(first_camera, left), model(second_camera, right)
+    """
+
+    def __init__(self) -> None:
+        self.trace: FrameTrace | None = None
+        """What the last frame selected and executed. Its tensors belong to this state: read them before the next
+        frame."""
+        self.recorded = RecordedFrames()
+        """Recorded frames (recorded.py); they point to this state's memory, and are dropped with it."""
+        self._slots: dict[str, Tensor] = {}
+        self._running: list[bool] = []
+        self._form: FrameForm | None = None
+        self._weights: int | None = None
+        self._in_use = threading.Lock()
+
+    @property
+    def running(self) -> tuple[bool, ...]:
+        """For each stream, whether its next frame continues its video."""
+        return tuple(self._running)
+
+    def reset(self, streams: Sequence[int] | None = None) -> None:
+        """Forget the past: the next frame of these streams (positions in the batch), or of all, is a flush.
+
+        Memory is kept for the next video; `release` frees it.
+        """
+        if streams is None:
+            self._running = []
+        for stream in streams or ():
+            if stream < 0:
+                raise ValueError(f"a stream is a position in the batch, got {stream}")
+            if stream < len(self._running):
+                self._running[stream] = False
+
+    def release(self) -> None:
+        """Free the memory of all streams, whose next frame is a flush."""
+        self._running = []
+        self._slots = {}
+        self.recorded.clear()
+        self.trace = None
+
+    def to(self, device: torch.device | str) -> Streams:
+        """Move everything to a device, for instance to set a paused stream aside in host memory."""
+        self.recorded.clear()
+        self.trace = None
+        self._slots = {name: slot.to(device) for name, slot in self._slots.items()}
+        if self._form is not None:
+            self._form = FrameForm(self._form.grid, self._form.dtype, torch.empty(0, device=device).device)
+        return self
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held for all streams."""
+        return sum(slot.numel() * slot.element_size() for slot in self._slots.values())
+
+    def slots(self, name: str, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+        """A state tensor's slots for the first `shape[0]` streams, allocated on first use.
+
+        A stream's flush writes its slot in full before anything reads it, so slots are handed out uninitialised.
+        """
+        slot = self._slots.get(name)
+        if slot is not None and slot.shape == shape:
+            return slot
+        if slot is None or slot.shape[1:] != shape[1:]:
+            slot = torch.empty(shape, dtype=dtype, device=device)
+        elif slot.shape[0] < shape[0]:
+            slot = torch.cat([slot, slot.new_empty(shape[0] - slot.shape[0], *shape[1:])])
+        else:
+            return slot[: shape[0]]
+        self._slots[name] = slot
+        self.recorded.clear()  # they point to the old memory
+        return slot
+
+    @contextmanager
+    def frame(self, streams: int, form: FrameForm, weights: int) -> Iterator[tuple[bool, ...]]:
+        """One frame of the first `streams` streams; yields which of them flush.
+
+        They are running again only when the frame has come through: an interrupted one leaves half of the state behind,
+        and is followed by a flush.
+
+        Args:
+            form: what the frame is like.
+            weights: a number that changes with the model's weights; streams begin again when it does.
+
+        Raises:
+            ValueError: running streams have another size.
+            RuntimeError: another thread computes a frame with this state.
+        """
+        if not self._in_use.acquire(blocking=False):
+            raise RuntimeError(
+                "this state is computing another frame in another thread; give each thread its own: model.new_state()"
+            )
+        try:
+            self._prepare(form, weights)
+            running = (self._running + [False] * streams)[:streams]
+            self._running[:streams] = [False] * streams
+            yield tuple(not alive for alive in running)
+            self._running[:streams] = [True] * streams
+        finally:
+            self._in_use.release()
+
+    def _prepare(self, form: FrameForm, weights: int) -> None:
+        if weights != self._weights:
+            self._running = []
+            self.recorded.clear()
+        if self._form is not None and form.grid != self._form.grid and any(self._running):
+            raise ValueError(
+                f"the running streams have {self._form.grid[0]} x {self._form.grid[1]} tokens and this frame "
+                f"{form.grid[0]} x {form.grid[1]}; call reset() before a video of another size"
+            )
+        if form != self._form:
+            self.release()
+        self._form, self._weights = form, weights
+
+    def __getstate__(self) -> dict:
+        """For copies and pickles: everything but what cannot be copied or points to memory."""
+        return {**vars(self), "_in_use": None, "recorded": RecordedFrames(), "trace": None}
+
+    def __setstate__(self, state: dict) -> None:
+        vars(self).update(state, _in_use=threading.Lock())

@@ -1,0 +1,205 @@
+"""Compiling the kernels, and what is loaded in their place only if it is what was compiled."""
+
+import _ctypes
+import logging
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from eventful_vit.ops.cpu import build
+
+
+@pytest.fixture(autouse=True)
+def cache(monkeypatch, tmp_path):
+    """An empty cache, and nothing loaded; afterwards things are as they were."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv(build.SWITCH, raising=False)
+    return tmp_path / "cache" / "eventful_vit"
+
+
+def load():
+    return build.load_library.__wrapped__()
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory):
+    """A folder with the library and its checksum, compiled once for all tests."""
+    compiler = build.find_compiler()
+    if compiler is None:
+        pytest.skip("no C++ compiler")
+    folder = tmp_path_factory.mktemp("compiled")
+    name = f"kernels-{build.fingerprint(Path(build.__file__).parent, compiler)}.so"
+    return build.build(compiler, folder / name).parent
+
+
+@pytest.fixture
+def kept(compiled, cache, monkeypatch):
+    """The library in the cache; compiling it again copies it there again."""
+    shutil.copytree(compiled, cache)
+    cache.chmod(0o700)
+
+    def copy(compiler, target):
+        again.append(target)
+        for file in compiled.iterdir():  # by renaming, as what is loaded must not change
+            shutil.copy2(file, target.parent / "new")
+            os.replace(target.parent / "new", target.parent / file.name)
+        return target
+
+    again = []
+    monkeypatch.setattr(build, "build", copy)
+    (library,) = cache.glob("*.so")
+    return library, again
+
+
+def test_switched_off(monkeypatch, caplog):
+    monkeypatch.setenv(build.SWITCH, "off")
+    with caplog.at_level(logging.INFO):
+        assert load() is None
+    assert f"{build.SWITCH} is off" in caplog.text
+
+
+def test_no_compiler(monkeypatch, caplog):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    assert load() is None
+    assert "no C++ compiler" in caplog.text
+
+
+def test_a_compiler_that_fails(monkeypatch, tmp_path, caplog):
+    broken = tmp_path / "broken"
+    broken.write_text('#!/bin/sh\n[ "$1" = --version ] && echo 1.0 && exit 0\necho "it is broken" >&2\nexit 1\n')
+    broken.chmod(0o755)
+    monkeypatch.setenv("CXX", str(broken))
+    assert load() is None
+    assert "it is broken" in caplog.text
+    assert not list(tmp_path.rglob("*.so"))
+
+
+def test_a_cache_that_cannot_be_made(monkeypatch, tmp_path, caplog):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    if build.find_compiler() is None:
+        pytest.skip("no C++ compiler")
+    assert load() is None
+    assert "cannot be compiled or loaded" in caplog.text
+
+
+def test_nothing_but_library_and_checksum_is_left(compiled):
+    assert sorted(path.suffix for path in compiled.iterdir()) == [".sha256", ".so"]
+
+
+def test_a_kept_library_is_loaded(kept):
+    library, again = kept
+    assert load()._name == str(library) and not again
+
+
+def truncated(library):
+    library.write_bytes(library.read_bytes()[:5000])
+
+
+def with_a_flipped_bit(library):
+    data = bytearray(library.read_bytes())
+    data[len(data) // 2] ^= 1
+    library.write_bytes(data)
+
+
+def another_library(library):
+    """A valid one: that of an extension module of Python."""
+    library.write_bytes(Path(_ctypes.__file__).read_bytes())
+
+
+def not_a_library(library):
+    library.write_text("hello")
+
+
+def without_checksum(library):
+    library.with_suffix(".sha256").unlink()
+
+
+@pytest.mark.parametrize("damage", [truncated, with_a_flipped_bit, another_library, not_a_library, without_checksum])
+def test_a_damaged_library_is_compiled_again(kept, damage, caplog):
+    library, again = kept
+    damage(library)
+    assert load() is not None
+    assert again == [library]
+    assert "is damaged" in caplog.text or damage is without_checksum
+
+
+def test_another_library_with_its_own_checksum(kept, caplog):
+    """Right as far as the checksum goes, but not the kernels."""
+    library, again = kept
+    another_library(library)
+    library.with_suffix(".sha256").write_text(build._checksum(library))
+    assert load() is not None and again == [library]
+    assert "has no kernel 'attend'" in caplog.text
+
+
+@pytest.mark.parametrize("suffix", [".so", ".sha256"])
+def test_a_file_that_others_can_write(kept, suffix, caplog):
+    library, again = kept
+    library.with_suffix(suffix).chmod(0o666)
+    assert load() is not None and again == [library]
+    assert "can be written by others; the CPU kernels are compiled again" in caplog.text
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_a_file_of_another_user(kept, caplog):
+    library, again = kept
+    os.chown(library, 12345, -1)
+    assert load() is not None and again == [library]
+    assert "belongs to another user" in caplog.text
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o770])
+def test_a_folder_that_others_can_write(kept, mode, caplog):
+    library, again = kept
+    library.parent.chmod(mode)
+    assert load() is not None
+    assert len(again) == 1 and again[0].parent != library.parent
+    assert "compiled for this process only" in caplog.text
+
+
+def test_a_folder_above_that_everybody_can_write(kept, caplog):
+    library, again = kept
+    library.parent.parent.chmod(0o777)
+    assert load() is not None and again[0].parent != library.parent
+    assert "everybody can replace what lies in" in caplog.text
+
+
+def test_a_relative_cache_folder_is_passed_over(monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", "cache")
+    monkeypatch.setenv("HOME", "/home/somebody")
+    assert build.cache_folder() == Path("/home/somebody/.cache/eventful_vit")
+
+
+def test_a_user_without_a_home(kept, monkeypatch, caplog):
+    monkeypatch.delenv("XDG_CACHE_HOME")
+
+    def no_home():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(build.Path, "home", no_home)
+    assert load() is not None
+    assert "no home folder" in caplog.text
+
+
+def test_nothing_is_compiled_where_no_cpu_tensor_needs_it():
+    code = (
+        "import eventful_vit; from eventful_vit.ops.cpu.build import load_library as f; print(f.cache_info().currsize)"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "0"
+
+
+def test_importing_brings_torch_and_nothing_else():
+    code = """
+import sys, torch
+before, path = set(sys.modules), list(sys.path)
+import eventful_vit
+new = {name.split(".")[0] for name in set(sys.modules) - before}
+print(sorted(new - set(sys.stdlib_module_names) - {"torch", "triton"}), path == sys.path)
+"""
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "['eventful_vit'] True"

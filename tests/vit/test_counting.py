@@ -1,0 +1,115 @@
+"""Operation counts against torch's own counter and against the reference's closed forms."""
+
+import json
+
+import pytest
+import torch
+from eventful_vit import EventfulViT, TopR, count_operations
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+PRODUCTS = ("linear", "matmul", "position", "embedding")
+
+
+def flops(function) -> int:
+    """MACs of all matrix products and convolutions that torch sees (it counts two per MAC)."""
+    with FlopCounterMode(display=False) as counter:
+        function()
+    return counter.get_total_flops() // 2
+
+
+@pytest.mark.parametrize("mode", ["exact", "tokenwise", "query-key", "full"])
+@pytest.mark.parametrize("options", [{}, {"kv_pool": 2}, {"use_rel_pos": False}, {"qkv_bias": False}])
+def test_products_are_those_torch_sees(mode, options):
+    # 6 x 8 tokens, windows of 2: without padding, as torch would see fewer products otherwise.
+    settings = {"embed_dim": 24, "depth": 3, "num_heads": 2, "window_size": 2, "use_rel_pos": True}
+    vit = EventfulViT(
+        (48, 64), 8, window_block_indexes=[1], attention=mode, policy=TopR(7), **{**settings, **options}
+    ).eval()
+    for _ in range(3):
+        frame = torch.randn(2, 3, 48, 64)
+        with count_operations(vit) as counts:
+            seen = flops(lambda frame=frame: vit(frame))
+        ours = counts.by_category()
+        assert sum(ours.get(name, 0) for name in PRODUCTS) == seen
+
+
+def test_padded_windows_in_the_dense_path():
+    vit = EventfulViT(
+        (40, 56), 8, embed_dim=24, depth=1, num_heads=2, window_size=3, window_block_indexes=[0], enabled=False
+    ).eval()
+    with torch.no_grad(), count_operations(vit) as counts:
+        seen = flops(lambda: vit(torch.randn(1, 3, 40, 56)))
+    ours = counts.by_category()
+    assert sum(ours.get(name, 0) for name in PRODUCTS) == seen
+    assert ours["bias"] == 35 * 24 * (3 + 1 + 5) + 3 * 24
+
+
+@pytest.mark.parametrize("size", [672, 1024])
+def test_vitdet_b_dense(golden, size):
+    expected = json.loads((golden / "vitdet_b_counts.json").read_text())["configurations"]
+    for name, pool in ((f"base_{size}", 1), (f"spatial_{size}", 2)):
+        with torch.device("meta"):
+            vit = vitdet_b(size, enabled=False, kv_pool=pool)
+            with torch.no_grad(), count_operations(vit) as counts:
+                vit(torch.empty(1, 3, size, size))
+        assert counts.backbone() == expected[name]["later_frame"]["total"]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("size", "r"), [(672, 128), (672, 256), (672, 1024), (1024, 512)])
+def test_vitdet_b_full(golden, size, r):
+    expected = json.loads((golden / "vitdet_b_counts.json").read_text())["configurations"][f"temporal_{size}"]
+    vit = vitdet_b(size, policy=TopR(r), attention="full")
+    frames = torch.randn(2, 1, 3, size, size)
+    for frame, part in zip(frames, (expected["first_frame"], expected["by_k"][str(r)]["later_frame"])):
+        with count_operations(vit) as counts:
+            vit(frame)
+        assert counts.backbone() == part["total"]
+        assert counts.by_category()["matmul"] == part["matmul_flops"]
+
+
+def vitdet_b(size: int, **options) -> EventfulViT:
+    windowed = [i for i in range(12) if i % 3 != 2]
+    return EventfulViT(size, use_rel_pos=True, window_size=14, window_block_indexes=windowed, **options).eval()
+
+
+class Detectorlike(nn.Module):
+    """The shape of a detector: two images, three boxes."""
+
+    def __init__(self):
+        super().__init__()
+        self.backbone = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ConvTranspose2d(4, 2, 2, stride=2))
+        self.proposal_generator = nn.Conv2d(2, 5, 1)
+        self.roi_heads = Heads()
+
+    def forward(self, images, boxes):
+        features = self.backbone(images)
+        self.proposal_generator(features)
+        return self.roi_heads(images, features, boxes)
+
+
+class Heads(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(7, 6)
+
+    def forward(self, images, features, proposals):
+        return self.fc(torch.zeros(sum(map(len, proposals)), 7))
+
+
+def test_layers_around_the_backbone_by_category_and_stream():
+    model = Detectorlike()
+    boxes = [[0], [0, 1]]
+    with torch.no_grad(), count_operations(model) as counts:
+        seen = flops(lambda: model(torch.zeros(2, 3, 8, 8), boxes))
+    assert counts.total() == seen
+    assert counts.by_category(stream=0) == {
+        "pyramid": 64 * 4 * 27 + 64 * 4 * 2 * 4,
+        "proposals": 256 * 5 * 2,
+        "heads": 7 * 6,
+    }
+    assert counts.by_category(stream=1)["heads"] == 2 * 7 * 6
+    with torch.no_grad(), count_operations(model) as counts:
+        model(torch.zeros(1, 3, 8, 8), [[]])
+    assert counts.by_category().get("heads", 0) == 0

@@ -1,0 +1,103 @@
+import pytest
+import torch
+from eventful_vit import PerGate, Policy, Threshold, TopFraction, TopR
+
+from .small_models import make_vit
+
+NORMS = torch.tensor([[0.1, 3.0, 2.0, 0.0], [5.0, 0.2, 0.3, 4.0]])
+
+
+@pytest.mark.parametrize(
+    ("policy", "expected"),
+    [
+        (TopR(0), [[], []]),
+        (TopR(2), [[1, 2], [0, 3]]),
+        (TopR(4), [[0, 1, 2, 3]] * 2),
+        (TopR(99), [[0, 1, 2, 3]] * 2),
+        (TopFraction(0.0), [[], []]),
+        (TopFraction(0.74), [[1, 2], [0, 3]]),  # floor(0.74 * 4) = 2
+        (TopFraction(1.0), [[0, 1, 2, 3]] * 2),
+        (Threshold(0.25), [[1, 2], [0, 2, 3]]),
+        (Threshold(3.0), [[], [0, 3]]),  # strictly greater
+        (Threshold(float("inf")), [[], []]),
+    ],
+)
+def test_choice(policy, expected):
+    assert [row.nonzero().flatten().tolist() for row in policy.choose(NORMS)] == expected
+
+
+def test_ties_still_select_exactly_r():
+    assert TopR(3).choose(torch.zeros(2, 8)).sum(dim=1).tolist() == [3, 3]
+
+
+@pytest.mark.parametrize(
+    ("make", "error"),
+    [
+        (lambda: TopR(-1), ValueError),
+        (lambda: TopR(2.5), TypeError),
+        (lambda: TopR(True), TypeError),
+        (lambda: Threshold(float("nan")), ValueError),
+        (lambda: TopFraction(1.1), ValueError),
+        (lambda: TopFraction(-0.1), ValueError),
+        (lambda: TopFraction(float("nan")), ValueError),
+    ],
+)
+def test_bad_values(make, error):
+    with pytest.raises(error):
+        make()
+
+
+def test_names():
+    assert [str(p) for p in (TopR(256), Threshold(0.5), TopFraction(0.25))] == [
+        "top-r 256",
+        "threshold 0.5",
+        "fraction 0.25",
+    ]
+
+
+def test_nan_counts_as_the_largest_error():
+    norms = torch.tensor([[1.0, torch.nan, 3.0, 2.0]])
+    assert TopR(2).choose(norms).tolist() == [[False, True, True, False]]
+    assert Threshold(2.5).choose(norms).tolist() == [[False, True, True, False]]
+
+
+class TestPerGate:
+    policy = PerGate({"blocks.0.*": TopR(1), "*.mlp": Threshold(0.5), "*": TopR(3)})
+
+    @pytest.mark.parametrize(
+        ("gate", "expected"),
+        [("blocks.0.mlp", TopR(1)), ("blocks.1.mlp", Threshold(0.5)), ("blocks.10.qkv", TopR(3))],
+    )
+    def test_the_first_name_that_matches_counts(self, gate, expected):
+        assert self.policy.for_gate(gate, tokens=8) == expected
+
+    def test_a_gate_without_a_policy(self):
+        policy = PerGate({"blocks.*": TopR(1)})
+        with pytest.raises(KeyError, match="no policy for gate 'pyramid'"):
+            policy.for_gate("pyramid", 8)
+        with pytest.raises(ValueError, match="no policy for gate 'pyramid'; add one under '\\*'"):
+            policy.check(["blocks.0.qkv", "pyramid"])
+
+    def test_a_name_without_a_gate(self):
+        vit = make_vit()
+        message = "'blocks.0.mpl' names no gate; this model has blocks.0.qkv to blocks.2.mlp"
+        with pytest.raises(ValueError, match=message):
+            vit.set_policy(PerGate({"blocks.0.mpl": TopR(1), "*": TopR(3)}))
+        assert vit.policy != self.policy
+
+    @pytest.mark.parametrize("value", [5, PerGate({"*": TopR(1)})])
+    def test_values_must_be_policies(self, value):
+        with pytest.raises(TypeError, match="for 'blocks.0.qkv'"):
+            PerGate({"blocks.0.qkv": value})
+
+    def test_its_name(self):
+        assert str(self.policy) == "per gate blocks.0.*: top-r 1, *.mlp: threshold 0.5, *: top-r 3"
+
+
+def test_one_policy_is_that_of_all_gates():
+    assert TopR(5).for_gate("blocks.3.mlp", tokens=64) == TopR(5)
+
+
+def test_a_policy_needs_a_rule():
+    with pytest.raises(NotImplementedError, match="Policy needs choose"):
+        Policy().choose(NORMS)

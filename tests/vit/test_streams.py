@@ -1,0 +1,146 @@
+"""Explicit state: any number of states for one model, kept aside, copied, moved, dropped, and used by threads."""
+
+import copy
+import io
+import pickle
+import threading
+
+import pytest
+import torch
+from eventful_vit import Streams, TopR
+
+from .small_models import CLOSE, make_video, make_vit, run
+
+
+def test_states_do_not_mix():
+    vit = make_vit(policy=TopR(6))
+    videos = [make_video(5, seed) for seed in range(2)]
+    alone = [run(vit, video, vit.new_state()) for video in videos]
+    states = [vit.new_state(), vit.new_state()]
+    outputs = [
+        [vit(frame[None], state)["last_feat"][0] for frame, state in zip(frames, states)] for frames in zip(*videos)
+    ]
+    for stream in range(2):
+        torch.testing.assert_close(torch.stack([out[stream] for out in outputs]), alone[stream], **CLOSE)
+    assert vit.state.nbytes == 0  # the model's own was never used
+
+
+def test_a_state_may_be_kept_aside_copied_and_pickled():
+    vit, video = make_vit(policy=TopR(6)), make_video(6)
+    state = vit.new_state()
+    run(vit, video[:3], state)
+    snapshot, pickled = copy.deepcopy(state), pickle.loads(pickle.dumps(state))
+    stream = io.BytesIO()
+    torch.save(state, stream)
+    stream.seek(0)
+    saved = torch.load(stream, weights_only=False)
+    expected = run(vit, video[3:], state)
+    for other in (snapshot, pickled, saved):
+        assert torch.equal(run(vit, video[3:], other), expected)
+        assert other.trace.flushed == (False,)
+
+
+def test_a_state_may_be_moved():
+    vit, video = make_vit(policy=TopR(6)), make_video(4)
+    expected = run(vit, video, vit.new_state())
+    state = vit.new_state()
+    run(vit, video[:2], state)
+    assert state.to("cpu") is state
+    torch.testing.assert_close(run(vit, video[2:], state), expected[2:], atol=0, rtol=0)
+    assert state.trace.flushed == (False,)
+
+
+def test_reset_and_release():
+    vit, video = make_vit(), make_video(2)
+    state = vit.new_state()
+    run(vit, video, state)
+    assert state.running == (True,) and state.nbytes > 0
+    state.reset([0])
+    assert state.running == (False,) and state.nbytes > 0
+    state.release()
+    assert state.nbytes == 0
+    with pytest.raises(ValueError, match="a stream is a position in the batch, got -1"):
+        state.reset([-1])
+
+
+def test_using_a_state_where_it_cannot_be_handed_in():
+    vit, video = make_vit(policy=TopR(6)), make_video(3)
+    expected, state = run(vit, video, vit.new_state()), vit.new_state()
+    with vit.using(state):
+        outputs = run(vit, video)
+    assert torch.equal(outputs, expected) and state.running == (True,)
+    assert vit.state.nbytes == 0
+
+
+def test_threads_with_states_of_their_own():
+    vit = make_vit(policy=TopR(6))
+    videos = [make_video(12, seed) for seed in range(4)]
+    expected = [run(vit, video, vit.new_state()) for video in videos]
+    results: dict[int, torch.Tensor] = {}
+
+    def work(number):
+        results[number] = run(vit, videos[number], vit.new_state())
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for number in range(4):
+        torch.testing.assert_close(results[number], expected[number], **CLOSE)
+
+
+def test_one_state_in_two_threads_is_an_error():
+    vit, video = make_vit(policy=TopR(6)), make_video(3)
+    run(vit, video[:1])
+    inside, go_on = threading.Event(), threading.Event()
+
+    def wait(*_):
+        inside.set()
+        assert go_on.wait(60)
+
+    hook = vit.blocks[1].register_forward_hook(wait)
+    thread = threading.Thread(target=run, args=(vit, video[1:2]))
+    thread.start()
+    assert inside.wait(60)
+    with pytest.raises(RuntimeError, match="this state is computing another frame.*model.new_state()"):
+        vit(video[2][None])
+    go_on.set()
+    thread.join()
+    hook.remove()
+    assert vit.state.running == (True,)  # the first thread's frame came through
+    run(vit, video[2:])
+    assert vit.state.trace.flushed == (False,)
+
+
+def test_frames_are_refused_before_anything_changes():
+    vit, video = make_vit(policy=TopR(6)), make_video(3)
+    expected = run(vit, video, vit.new_state())
+    run(vit, video[:2])
+    bad = [
+        (torch.zeros(0, 3, 40, 56), r"frames \(B, 3, H, W\) with B of 1 or more are needed, got \(0, 3, 40, 56\)"),
+        (torch.zeros(1, 4, 40, 56), r"frames \(B, 3, H, W\) .* got \(1, 4, 40, 56\)"),
+        (torch.zeros(1, 1, 3, 40, 56), r"got \(1, 1, 3, 40, 56\)"),
+        (torch.zeros(1, 3, 40, 56, dtype=torch.uint8), "frames of torch.float32 are needed.*got torch.uint8"),
+        (torch.zeros(1, 3, 40, 56, dtype=torch.float64), "got torch.float64"),
+        (torch.zeros(1, 3, 41, 56), "41 x 56 pixels is not a multiple of patch_size = 8"),
+        (torch.zeros(1, 3, 0, 56), "not a multiple"),
+        (torch.zeros(1, 3, 40, 40), "5 x 7 tokens and this frame 5 x 5; call reset"),
+        (torch.full((2, 3, 40, 56), torch.inf), "stream 0, 1"),
+    ]
+    for frame, message in bad:
+        with pytest.raises(ValueError, match=message):
+            vit(frame)
+        vit.enabled = False
+        if "stream" not in message and "reset" not in message:
+            with pytest.raises(ValueError, match=message):
+                vit(frame)
+        vit.enabled = True
+    torch.testing.assert_close(run(vit, video[2:])[0], expected[2], atol=0, rtol=0)
+
+
+def test_an_empty_state_is_a_state():
+    """It is used although it holds nothing yet."""
+    vit, state = make_vit(), Streams()
+    vit(make_video(1), state)
+    assert state.running == (True,) and vit.state.running == ()

@@ -244,7 +244,7 @@ def test_resuming_from_a_file_that_is_gone(train_net, tmp_path, capsys):
     assert train_net(SOLVER__MAX_ITER=1) == 0
     (tmp_path / "out" / "model_final.pth").unlink()
     assert train_net("--resume") == 1
-    assert "last_checkpoint names " in capsys.readouterr().out
+    assert "last_checkpoint names " in capsys.readouterr().err
     assert train_net("--resume") == 1
     check_error(capsys, "--resume: none of the checkpoints in ")
 
@@ -257,7 +257,8 @@ def test_resuming_falls_back_to_the_checkpoint_before_a_broken_one(train_net, tm
     whole = torch.load(folder / "model_0000003.pth", weights_only=True)
     capsys.readouterr()
     assert train_net("--resume", SOLVER__MAX_ITER=6, SOLVER__CHECKPOINT_PERIOD=2) == 0
-    log = capsys.readouterr().out
+    shown = capsys.readouterr()
+    log = shown.out + shown.err
     assert "--resume: " in log and "model_final.pth cannot be read as a checkpoint" in log
     assert "model_0000005.pth cannot be read as a checkpoint" in log and "Trying the checkpoint before it" in log
     assert "Starting training from iteration 4" in log and whole["iteration"] == 3

@@ -15,6 +15,7 @@ from eventful_vitdet.cli.command_line import build_cfg
 from eventful_vitdet.data.builtin import DEMO_VID_CLASSES
 from eventful_vitdet.draw.label_placement import corners_around, place_label
 from eventful_vitdet.live.session import LiveSession
+from eventful_vitdet.predictor import share_weights
 from eventful_vitdet.video import open_source
 
 from .conftest import serving
@@ -61,7 +62,8 @@ def make_session(repository):
     cfg = build_cfg(config, ["MODEL.WEIGHTS", weights, "MODEL.DEVICE", "cpu"])
     model = build_model(cfg).eval()
     VideoCheckpointer(model).load(weights)
-    return lambda path: LiveSession(cfg, model, open_source(path), DEMO_VID_CLASSES)
+    # Each with a state of its own, as one may still be in the midst of a frame when the next one begins.
+    return lambda path: LiveSession(cfg, share_weights(model), open_source(path), DEMO_VID_CLASSES)
 
 
 @pytest.fixture(scope="module")

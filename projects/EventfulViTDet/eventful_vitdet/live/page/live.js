@@ -97,7 +97,7 @@ function showControls() {
   find("automatic").checked = settings.automatic;
   find("beside").checked = settings.beside;
   find("beside").disabled = find("target").disabled = !settings.eventful;
-  if (document.activeElement !== find("target")) find("target").value = settings.target_ms ?? "";
+  if (document.activeElement !== find("target") && !asking.has("target")) find("target").value = settings.target_ms ?? "";
   const ready = limits.tokens !== null && settings.eventful;
   find("budget").disabled = !ready;
   const shown = view.picture?.budget ?? "";
@@ -213,23 +213,26 @@ const fromSlider = (value, tokens) => Math.round(tokens * (value / 1000) ** 2);
 
 // What viewers ask for.
 
-const dragging = new Set();
+const dragging = new Set(); // sliders
+const asking = new Set(); // fields whose value is on its way to the server
 
-async function ask(path, body) {
+async function ask(path, body, apply = () => {}) {
   try {
     const answer = await fetch(path, {
       method: "POST",
       headers: { "Content-Type": "application/json" },
       body: JSON.stringify(body),
     });
-    refused = answer.ok ? "" : ((await answer.json()).error ?? `refused (${answer.status})`);
+    const told = await answer.json();
+    refused = answer.ok ? "" : (told.error ?? `refused (${answer.status})`);
+    if (answer.ok && state) apply(told);
   } catch {
     refused = "the server does not answer";
   }
   show();
 }
 
-const change = (settings) => ask("/api/settings", settings);
+const change = (settings) => ask("/api/settings", settings, (now) => (state.settings = now));
 const seek = (frame) => ask("/api/seek", { frame });
 
 /** Sends a slider's value as it is dragged, one request at a time, the newest last. */
@@ -263,10 +266,13 @@ onDrag("budget", (value) => {
   return change({ budget });
 });
 onDrag("seek", seek);
-find("target").addEventListener("change", (event) => {
+find("target").addEventListener("change", async (event) => {
   const value = event.target.valueAsNumber;
+  asking.add("target");
   event.target.blur();
-  change({ target_ms: Number.isNaN(value) ? null : value });
+  await change({ target_ms: Number.isNaN(value) ? null : value });
+  asking.delete("target");
+  show();
 });
 find("beside").addEventListener("change", (event) => change({ beside: event.target.checked }));
 find("eventful").addEventListener("click", () => change({ eventful: true }));

@@ -326,6 +326,7 @@ def test_headline_says_where_time_is_not_saved():
     same.results["seconds_per_frame"]["total"] = 0.08
     assert "runs 2.0 times fewer operations, but is 1.5 times slower per frame" in advise([dense, slow]).sentence
     assert "but is no faster per frame" in advise([dense, same]).sentence
+    assert advise([dense, slow]).tiles[-1] == ("1.5×", "slower per frame: 80 ms dense, 120 ms at r = 9")
 
 
 def test_no_advice_without_something_to_compare_with():

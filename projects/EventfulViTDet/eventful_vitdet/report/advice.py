@@ -106,5 +106,6 @@ def _tiles(dense: Budget, budget: Budget, quality: Quality) -> list[tuple[str, s
     speed = _ratio(dense, budget, SECONDS)
     if speed:
         times = f"{1000 * dense.number(*SECONDS):.0f} ms dense, {1000 * budget.number(*SECONDS):.0f} ms"
-        tiles.append((f"{speed:.1f}×", f"faster per frame: {times} at {budget.label}"))
+        factor, word = (speed, "faster") if speed >= 1 else (1 / speed, "slower")
+        tiles.append((f"{factor:.1f}×", f"{word} per frame: {times} at {budget.label}"))
     return tiles

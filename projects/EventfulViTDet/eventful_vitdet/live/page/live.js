@@ -157,6 +157,7 @@ function showCost(id, key, word) {
   const { value, name } = reference(costs, key);
   const usual = state.settings.eventful ? later(costs, key) : null;
   setText(`${id}-saving`, value !== null && usual ? `${word(value / usual)} than ${name}` : "");
+  find(`${id}-saving`).classList.toggle("none", value !== null && usual !== null && value / usual < SAME);
   setText("reference", `${name} (median)`);
   drawChart(find(`${id}-chart`), costs.map((cost) => [cost[key], cost.kind !== "eventful"]), value);
 }

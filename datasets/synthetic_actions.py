@@ -71,7 +71,7 @@ def render_video(settings: Settings, video: int) -> Iterator[np.ndarray]:
 
 def render_action(rng: np.random.Generator, side: int, verb: str, noun: int) -> Iterator[np.ndarray]:
     """The frames of one action."""
-    ground = make_background(rng, side, side)
+    ground = dim(make_background(rng, side, side))
     average = ground.mean((0, 1)).astype(np.float32)
     paths = make_paths(rng, side, verb)
     things = [make_thing(rng, noun, average, path) for path in paths]
@@ -83,6 +83,11 @@ def render_action(rng: np.random.Generator, side: int, verb: str, noun: int) -> 
         yield sense(rng, image, noise, 1.0)
 
 
+def dim(ground: np.ndarray) -> np.ndarray:
+    """A ground of little contrast, so that a small model finds what is on it."""
+    return (ground // 4 + 32).astype(np.uint8)
+
+
 def make_thing(rng: np.random.Generator, noun: int, average: np.ndarray, path: np.ndarray) -> Thing:
     """An object on a path."""
     outline = make_colour(rng, 0, 50) if rng.random() < 0.7 else make_colour(rng, 205, 256)
@@ -92,7 +97,7 @@ def make_thing(rng: np.random.Generator, noun: int, average: np.ndarray, path: n
 def make_paths(rng: np.random.Generator, side: int, verb: str) -> list[np.ndarray]:
     """For each object of an action, its (CLIP_FRAMES, 4) path: x, y, radius, angle."""
     time = np.linspace(0.0, 1.0, CLIP_FRAMES)
-    radius = side * (0.13 + 0.07 * rng.random())
+    radius = side * (0.15 + 0.07 * rng.random())
     middle = side * (0.4 + 0.2 * rng.random(2))
     angle = np.full(CLIP_FRAMES, rng.random() - 0.5)
     still = np.tile(middle, (CLIP_FRAMES, 1))

@@ -76,6 +76,33 @@ def test_parts_of_a_transport_stream_are_missing(tmp_path):
     assert number_in(read_frame(str(path), 3).image) == 3
 
 
+@pytest.mark.parametrize("size", [(188, 0), (192, 4), (204, 0)])
+@pytest.mark.parametrize("spoil", ["overwritten", "left out"])
+def test_a_transport_stream_that_is_torn(tmp_path, size, spoil):
+    length, before = size
+    packets = np.frombuffer(encode(tmp_path / "whole.ts", gop=GOP, size=(320, 256)).read_bytes(), np.uint8).reshape(
+        -1, 188
+    )
+    content = np.pad(packets, ((0, 0), (before, length - 188 - before))).tobytes()
+    path = tmp_path / "v.ts"
+    path.write_bytes(content)
+    assert collect(path) == (list(range(FRAMES)), "")
+    middle = len(content) // length // 2 * length
+    some = 10 * length + 50
+    path.write_bytes(content[:middle] + (b"\xaa" * some if spoil == "overwritten" else b"") + content[middle + some :])
+    numbers, error = collect(path)
+    assert len(numbers) < FRAMES and "v.ts: the video is damaged: " in error
+    assert number_in(read_frame(str(path), 3).image) == 3
+    with pytest.raises(VideoReadError, match="cannot be read by its number; the video is damaged at"):
+        read_frame(str(path), len(numbers) - 1)
+
+
+def test_a_transport_stream_that_ends_in_a_packet(tmp_path):
+    path = encode(tmp_path / "v.ts", **PLAIN)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 188 // 2 * 188 + 50])
+    assert "v.ts: the video is damaged: " in collect(path)[1]
+
+
 def test_damage_is_told_with_frame_and_time(tmp_path, caplog):
     path = encode(tmp_path / "v.mp4", **PLAIN)
     zero(path, GOP + 2, packets=3)

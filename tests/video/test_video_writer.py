@@ -309,7 +309,7 @@ def test_a_file_that_somebody_else_is_writing(make, tmp_path):
     left = tmp_path / ("out.part.mp4" if make is not JsonLinesWriter else "out.mp4.part")
     assert size > 0 and not left.exists()
     left.write_bytes(bytes(10**6))
-    (tmp_path / ".out.mp4.lock").touch()
+    (tmp_path / ".out.mp4.tmp.lock").touch()
     (tmp_path / ".out.mp4.tmp").write_bytes(bytes(10**6))
     with make(path) as second:
         second.write(record)

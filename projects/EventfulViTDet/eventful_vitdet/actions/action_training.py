@@ -8,6 +8,7 @@ from typing import Any
 from detectron2.config import CfgNode
 from torch import nn
 
+from ..errors import ConfigError
 from ..modeling.video_classifier import build_views, parse_heads
 from ..training import VideoTrainer, check_solver, unwrap
 from .action_sets import load_action_set
@@ -63,5 +64,5 @@ def load_training_clips(cfg: CfgNode) -> list[Clip]:
     sets = [load_action_set(name, heads, cfg.DATALOADER.ON_BAD_VIDEO) for name in cfg.DATASETS.TRAIN]
     clips = [clip for actions in sets for clip in actions.clips]
     if not clips:
-        raise ValueError("DATASETS.TRAIN names no data set with clips")
+        raise ConfigError("DATASETS.TRAIN names no data set with clips")
     return clips

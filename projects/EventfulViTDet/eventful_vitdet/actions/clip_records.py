@@ -14,11 +14,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from ..errors import EvaluationError
-from ..files import write_atomically
+from ..evaluation.fingerprint import name_differences, read_fingerprint, write_fingerprint
 
 FOLDER = "clips"
-SETTINGS_FILE = "settings.json"
-MAX_NAMED = 4
 
 
 class RecordWriter:
@@ -76,24 +74,14 @@ def begin(folder: str, settings: Mapping[str, Any], *, restart: bool) -> None:
 
     Raises EvaluationError, saying what differs, where there are records of others; `restart` deletes those instead.
     """
-    path = Path(folder, SETTINGS_FILE)
     if restart:
         for file in Path(folder, FOLDER).glob("*.jsonl"):
             file.unlink(missing_ok=True)
     elif next(_lines(folder), None) is not None:
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        differences = name_differences(read_fingerprint(folder)["fingerprint"], settings)
+        if differences:
             raise EvaluationError(
-                f"{path}: cannot be read ({error}), so nobody knows how the finished clips beside it were evaluated; "
-                "start over with --restart, or choose another OUTPUT_DIR"
-            ) from error
-        wanted = json.loads(json.dumps(settings))
-        keys = [key for key in {**found, **wanted} if found.get(key) != wanted.get(key)]
-        if keys:
-            named = "; ".join(f"{key} was {found.get(key)}, now it is {wanted.get(key)}" for key in keys[:MAX_NAMED])
-            raise EvaluationError(
-                f"{folder} holds clips of an evaluation that this one does not continue: {named}. Start over with "
-                "--restart, or choose another OUTPUT_DIR"
+                f"{folder} holds clips of an evaluation that this one does not continue: {differences}. Start over "
+                "with --restart, or choose another OUTPUT_DIR"
             )
-    write_atomically(str(path), json.dumps(settings, indent=2, sort_keys=True) + "\n")
+    write_fingerprint(folder, settings, complete=False)

@@ -5,18 +5,20 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import torch
 from detectron2.config import CfgNode
 from detectron2.utils import comm
 from tqdm import tqdm
 
-from .. import __version__
 from ..budgets import DENSE, apply_budget, describe_budget, parse_budgets
 from ..errors import DataError, EvaluationError
+from ..evaluation.computing_code import hash_code, hash_transformer
 from ..evaluation.evaluate import fixed_threads
-from ..evaluation.fingerprint import hash_weights
+from ..evaluation.fingerprint import hash_weights, write_fingerprint
 from ..evaluation.folder_lock import exclusive
+from ..evaluation.process_barrier import patient_group, wait_for_all
 from ..evaluation.results import describe_device
 from ..evaluation.targets import result_folders
 from ..files import write_json
@@ -34,6 +36,12 @@ from .step_counts import count_clips
 logger = logging.getLogger(__name__)
 
 SKIP = "skip"
+PACKAGE = Path(__file__).resolve().parents[1]
+COMPUTING = (
+    *("modeling", "video", "timing.py", "actions/action_metrics.py", "actions/clip_frames.py"),
+    *("actions/clip_loader.py", "actions/evaluate_actions.py", "actions/step_counts.py"),
+)
+"""Code that a clip passes on its way from the video to its record."""
 
 
 def evaluate_actions(cfg: CfgNode, model: VideoClassifier, *, restart: bool = False) -> dict[str, dict]:
@@ -92,11 +100,13 @@ def _evaluate(
     cfg: CfgNode, model: VideoClassifier, actions: ActionSet, folder: str, policy: str, restart: bool
 ) -> dict | None:
     """One data set at the budget that a model has; the content of results.json in the first process."""
+    patient_group()
     with fixed_threads(cfg.TEST.THREADS_PER_PROCESS) as threads, exclusive(folder):
+        wait_for_all()  # for the lock
         settings = describe_settings(cfg, model, actions, policy, threads)
         if comm.is_main_process():
             begin(folder, settings, restart=restart)
-        comm.synchronize()
+        wait_for_all()
         finished = set().union(*comm.all_gather(list(read_records(folder))))
         missing = [clip for clip in actions.clips if clip.clip_id not in finished]
         if finished and comm.is_main_process():
@@ -105,8 +115,11 @@ def _evaluate(
             )
         share = missing[comm.get_rank() :: comm.get_world_size()]
         skipped = _run(cfg, model, share, folder, policy)
-        comm.synchronize()
-        return _write_results(cfg, model, actions, folder, policy, skipped)
+        wait_for_all()
+        results = _write_results(cfg, model, actions, folder, policy, skipped)
+        if results is not None:
+            write_fingerprint(folder, settings, complete=True)
+        return results
 
 
 def _run(cfg: CfgNode, model: VideoClassifier, clips: Sequence[Clip], folder: str, policy: str) -> list[BadClip]:
@@ -191,7 +204,8 @@ def describe_settings(
         "policy": policy,
         "device": describe_device(model.device),
         "threads": threads if model.device.type == "cpu" else None,
-        "eventful_vitdet": __version__,
+        "code of eventful_vitdet": hash_code(PACKAGE, COMPUTING),
+        "code of eventful_vit": hash_transformer(),
         "torch": torch.__version__,
         "compute type": cfg.MODEL.EVENTFUL.COMPUTE_DTYPE,
         "pixels": [list(model.views.size), list(cfg.MODEL.PIXEL_MEAN), list(cfg.MODEL.PIXEL_STD)],

@@ -13,7 +13,7 @@ from detectron2.utils import comm
 from eventful_vit.models.clip_views import ClipViews
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from ..errors import DataError
+from ..errors import ConfigError, DataError
 from .clip import Clip
 from .clip_frames import ClipFrames, open_clip
 
@@ -53,7 +53,7 @@ class RandomViews(Dataset):
             memory_bytes: how much of decoded clips to keep.
         """
         if not 1.0 <= scale_jitter[0] <= scale_jitter[1]:
-            raise ValueError(f"INPUT.SCALE_JITTER of clips is a range from 1.0 on, found {tuple(scale_jitter)}")
+            raise ConfigError(f"INPUT.SCALE_JITTER of clips is a range from 1.0 on, found {tuple(scale_jitter)}")
         self.clips = list(clips)
         self.views = replace(views, spans=1, crops=1)
         self.fps = fps
@@ -111,10 +111,10 @@ class TrainingLoader:
     """Endless batches of inputs of a VideoClassifier in training."""
 
     def __init__(self, cfg: CfgNode, dataset: Dataset) -> None:
-        """Raises ValueError unless SOLVER.IMS_PER_BATCH can be shared out over the processes."""
+        """Raises ConfigError unless SOLVER.IMS_PER_BATCH can be shared out over the processes."""
         processes = comm.get_world_size()
         if cfg.SOLVER.IMS_PER_BATCH < 1 or cfg.SOLVER.IMS_PER_BATCH % processes:
-            raise ValueError(
+            raise ConfigError(
                 f"SOLVER.IMS_PER_BATCH = {cfg.SOLVER.IMS_PER_BATCH} is not a multiple of the {processes} processes"
             )
         self._sampler = Shuffled(len(dataset), cfg.SEED)

@@ -13,21 +13,22 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from detectron2.utils.logger import setup_logger
+from .arguments import add_pairs, command_parser
+from .console import run
 
-from ..actions import is_action_set, register_action_csv
-from ..actions.action_set_check import ActionSetReport, check_action_set
-from ..actions.action_set_check import format_report as format_action_report
-from ..actions.action_sets import BUILTIN_HEADS
-from ..data import ReadRules, register_test_json
-from ..data.dataset_check import DatasetReport, check_dataset, format_report
-from ..modeling.video_classifier import parse_heads
-from .command_line import add_pairs, build_cfg, command_parser, run
+if TYPE_CHECKING:
+    from ..actions.action_set_check import ActionSetReport
+    from ..data.dataset_check import DatasetReport
 
 
 def execute(arguments: argparse.Namespace) -> DatasetReport | ActionSetReport:
-    setup_logger(name="eventful_vitdet")
+    from ..actions import is_action_set
+    from ..data import ReadRules, register_test_json
+    from ..data.dataset_check import check_dataset, format_report
+    from .command_line import build_cfg
+
     if arguments.name.endswith(".csv") or is_action_set(arguments.name):
         return check_clips(arguments)
     is_file = arguments.name.endswith(".json")
@@ -40,12 +41,17 @@ def execute(arguments: argparse.Namespace) -> DatasetReport | ActionSetReport:
 
 def check_clips(arguments: argparse.Namespace) -> ActionSetReport:
     """Check a data set of actions."""
+    from ..actions import register_action_csv
+    from ..actions.action_set_check import check_action_set, format_report
+    from ..actions.action_sets import BUILTIN_HEADS
+    from ..modeling.video_classifier import parse_heads
+    from .command_line import build_cfg
+
     is_file = arguments.name.endswith(".csv")
     name = register_action_csv(arguments.name, arguments.root) if is_file else arguments.name
-    classes = build_cfg("", arguments.opts).MODEL.VIVIT.CLASSES
-    heads = BUILTIN_HEADS.get(name) or parse_heads(classes)
+    heads = BUILTIN_HEADS.get(name) or parse_heads(build_cfg("", arguments.opts).MODEL.VIVIT.CLASSES)
     report = check_action_set(name, heads, quick=arguments.quick, is_part=arguments.part)
-    print(format_action_report(report))
+    print(format_report(report))
     return report
 
 
@@ -63,5 +69,5 @@ def main(words: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     arguments = parse(words)
     reports: list[DatasetReport | ActionSetReport] = []
-    code = run(lambda: reports.append(execute(arguments)))
+    code = run(lambda: reports.append(execute(arguments)), arguments)
     return code or int(not reports[0].is_sound)

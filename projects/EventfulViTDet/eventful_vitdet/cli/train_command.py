@@ -9,26 +9,37 @@ from __future__ import annotations
 
 import argparse
 import logging
+import shlex
 from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from detectron2.config import CfgNode
+from .arguments import parse_training, training_parser
+from .console import run
 
-from ..actions.action_training import ActionTrainer
-from ..actions.evaluate_actions import evaluate_action_budgets, evaluate_actions
-from ..checkpoint import VideoCheckpointer
-from ..evaluation import evaluate_budgets, evaluate_once
-from ..modeling import VideoClassifier
-from ..training import VideoTrainer
-from .command_line import argument_parser, launch_main, parse_arguments, run, setup
+if TYPE_CHECKING:
+    from detectron2.config import CfgNode
+
+    from ..modeling import VideoClassifier
 
 logger = logging.getLogger("eventful_vitdet")
 
 
 def execute(args: argparse.Namespace) -> None:
+    """Train or evaluate in this process, which may be one of several."""
+    from ..actions.action_training import ActionTrainer
+    from ..checkpoint import VideoCheckpointer
+    from ..evaluation import evaluate_budgets, evaluate_once
+    from ..training import VideoTrainer
+    from .command_line import setup
+    from .process_launch import was_restarted
+
     cfg = setup(args)
+    is_classifier = cfg.MODEL.META_ARCHITECTURE == "VideoClassifier"
+    again = was_restarted()
     if not args.eval_only:
-        trainer = (ActionTrainer if cfg.MODEL.META_ARCHITECTURE == "VideoClassifier" else VideoTrainer)(cfg)
-        trainer.resume_or_load(resume=args.resume)
+        trainer = (ActionTrainer if is_classifier else VideoTrainer)(cfg)
+        trainer.resume_or_load(resume=args.resume or again)
         trainer.train()
         return
     model = VideoTrainer.build_model(cfg)
@@ -38,16 +49,39 @@ def execute(args: argparse.Namespace) -> None:
     checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
     if not (cfg.MODEL.WEIGHTS or resumed):
         logger.warning("MODEL.WEIGHTS is empty: what is evaluated are random weights")
-    if isinstance(model, VideoClassifier):
-        evaluate_classifier(cfg, model, args.budgets, restart=args.restart)
-    elif args.budgets:
-        evaluate_budgets(cfg, model, args.budgets, restart=args.restart)
+    restart = args.restart and not again  # what was finished before the failure is of this command
+    if is_classifier:
+        evaluate_classifier(cfg, model, args.budgets, restart=restart)
+        return
+    if args.budgets:
+        evaluate_budgets(cfg, model, args.budgets, restart=restart)
     else:
-        evaluate_once(cfg, model, restart=args.restart)
+        evaluate_once(cfg, model, restart=restart)
+    print_outputs(cfg, args)
+
+
+def print_outputs(cfg: CfgNode, args: argparse.Namespace) -> None:
+    """Where an evaluation's table is, and the command that makes a report of it; by the first process."""
+    from detectron2.utils import comm
+
+    from ..evaluation.results import BUDGETS_TABLE, RESULTS_TABLE
+    from ..evaluation.targets import result_folders
+
+    if not comm.is_main_process():
+        return
+    given = {"--config-file": args.config_file, "--test-json": args.test_json, "--test-root": args.test_root}
+    options = [word for option, value in given.items() if value for word in (option, value)]
+    settings = dict(zip(args.opts[::2], args.opts[1::2]))
+    dataset = ["DATASETS.TEST", settings["DATASETS.TEST"]] if "DATASETS.TEST" in settings else []
+    for folder in result_folders(cfg).values():
+        print(f"table: {Path(folder, BUDGETS_TABLE if args.budgets else RESULTS_TABLE)}")
+        print("report:", shlex.join(["python", "tools/report.py", folder, *options, *dataset]))
 
 
 def evaluate_classifier(cfg: CfgNode, model: VideoClassifier, budgets: Sequence[str], *, restart: bool) -> None:
     """Evaluate action recognition."""
+    from ..actions.evaluate_actions import evaluate_action_budgets, evaluate_actions
+
     if budgets:
         evaluate_action_budgets(cfg, model, budgets, restart=restart)
     else:
@@ -56,5 +90,12 @@ def evaluate_classifier(cfg: CfgNode, model: VideoClassifier, budgets: Sequence[
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    arguments = parse_arguments(argument_parser(), words)
-    return run(lambda: launch_main(execute, arguments))
+    arguments = parse_training(training_parser(__doc__), words)
+    return run(lambda: launch(arguments), arguments)
+
+
+def launch(arguments: argparse.Namespace) -> None:
+    """Do the work in as many processes as the arguments ask for."""
+    from .process_launch import launch_main
+
+    launch_main(execute, arguments)

@@ -6,7 +6,6 @@ content, so a changed video never meets stale frames and a moved data set keeps 
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 
@@ -14,14 +13,13 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from ..errors import VideoReadError
-from ..files import write_atomically
+from ..errors import ConfigError, VideoReadError
+from ..files import digest_ends, write_atomically
 from ..video import encode_jpeg
 from .coco_vid import group_by_video
 from .listed_frames import check_size, iterate_listed_frames, read_listed_frame
 
 JPEG_QUALITY = 95
-FINGERPRINT_BYTES = 1 << 16
 
 logger = logging.getLogger(__name__)
 
@@ -81,17 +79,12 @@ def extract_frames(frames: list[dict], folder: str, every_n: int = 1) -> int:
 def thin_frames(frames: list[dict], every_n: int) -> list[dict]:
     """Keep the first, the n-th, the 2n-th ... listed frame of every video."""
     if every_n < 1:
-        raise ValueError(f"every_n (DATALOADER.TRAIN_FRAME_STRIDE) must be 1 or larger, found {every_n}")
+        raise ConfigError(f"every_n (DATALOADER.TRAIN_FRAME_STRIDE) must be 1 or larger, found {every_n}")
     return [frame for video in group_by_video(frames) for frame in video[::every_n]]
 
 
 def _fingerprint(path: str) -> str:
     try:
-        size = os.path.getsize(path)
-        with open(path, "rb") as file:
-            digest = hashlib.sha1(f"{size}:".encode() + file.read(FINGERPRINT_BYTES))
-            file.seek(max(0, size - FINGERPRINT_BYTES))
-            digest.update(file.read())
+        return digest_ends(path)[:12]
     except OSError as error:
         raise VideoReadError(f"{path}: cannot be read ({error.strerror})") from error
-    return digest.hexdigest()[:12]

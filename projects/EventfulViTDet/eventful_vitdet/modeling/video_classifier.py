@@ -13,6 +13,7 @@ from eventful_vit.models.clip_views import ClipViews
 from eventful_vit.models.vivit_names import fit_positions, rename_vivit_weights
 from torch import Tensor, nn
 
+from ..errors import ConfigError
 from .backbone import build_policy, parse_dtype
 
 OWN_PREFIX = "vivit."
@@ -136,10 +137,10 @@ class VideoClassifier(nn.Module):
 
 
 def build_vivit(cfg: CfgNode) -> FactorisedViViT:
-    """The model that MODEL.VIVIT, MODEL.VIT and MODEL.EVENTFUL describe. Raises ValueError, naming the key."""
+    """The model that MODEL.VIVIT, MODEL.VIT and MODEL.EVENTFUL describe. Raises ConfigError, naming the key."""
     vivit, vit, eventful = cfg.MODEL.VIVIT, cfg.MODEL.VIT, cfg.MODEL.EVENTFUL
     if eventful.KV_POOL != 1 or eventful.PYRAMID.ENABLED:
-        raise ValueError("MODEL.EVENTFUL.KV_POOL and PYRAMID belong to detectors; a VideoClassifier has none")
+        raise ConfigError("MODEL.EVENTFUL.KV_POOL and PYRAMID belong to detectors; a VideoClassifier has none")
     try:
         return FactorisedViViT(
             parse_heads(vivit.CLASSES),
@@ -162,37 +163,37 @@ def build_vivit(cfg: CfgNode) -> FactorisedViViT:
             compute_dtype=parse_dtype(cfg, "COMPUTE_DTYPE"),
         )
     except ValueError as error:
-        raise ValueError(f"MODEL.VIVIT, MODEL.VIT or MODEL.EVENTFUL: {error}") from error
+        raise ConfigError(f"MODEL.VIVIT, MODEL.VIT or MODEL.EVENTFUL: {error}") from error
 
 
 def parse_heads(classes: Iterable[Sequence]) -> dict[str, int]:
-    """[[NAME, NUMBER], ...] as {name: number}. Raises ValueError."""
+    """[[NAME, NUMBER], ...] as {name: number}. Raises ConfigError."""
     heads: dict[str, int] = {}
     for entry in classes:
         if not isinstance(entry, (list, tuple)) or len(entry) != 2 or not isinstance(entry[1], int):
-            raise ValueError(f"CLASSES has {entry!r}; expected [NAME, NUMBER OF CLASSES], such as ['verb', 97]")
+            raise ConfigError(f"CLASSES has {entry!r}; expected [NAME, NUMBER OF CLASSES], such as ['verb', 97]")
         name = str(entry[0])
         if not name.isidentifier() or name in heads or name == "action":
-            raise ValueError(f"CLASSES: {name!r} cannot be the name of a head, or is there twice")
+            raise ConfigError(f"CLASSES: {name!r} cannot be the name of a head, or is there twice")
         heads[name] = entry[1]
     return heads
 
 
 def parse_tubelet(tubelet: Sequence[int]) -> tuple[int, int, int]:
-    """(frames, height, width). Raises ValueError."""
+    """(frames, height, width). Raises ConfigError."""
     if len(tubelet) != 3 or min(tubelet) < 1:
-        raise ValueError(f"TUBELET is (frames, height, width), found {tuple(tubelet)}")
+        raise ConfigError(f"TUBELET is (frames, height, width), found {tuple(tubelet)}")
     return tuple(tubelet)
 
 
 def build_views(cfg: CfgNode) -> ClipViews:
-    """What MODEL.VIVIT cuts from a clip. Raises ValueError, naming the key."""
+    """What MODEL.VIVIT cuts from a clip. Raises ConfigError, naming the key."""
     vivit, vit = cfg.MODEL.VIVIT, cfg.MODEL.VIT
     if cfg.INPUT.FORMAT != "RGB":
-        raise ValueError(f"INPUT.FORMAT = {cfg.INPUT.FORMAT!r}: a VideoClassifier takes 'RGB'")
+        raise ConfigError(f"INPUT.FORMAT = {cfg.INPUT.FORMAT!r}: a VideoClassifier takes 'RGB'")
     size = tuple(vit.IMG_SIZE_HW) or (vit.IMG_SIZE, vit.IMG_SIZE)
     mean, std = ([value / 255 for value in values] for values in (cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD))
     try:
         return ClipViews(vivit.FRAMES, vivit.STRIDE, size, vivit.VIEWS, vivit.CROPS, mean, std)
     except ValueError as error:
-        raise ValueError(f"MODEL.VIVIT: {error}") from error
+        raise ConfigError(f"MODEL.VIVIT: {error}") from error

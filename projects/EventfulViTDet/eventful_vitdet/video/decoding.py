@@ -276,7 +276,8 @@ def _outputs(container: av.container.InputContainer, stream: av.VideoStream, ind
     """What the decoder gives, in its order. Frames are counted where time stamps do not tell their numbers."""
     count = 0
     for item, following in _with_following(read_packets(container, stream)):
-        if _is_incomplete(item, following, container.format.name):
+        is_torn = isinstance(item, av.Packet) and item.pts is not None and item.pts in index.torn
+        if is_torn or _is_incomplete(item, following, container.format.name):
             yield _Output(None if index.stamps is None else index.number_of(item.pts), is_fault=True)
         decoded = decode_packet(stream, item)
         if decoded.fault:

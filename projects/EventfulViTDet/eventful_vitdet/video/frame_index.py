@@ -19,6 +19,7 @@ import numpy as np
 from ..errors import VideoReadError
 from .container import decode_packet, open_container, read_packets, video_stream
 from .frame_images import display_matrix, swaps_sides
+from .transport_packets import find_torn_places
 
 ONE_PACKET_A_PICTURE = frozenset({"av1", "ffv1", "h264", "hevc", "mpeg1video", "mpeg2video", "png", "vp9", "vvc"})
 """Codecs, beside those without prediction between pictures, whose packets each show exactly one. MPEG-4 and its
@@ -60,6 +61,10 @@ class FrameIndex:
     """(N,) int64, time stamps, which rise strictly; None where frames cannot be told apart by them."""
     keys: np.ndarray = field(default_factory=lambda: np.empty((0, 2), np.int64))
     """(K, 2) int64: time stamp, and the stamp to seek to, of frames that decoding can begin with, by time."""
+    torn: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
+    """(T,) int64: time stamps of the last frames before places where a transport stream is torn."""
+    unsure_after: int | None = None
+    """Time stamp from which on others may be missing without a trace, so that numbers are those of other frames."""
 
     @property
     def num_frames(self) -> int | None:
@@ -84,6 +89,7 @@ def make_index(path: str) -> FrameIndex:
     with open_container(path) as container:
         stream = video_stream(container, path)
         packets = _scan(container, stream)
+        places = find_torn_places(path) if container.format.name == "mpegts" else []
         frame, aspect = first.pictures[0], Fraction(stream.sample_aspect_ratio or 1)
         turned = swaps_sides(display_matrix(frame))
         index = FrameIndex(
@@ -96,6 +102,10 @@ def make_index(path: str) -> FrameIndex:
             stated_frames=stream.frames,
             shortfall=_shortfall(path, container, stream, packets),
         )
+        torn = _packets_before(places, packets)
+        # What is missing is decoded later, though it may be shown before what is there.
+        unsure_after = min([*torn[:, 2].tolist(), *_before_gaps(packets)], default=None)
+        index = replace(index, torn=np.unique(torn[:, 1]), unsure_after=unsure_after)
         # In AVI a frame's time is its place among those that were found.
         sure = not (index.shortfall and container.format.name == "avi")
         index = replace(index, sure_numbers=sure, fps=_frame_rate(stream, index, packets))
@@ -172,6 +182,10 @@ class _Packets:
     """All that were read, also those that show nothing."""
     end: int = -(2**63)
     """The time stamp at which the last picture ends, as far as the packets know."""
+    starts: list[tuple[int, int, int]] = field(default_factory=list)
+    """Where in the file, in bytes, packets with a time stamp begin, that stamp, and when they are decoded."""
+    incomplete: list[tuple[int, int]] = field(default_factory=list)
+    """When incomplete packets are decoded, and how long after them the next one is."""
     backwards: bool = False
     """Decoding times do not rise: the file is put together from several."""
 
@@ -187,9 +201,12 @@ def _scan(container: av.container.InputContainer, stream: av.VideoStream) -> _Pa
         if packet.size == 0:  # "as before"
             continue
         if packet.dts is not None:
-            packets.backwards = packets.backwards or (last is not None and packet.dts <= last)
-            last = packet.dts
+            packets.backwards = packets.backwards or (last is not None and packet.dts <= last.dts)
+            if last is not None and last.is_corrupt:
+                packets.incomplete.append((last.dts, packet.dts - last.dts))
+            last = packet
         if packet.pts is not None:
+            packets.starts.append((packet.pos or 0, packet.pts, packet.pts if packet.dts is None else packet.dts))
             packets.end = max(packet.pts + (packet.duration or 0), packets.end)
         if packet.is_keyframe:
             seek_stamp = packet.dts if seeks_by_decoding_time and packet.dts is not None else packet.pts
@@ -198,6 +215,22 @@ def _scan(container: av.container.InputContainer, stream: av.VideoStream) -> _Pa
         if not packet.is_discard and (packets.keys or not _runs_anyhow(container)):
             packets.stamps.append(packet.pts)
     return packets
+
+
+def _packets_before(places: Iterable[int], packets: _Packets) -> np.ndarray:
+    """(T, 3): the `starts` of the last packets that begin before places in the file."""
+    starts = np.array(sorted(packets.starts), np.int64).reshape(-1, 3)
+    numbers = np.searchsorted(starts[:, 0], np.array(list(places), np.int64)) - 1
+    return starts[numbers[numbers >= 0]]
+
+
+def _before_gaps(packets: _Packets) -> list[int]:
+    """When incomplete packets are decoded behind which the next one is late."""
+    known = [stamp for stamp in packets.stamps if stamp is not None]
+    if len(known) < 2 or packets.backwards:
+        return []
+    step = float(np.median(np.diff(np.unique(known))))
+    return [stamp for stamp, wait in packets.incomplete if wait > SLACK_FRAMES * step]
 
 
 @dataclass

@@ -15,10 +15,10 @@ import numpy as np
 from ..files import remove_if_there, user_cache_folder, write_atomically
 from .frame_index import FrameIndex
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 MOST_FILES = 20_000
 """When there are more, the older half goes."""
-ARRAYS = ("seconds", "stamps", "keys")
+ARRAYS = ("seconds", "stamps", "keys", "torn")
 FRACTIONS = ("pixel_aspect", "time_base")
 DIGEST_BYTES = 32
 MOST_IN_MEMORY = 64

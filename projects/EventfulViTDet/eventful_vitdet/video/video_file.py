@@ -129,6 +129,7 @@ class VideoFile:
             raise VideoReadError(self._absence(number, self.index.num_frames))
         if not self.index.sure_numbers:
             self.check_complete()
+        self._check_number(number)
         damages = Damages(self.path)
 
         def report(damage: Damage) -> None:
@@ -139,6 +140,15 @@ class VideoFile:
             for picture in pictures:
                 return picture
         raise VideoReadError(self._absence(number, number))
+
+    def _check_number(self, number: int) -> None:
+        """Raise VideoReadError for a frame behind a place where others are missing."""
+        known, after = self.index.stamps, self.index.unsure_after
+        if known is not None and after is not None and known[number] > after:
+            raise VideoReadError(
+                f"{self.path}: frame {number} cannot be read by its number; the video is damaged at "
+                f"{self.index.second_of(after):.3f} s, and frames are missing there"
+            )
 
     def know_all_frames(self) -> None:
         """See to it that the index knows all frames, if need be by decoding the whole file."""

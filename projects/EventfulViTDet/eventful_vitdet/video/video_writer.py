@@ -82,7 +82,6 @@ class VideoWriter:
             raise VideoWriteError(f"{path}: videos are written as {', '.join(SUFFIXES)}; give the file such a name")
         self._beginning = os.path.join(folder, f".{name}.tmp")
         self._temporary = os.path.join(folder, f"{stem}.part{suffix}")
-        self._lock = os.path.join(folder, f".{name}.lock")
         self._whole_bytes = 0
         """Its size at the end of the last fragment."""
         self._claim: Claim | None = None
@@ -107,7 +106,7 @@ class VideoWriter:
             for path in (self._beginning, self._temporary):
                 if os.path.isdir(path):
                     raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), path)
-            self._claim = Claim(self._lock)
+            self._claim = Claim(self._beginning)
             for path in (self._beginning, self._temporary):  # of a process that was killed
                 remove_if_there(path)
         except OSError as error:
@@ -166,7 +165,7 @@ class VideoWriter:
             if error_type is None and failure is not None:
                 raise failure
         finally:
-            for path in (self._beginning, self._temporary, self._lock):
+            for path in (self._beginning, self._temporary):
                 remove_if_there(path)
             self._claim.release()
             if self._sound is not None:

@@ -6,8 +6,9 @@ from actions.conftest import tiny_classifier, tiny_classifier_cfg  # noqa: F401
 from detectron2.modeling import build_model
 from eventful_vit import TopR
 from eventful_vitdet.checkpoint import VideoCheckpointer
-from eventful_vitdet.errors import CheckpointError
+from eventful_vitdet.errors import CheckpointError, ConfigError
 from eventful_vitdet.modeling import VideoClassifier
+from eventful_vitdet.predictor import load_detector
 
 
 def clip(frames: int = 20, seed: int = 0) -> torch.Tensor:
@@ -111,3 +112,18 @@ def test_a_frozen_spatial_model_has_its_gates_on(tiny_classifier):  # noqa: F811
     assert all(parameter.grad is not None for parameter in model.vivit.temporal.parameters())
     model.enabled = False
     assert not torch.allclose(model.features(inputs)[0], cached, atol=1e-3)
+
+
+def test_training_with_gates_on(tiny_classifier):  # noqa: F811
+    settings = {"MODEL__VIVIT__VIEWS": 1, "MODEL__VIVIT__CROPS": 1}
+    inputs = [{"clip": clip(seed=i), "labels": {"verb": i, "noun": 2}} for i in range(2)]
+    gated = tiny_classifier(**settings, MODEL__VIVIT__TRAIN_WITH_GATES=True).train()(inputs)
+    frozen = tiny_classifier(**settings, MODEL__VIVIT__FREEZE_SPATIAL=True).train()(inputs)
+    dense = tiny_classifier(**settings).train()(inputs)
+    assert gated["loss_verb"].item() == pytest.approx(frozen["loss_verb"].item(), abs=1e-4)
+    assert gated["loss_verb"].item() != pytest.approx(dense["loss_verb"].item(), abs=1e-3)
+
+
+def test_what_needs_a_detector_says_so(tiny_classifier_cfg):  # noqa: F811
+    with pytest.raises(ConfigError, match="a detector is needed here"):
+        load_detector(tiny_classifier_cfg(MODEL__WEIGHTS="some.pth"))

@@ -111,6 +111,8 @@ def _add_vivit_config(cfg: CfgNode) -> None:
     vivit.DEPTH_TEMPORAL = 4
     # Dropout before the classifiers, in training.
     vivit.DROPOUT = 0.0
+    # Train the spatial model with its gates on, at the policy of MODEL.EVENTFUL; False: densely.
+    vivit.TRAIN_WITH_GATES = False
     # Train the temporal model and the classifiers only, on features of the spatial model as it evaluates.
     vivit.FREEZE_SPATIAL = False
 

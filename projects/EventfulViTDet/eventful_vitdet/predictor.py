@@ -136,6 +136,11 @@ def load_detector(cfg: CfgNode) -> nn.Module:
     """
     if not cfg.MODEL.WEIGHTS:
         raise ConfigError("MODEL.WEIGHTS is empty: add MODEL.WEIGHTS and the file to the command")
+    if cfg.MODEL.META_ARCHITECTURE == "VideoClassifier":
+        raise ConfigError(
+            "MODEL.META_ARCHITECTURE is VideoClassifier: a detector is needed here; actions are recognised by "
+            "train_net.py --eval-only (docs/action_recognition.md)"
+        )
     with config_errors():
         model = build_model(cfg).eval()
     VideoCheckpointer(model, weights_set=cfg.MODEL.WEIGHTS_SET).load(cfg.MODEL.WEIGHTS)

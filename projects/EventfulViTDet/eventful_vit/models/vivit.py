@@ -18,6 +18,7 @@ from ..block import BlockSpec, EventfulOptions
 from ..encoder import EventfulEncoder
 from ..frame import FrameTrace
 from ..gate import GateReference
+from ..gated_training import TrainingGates
 from ..model import EventfulModel, Traced, check_finite
 from ..ops.derived import derive
 from ..policies import Policy, TopR
@@ -75,7 +76,8 @@ class ClassTokenViT(EventfulModel):
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + tokens, embed_dim))
         self.blocks = nn.ModuleList(ClassTokenBlock(embed_dim, num_heads, mlp_ratio) for _ in range(depth))
         self.norm = LAYER_NORM(embed_dim)
-        self._encoder = EventfulEncoder(depth, options or EventfulOptions())
+        self._options = options or EventfulOptions()
+        self._encoder = EventfulEncoder(depth, self._options)
         self.set_policy(TopR((1 + tokens) // 4) if policy is None else policy)
 
     @property
@@ -109,6 +111,16 @@ class ClassTokenViT(EventfulModel):
         if trace is not None:
             self.report(trace)
         return x
+
+    def new_training_gates(self) -> TrainingGates:
+        """The gates of a sequence of `gated` steps, at the policy of now."""
+        return TrainingGates(self.policy, self._options)
+
+    def gated(self, tokens: Tensor, grid: Grid, gates: TrainingGates) -> Tensor:
+        """As `forward` on changed tokens, computed densely and with gradients: (B, N, D) -> (B, D)."""
+        x = self._with_positions(tokens, grid, None)
+        x = self._encoder.dense(gates.blocks(self.blocks), x, grid, None)
+        return self.norm(x[:, 0])
 
     @torch.inference_mode(False)
     @torch.no_grad()
@@ -172,6 +184,7 @@ class FactorisedViViT(Traced):
         *,
         position_grid: Grid | None = None,
         dropout: float = 0.0,
+        train_with_gates: bool = False,
         enabled: bool = True,
         policy: Policy | None = None,
         attention: str = "exact",
@@ -188,6 +201,8 @@ class FactorisedViViT(Traced):
             tubelet: (frames, height, width) of a tubelet.
             position_grid: tokens (h, w) that spatial positions are made for; None: the grid of `img_size`.
             dropout: before the classifiers, in training.
+            train_with_gates: in training, let the spatial model see in each step what its gates would send on
+                (gated_training.py); otherwise it is trained densely.
 
         See `EventfulOptions` for attention, gates and types.
         """
@@ -198,6 +213,7 @@ class FactorisedViViT(Traced):
             if size < 1 or size % tubelet[unit]:
                 raise ValueError(f"{name} = {size} is not a multiple of the tubelet's {tubelet[unit]}")
         super().__init__()
+        self.train_with_gates = train_with_gates
         self.img_size, self.frames, self.tubelet = (height, width), frames, tuple(tubelet)
         grid = (height // tubelet[1], width // tubelet[2])
         self.embedding = TubeletEmbed(self.tubelet, in_chans, embed_dim)
@@ -272,8 +288,12 @@ class FactorisedViViT(Traced):
         """Features of every step: (B, V, frames, C, H, W) -> (B, V, steps, D). All views begin with a flush."""
         self._check_views(views)
         self.spatial.reset()
-        flat = views.flatten(0, 1)
-        steps = [self.step_features(part) for part in flat.split(self.tubelet[0], dim=1)]
+        parts = views.flatten(0, 1).split(self.tubelet[0], dim=1)
+        if self.spatial.training and self.train_with_gates and self.enabled:
+            gates = self.spatial.new_training_gates()
+            steps = [self.spatial.gated(*self._tokens(part), gates) for part in parts]
+        else:
+            steps = [self.step_features(part) for part in parts]
         return torch.stack(steps, dim=1).unflatten(0, views.shape[:2])
 
     def step_features(self, frames: Tensor, state: Streams | None = None) -> Tensor:
@@ -282,10 +302,14 @@ class FactorisedViViT(Traced):
         Args:
             state: what was kept of these streams; None: the spatial model's own.
         """
-        grid = (frames.shape[-2] // self.tubelet[1], frames.shape[-1] // self.tubelet[2])
-        tokens = self.embedding(frames.transpose(1, 2)).squeeze(1)
+        tokens, grid = self._tokens(frames)
         self._report_layer("embedding", self.embedding.proj.weight.numel(), tokens.shape[1], len(frames), grid)
         return self.spatial(tokens, grid, state)
+
+    def _tokens(self, frames: Tensor) -> tuple[Tensor, Grid]:
+        """Frames of one tubelet (B, t, C, H, W) as tokens (B, h * w, D), and (h, w)."""
+        grid = (frames.shape[-2] // self.tubelet[1], frames.shape[-1] // self.tubelet[2])
+        return self.embedding(frames.transpose(1, 2)).squeeze(1), grid
 
     def classify(self, features: Tensor) -> dict[str, Tensor]:
         """Features (B, V, steps, D) to the mean of the views' logits by head, (B, classes)."""

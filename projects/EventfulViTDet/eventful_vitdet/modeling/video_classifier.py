@@ -154,6 +154,7 @@ def build_vivit(cfg: CfgNode) -> FactorisedViViT:
             vit.NUM_HEADS,
             vit.MLP_RATIO,
             dropout=vivit.DROPOUT,
+            train_with_gates=vivit.TRAIN_WITH_GATES,
             enabled=eventful.ENABLED,
             policy=build_policy(cfg),
             attention=eventful.ATTENTION,

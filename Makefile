@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: venv test test-long lint demo figure clean
+.PHONY: venv test test-long lint demo demo-actions figure clean
 
 venv: $(READY)
 
@@ -24,6 +24,9 @@ lint: $(READY)
 
 demo: $(READY)
 	$(BIN)/python tools/demo.py
+
+demo-actions: $(READY)
+	$(BIN)/python tools/demo_actions.py
 
 figure: $(READY)
 	$(BIN)/python tools/make_figure.py

@@ -1,9 +1,9 @@
 """Training with gates on: a dense, differentiable forward pass with the outputs of an eventful one.
 
-A token function of buffered tokens is that function of the tokens that were last sent on. So it is enough to put, behind
-each gate, the value last sent of a token in the place of its current one, and to compute everything. The result is that
-of `exact` and `tokenwise`; gradients pass through sent values straight to where they came from, in earlier steps too.
-The choice of tokens has no gradient.
+A token function of buffered tokens is that function of the tokens that were last sent on. So it is enough to put,
+behind each gate, the value last sent of a token in the place of its current one, and to compute everything. The result
+is that of `exact` and `tokenwise`. Gradients pass through sent values straight to where they came from, in earlier
+steps too; the choice of tokens has none.
 """
 
 from __future__ import annotations

@@ -33,10 +33,19 @@ def how_to_install(extra: str) -> str:
 
 def render_demo_videos() -> Path:
     """Render the demo's test videos, if they are not there, and return the folder of the data set."""
+    return _render("demo_vid", "datasets/render_synthetic_vid.py")
+
+
+def render_demo_actions() -> Path:
+    """Render the test videos of the actions, if they are not there, and return the folder of the data set."""
+    return _render("synthetic_actions", "datasets/render_synthetic_actions.py")
+
+
+def _render(name: str, script_name: str) -> Path:
     from ..data import dataset_folder
 
-    folder = dataset_folder("demo_vid")
-    script = checkout_file("datasets/render_synthetic_vid.py")
+    folder = dataset_folder(name)
+    script = checkout_file(script_name)
     if subprocess.run([sys.executable, str(script), "--output", folder, "--split", "test"]).returncode:
         raise FileError(f"the test videos could not be rendered to {folder}")
     return Path(folder)

@@ -13,6 +13,7 @@ COMMANDS = {
     "check_dataset": "Count what a data set holds",
     "convert_coco": "Make a COCO-VID file of plain COCO",
     "demo": "The demonstration",
+    "gpu_report": "Check and measure everything on a GPU",
     "export_weights": "Take the weights out of a training checkpoint",
     "live": "A local web page",
     "make_figure": "The paper's first figure",

@@ -68,11 +68,12 @@ def measure_settings(settings: tuple[Setting, ...], architecture: dict, where: t
     for setting in settings:
         print(f"  tables: {setting.name}, {setting.form.name}", flush=True)
         attempt(result, setting.name, lambda s=setting: _measure(s, architecture, where, result))
-        result["goals"] = goal_rows(result["measured"], "it has not been measured yet, or it failed")
+        result["goals"] = goal_rows(result["measured"], "not reached yet, or it failed")
         note(result)
     print("  tables: whole detector", flush=True)
     attempt(result, "whole detector", lambda: measure_detector(result, where))
-    result["goals"] = goal_rows(result["measured"], result.get("detector_reason") or "it failed; see the errors")
+    failed = "it failed; see the errors"
+    result["goals"] = goal_rows(result["measured"], failed, result.get("detector_reason") or failed)
     return result
 
 
@@ -105,9 +106,9 @@ def _measure(setting: Setting, architecture: dict, where: torch.device, result: 
         timings = time_in_turn(calls, where, setting.rounds, WARM_UP, started + setting.seconds)
         macs = {name: count_macs(model, call) for name, call in calls.items() if name in ("dense", *states)}
         if setting.crossover:
-            extra, _ = make_calls(model, frames, setting, setting.crossover)
+            extra, _ = make_calls(model, frames, setting, (*setting.budgets, *setting.crossover))
             more = time_in_turn(extra, where, 8, WARM_UP, started + 2 * setting.seconds)
-            result["crossover"][setting.name] = crossover({**timings, **more})
+            result["crossover"][setting.name] = crossover(more)
         if where.type == "cuda" and setting.yardsticks:
             for name in ("dense", *states):
                 call = partial(calls[name], WARM_UP)
@@ -162,10 +163,7 @@ def count_macs(model: EventfulViT, call: Callable[[int], object]) -> float:
 
 
 def crossover(timings: dict[str, Timing]) -> dict:
-    """The smallest budget at which an eventful frame is no faster than a dense one, and all times.
-
-    Dense frames are those timed in the same turns as the larger budgets.
-    """
+    """The smallest budget at which an eventful frame is no faster than a dense one in the same turns, and all times."""
     dense = timings["dense"].milliseconds()
     times = {int(n[2:]): t.milliseconds() for n, t in timings.items() if n.startswith("r=") and t.seconds}
     slower = [r for r, milliseconds in sorted(times.items()) if dense is not None and milliseconds >= dense]

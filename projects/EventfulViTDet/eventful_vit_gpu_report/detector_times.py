@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -10,14 +11,21 @@ from .detector_agreement import DETECTRON2_NEEDS
 from .frame_times import time_in_turn
 from .machine import missing_packages
 
+if TYPE_CHECKING:
+    from detectron2.config import CfgNode
+
 CONFIG = "imagenet_vid/vitdet_b_1024_eventful_r512.yaml"
 SECONDS = 25.0
 WAYS = {"dense": (None, False), "r=512": (512, False), "pyramid r=512": (512, True)}
 """By name: the budget, and whether the pyramid is eventful too."""
 
 
-def measure_detector(result: dict, where: torch.device) -> None:
-    """Add the detector's rows to a table's result, or the reason why there are none."""
+def measure_detector(result: dict, where: torch.device, cfg: CfgNode | None = None, rounds: int = 15) -> None:
+    """Add the detector's rows to a table's result, or the reason why there are none.
+
+    Args:
+        cfg: the detector; None: ViTDet-B at 1024 px.
+    """
     reason = missing_packages(*DETECTRON2_NEEDS)
     if reason is not None:
         result["detector_reason"] = reason
@@ -27,7 +35,7 @@ def measure_detector(result: dict, where: torch.device) -> None:
     from eventful_vitdet.benchmark.variants import Variant, build_models, prepare
     from eventful_vitdet.cli.command_line import build_cfg
 
-    cfg = build_cfg(CONFIG, ["MODEL.DEVICE", str(where)])
+    cfg = cfg or build_cfg(CONFIG, ["MODEL.DEVICE", str(where)])
     video = moving_video(cfg.MODEL.VIT.IMG_SIZE)
     frames = [next(video) for _ in range(16)]
     variants = {
@@ -42,7 +50,7 @@ def measure_detector(result: dict, where: torch.device) -> None:
 
     calls = {name: lambda number, name=name: call(number, name) for name in WAYS}
     with torch.no_grad():
-        timings = time_in_turn(calls, where, 15, 4, time.monotonic() + SECONDS)
+        timings = time_in_turn(calls, where, rounds, 4, time.monotonic() + SECONDS)
     dense = timings["dense"].milliseconds()
     for name, timing in timings.items():
         milliseconds = timing.milliseconds()

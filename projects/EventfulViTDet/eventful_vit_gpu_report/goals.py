@@ -47,6 +47,7 @@ GOALS = (
 )
 
 
-def goal_rows(measured: Mapping[str, float], reason: str) -> list[dict]:
-    """A row for every goal."""
-    return [goal.row(measured, reason) for goal in GOALS]
+def goal_rows(measured: Mapping[str, float], reason: str, detector_reason: str | None = None) -> list[dict]:
+    """A row for every goal, with the reason why it was not measured; that of the whole detector may be another one."""
+    of_detector = detector_reason or reason
+    return [goal.row(measured, of_detector if goal.quantity.startswith("detector") else reason) for goal in GOALS]

@@ -20,8 +20,8 @@ def profile_frame_launches(call: Callable[[], object]) -> dict:
     """Profile one call on a GPU.
 
     Returns:
-        Starts and waits of the host; kernels, copies and fills on the GPU, one by one; microseconds from the first one's
-        start to the last one's end, and of these, how many the GPU was idle.
+        Starts and waits of the host; kernels, copies and fills on the GPU, one by one; microseconds from the start of
+        the first to the end of the last, and of these, how many the GPU was idle.
     """
     from torch.profiler import ProfilerActivity, profile, record_function
 

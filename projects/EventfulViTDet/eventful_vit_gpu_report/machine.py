@@ -68,7 +68,7 @@ def sources_digest() -> str:
 
 @contextmanager
 def interpreted_operators() -> Iterator[None]:
-    """Without a GPU: operators on CPU tensors run as the GPU's kernels, in the interpreter. With one, nothing changes."""
+    """Without a GPU, operators on CPU tensors run as the GPU's kernels, interpreted. With one, nothing changes."""
     if has_gpu():
         yield
         return

@@ -14,7 +14,7 @@ from torch import Tensor
 from .detector_agreement import check_detections
 from .frame_times import Frames, drifting_frames
 from .machine import NO_GPU, device, has_gpu, interpreted_operators
-from .report_models import BFLOAT16, FLOAT32, TINY, VITDET_B, Form, build_vit
+from .report_models import BFLOAT16, FLOAT32, TINY, VITDET_B, build_vit
 
 BOUNDS = {"float32": 1e-3, "bfloat16": 5e-2}
 """Root mean square error, relative. In bfloat16 the two paths choose other tokens here and there."""

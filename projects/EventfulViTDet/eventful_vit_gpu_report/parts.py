@@ -1,7 +1,7 @@
 """The parts of a report: each runs in a process of its own, for as long as it may take.
 
-A kernel that reads where it must not leaves its process unable to use the GPU, and a compiler may never come back; neither
-stops the other parts. A part notes what it has so far, so that being ended costs the rest only.
+A kernel that reads where it must not leaves its process unable to use the GPU, and a compiler may never come back;
+neither stops the other parts. A part notes what it has so far, so that being ended costs the rest only.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,20 +32,20 @@ class Part:
 
     name: str
     function: str
-    """module:function of this package; called with what notes a result so far, it returns the result. A result with
-    a "reason" says why there is none."""
+    """module:function; called with what notes a result so far, it returns the result. One with a "reason" is none."""
     seconds: int
     """Time limit."""
     needs_gpu: bool = True
 
 
+_PACKAGE = __package__
 PARTS = (
-    Part("operators", "operator_checks:check_operators", 90, needs_gpu=False),
-    Part("model", "model_checks:check_models", 60, needs_gpu=False),
-    Part("tables", "backbone_tables:measure_tables", 155),
-    Part("tune", "tile_sweep:sweep_tiles", 90),
-    Part("compiled", "compiled_dense:measure_compiled", 75),
-    Part("suite", "gpu_suite:run_suite", 60),
+    Part("operators", f"{_PACKAGE}.operator_checks:check_operators", 90, needs_gpu=False),
+    Part("model", f"{_PACKAGE}.model_checks:check_models", 60, needs_gpu=False),
+    Part("tables", f"{_PACKAGE}.backbone_tables:measure_tables", 155),
+    Part("tune", f"{_PACKAGE}.tile_sweep:sweep_tiles", 90),
+    Part("compiled", f"{_PACKAGE}.compiled_dense:measure_compiled", 75),
+    Part("suite", f"{_PACKAGE}.gpu_suite:run_suite", 60),
 )
 """In the order in which they are run: together under nine minutes."""
 
@@ -68,7 +67,7 @@ def run_part(part: Part) -> dict:
         return {**empty, "status": SKIPPED, "reason": NO_GPU}
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "outcome.json")
-        words = [sys.executable, "-m", f"{__package__}.parts", part.function, str(file)]
+        words = [sys.executable, "-m", f"{_PACKAGE}.parts", part.function, str(file)]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         process = subprocess.Popen(words, env=environment, start_new_session=True)
         ending = {}
@@ -105,7 +104,7 @@ def run_here(function: str, file: Path) -> None:
 
     try:
         module, _, name = function.partition(":")
-        result = getattr(importlib.import_module(f".{module}", __package__), name)(note)
+        result = getattr(importlib.import_module(module), name)(note)
     except Exception as error:
         known = json.loads(file.read_text(encoding="utf-8"))["result"] if file.exists() else {}
         reason = f"{type(error).__name__}: {error}"

@@ -108,7 +108,8 @@ _MIDDLE = ((32, 64, 128, 4, 3), (64, 64, 64, 4, 3), (64, 64, 64, 4, 5), (64, 64,
 BRANCHES = (
     Branch(
         "linear_tile", "rows <= SMALL_ROWS", (_linear(16, 768, 2304), _linear(64, 768, 3072, True)),
-        _linear_tiles((16, 32, 128, 4, 4), (16, 64, 256, 4, 3), (16, 128, 128, 4, 4), (32, 64, 128, 4, 4), (64, 32, 128, 4, 4)),
+        _linear_tiles((16, 32, 128, 4, 4), (16, 64, 256, 4, 3), (16, 128, 128, 4, 4), (32, 64, 128, 4, 4),
+                      (64, 32, 128, 4, 4)),
     ),
     Branch(
         "linear_tile", "rows <= 1024 and outputs <= 1024", (_linear(256, 768, 768), _linear(512, 3072, 768)),
@@ -132,15 +133,18 @@ BRANCHES = (
     ),
     Branch(
         "attention_tile", "queries >= LARGE_GROUP", (_attend(_SHORT, 64, 0, 12, 64),),
-        _attention_tiles((64, 64, 4, 3), (128, 64, 4, 3), (128, 64, 8, 2), (128, 64, 8, 4), (128, 128, 8, 2), (64, 128, 4, 2)),
+        _attention_tiles((64, 64, 4, 3), (128, 64, 4, 3), (128, 64, 8, 2), (128, 64, 8, 4), (128, 128, 8, 2),
+                         (64, 128, 4, 2)),
     ),
     Branch(
         "attention_tile", None,
         (_attend(_SHORT, 64, 14, 12, 64), _update(_SHORT, 64, 12, 64, 512, "attention_tile")),
-        _attention_tiles((32, 64, 4, 2), (64, 32, 4, 2), (64, 64, 8, 2), (64, 64, 4, 3), (128, 32, 8, 2), (128, 64, 8, 2)),
+        _attention_tiles((32, 64, 4, 2), (64, 32, 4, 2), (64, 64, 8, 2), (64, 64, 4, 3), (128, 32, 8, 2),
+                         (128, 64, 8, 2)),
     ),
     Branch(
-        "exchange_tile", "dtype is torch.float32 and channels > 64", (_update(_PRECISE, 32, 16, 80, 128, "exchange_tile"),),
+        "exchange_tile", "dtype is torch.float32 and channels > 64",
+        (_update(_PRECISE, 32, 16, 80, 128, "exchange_tile"),),
         _attention_tiles((16, 16, 4, 2), (32, 32, 8, 2), (64, 16, 8, 2)),
     ),
     Branch(
@@ -153,7 +157,8 @@ BRANCHES = (
     ),
     Branch(
         "exchange_tile", None, (_update(_SHORT, 64, 12, 64, 512, "exchange_tile"),),
-        _attention_tiles((32, 32, 4, 2), (64, 32, 8, 2), (64, 64, 8, 2), (128, 32, 8, 2), (64, 32, 4, 3), (128, 64, 8, 2)),
+        _attention_tiles((32, 32, 4, 2), (64, 32, 8, 2), (64, 64, 8, 2), (128, 32, 8, 2), (64, 32, 4, 3),
+                         (128, 64, 8, 2)),
     ),
 )  # fmt: skip
 """In the order of their functions' branches."""

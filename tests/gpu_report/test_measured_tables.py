@@ -87,7 +87,9 @@ def test_crossover_is_the_smallest_budget_that_does_not_pay():
 
 
 def test_goals_say_whether_they_are_met_or_why_they_are_not_measured():
-    rows = {row["name"]: row for row in goal_rows({"1024 dense ms": 4.5, "16 streams r=512 ratio": 2.9}, "later", "fvcore")}
+    rows = {
+        row["name"]: row for row in goal_rows({"1024 dense ms": 4.5, "16 streams r=512 ratio": 2.9}, "later", "fvcore")
+    }
     assert rows["1024 px, bfloat16, backbone: dense"]["met"] is True
     assert rows["1024 px, bfloat16, 16 streams, r = 512: dense / eventful"]["met"] is False
     assert rows["1024 px, bfloat16, backbone: r = 512"]["reason"] == "later"
@@ -142,6 +144,7 @@ def test_events_outside_of_the_frame_do_not_count():
     events = [
         event("cudaLaunchKernel", 0, 1), event(FRAME, 10, 20), event("cudaGraphLaunch", 11, 12),
         event("cudaStreamSynchronize", 13, 14), event("cudaDeviceSynchronize", 21, 30),
-        event(FRAME, 12, 25, DeviceType.CUDA), event("gate", 12, 14, DeviceType.CUDA), event("add", 15, 25, DeviceType.CUDA),
+        event(FRAME, 12, 25, DeviceType.CUDA), event("gate", 12, 14, DeviceType.CUDA),
+        event("add", 15, 25, DeviceType.CUDA),
     ]  # fmt: skip
     assert summarise_events(events) == {"starts": 1, "waits": 1, "kernels": 2, "span_us": 13, "idle_us": 1}

@@ -52,7 +52,12 @@ def test_kernels_that_are_wrong_or_fail_are_found(monkeypatch):
 
 @pytest.mark.parametrize(
     ("mine", "theirs", "expected"),
-    [([1.0, 3.0], [1.0, 3.5], 0.5 / 4.5), ([torch.nan], [1.0], torch.inf), ([], [], 0.0), ([1.0], [1.0, 2.0], torch.inf)],
+    [
+        ([1.0, 3.0], [1.0, 3.5], 0.5 / 4.5),
+        ([torch.nan], [1.0], torch.inf),
+        ([], [], 0.0),
+        ([1.0], [1.0, 2.0], torch.inf),
+    ],
 )
 def test_distance(mine, theirs, expected):
     assert distance(torch.tensor(mine), torch.tensor(theirs, dtype=torch.float64)) == pytest.approx(expected)

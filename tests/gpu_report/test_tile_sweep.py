@@ -16,7 +16,9 @@ from eventful_vit_gpu_report.tile_cases import BRANCHES, MODULES, Branch, Work, 
 from eventful_vit_gpu_report.tile_sweep import SIGNATURES, sweep, table_text, use_tile
 
 CPU = torch.device("cpu")
-FAST, SLOW, BROKEN = ({"ROWS": rows, "COLUMNS": 64, "DEPTH": 64, "num_warps": 4, "num_stages": 2} for rows in (32, 64, 128))
+FAST, SLOW, BROKEN = (
+    {"ROWS": rows, "COLUMNS": 64, "DEPTH": 64, "num_warps": 4, "num_stages": 2} for rows in (32, 64, 128)
+)
 
 
 def measure(tiles: list[dict], seconds: dict) -> dict:
@@ -62,9 +64,7 @@ def test_branches_are_those_of_the_table(branch):
     """The table written from the present tiles decides as the present one for all works; candidates are other tiles of
     the same kind."""
     own = [other for other in BRANCHES if other.function == branch.function]
-    written = [
-        {"function": b.function, "condition": b.condition, "winner": present_tile(b, b.works[0])} for b in own
-    ]
+    written = [{"function": b.function, "condition": b.condition, "winner": present_tile(b, b.works[0])} for b in own]
     names = {"torch": torch, **vars(tuning)}
     exec(table_text(written), names)
     for work in branch.works:

@@ -103,7 +103,10 @@ def launch_all(dtype: torch.dtype, channels: int, wanted: set[str]) -> None:
         norm, numbers = (x[0, 0], x[0, 0], 1e-6), (torch.tensor(r), torch.tensor(0.5), torch.zeros(streams).byte(), r)
         first, second = torch.zeros(4 * dim, dim, dtype=dtype), torch.zeros(dim, 4 * dim, dtype=dtype)
         hidden = torch.zeros(r, 4 * dim, dtype=dtype)
-        state = [torch.zeros(streams, heads, tokens, channels), *(torch.zeros(streams, heads, tokens) for _ in range(3))]
+        state = [
+            torch.zeros(streams, heads, tokens, channels),
+            *(torch.zeros(streams, heads, tokens) for _ in range(3)),
+        ]
         change = [index, offsets, index, offsets, torch.zeros(r, 2 * dim, dtype=dtype)]
         used = offsets[-1]
 

@@ -1,4 +1,4 @@
-"""The GPU's kernels compile for the GPUs that they are for, without one: the interpreter accepts what compilers refuse."""
+"""The GPU's kernels compile for the GPUs that they are for, without one. Interpreters accept what compilers refuse."""
 
 import json
 import os

@@ -3,7 +3,12 @@
 
 import sys
 
-from eventful_vit_gpu_report.gpu_report_command import main
-
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        # Not through eventful_vitdet: this runs where its requirements are not installed.
+        from eventful_vit_gpu_report.gpu_report_command import main
+
+        sys.exit(main())
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)

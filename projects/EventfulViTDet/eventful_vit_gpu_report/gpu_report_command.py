@@ -36,7 +36,7 @@ def main(words: Sequence[str] | None = None) -> int:
     chosen = [part for part in PARTS if part.name in names]
     if not chosen:
         return 0
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the part that runs is ended too
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the part that runs is ended too
     try:
         return run_parts(chosen, Path(arguments.output), arguments.restart)
     except ReportFileError as error:
@@ -45,6 +45,8 @@ def main(words: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted; the same command continues", file=sys.stderr)
         return 130
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def parse(words: Sequence[str] | None) -> argparse.Namespace:

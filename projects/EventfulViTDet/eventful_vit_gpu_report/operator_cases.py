@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from eventful_vit import ops
+from eventful_vit.ops.gating import largest_above
 from torch import Tensor
 
 from .random_arguments import Draw, Size
@@ -110,10 +111,10 @@ def _gate(dtype: torch.dtype, size: Size, count: int, threshold: float, flushed:
         arguments = (draw.tokens(), draw.tokens(), *numbers, *draw.norm())
         (norms, index, offsets, rows), ours, theirs, _ = run_both(kernels, ops.gate, arguments)
         # What is chosen is decided by the kernel's own norms: rounding may exchange neighbours.
-        given = norms.nan_to_num(posinf=1e30)[..., None]
-        chosen = ops.gate.reference(given, torch.zeros_like(given), *numbers, None, None, None)
+        chosen = largest_above(norms, count, float(limit)) | flush.bool()[:, None]
         used = int(offsets[-1])
-        if not torch.equal(offsets, chosen[2]) or not torch.equal(index[:used], chosen[1][:used]):
+        begins = torch.cat([offsets.new_zeros(1), chosen.sum(dim=1).cumsum(dim=0)])
+        if not torch.equal(offsets, begins) or not torch.equal(index[:used], chosen.flatten().nonzero().squeeze(1)):
             return float("inf")
         if not torch.equal(ours[1].flatten(0, 1)[index[:used]], rows[:used].to(ours[1].dtype)):
             return float("inf")

@@ -35,7 +35,6 @@ setup(
     packages=find_packages(PROJECT, include=["eventful_vit*"]) + embedded_packages() + config_packages(),
     package_dir={
         "eventful_vit": f"{PROJECT}/eventful_vit",
-        "eventful_vit_gpu_report": f"{PROJECT}/eventful_vit_gpu_report",
         "eventful_vitdet": f"{PROJECT}/eventful_vitdet",
         "eventful_vitdet.embedded": f"{PROJECT}/embedded",
         "eventful_vitdet.configs": "configs",

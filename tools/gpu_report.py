@@ -1,14 +1,9 @@
 #!/usr/bin/env python3
-"""Check and measure the GPU path in one go. See eventful_vit_gpu_report/gpu_report_command.py."""
+"""Check and measure the GPU path in one go. See eventful_vitdet/cli/gpu_report_command.py."""
 
-import sys
+from eventful_vitdet.cli.door import Door
+
+door = Door("gpu_report_command")
 
 if __name__ == "__main__":
-    try:
-        # Not through eventful_vitdet: this runs where its requirements are not installed.
-        from eventful_vit_gpu_report.gpu_report_command import main
-
-        sys.exit(main())
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
+    door.open()

@@ -26,15 +26,13 @@ COMMANDS = {
     "train_net": "--budgets BUDGET",
     "visualize_video": "Detections on video",
 }
-DOORS = [name for name in COMMANDS if name != "gpu_report"]
-"""Those into eventful_vitdet. The GPU report runs without its requirements."""
 
 
 def test_every_tool_is_listed(repository):
     assert {path.stem for path in (repository / "tools").glob("*.py")} == set(COMMANDS)
 
 
-@pytest.mark.parametrize("path", [*(f"tools/{name}.py" for name in DOORS), "datasets/convert_imagenet_vid.py"])
+@pytest.mark.parametrize("path", [*(f"tools/{name}.py" for name in COMMANDS), "datasets/convert_imagenet_vid.py"])
 def test_a_door_imports_nothing_that_takes_time(repository, path):
     """So that Ctrl-C is heard from the first moment on: see test_door.py."""
     code = (repository / path).read_text()

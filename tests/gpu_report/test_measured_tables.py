@@ -8,13 +8,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 from eventful_vit import ops
-from eventful_vit_gpu_report import backbone_tables, compiled_dense, detector_times
-from eventful_vit_gpu_report.backbone_tables import Setting
-from eventful_vit_gpu_report.dense_yardsticks import YARDSTICKS
-from eventful_vit_gpu_report.frame_times import Timing, drifting_frames, nth, time_in_turn
-from eventful_vit_gpu_report.goals import GOALS, goal_rows
-from eventful_vit_gpu_report.kernel_launches import FRAME, span_and_idle, summarise_events
-from eventful_vit_gpu_report.report_models import ALL_BFLOAT16, BFLOAT16, FLOAT32, TINY, build_vit
+from eventful_vitdet.gpu_report import backbone_tables, compiled_dense, detector_times
+from eventful_vitdet.gpu_report.backbone_tables import Setting
+from eventful_vitdet.gpu_report.dense_yardsticks import YARDSTICKS
+from eventful_vitdet.gpu_report.frame_times import Timing, drifting_frames, nth, time_in_turn
+from eventful_vitdet.gpu_report.goals import GOALS, goal_rows
+from eventful_vitdet.gpu_report.kernel_launches import FRAME, span_and_idle, summarise_events
+from eventful_vitdet.gpu_report.report_models import ALL_BFLOAT16, BFLOAT16, FLOAT32, TINY, build_vit
 from torch.autograd import DeviceType
 
 CPU = torch.device("cpu")

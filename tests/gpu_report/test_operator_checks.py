@@ -8,10 +8,10 @@ import pytest
 import torch
 from eventful_vit import ops
 from eventful_vit.ops import gpu
-from eventful_vit_gpu_report import model_checks, operator_checks
-from eventful_vit_gpu_report.frame_times import drifting_frames
-from eventful_vit_gpu_report.operator_cases import distance
-from eventful_vit_gpu_report.report_models import FLOAT32, TINY, build_vit
+from eventful_vitdet.gpu_report import model_checks, operator_checks
+from eventful_vitdet.gpu_report.frame_times import drifting_frames
+from eventful_vitdet.gpu_report.operator_cases import distance
+from eventful_vitdet.gpu_report.report_models import FLOAT32, TINY, build_vit
 
 pytestmark = pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed")
 OPERATORS = {

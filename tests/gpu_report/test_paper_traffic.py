@@ -7,10 +7,10 @@ from importlib.util import find_spec
 import pytest
 import torch
 from eventful_vit import Streams
-from eventful_vit_gpu_report.frame_times import drifting_frames
-from eventful_vit_gpu_report.machine import interpreted_operators
-from eventful_vit_gpu_report.paper_traffic import Shape, block_steps, frame_table, state_bytes, vitdet_b
-from eventful_vit_gpu_report.report_models import ALL_BFLOAT16, BFLOAT16, FLOAT32, TINY, build_vit
+from eventful_vitdet.gpu_report.frame_times import drifting_frames
+from eventful_vitdet.gpu_report.machine import interpreted_operators
+from eventful_vitdet.gpu_report.paper_traffic import Shape, block_steps, frame_table, state_bytes, vitdet_b
+from eventful_vitdet.gpu_report.report_models import ALL_BFLOAT16, BFLOAT16, FLOAT32, TINY, build_vit
 from torch.utils._python_dispatch import TorchDispatchMode
 
 SIZE = 24

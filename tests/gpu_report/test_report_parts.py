@@ -9,12 +9,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-import eventful_vit_gpu_report as package
+import eventful_vitdet.gpu_report as package
 import pytest
-from eventful_vit_gpu_report import gpu_report_command, gpu_suite, parts
-from eventful_vit_gpu_report.goals import GOALS
-from eventful_vit_gpu_report.parts import DONE, FAILED, OUT_OF_TIME, PARTS, SKIPPED, Part, run_part
-from eventful_vit_gpu_report.report_markdown import format_report, table
+from eventful_vitdet.cli import gpu_report_command
+from eventful_vitdet.gpu_report import gpu_suite, parts
+from eventful_vitdet.gpu_report.goals import GOALS
+from eventful_vitdet.gpu_report.parts import DONE, FAILED, OUT_OF_TIME, PARTS, SKIPPED, Part, run_part
+from eventful_vitdet.gpu_report.report_markdown import format_report, table
 
 MODULE = """
 import os, time
@@ -217,9 +218,10 @@ class Absent:
             raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
 
 sys.meta_path.insert(0, Absent())
-import eventful_vit_gpu_report as package
-from eventful_vit_gpu_report.machine import use_interpreter_without_gpu
+import eventful_vitdet.gpu_report as package
+from eventful_vitdet.gpu_report.machine import use_interpreter_without_gpu
 use_interpreter_without_gpu()
+importlib.import_module("eventful_vitdet.cli.gpu_report_command")
 for module in pkgutil.iter_modules(package.__path__):
     importlib.import_module(f"{{package.__name__}}.{{module.name}}")
 """
@@ -227,9 +229,9 @@ for module in pkgutil.iter_modules(package.__path__):
 
 def test_a_bare_machine_suffices():
     """Nothing but PyTorch, Triton and numpy is imported where it need not be."""
-    absent = ["detectron2", "eventful_vitdet", "fvcore", "iopath", "pycocotools", "av", "cv2", "torchvision",
+    absent = ["detectron2", "fvcore", "iopath", "pycocotools", "av", "cv2", "torchvision",
               "safetensors", "matplotlib", "tqdm", "pytest", "PIL"]  # fmt: skip
-    environment = {**os.environ, "PYTHONPATH": str(Path(package.__file__).parents[1])}
+    environment = {**os.environ, "PYTHONPATH": str(Path(package.__file__).parents[2])}
     words = [sys.executable, "-c", PROGRAM.format(absent=absent)]
     done = subprocess.run(words, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -12,8 +12,8 @@ if find_spec("triton") is None:
     pytest.skip("Triton is not installed", allow_module_level=True)
 
 from eventful_vit.ops.gpu import tuning
-from eventful_vit_gpu_report.tile_cases import BRANCHES, MODULES, Branch, Work, present_tile
-from eventful_vit_gpu_report.tile_sweep import SIGNATURES, sweep, table_text, use_tile
+from eventful_vitdet.gpu_report.tile_cases import BRANCHES, MODULES, Branch, Work, present_tile
+from eventful_vitdet.gpu_report.tile_sweep import SIGNATURES, sweep, table_text, use_tile
 
 CPU = torch.device("cpu")
 FAST, SLOW, BROKEN = (

@@ -7,16 +7,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 
 from eventful_vit.ops import attention, gpu
 
-
-@contextmanager
-def swapped(owner: object, name: str, value: object) -> Iterator[None]:
-    """Inside, an object has another value under one of its names."""
-    original = getattr(owner, name)
-    setattr(owner, name, value)
-    try:
-        yield
-    finally:
-        setattr(owner, name, original)
+from ..attribute_swap import swapped
 
 
 @contextmanager

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 from pathlib import Path
+
+from ..files import write_json
 
 JSON_NAME = "gpu_report.json"
 MARKDOWN_NAME = "gpu_report.md"
@@ -15,25 +16,9 @@ class ReportFileError(Exception):
     """The report's folder cannot be used; the message says why, and what to do."""
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a file through a temporary neighbour, so that no reader sees half of it.
-
-    `eventful_vitdet.files` does the same; importing it needs packages that a bare machine lacks.
-    """
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-
-
-def write_json_whole(path: Path, value: object) -> None:
-    """Write strict JSON; numbers that are none, such as the error of a NaN, become strings."""
-    write_whole(path, json.dumps(_strict(value), indent=1, allow_nan=False) + "\n")
+def write_strict_json(path: Path, value: object) -> None:
+    """Write JSON whole or not at all; numbers that are none, such as the error of a NaN, become strings."""
+    write_json(str(path), _strict(value))
 
 
 def _strict(value: object) -> object:

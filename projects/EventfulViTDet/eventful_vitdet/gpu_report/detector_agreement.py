@@ -7,11 +7,12 @@ from pathlib import Path
 
 import torch
 
+from ..errors import DatasetError
 from .machine import NO_GPU, has_gpu, missing_packages
 
 DETECTRON2_NEEDS = ("fvcore", "iopath", "pycocotools", "av", "cv2", "torchvision", "safetensors", "yaml")
-"""What `eventful_vitdet` imports beside PyTorch."""
-REPOSITORY = Path(__file__).resolve().parents[3]
+"""What a detector imports beside PyTorch."""
+REPOSITORY = Path(__file__).resolve().parents[4]
 DETECTORS = {
     "demo": ("configs/demo/vitdet_tiny.yaml", "weights/demo_vitdet_tiny.safetensors", 64),
     "airborne": ("configs/airborne_vid/vitdet_small.yaml", "weights/airborne_vitdet_small.safetensors", 256),
@@ -38,16 +39,18 @@ def _check(config: str, weights: str, r: int) -> dict:
         return {"ok": None, "reason": reason}
     try:
         return _compare(str(REPOSITORY / config), str(REPOSITORY / weights), r)
+    except DatasetError as error:
+        return {"ok": None, "reason": str(error)}
     except Exception as error:
         return {"ok": False, "reason": f"{type(error).__name__}: {error}", "trace": traceback.format_exc()}
 
 
 def _compare(config: str, weights: str, r: int) -> dict:
-    import eventful_vitdet  # noqa: F401  (makes detectron2 importable)
     from detectron2.structures import pairwise_iou
     from eventful_vit import TopR
-    from eventful_vitdet.cli.command_line import build_cfg
-    from eventful_vitdet.data import build_video_test_loader
+
+    from ..cli.command_line import build_cfg
+    from ..data import build_video_test_loader
 
     loader = build_video_test_loader(build_cfg(config), *_frames_of(build_cfg(config)))
     frames = [frame for batch, _ in zip(loader, range(FRAMES)) for frame in batch]
@@ -73,8 +76,9 @@ def _compare(config: str, weights: str, r: int) -> dict:
 def _frames_of(cfg) -> tuple[str, list[dict]]:
     """The first test data set's name, and the frames of its first video. The demo's videos are rendered if need be."""
     from detectron2.data import DatasetCatalog
-    from eventful_vitdet.cli.checkout import render_demo_videos
-    from eventful_vitdet.data.coco_vid import group_by_video
+
+    from ..cli.checkout import render_demo_videos
+    from ..data.coco_vid import group_by_video
 
     (name, *_) = cfg.DATASETS.TEST
     if name.startswith("demo"):
@@ -84,8 +88,10 @@ def _frames_of(cfg) -> tuple[str, list[dict]]:
 
 def _load(config: str, weights: str, place: str):
     from detectron2.modeling import build_model
-    from eventful_vitdet.checkpoint import VideoCheckpointer
-    from eventful_vitdet.cli.command_line import build_cfg
+
+    from .. import modeling  # noqa: F401  (registers the detector)
+    from ..checkpoint import VideoCheckpointer
+    from ..cli.command_line import build_cfg
 
     cfg = build_cfg(config, ["MODEL.DEVICE", place])
     model = build_model(cfg).eval()

@@ -17,12 +17,13 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from .machine import NO_GPU, describe_machine
-from .paper_traffic import frame_table
-from .parts import DONE, PARTS, SKIPPED, Part, is_finished, run_part
-from .report_file import JSON_NAME, MARKDOWN_NAME, ReportFileError, load_report, write_json_whole, write_whole
-from .report_markdown import format_paper, format_report
-from .report_models import ALL_BFLOAT16, BFLOAT16
+from ..files import write_atomically
+from ..gpu_report.machine import NO_GPU, describe_machine
+from ..gpu_report.paper_traffic import frame_table
+from ..gpu_report.parts import DONE, PARTS, SKIPPED, Part, is_finished, run_part
+from ..gpu_report.report_file import JSON_NAME, MARKDOWN_NAME, ReportFileError, load_report, write_strict_json
+from ..gpu_report.report_markdown import format_paper, format_report
+from ..gpu_report.report_models import ALL_BFLOAT16, BFLOAT16
 
 PAPER = "paper"
 
@@ -82,11 +83,11 @@ def run_parts(parts: Sequence[Part], folder: Path, restart: bool) -> int:
             continue
         print(f"{part.name}: at most {part.seconds} s, {time.monotonic() - started:.0f} s so far", flush=True)
         report["parts"][part.name] = outcome = run_part(part)
-        write_json_whole(folder / JSON_NAME, report)
-        write_whole(folder / MARKDOWN_NAME, format_report(report))
+        write_strict_json(folder / JSON_NAME, report)
+        write_atomically(str(folder / MARKDOWN_NAME), format_report(report))
         reason = f": {outcome['reason']}" if outcome["reason"] else ""
         print(f"{part.name}: {outcome['status']}{reason} ({outcome['seconds']:.0f} s)", flush=True)
-    write_whole(folder / MARKDOWN_NAME, format_report(report))
+    write_atomically(str(folder / MARKDOWN_NAME), format_report(report))
     print(f"\n{format_report(report)}\n{folder / MARKDOWN_NAME}", flush=True)
     return int(any(has_fault(report["parts"][part.name]) for part in parts))
 

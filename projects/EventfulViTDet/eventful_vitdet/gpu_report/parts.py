@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .machine import NO_GPU, has_gpu, sources_digest, use_interpreter_without_gpu
-from .report_file import write_json_whole
+from .report_file import write_strict_json
 
 SLOWER_WITHOUT_GPU = 4
 """How much longer a part may take in the interpreter: other work may share the processors."""
@@ -100,7 +100,7 @@ def run_here(function: str, file: Path) -> None:
     use_interpreter_without_gpu()
 
     def note(result: dict) -> None:
-        write_json_whole(file, {"status": OUT_OF_TIME, "result": result})
+        write_strict_json(file, {"status": OUT_OF_TIME, "result": result})
 
     try:
         module, _, name = function.partition(":")
@@ -112,7 +112,7 @@ def run_here(function: str, file: Path) -> None:
     else:
         reason = result.get("reason")
         outcome = {"status": DONE if reason is None else SKIPPED, "reason": reason, "result": result}
-    write_json_whole(file, outcome)
+    write_strict_json(file, outcome)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from multiprocessing import get_context
 
 import torch
 
-from .dense_yardsticks import swapped
+from ..attribute_swap import swapped
 from .frame_times import time_once
 from .machine import device
 from .operator_checks import MOST_PROCESSES

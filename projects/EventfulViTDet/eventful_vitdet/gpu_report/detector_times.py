@@ -30,10 +30,10 @@ def measure_detector(result: dict, where: torch.device, cfg: CfgNode | None = No
     if reason is not None:
         result["detector_reason"] = reason
         return
-    import eventful_vitdet  # noqa: F401  (makes detectron2 importable)
-    from eventful_vitdet.benchmark.measure import moving_video
-    from eventful_vitdet.benchmark.variants import Variant, build_models, prepare
-    from eventful_vitdet.cli.command_line import build_cfg
+    from .. import modeling  # noqa: F401  (registers the detector)
+    from ..benchmark.measure import moving_video
+    from ..benchmark.variants import Variant, build_models, prepare
+    from ..cli.command_line import build_cfg
 
     cfg = cfg or build_cfg(CONFIG, ["MODEL.DEVICE", str(where)])
     video = moving_video(cfg.MODEL.VIT.IMG_SIZE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ..markdown_table import format_table
 from .goals import goal_rows
 from .parts import PARTS
 
@@ -22,16 +23,8 @@ def format_report(report: dict) -> str:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """A markdown table, aligned; the first column to the left, the others to the right.
-
-    `eventful_vitdet.markdown_table` does the same; importing it needs packages that a bare machine lacks.
-    """
-    cells = [[_cell(value) for value in row] for row in (header, *rows)]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
-    align = [str.ljust] + [str.rjust] * (len(header) - 1)
-    lines = ["| " + " | ".join(a(c, w) for a, c, w in zip(align, row, widths)) + " |" for row in cells]
-    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
-    return "\n".join([lines[0], "| " + " | ".join(rule) + " |", *lines[1:]])
+    """A markdown table of values of any kind."""
+    return format_table(header, [[_cell(value) for value in row] for row in rows])
 
 
 def _cell(value: object) -> str:

@@ -124,6 +124,10 @@ BRANCHES = (
                       (64, 256, 64, 4, 4), (256, 128, 64, 8, 3)),
     ),
     Branch(
+        "attention_tile", "dtype is torch.float32 and channels > 64", (_attend(_PRECISE, 32, 14, 16, 80),),
+        _attention_tiles((16, 16, 4, 2), (16, 32, 8, 2), (32, 32, 8, 2)),
+    ),
+    Branch(
         "attention_tile", "dtype is torch.float32", (_attend(_PRECISE, 64, 14, 12, 64),),
         _attention_tiles((16, 32, 4, 2), (32, 16, 4, 2), (32, 64, 8, 2), (64, 32, 8, 2)),
     ),

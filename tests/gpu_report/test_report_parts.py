@@ -12,9 +12,10 @@ from pathlib import Path
 import eventful_vitdet.gpu_report as package
 import pytest
 from eventful_vitdet.cli import gpu_report_command
-from eventful_vitdet.gpu_report import gpu_suite, parts
+from eventful_vitdet.gpu_report import gpu_suite, machine, parts
 from eventful_vitdet.gpu_report.goals import GOALS
-from eventful_vitdet.gpu_report.parts import DONE, FAILED, OUT_OF_TIME, PARTS, SKIPPED, Part, run_part
+from eventful_vitdet.gpu_report.part_list import PARTS, Part
+from eventful_vitdet.gpu_report.parts import DONE, FAILED, OUT_OF_TIME, SKIPPED, run_part
 from eventful_vitdet.gpu_report.report_markdown import format_report, table
 
 MODULE = """
@@ -100,7 +101,7 @@ def command(make_part, tmp_path, monkeypatch, capsys):
         ending = {"seconds": 1.0, "sources": parts.sources_digest()}
         return {"traceback": None, **json.loads(file.read_text()), **ending}
 
-    monkeypatch.setattr(gpu_report_command, "run_part", run_in_process)
+    monkeypatch.setattr(parts, "run_part", run_in_process)
 
     def call(names: list[str], *words: str) -> tuple[int, dict, str]:
         monkeypatch.setattr(gpu_report_command, "PARTS", tuple(make_part(name) for name in names))
@@ -134,7 +135,7 @@ def test_a_second_call_continues(command, monkeypatch):
 def test_a_report_of_another_machine_is_not_continued(command, monkeypatch):
     command(["good"])
     other = {"device": "NVIDIA H100", "torch": "2.11"}
-    monkeypatch.setattr(gpu_report_command, "describe_machine", lambda: other)
+    monkeypatch.setattr(machine, "describe_machine", lambda: other)
     code, _, printed = command(["good"])
     assert code == 1 and "is of another machine (device no GPU there, NVIDIA H100 here" in printed
     assert "choose another --output, or add --restart" in printed
@@ -160,7 +161,7 @@ def test_a_folder_that_cannot_be_written(command, tmp_path):
 
 
 def test_without_a_gpu_the_first_line_says_so(command, monkeypatch):
-    monkeypatch.setattr(gpu_report_command, "describe_machine", lambda: {"device": "no GPU"})
+    monkeypatch.setattr(machine, "describe_machine", lambda: {"device": "no GPU"})
     assert command(["good"])[2].splitlines()[0].startswith("no GPU: kernels run in Triton's interpreter")
     monkeypatch.setattr(parts, "has_gpu", lambda: False)
     outcome = run_part(Part("tables", "nowhere:nothing", 1))

@@ -12,15 +12,21 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..benchmark import benchmark, format_benchmark, format_profile, make_variants, plot_benchmark
-from ..benchmark.variants import DTYPES, MODES
-from ..files import write_atomically, write_json
-from .command_line import build_cfg, check_output_dir, command_parser, parse_with_pairs, run
+from ..errors import ConfigError
+from .arguments import command_parser, parse_with_pairs, whole_number
+from .console import run
 
 CONFIG = "imagenet_vid/vitdet_b_1024_eventful_r512.yaml"  # by its name below configs/
 
 
 def execute(arguments: argparse.Namespace) -> None:
+    from ..benchmark import benchmark, format_benchmark, format_profile, make_variants, plot_benchmark
+    from ..benchmark.variants import DTYPES, MODES
+    from ..files import write_atomically, write_json
+    from .command_line import build_cfg, check_output_dir
+
+    check_words("--modes", arguments.modes, MODES)
+    check_words("--dtypes", arguments.dtypes, DTYPES)
     check_output_dir(arguments.output)
     results, texts = [], []
     for size in arguments.sizes:
@@ -45,17 +51,25 @@ def execute(arguments: argparse.Namespace) -> None:
         plot_benchmark(results, str(Path(arguments.output, "benchmark.png")))
 
 
+def check_words(option: str, words: Sequence[str], known: Sequence[str]) -> None:
+    """Raise ConfigError for a word that an option does not know."""
+    for word in words:
+        if word not in known:
+            raise ConfigError(f"{option}: {word!r} is unknown; choose from {', '.join(known)}")
+
+
 def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser = command_parser(__doc__)
     parser.add_argument("--config-file", default=CONFIG, metavar="FILE", help="the detector (default: ViTDet-B)")
-    parser.add_argument("--sizes", type=int, nargs="+", default=[672, 1024], metavar="PIXELS", help="672 1024")
-    parser.add_argument("--budgets", type=int, nargs="+", default=[128, 256, 512, 1024], metavar="R")
-    parser.add_argument("--modes", nargs="+", default=["exact"], choices=MODES, help="attention modes (default: exact)")
-    parser.add_argument("--dtypes", nargs="+", default=["float32"], choices=DTYPES, help="types of the backbone")
+    pixels, tokens = whole_number(1), whole_number(0)
+    parser.add_argument("--sizes", type=pixels, nargs="+", default=[672, 1024], metavar="PIXELS", help="672 1024")
+    parser.add_argument("--budgets", type=tokens, nargs="+", default=[128, 256, 512, 1024], metavar="R")
+    parser.add_argument("--modes", nargs="+", default=["exact"], help="attention modes (default: exact)")
+    parser.add_argument("--dtypes", nargs="+", default=["float32"], help="types of the backbone")
     parser.add_argument("--pyramid", action="store_true", help="exact also with the eventful pyramid")
     parser.add_argument("--library", action="store_true", help="dense also by scaled_dot_product_attention")
     parser.add_argument("--profile", action="store_true", help="also the parts of one frame of every variant")
-    parser.add_argument("--rounds", type=int, default=5, help="timed frames of each variant (default: 5)")
+    parser.add_argument("--rounds", type=whole_number(1), default=5, help="timed frames of each variant (default: 5)")
     parser.add_argument("--output", default="output/benchmark", help="folder for benchmark.{json,md,png}")
     return parse_with_pairs(parser, words)
 
@@ -63,4 +77,4 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
 def main(words: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     arguments = parse(words)
-    return run(lambda: execute(arguments))
+    return run(lambda: execute(arguments), arguments)

@@ -17,13 +17,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..files import write_atomically
-from ..gpu_report.machine import NO_GPU, describe_machine
-from ..gpu_report.paper_traffic import frame_table
-from ..gpu_report.parts import DONE, PARTS, SKIPPED, Part, is_finished, run_part
-from ..gpu_report.report_file import JSON_NAME, MARKDOWN_NAME, ReportFileError, load_report, write_strict_json
-from ..gpu_report.report_markdown import format_paper, format_report
-from ..gpu_report.report_models import ALL_BFLOAT16, BFLOAT16
+from ..gpu_report.part_list import PARTS, Part
 
 PAPER = "paper"
 
@@ -31,6 +25,8 @@ PAPER = "paper"
 def main(words: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code: 1 if a part failed, or found a fault."""
     arguments = parse(words)
+    from ..gpu_report.report_file import ReportFileError
+
     if PAPER in arguments.only:
         print_paper(arguments.size, arguments.r)
     names = [part.name for part in PARTS] if not arguments.only else arguments.only
@@ -70,6 +66,12 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
 
 def run_parts(parts: Sequence[Part], folder: Path, restart: bool) -> int:
     """Run parts that are not finished, and write the report after each."""
+    from ..files import write_atomically
+    from ..gpu_report.machine import NO_GPU, describe_machine
+    from ..gpu_report.parts import is_finished, run_part
+    from ..gpu_report.report_file import JSON_NAME, MARKDOWN_NAME, load_report, write_strict_json
+    from ..gpu_report.report_markdown import format_report
+
     machine = describe_machine()
     if machine["device"] == NO_GPU:
         print("no GPU: kernels run in Triton's interpreter, at tiny sizes, and nothing is timed", flush=True)
@@ -94,10 +96,16 @@ def run_parts(parts: Sequence[Part], folder: Path, restart: bool) -> int:
 
 def has_fault(outcome: dict) -> bool:
     """Whether a part did not come to its end, or found something wrong. A goal that is not reached is no fault."""
+    from ..gpu_report.parts import DONE, SKIPPED
+
     return outcome["status"] not in (DONE, SKIPPED) or outcome["result"].get("ok") is False
 
 
 def print_paper(size: int, r: int) -> None:
     """Traffic and launches of a later frame of ViTDet-B, computed from its shapes."""
+    from ..gpu_report.paper_traffic import frame_table
+    from ..gpu_report.report_markdown import format_paper
+    from ..gpu_report.report_models import ALL_BFLOAT16, BFLOAT16
+
     for form in (BFLOAT16, ALL_BFLOAT16):
         print(format_paper(frame_table(size, r, form), f"ViTDet-B, {size} px, r = {r}, {form.name}") + "\n")

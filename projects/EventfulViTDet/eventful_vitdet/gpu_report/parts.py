@@ -15,39 +15,17 @@ import sys
 import tempfile
 import time
 import traceback
-from dataclasses import dataclass
 from pathlib import Path
 
 from .machine import NO_GPU, has_gpu, sources_digest, use_interpreter_without_gpu
+from .part_list import Part
 from .report_file import write_strict_json
 
 SLOWER_WITHOUT_GPU = 4
 """How much longer a part may take in the interpreter: other work may share the processors."""
 DONE, FAILED, SKIPPED, OUT_OF_TIME = "done", "failed", "skipped", "out of time"
 
-
-@dataclass(frozen=True)
-class Part:
-    """A part of the report."""
-
-    name: str
-    function: str
-    """module:function; called with what notes a result so far, it returns the result. One with a "reason" is none."""
-    seconds: int
-    """Time limit."""
-    needs_gpu: bool = True
-
-
 _PACKAGE = __package__
-PARTS = (
-    Part("operators", f"{_PACKAGE}.operator_checks:check_operators", 90, needs_gpu=False),
-    Part("model", f"{_PACKAGE}.model_checks:check_models", 60, needs_gpu=False),
-    Part("tables", f"{_PACKAGE}.backbone_tables:measure_tables", 155),
-    Part("tune", f"{_PACKAGE}.tile_sweep:sweep_tiles", 90),
-    Part("compiled", f"{_PACKAGE}.compiled_dense:measure_compiled", 75),
-    Part("suite", f"{_PACKAGE}.gpu_suite:run_suite", 60),
-)
-"""In the order in which they are run: together under nine minutes."""
 
 
 def is_finished(outcome: dict | None) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ..markdown_table import format_table
 from .goals import goal_rows
-from .parts import PARTS
+from .part_list import PARTS
 
 NOT_RUN = "not run"
 

@@ -20,6 +20,7 @@ COMMANDS = {
     "demo": "The demonstration",
     "demo_actions": "The demonstration of action recognition",
     "export_weights": "Take the weights out of a training checkpoint",
+    "gpu_report": "Check and measure everything on a GPU",
     "live": "A local web page",
     "make_figure": "The paper's first figure",
     "measure_control": "Measure how quickly",

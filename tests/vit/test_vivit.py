@@ -73,7 +73,16 @@ def test_views_are_cut_as_the_authors_do(reference, clip):
 
 @pytest.mark.parametrize("clip", ["long", "short"])
 @pytest.mark.parametrize("mode", ["dense", "full", "tokenwise", "query-key", "exact"])
-def test_features_probabilities_and_counts(reference, mode, clip, kernels_or_not):
+def test_features_probabilities_and_counts(reference, mode, clip):
+    check_against(reference, mode, clip)
+
+
+@pytest.mark.parametrize("mode", ["full", "exact"])
+def test_features_without_kernels(reference, mode, no_kernels):
+    check_against(reference, mode, "long")
+
+
+def check_against(reference: dict, mode: str, clip: str) -> None:
     vivit = build(reference, mode)
     views = views_of(reference["model"]).cut(reference["arrays"][clip])[None]
     as_in = "tokenwise" if mode == "exact" else mode  # exact attention has the result of dense attention

@@ -8,12 +8,14 @@ import torch
 from eventful_vit import TopR, count_operations
 from eventful_vitdet.actions import evaluate_actions as module
 from eventful_vitdet.actions import load_action_set, register_action_csv
+from eventful_vitdet.actions.accuracy_plot import write_accuracy_plot
 from eventful_vitdet.actions.action_metrics import rank_truth
 from eventful_vitdet.actions.clip_loader import ClipReader
 from eventful_vitdet.actions.clip_records import read_records
 from eventful_vitdet.actions.evaluate_actions import evaluate_action_budgets, evaluate_actions
 from eventful_vitdet.cli.train_command import main
-from eventful_vitdet.errors import DataError, EvaluationError
+from eventful_vitdet.errors import DataError, EvaluationError, ReportError
+from eventful_vitdet.report.evaluation_folder import read_budgets
 
 from .conftest import TINY
 
@@ -89,6 +91,11 @@ def test_budgets_in_one_table(evaluation, capsys):
     assert all_tokens["accuracy"] == dense["accuracy"]
     assert model.enabled and model.vivit.policy == TopR(5)
     table = Path(cfg.OUTPUT_DIR, "inference", "budgets.md").read_text()
+    with pytest.raises(ReportError, match="budgets.json: is of action recognition"):
+        read_budgets(str(Path(cfg.OUTPUT_DIR, "inference")))
+    write_accuracy_plot(str(Path(cfg.OUTPUT_DIR, "plot.svg")), results, "Three clips")
+    drawing = Path(cfg.OUTPUT_DIR, "plot.svg").read_text()
+    assert "<svg" in drawing and all(f"<!-- {label} -->" in drawing for label in ("dense", "r = 2", "verb", "action"))
     assert table in capsys.readouterr().out
     assert table.splitlines()[0].count("top-1 / top-5") == 3
     assert json.loads(Path(cfg.OUTPUT_DIR, "inference", "budgets.json").read_text()) == results

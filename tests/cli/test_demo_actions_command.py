@@ -21,7 +21,7 @@ def test_demo_shows_where_budgets_begin_to_cost(tmp_path, repository):
     results = json.loads((folder / "budgets.json").read_text())
     accuracy = [result["accuracy"]["action_top1"] for result in results]
     assert len(accuracy) == 5
-    assert accuracy[0] >= 60
+    assert accuracy[0] >= 55
     assert accuracy[1] > accuracy[0] - 5  # the largest budget costs hardly anything
     assert min(accuracy) < accuracy[0] - 5  # and the smallest one does
     gflops = [result["gflops_per_clip"]["total"] for result in results]

@@ -35,7 +35,7 @@ class RecordWriter:
 
     def add(self, record: Mapping[str, Any]) -> None:
         """Write a finished clip's record. Raises EvaluationError if the disk is full or refuses."""
-        content = json.dumps(record, sort_keys=True)
+        content = json.dumps(record)
         try:
             if self._file is None:
                 os.makedirs(os.path.dirname(self.path), exist_ok=True)

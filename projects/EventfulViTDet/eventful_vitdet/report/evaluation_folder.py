@@ -91,6 +91,8 @@ def _make_budgets(folder: str, path: str, entries: object, alone: bool) -> Itera
         policy = entry.get("policy") if isinstance(entry, dict) else None
         if not isinstance(policy, str) or not policy:
             raise ReportError(f"{path}: an entry has no 'policy'; it is not what an evaluation writes")
+        if "gflops_per_clip" in entry:
+            raise ReportError(f"{path}: is of action recognition, which has no report; budgets.md has its table")
         if policy in seen:
             raise ReportError(f"{path}: policy {policy!r} occurs twice")
         seen.add(policy)

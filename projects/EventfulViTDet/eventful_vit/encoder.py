@@ -4,16 +4,16 @@ frame."""
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from . import ops
-from .block import EventfulBlock, EventfulOptions
+from .block import BlockSpec, EventfulBlock, EventfulOptions
 from .frame import Frame, FrameTrace, GateBudget
 from .ops.cpu.library import make_replay
 from .ops.tape import Tape, recording
@@ -26,6 +26,10 @@ MAX_TAPES = 4
 """Tapes kept per state: one for flushes and one or two for budgets, unless these change a lot."""
 
 logger = logging.getLogger(__name__)
+
+Block = Callable[[Tensor, Callable[[BlockSpec, Tensor], Tensor]], Tensor]
+"""A block as the encoder calls it: with its tokens and a way to run a specification on them. A module, so that hooks on
+a block see its tokens, or a function."""
 
 
 @dataclass
@@ -66,11 +70,7 @@ class TapedBudget:
 
 
 class EventfulEncoder:
-    """Runs a model's blocks.
-
-    Blocks are modules that are called with (tokens, run) and return `run(specification, tokens)`, so hooks on a block
-    see its tokens.
-    """
+    """Runs a model's blocks."""
 
     def __init__(self, depth: int, options: EventfulOptions) -> None:
         """
@@ -83,13 +83,13 @@ class EventfulEncoder:
         """The gates in the order of their work, such as `blocks.0.qkv`."""
         self._can_tape = all(gate.can_take_numbers() for gate in gates)
 
-    def dense(self, blocks: Sequence[nn.Module], x: Tensor, grid: tuple[int, int], trace: FrameTrace | None) -> Tensor:
+    def dense(self, blocks: Sequence[Block], x: Tensor, grid: tuple[int, int], trace: FrameTrace | None) -> Tensor:
         """All tokens (B, N, D) -> (B, N, D). `trace`, if given, learns what was executed."""
         for block, runner in zip(blocks, self._runners):
             x = block(x, partial(runner.dense, grid=grid, trace=trace))
         return x
 
-    def eventful(self, blocks: Sequence[nn.Module], x: Tensor, frame: Frame, observed: bool) -> Tensor:
+    def eventful(self, blocks: Sequence[Block], x: Tensor, frame: Frame, observed: bool) -> Tensor:
         """Changed tokens of (B, N, D) -> (B, N, D), updating the frame's state. x may be overwritten.
 
         Args:
@@ -114,7 +114,12 @@ class EventfulEncoder:
             tapes.pop(next(iter(tapes)))
         return output
 
-    def _run(self, blocks: Sequence[nn.Module], x: Tensor, frame: Frame, keep: bool = False) -> Tensor:
+    def eventful_block(self, number: int, spec: BlockSpec, x: Tensor, frame: Frame) -> Tensor:
+        """One block, for models that call their blocks themselves: changed tokens of (B, N, D) -> (B, N, D). x may be
+        overwritten."""
+        return self._runners[number].eventful(spec, x, frame.trace.grid, frame)
+
+    def _run(self, blocks: Sequence[Block], x: Tensor, frame: Frame, keep: bool = False) -> Tensor:
         """`keep`: what a hook sees of a block stays as it is."""
         for block, runner in zip(blocks, self._runners):
             x = block(x.clone() if keep else x, partial(runner.eventful, grid=frame.trace.grid, frame=frame))
@@ -141,7 +146,7 @@ class EventfulEncoder:
         return streams * (tokens if any(frame.flush) else min(tokens, 1 << max(most - 1, 0).bit_length()))
 
     def _record(
-        self, blocks: Sequence[nn.Module], x: Tensor, frame: Frame, limits: list[tuple[int, float]], capacity: int
+        self, blocks: Sequence[Block], x: Tensor, frame: Frame, limits: list[tuple[int, float]], capacity: int
     ) -> tuple[TapedFrame, Tensor]:
         taped = TapedFrame(Tape(), x.clone(), TapedBudget(self.gate_names, len(x), capacity))
         taped.numbers.set(limits, frame.flush)

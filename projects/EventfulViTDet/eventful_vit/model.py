@@ -3,7 +3,7 @@ frames."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from types import MappingProxyType
@@ -32,6 +32,14 @@ class Traced(nn.Module):
         """Show a finished frame to all observers."""
         for observer in self.observers:
             observer(trace)
+
+    def counted(self) -> Iterable[nn.Module]:
+        """The modules inside whose operations are in the traces."""
+        return self.modules()
+
+    def categories(self) -> Mapping[nn.Module, str]:
+        """What the operations of other modules inside are counted as, such as "heads"."""
+        return {}
 
     def __getstate__(self) -> dict:
         """For copies and pickles: without who watches."""

@@ -5,7 +5,8 @@
     python datasets/convert_imagenet_vid.py to-official my/annotations/val.json my_ILSVRC2015 --part val
 
 `to-coco` reads the data set from ILSVRC2015 in DETECTRON2_DATASETS. File names in the new file start from that folder,
-so write it there. `to-official` writes Annotations, ImageSets and, as links, Data.
+so write it there. `to-official` writes Annotations, ImageSets and, as links, Data; it takes the 30 classes of ImageNet
+VID only, by name or by `wnid`.
 """
 
 import argparse
@@ -38,7 +39,9 @@ def parse_arguments() -> argparse.Namespace:
     command.add_argument("name", choices=list(OFFICIAL_SPLITS))
     command.add_argument("output", help="the JSON file to write")
     command.set_defaults(call=to_coco)
-    command = commands.add_parser("to-official", help="write XML files and a list")
+    command = commands.add_parser(
+        "to-official", help="write XML files and a list, of a COCO-VID file with ImageNet VID's classes only"
+    )
     command.add_argument("json", help="the COCO-VID file")
     command.add_argument("output", help="the folder to write, in place of ILSVRC2015")
     command.add_argument("--root", help="folder that the paths in the JSON file start from (default: as --test-root)")

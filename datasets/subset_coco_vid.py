@@ -33,7 +33,13 @@ def subset(data: dict, start: int, frames: int, every: int) -> dict:
 
 
 def main(arguments: argparse.Namespace) -> None:
-    part = subset(json.loads(arguments.input.read_text()), arguments.start, arguments.frames, arguments.every)
+    try:
+        content = json.loads(arguments.input.read_bytes())  # of bytes, it knows byte order marks
+        part = subset(content, arguments.start, arguments.frames, arguments.every)
+    except KeyError as error:
+        raise ValueError(f"{arguments.input}: is no COCO-VID file: key {error} is missing") from error
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"{arguments.input}: is no COCO-VID file ({error})") from error
     if not part["images"]:
         raise ValueError(f"{arguments.input}: no video has frames from {arguments.start} on")
     temporary = arguments.output.with_suffix(".tmp")
@@ -58,5 +64,5 @@ if __name__ == "__main__":
     parser.add_argument("--every", type=positive, default=1, help="keep every n-th frame (default: 1)")
     try:
         main(parser.parse_args())
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError) as error:
         sys.exit(f"error: {error}")

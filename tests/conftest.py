@@ -1,13 +1,18 @@
 """Fixtures for the whole suite. Importing eventful_vitdet also makes the embedded Detectron2 importable."""
 
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import eventful_vitdet  # noqa: F401
 import pytest
 import torch
+
+if not torch.cuda.is_available():  # before anybody imports Triton
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
+import eventful_vitdet  # noqa: E402, F401
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.append(str(REPOSITORY / "tests"))  # whatever pytest's import mode: folders use each other's fixtures

@@ -8,6 +8,7 @@ import pytest
 import torch
 from eventful_vitdet.checkpoint import VideoCheckpointer
 from eventful_vitdet.errors import CheckpointError
+from iopath.common.file_io import HTTPURLHandler
 from safetensors.torch import save_file
 from torch import nn
 
@@ -194,3 +195,127 @@ def test_a_full_disk_leaves_the_older_checkpoint(tmp_path, monkeypatch, error):
         saver.save("model_2")
     assert (tmp_path / "last_checkpoint").read_text() == "model_1.pth"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["last_checkpoint", "model_1.pth"]
+
+
+def saved(folder, *numbers: int) -> list[nn.Module]:
+    """Models, and their checkpoints in a folder."""
+    models = []
+    for number in numbers:
+        models.append(model())
+        VideoCheckpointer(models[-1], str(folder)).save(f"model_{number:07d}", iteration=number)
+    return models
+
+
+def test_resuming_takes_the_last_checkpoint(tmp_path):
+    *_, last = saved(tmp_path, 1, 3)
+    target = model()
+    checkpointer = VideoCheckpointer(target, str(tmp_path))
+    assert checkpointer.resume_or_load("other.pth", resume=True) == {"iteration": 3}
+    assert torch.equal(target.heads.weight, last.heads.weight)
+    assert checkpointer.resumed_from == str(tmp_path / "model_0000003.pth")
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "gone", "page", "not finite", "no weights"])
+def test_resuming_falls_back_to_the_checkpoint_before(tmp_path, caplog, damage):
+    first, second, last = saved(tmp_path, 1, 3, 5)
+    path = tmp_path / "model_0000005.pth"
+    if damage == "gone":
+        path.unlink()
+    elif damage == "not finite":
+        nn.init.constant_(last.heads.bias, float("nan"))
+        torch.save({"model": last.state_dict()}, path)
+    elif damage == "no weights":
+        torch.save({"iteration": 5}, path)
+    else:
+        path.write_bytes({"cut": path.read_bytes()[:700], "empty": b"", "page": b"<html></html>"}[damage])
+    target = model()
+    extra = VideoCheckpointer(target, str(tmp_path)).resume_or_load("", resume=True)
+    assert extra == {"iteration": 3} and torch.equal(target.heads.weight, second.heads.weight)
+    assert f"{path}" in caplog.text and "Trying the checkpoint before it" in caplog.text
+
+
+def test_checkpoints_of_a_longer_run_are_not_before_the_last_one(tmp_path):
+    saved(tmp_path, 9, 1, 3)  # 9 is left of another training in the same folder
+    (tmp_path / "model_0000003.pth").write_bytes(b"")
+    (tmp_path / "model_ema.pth").write_bytes((tmp_path / "model_0000009.pth").read_bytes())
+    assert VideoCheckpointer(model(), str(tmp_path)).resume_or_load("", resume=True) == {"iteration": 1}
+
+
+def test_no_checkpoint_that_can_be_read(tmp_path):
+    saved(tmp_path, 1, 3)
+    for path in tmp_path.glob("*.pth"):
+        path.write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"--resume: none of .* \(model_0000003.pth, model_0000001.pth\)"):
+        VideoCheckpointer(model(), str(tmp_path)).resume_or_load("", resume=True)
+
+
+def test_a_checkpoint_of_another_model_is_no_reason_to_go_back(tmp_path):
+    saved(tmp_path, 1)
+    VideoCheckpointer(model(width=5), str(tmp_path)).save("model_0000003")
+    with pytest.raises(CheckpointError, match="Other shape: backbone.net"):
+        VideoCheckpointer(model(), str(tmp_path)).resume_or_load("", resume=True)
+
+
+@pytest.mark.parametrize("name", ["w.pth", "two words.pth", "100%.pth"])
+def test_file_addresses(tmp_path, name):
+    source, target = model(), model()
+    address = (tmp_path / name).as_uri()
+    write(tmp_path / name, source)
+    for form in (address, address.replace("file://", "file://localhost")):
+        VideoCheckpointer(target).load(form)
+        assert torch.equal(target.heads.weight, source.heads.weight)
+    with pytest.raises(CheckpointError, match="file://host/w.pth is on another machine"):
+        VideoCheckpointer(target).load("file://host/w.pth")
+    with pytest.raises(CheckpointError, match="there is no file /absent/w.pth"):
+        VideoCheckpointer(target).load("file:///absent/w.pth")
+
+
+@pytest.fixture
+def published(tmp_path, monkeypatch):
+    """Stands for Detectron2's server: serves the files of a folder, and remembers what it was asked for."""
+    asked = []
+
+    def fetch(self, path, force=False, **kwargs):
+        asked.append(path)
+        local = tmp_path / path.partition("?")[0].rpartition("/")[2]
+        if not local.is_file():
+            raise OSError("HTTP Error 404: Not Found")
+        return str(local)
+
+    monkeypatch.setattr(HTTPURLHandler, "_get_local_path", fetch)
+    return asked
+
+
+def test_addresses_of_detectron2(tmp_path, published):
+    source, target = model(), model()
+    write(tmp_path / "model_final.pkl", source)
+    VideoCheckpointer(target).load("detectron2://ViTDet/COCO/f325346929/model_final.pkl")
+    assert torch.equal(target.heads.weight, source.heads.weight)
+    assert published == ["https://dl.fbaipublicfiles.com/detectron2/ViTDet/COCO/f325346929/model_final.pkl"]
+    VideoCheckpointer(target).load("https://example.org/a/model_final.pkl?matching_heuristics=True")
+    with pytest.raises(CheckpointError, match="detectron2://absent.pkl cannot be fetched: .*404"):
+        VideoCheckpointer(target).load("detectron2://absent.pkl")
+
+
+def test_a_page_that_was_fetched_in_place_of_a_file(tmp_path, published):
+    (tmp_path / "uc").write_bytes(b"<!DOCTYPE html><html><title>Virus scan warning</title></html>")
+    with pytest.raises(CheckpointError) as caught:
+        VideoCheckpointer(model()).load("https://name:secret@drive.example.org/uc?id=secret")
+    assert "uc is an HTML page" in str(caught.value) and "delete the file to fetch it again" in str(caught.value)
+    with pytest.raises(CheckpointError, match="https://drive.example.org/w.pth cannot be fetched") as other:
+        VideoCheckpointer(model()).load("https://name:secret@drive.example.org/w.pth?key=secret")
+    assert "secret" not in f"{caught.value} {other.value}"
+
+
+def test_a_folder_is_no_file(tmp_path):
+    with pytest.raises(CheckpointError, match="is a folder; name the file in it"):
+        VideoCheckpointer(model()).load(str(tmp_path))
+
+
+def test_a_set_of_weights_by_its_key(tmp_path):
+    source, average, target = model(), model(), model()
+    torch.save({"model": source.state_dict(), "model_ema": average.state_dict()}, tmp_path / "w.pth")
+    VideoCheckpointer(target).load(str(tmp_path / "w.pth"))
+    assert torch.equal(target.heads.weight, source.heads.weight)
+    VideoCheckpointer(target, weights_set="model_ema").load(str(tmp_path / "w.pth"))
+    assert torch.equal(target.heads.weight, average.heads.weight)

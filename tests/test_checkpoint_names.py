@@ -1,13 +1,14 @@
 """Weights from elsewhere: a plain ViT's names (MAE), Detectron2's with other classes, other image sizes."""
 
 import logging
+import re
 
 import pytest
 import torch
 import torch.nn.functional as F
 from eventful_vitdet import EventfulViT
 from eventful_vitdet.checkpoint import VideoCheckpointer
-from eventful_vitdet.checkpoint_names import resize_absolute, square_grid
+from eventful_vitdet.checkpoint_names import adapt_names, resize_absolute, square_grid
 from eventful_vitdet.errors import CheckpointError
 from torch import Tensor, nn
 
@@ -66,7 +67,7 @@ def test_names_of_mae(tmp_path, caplog, wrap):
     loaded = [name for name in before if name.startswith("backbone.net.") and "rel_pos" not in name]
     assert f"checkpoint: {len(loaded)} of {len(before)} parameters loaded, 0 in the file unused" in caplog.text
     assert "left as they begin: backbone.net.blocks.0.attn.rel_pos_h, " in caplog.text
-    assert "checkpoint, 7 without a use in a detector: cls_token, mask_token, norm.weight" in caplog.text
+    assert "checkpoint: 7 without a use in a detector: cls_token, mask_token, norm.weight" in caplog.text
     assert caplog.text.count("decoder_embed") == 1
     assert f"not in the file: backbone.simfp_2.bias, backbone.simfp_2.weight, {PREDICTOR}" in caplog.text
 
@@ -76,12 +77,185 @@ def test_a_plain_vit_is_not_enough_for_an_evaluation(tmp_path):
         load(Detector(), plain_vit(trained()), tmp_path, complete=True)
 
 
-def test_other_parts_of_a_plain_vit_are_reported(tmp_path, caplog):
-    # A layer scale changes what a block computes: a ViT with one is not the same network.
-    weights = {**plain_vit(trained()), "blocks.0.ls1.gamma": torch.ones(16)}
-    with caplog.at_level(logging.WARNING, logger="eventful_vitdet"):
+@pytest.mark.parametrize(
+    "name",
+    ["blocks.0.ls1.gamma", "blocks.1.attn.q_norm.weight", "register_tokens", "reg_token", "norm_pre.weight"],
+)
+def test_other_parts_of_a_plain_vit_are_refused(tmp_path, name):
+    """They change what the ViT computes: without them it is another network, which would quietly be worse."""
+    weights = {**plain_vit(trained()), name: torch.ones(16)}
+    with pytest.raises(CheckpointError, match=f"backbone has parts that this model lacks: backbone.net.{name}"):
         load(Detector(), weights, tmp_path)
-    assert "checkpoint, not used: backbone.net.blocks.0.ls1.gamma" in caplog.text
+
+
+@pytest.mark.parametrize("complete", [True, False])
+@pytest.mark.parametrize("name", ["backbone.net.blocks.0.ls2.gamma", "backbone.simfp_9.weight", "backbone.bottom_up.a"])
+def test_other_parts_of_a_detectors_backbone_are_refused(tmp_path, name, complete):
+    content = {**trained().state_dict(), name: torch.ones(16)}
+    with pytest.raises(CheckpointError, match=f"backbone has parts that this model lacks: {name}"):
+        load(Detector(), {"model": content}, tmp_path, complete=complete)
+
+
+def test_relative_positions_that_the_model_does_not_use_are_refused(tmp_path):
+    target = Detector()
+    target.backbone.net = EventfulViT(32, 8, embed_dim=16, depth=2, num_heads=2, pretrain_img_size=24)
+    with pytest.raises(CheckpointError, match="this model lacks: backbone.net.blocks.0.attn.rel_pos_h"):
+        load(target, trained().state_dict(), tmp_path)
+
+
+def test_other_heads_are_only_reported(tmp_path, caplog):
+    content = {**trained().state_dict(), "roi_heads.mask_head.predictor.weight": torch.ones(16)}
+    with caplog.at_level(logging.INFO, logger="eventful_vitdet"):
+        load(Detector(), content, tmp_path, complete=True)
+    assert "checkpoint, not used: roi_heads.mask_head.predictor.weight" in caplog.text
+
+
+BLOCK = r"backbone\.net\.blocks\.(\d+)\."
+PREFIXES = [
+    "module.",
+    "module.module.",
+    "_orig_mod.",
+    "module._orig_mod.",
+    "_orig_mod.module.",
+    "model.",
+    "ema.module.",
+]
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+@pytest.mark.parametrize("plain", [True, False])
+def test_prefixes_of_wrappers(tmp_path, caplog, prefix, plain):
+    source, target = trained(), Detector()
+    weights = plain_vit(source) if plain else source.state_dict()
+    with caplog.at_level(logging.INFO, logger="eventful_vitdet"):
+        load(target, {prefix + name: value for name, value in weights.items()}, tmp_path, complete=not plain)
+    assert torch.equal(target.backbone.net.pos_embed, source.backbone.net.pos_embed)
+    assert "0 in the file unused" in caplog.text
+    if not plain:
+        assert torch.equal(target.backbone.simfp_2.weight, source.backbone.simfp_2.weight)
+
+
+def test_parts_that_were_compiled(tmp_path):
+    source, target = trained(), Detector()
+    content = {name.replace(".net.", ".net._orig_mod."): value for name, value in source.state_dict().items()}
+    load(target, content, tmp_path, complete=True)
+    assert torch.equal(target.backbone.net.pos_embed, source.backbone.net.pos_embed)
+
+
+def test_a_wrapped_detector_beside_other_modules(tmp_path, caplog):
+    source, target = trained(), Detector()
+    content = {f"model.{name}": value for name, value in source.state_dict().items()}
+    with caplog.at_level(logging.INFO, logger="eventful_vitdet"):
+        load(target, {"state_dict": {"criterion.weight": torch.ones(3), **content}}, tmp_path, complete=True)
+    assert "names without their prefix 'model'" in caplog.text and "not used: criterion.weight" in caplog.text
+    assert torch.equal(target.backbone.net.pos_embed, source.backbone.net.pos_embed)
+
+
+def test_a_teacher_of_self_supervised_training(tmp_path):
+    """As DINO stores it: student and teacher, each a ViT and a head."""
+    source, target = trained(), Detector()
+    vit = {name: value for name, value in plain_vit(source).items() if not name.startswith("decoder")}
+    sets = [{**{f"backbone.{n}": v * k for n, v in vit.items()}, "head.mlp.0.weight": torch.ones(2)} for k in (0, 1)]
+    load(target, {"student": sets[0], "teacher": sets[1], "epoch": 100}, tmp_path)
+    assert torch.equal(target.backbone.net.pos_embed, source.backbone.net.pos_embed)
+    load(target, {"student": sets[0], "teacher": sets[1], "epoch": 100}, tmp_path, weights_set="student")
+    assert not target.backbone.net.pos_embed.any()
+
+
+def test_a_refusal_names_what_was_found(tmp_path):
+    with pytest.raises(CheckpointError) as caught:
+        load(Detector(), {"stem.conv.weight": torch.ones(1), "layer1.0.weight": torch.ones(1)}, tmp_path)
+    text = str(caught.value)
+    assert "found names such as layer1.0.weight, stem.conv.weight" in text
+    assert "expected names such as backbone.net.blocks.0.attn.proj.bias" in text
+
+
+class TestAuthors:
+    """Detectors that the paper's authors' script has converted. Names by their table, not by this project's code."""
+
+    @pytest.fixture
+    def full(self, tiny_model):
+        """A detector with the pyramid of the paper, random in all parameters."""
+        model = tiny_model(MODEL__SIMPLE_PYRAMID__SCALE_FACTORS=[4.0, 2.0, 1.0, 0.5])
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.normal_()
+        return model
+
+    @staticmethod
+    def converted(model: nn.Module) -> dict[str, Tensor]:
+        """What the authors' script makes of a model: the class token's position goes, names become theirs."""
+        rules = [
+            (r"backbone\.net\.patch_embed\.proj\.", "embedding.conv."),
+            (r"backbone\.net\.pos_embed", "backbone.position_encoding.encoding"),
+            (BLOCK + r"norm1\.", r"backbone.blocks.\1.input_layer_norm."),
+            (BLOCK + r"attn\.qkv\.", r"backbone.blocks.\1.qkv."),
+            (BLOCK + r"attn\.rel_pos_h", r"backbone.blocks.\1.relative_position.y_embedding"),
+            (BLOCK + r"attn\.rel_pos_w", r"backbone.blocks.\1.relative_position.x_embedding"),
+            (BLOCK + r"attn\.proj\.", r"backbone.blocks.\1.projection."),
+            (BLOCK + r"norm2\.", r"backbone.blocks.\1.mlp_layer_norm."),
+            (BLOCK + r"mlp\.fc(\d)\.", r"backbone.blocks.\1.mlp_\2."),
+            (r"backbone\.simfp_2\.([013])\.", r"pyramid.stages.0.\1."),
+            (r"backbone\.simfp_2\.4\.norm", "pyramid.stages.0.5"),
+            (r"backbone\.simfp_2\.4\.", "pyramid.stages.0.4."),
+            (r"backbone\.simfp_2\.5\.norm", "pyramid.stages.0.7"),
+            (r"backbone\.simfp_2\.5\.", "pyramid.stages.0.6."),
+            (r"backbone\.simfp_3\.0\.", "pyramid.stages.1.0."),
+            (r"backbone\.simfp_3\.1\.norm", "pyramid.stages.1.2"),
+            (r"backbone\.simfp_3\.1\.", "pyramid.stages.1.1."),
+            (r"backbone\.simfp_3\.2\.norm", "pyramid.stages.1.4"),
+            (r"backbone\.simfp_3\.2\.", "pyramid.stages.1.3."),
+            (r"backbone\.simfp_4\.0\.norm", "pyramid.stages.2.1"),
+            (r"backbone\.simfp_4\.0\.", "pyramid.stages.2.0."),
+            (r"backbone\.simfp_4\.1\.norm", "pyramid.stages.2.3"),
+            (r"backbone\.simfp_4\.1\.", "pyramid.stages.2.2."),
+            (r"backbone\.simfp_5\.1\.norm", "pyramid.stages.3.2"),
+            (r"backbone\.simfp_5\.1\.", "pyramid.stages.3.1."),
+            (r"backbone\.simfp_5\.2\.norm", "pyramid.stages.3.4"),
+            (r"backbone\.simfp_5\.2\.", "pyramid.stages.3.3."),
+        ]
+        weights = {}
+        for name, value in model.state_dict().items():
+            for rule, replacement in rules:
+                if re.match(rule, name):
+                    name = re.sub(rule, replacement, name)
+                    break
+            weights[name] = (value[:, 1:] if name.startswith("backbone.position") else value).clone()
+        return weights
+
+    def test_everything_is_loaded(self, full, tiny_model, tmp_path, caplog):
+        weights = self.converted(full)
+        assert not any(name.startswith(("backbone.net", "backbone.simfp")) for name in weights)
+        before = {name: value.clone() for name, value in full.state_dict().items()}
+        with torch.no_grad():
+            for parameter in full.parameters():
+                parameter.zero_()
+        with caplog.at_level(logging.INFO, logger="eventful_vitdet"):
+            load(full, weights, tmp_path, complete=True)
+        assert f"{len(before)} of {len(before)} parameters loaded, 0 in the file unused" in caplog.text
+        assert "the names of the paper's authors" in caplog.text
+        for name, value in full.state_dict().items():
+            if name == "backbone.net.pos_embed":
+                assert torch.equal(value[:, 1:], before[name][:, 1:])
+            else:
+                assert torch.equal(value, before[name]), name
+
+    def test_a_vit_b_has_as_many_names_as_their_file(self):
+        names = [f"backbone.blocks.{i}.{part}" for i in range(12) for part in self.block_parts()]
+        adapted, _ = adapt_names(dict.fromkeys(names, torch.zeros(1)), {})
+        # 12 blocks of 14, beside 3 of embedding and positions and 32 of the pyramid: 203.
+        assert len(adapted) == 168 and all(name.startswith("backbone.net.blocks.") for name in adapted)
+
+    @staticmethod
+    def block_parts() -> list[str]:
+        layers = ["input_layer_norm", "qkv", "projection", "mlp_layer_norm", "mlp_1", "mlp_2"]
+        tables = [f"relative_position.{axis}_embedding" for axis in "xy"]
+        return [f"{layer}.{kind}" for layer in layers for kind in ("weight", "bias")] + tables
+
+    def test_what_is_unknown_is_refused(self, full, tmp_path):
+        weights = {**self.converted(full), "backbone.blocks.0.gate.weight": torch.ones(1)}
+        with pytest.raises(CheckpointError, match="this model lacks: backbone.blocks.0.gate.weight"):
+            load(full, weights, tmp_path, complete=True)
 
 
 def resized_grid(positions: Tensor, old: int, new: int) -> Tensor:
@@ -163,7 +337,7 @@ def test_weights_of_other_classes_with_a_fresh_predictor(tmp_path, caplog):
         load(target, {"model": source.state_dict()}, tmp_path, reinitialize=[PREDICTOR])
     for name, value in target.state_dict().items():
         assert torch.equal(value, (before if name.startswith(PREDICTOR) else source.state_dict())[name]), name
-    assert f"started afresh as MODEL.REINITIALIZE asks: {PREDICTOR}.bbox_pred.bias" in caplog.text
+    assert f"re-initialised as MODEL.REINITIALIZE asks: {PREDICTOR}.bbox_pred.bias" in caplog.text
     assert "0 in the file unused" in caplog.text
 
 

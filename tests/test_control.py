@@ -18,11 +18,12 @@ from eventful_vitdet.control import (
     RuntimeControl,
     SceneCuts,
     Schedule,
+    TargetState,
     budget_options,
     build_controller,
     build_runtime_control,
 )
-from eventful_vitdet.structures import FrameCost
+from eventful_vitdet.structures import FrameCost, TokenGrid
 
 TOKENS = 1000
 
@@ -95,7 +96,7 @@ def test_bad_schedules(text, message):
 @pytest.mark.parametrize("start", [1, 100, 1000])
 @pytest.mark.parametrize("target", [60.0, 100.0, 120.0])
 def test_latency_settles_without_overshoot(power, start, target):
-    controller = LatencyController(target, start)
+    controller = LatencyController(target, start, Bounds(r_min=1))
     costs = drive(controller, Machine(power=power), 60)[1:]
     tail = costs[45:]
     # r is a whole number: below 10 tokens, one of them is a tenth of the budget.
@@ -106,7 +107,7 @@ def test_latency_settles_without_overshoot(power, start, target):
 
 
 def test_latency_follows_a_machine_that_gets_slower():
-    controller, machine = LatencyController(100.0, 100), Machine()
+    controller, machine = LatencyController(100.0, 100, Bounds(r_min=1)), Machine()
     drive(controller, machine, 20)
     before = controller.before_frame(20).r
     machine.slow = 1.3
@@ -149,7 +150,86 @@ def test_a_target_out_of_reach_is_said_once(caplog):
     with caplog.at_level(logging.WARNING):
         drive(controller, Machine(), 200)
     (record,) = caplog.records
-    assert "10 ms per frame is out of reach: even with 40 tokens, a frame takes 74.3 ms" in record.getMessage()
+    message = record.getMessage()
+    assert "10 ms per frame is out of reach: with the 40 tokens that are the least, a frame takes 74.3 ms" in message
+    assert "MODEL.EVENTFUL.CONTROLLER.R_MIN" in message
+
+
+def test_a_target_out_of_reach_is_said_again_after_it_was_within_reach(caplog):
+    controller, machine = LatencyController(10.0, 100, Bounds(40)), Machine()
+    for target in (10.0, 100.0, 10.0):
+        controller.target = target
+        drive(controller, machine, 60, start=1)
+    assert [record.levelname for record in caplog.records] == ["WARNING"] * 2
+
+
+def test_a_target_out_of_reach_is_noticed_when_only_the_mean_is(caplog):
+    controller, machine = LatencyController(50.0, 100), Machine()
+    alternate(controller, machine, 60, (0.6, 1.4))  # every second frame is within the target
+    assert "50 ms per frame is out of reach" in caplog.text
+
+
+@pytest.mark.parametrize("make", [LatencyController, GFlopsController])
+def test_a_floor_on_quality_holds_where_nobody_sets_one(make):
+    controller = make(1.0, 100)
+    drive(controller, Machine(), 100)
+    assert controller.before_frame(100) == TopR(TOKENS // 16)
+    deliberate = make(1.0, 100, Bounds(r_min=1))
+    drive(deliberate, Machine(), 100)
+    assert deliberate.before_frame(100) == TopR(1)
+    capped = make(1.0, 100, Bounds(r_max=20))
+    drive(capped, Machine(), 100)
+    assert capped.before_frame(100) == TopR(20)
+
+
+def alternate(controller, machine: Machine, frames: int, factors: tuple[float, ...]) -> tuple[list[float], list[int]]:
+    """Total ms of frames that a machine makes slower and faster in turn, and the r of each."""
+    costs, budgets = [], []
+    for index in range(frames):
+        machine.slow = factors[index % len(factors)]
+        budgets.append(controller.before_frame(index + 1).r)
+        costs += drive(controller, machine, 1, start=index + 1)
+    return costs, budgets
+
+
+@pytest.mark.parametrize("factors", [(1.0, 2.0), (2.0, 1.0), (1.0, 1.4), (1.0, 1.0, 3.0), (1.0, 2.0, 2.0)])
+@pytest.mark.parametrize("target", [50.0, 100.0])
+@pytest.mark.parametrize("power", [0.5, 1.0])
+def test_latency_settles_when_frame_times_alternate(factors, target, power):
+    """50, 100, 50, 100 ms are 75, not 50: what is held is the mean, and r comes to rest."""
+    controller = LatencyController(target, 100, Bounds(r_min=1))
+    costs, budgets = alternate(controller, Machine(fixed=5.0, power=power), 300, factors)
+    assert sum(costs[180:]) / 120 == pytest.approx(target, rel=0.02)
+    assert max(budgets[180:]) <= 1.2 * min(budgets[180:]) + 1
+
+
+def test_latency_settles_where_half_of_all_frames_are_an_accident_away_from_the_target():
+    """The times of the report: 50/100/50/100 ms at a target of 50."""
+    controller, machine = LatencyController(50.0, 100, Bounds(r_min=1)), Machine(fixed=0.0, per_frame=50.0, power=1.0)
+    costs, budgets = alternate(controller, machine, 200, (1.0, 2.0))
+    assert costs[0] == 50 and costs[1] == 100
+    assert sum(costs[100:]) / 100 == pytest.approx(50, rel=0.02)
+
+
+def test_slow_frames_that_are_rare_are_passed_over():
+    controller, machine = LatencyController(100.0, 100), Machine()
+    alternate(controller, machine, 40, (1.0,))
+    settled = controller.before_frame(0)
+    alternate(controller, machine, 60, (3.0, *[1.0] * 19))
+    assert controller.before_frame(0) == settled
+
+
+def test_state_of_a_target():
+    controller = LatencyController(100.0, 500)
+    assert controller.state == TargetState("ms", 100.0, None, 500)
+    assert str(controller.state) == "target 100 ms per frame: no frame yet with r = 500 in the end"
+    drive(controller, Machine(), 100)
+    assert controller.state.reached == pytest.approx(100, rel=0.01) and controller.state.r == 100
+    assert str(controller.state) == "target 100 ms per frame: reached 100 ms with r = 100 in the end"
+    gflops = GFlopsController(100.0, 500)
+    costs = drive(gflops, Machine(power=0.8), 30)
+    assert gflops.state.reached == pytest.approx(sum(costs) / 30)  # the flush included
+    assert Constant(TopR(3)).state is None and Schedule.parse("5").state is None
 
 
 def test_average_of_gflops_is_held_flush_included():
@@ -207,6 +287,27 @@ def test_after_a_flush_nothing_is_a_cut_at_first():
     cuts = SceneCuts(3.0)
     quiet, loud = torch.full((1, TOKENS), 0.1), torch.full((1, TOKENS), 9.0)
     assert [cuts.seen(gates(norms)) for norms in (quiet, None, loud, loud)] == [False] * 4
+
+
+def test_the_median_is_that_of_the_picture_and_not_of_the_padding():
+    """A portrait in a square: two thirds of the tokens never move."""
+    grid = TokenGrid.of_frame((480, 480), (480, 150), 16)
+    assert (grid.rows, grid.columns, grid.picture_rows, grid.picture_columns) == (30, 30, 30, 10)
+
+    def norms(moved: float) -> torch.Tensor:
+        errors = torch.zeros(1, 30, 30)
+        errors[:, :, :10] = moved
+        errors[:, 0, 0] = max(moved, 10.0)
+        return errors.flatten(1)
+
+    def seen(grid) -> list[bool]:
+        cuts = SceneCuts(3.0)
+        return [cuts.seen(gates(norms(moved)), grid) for moved in (0.5, 0.6, 6.0)]
+
+    assert seen(grid) == [False, False, True]
+    assert seen(None) == [False] * 3
+    landscape = TokenGrid.of_frame((64, 64), (17, 64), 16)
+    assert landscape.picture_part(torch.arange(16)).tolist() == [0, 1, 2, 3, 4, 5, 6, 7]
 
 
 # What acts on the model.

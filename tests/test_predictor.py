@@ -128,6 +128,36 @@ def test_after_a_scene_cut_the_frame_can_still_be_drawn(tiny_cfg, tiny_model):
     assert updated == [36, 6, 6, 6, 36, 6]
 
 
+@pytest.mark.parametrize("size", [(96, 32), (32, 96)])
+def test_a_scene_cut_is_seen_in_a_padded_frame(tiny_cfg, tiny_model, size):
+    """Padded to 96 x 96, a third of which is the picture."""
+    model = tiny_model()
+    images = [picture(0, *size) for _ in range(3)] + [picture(1, *size) for _ in range(2)]
+    for index, image in enumerate(images):
+        corner = 32 * (index % 3)
+        image[corner if size[0] > 32 else 0 :, corner if size[1] > 32 else 0 :][:16, :16] = 255  # one of 12 tokens
+    with VideoDetector(tiny_cfg(), model) as detector:
+        results = [detector.detect(SourceFrame(i, 0, 0.0, image, "file")) for i, image in enumerate(images)]
+    assert [result.scene_cut for result in results] == [False, False, False, True, False]
+
+
+def test_how_a_target_is_held_comes_with_the_frame(tiny_cfg, tiny_model):
+    keys = {"MODEL__EVENTFUL__CONTROLLER__NAME": "gflops", "MODEL__EVENTFUL__CONTROLLER__TARGET_GFLOPS": 1}
+    model = tiny_model()
+    with VideoDetector(tiny_cfg(**keys), model) as detector:
+        costs, targets = [], []
+        for index in range(3):
+            result = detector.detect(frame(index, index))
+            costs.append(result.cost.total_gflops)
+            targets.append(result.target)
+        assert [target.reached for target in targets] == pytest.approx([sum(costs[:n]) / n for n in (1, 2, 3)])
+        assert {(target.unit, target.target) for target in targets} == {("GFlops", 1.0)}
+        model.enabled = False
+        assert detector.detect(frame(3)).target is None
+    with VideoDetector(tiny_cfg(), model, constant(model, TopR(6))) as detector:
+        assert detector.detect(frame(0)).target is None
+
+
 def test_threshold_policies_pass_through(tiny_cfg, tiny_model):
     model = tiny_model()
     with VideoDetector(tiny_cfg(), model, constant(model, Threshold(0.5))) as detector:

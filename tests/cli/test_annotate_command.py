@@ -133,6 +133,20 @@ def test_a_controller_from_the_configuration(visualize, images, tmp_path):
     assert budgets[0] == "top-r 64" and budgets[-1] == "top-r 4"
 
 
+def test_a_target_is_told_with_what_was_reached_and_r(visualize, images, tmp_path, capsys):
+    keys = {"MODEL.EVENTFUL.CONTROLLER.NAME": "latency", "MODEL.EVENTFUL.CONTROLLER.TARGET_MS": 150}
+    assert visualize("--save-json", str(tmp_path / "out" / "d.jsonl"), **keys) == 0
+    lines = records(tmp_path)
+    assert lines[0]["target"]["reached"] is None  # a flush frame does not count
+    last = lines[-1]["target"]
+    assert (last["unit"], last["target"]) == ("ms", 150) and last["r"] >= 36 // 16
+    assert last["reached"] == pytest.approx(sum(line["ms"]["total"] for line in lines[1:]) / (FRAMES - 1))
+    said = f"target 150 ms per frame: reached {last['reached']:.3g} ms with r = {last['r']} in the end"
+    assert said in capsys.readouterr().out
+    assert visualize("--save-json", str(tmp_path / "out" / "d.jsonl")) == 0
+    assert {line["target"] for line in records(tmp_path)} == {None} and "reached" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("words", "settings", "message"),
     [

@@ -89,6 +89,22 @@ def test_packaged_configuration_by_name(tmp_path, monkeypatch):
     assert build_cfg("demo/vitdet_tiny.yaml").MODEL.VIT.DEPTH == 6
 
 
+def test_integers_are_numbers_too(tmp_path):
+    """yacs takes no 150 where the default is a 100.0; whoever writes it means it."""
+    keys = "MODEL.EVENTFUL.CONTROLLER"
+    cfg = build_cfg("", [f"{keys}.TARGET_MS", "150", "SOLVER.EMA_DECAY", "0"])
+    controller = cfg.MODEL.EVENTFUL.CONTROLLER
+    assert (controller.TARGET_MS, type(controller.TARGET_MS), type(cfg.SOLVER.EMA_DECAY)) == (150, float, float)
+    file = tmp_path / "file.yaml"
+    file.write_text("MODEL: {EVENTFUL: {R: 9, CONTROLLER: {TARGET_MS: -3}}}\nSOLVER: {BASE_LR: 1}")
+    base = tmp_path / "more.yaml"
+    base.write_text("_BASE_: file.yaml\nTEST: {VID_SCORE_FLOOR: 0}")
+    cfg = build_cfg(str(base))
+    values = (cfg.MODEL.EVENTFUL.CONTROLLER.TARGET_MS, cfg.SOLVER.BASE_LR, cfg.TEST.VID_SCORE_FLOOR)
+    assert values == (-3, 1, 0) and {type(value) for value in values} == {float}
+    assert type(cfg.MODEL.EVENTFUL.R) is int
+
+
 @pytest.mark.parametrize(
     ("file", "options", "message"),
     [
@@ -97,6 +113,8 @@ def test_packaged_configuration_by_name(tmp_path, monkeypatch):
         ("", ["MODEL.VIT.DEPTH"], "KEY VALUE pairs"),
         ("", ["MODEL.VIT.DEPTH", "three"], "MODEL.VIT.DEPTH"),
         ("", ["MODEL.VIT", "5"], "for config key: MODEL.VIT"),
+        ("", ["MODEL.EVENTFUL.THRESHOLD", "True"], "MODEL.EVENTFUL.THRESHOLD"),
+        ("", ["MODEL.EVENTFUL.R", "2.5"], "MODEL.EVENTFUL.R"),
         ("", ["sixty", "MODEL.VIT.DEPTH", "3"], "'sixty' is no option"),
         ("", ["MODEL.VIT.DEPTH", "3", "--resume", "--eval-only"], "'--resume' is no option"),
         ("", ["MODEL.DEVICE", "abacus"], "MODEL.DEVICE = 'abacus' is no device"),

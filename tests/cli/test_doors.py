@@ -11,6 +11,7 @@ COMMANDS = {
     "benchmark": "Time ViTDet-B per frame",
     "benchmark_pyramid": "Time what follows the backbone",
     "check_dataset": "Count what a data set holds",
+    "convert_coco": "Make a COCO-VID file of plain COCO",
     "demo": "The demonstration",
     "export_weights": "Take the weights out of a training checkpoint",
     "live": "A local web page",

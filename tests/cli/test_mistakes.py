@@ -218,7 +218,24 @@ def test_resuming_from_a_file_that_is_gone(train_net, tmp_path, capsys):
     assert train_net(SOLVER__MAX_ITER=1) == 0
     (tmp_path / "out" / "model_final.pth").unlink()
     assert train_net("--resume") == 1
-    check_error(capsys, "last_checkpoint names ")
+    assert "last_checkpoint names " in capsys.readouterr().out
+    assert train_net("--resume") == 1
+    check_error(capsys, "--resume: none of the checkpoints in ")
+
+
+def test_resuming_falls_back_to_the_checkpoint_before_a_broken_one(train_net, tmp_path, capsys):
+    assert train_net(SOLVER__MAX_ITER=6, SOLVER__CHECKPOINT_PERIOD=2) == 0
+    folder = tmp_path / "out"
+    for name in ("model_final.pth", "model_0000005.pth"):
+        (folder / name).write_bytes((folder / name).read_bytes()[:3000])
+    whole = torch.load(folder / "model_0000003.pth", weights_only=True)
+    capsys.readouterr()
+    assert train_net("--resume", SOLVER__MAX_ITER=6, SOLVER__CHECKPOINT_PERIOD=2) == 0
+    log = capsys.readouterr().out
+    assert "--resume: " in log and "model_final.pth cannot be read as a checkpoint" in log
+    assert "model_0000005.pth cannot be read as a checkpoint" in log and "Trying the checkpoint before it" in log
+    assert "Starting training from iteration 4" in log and whole["iteration"] == 3
+    assert torch.load(folder / "model_final.pth", weights_only=True)["iteration"] == 5
 
 
 def test_training_from_weights_of_other_classes(train_net, tmp_path, capsys):
@@ -226,7 +243,7 @@ def test_training_from_weights_of_other_classes(train_net, tmp_path, capsys):
     weights = tmp_path / "other" / "model_final.pth"
     assert train_net(SOLVER__MAX_ITER=1, MODEL__WEIGHTS=weights) == 1
     parts = "['roi_heads.box_head', 'roi_heads.box_predictor']"
-    check_error(capsys, f'To train parts afresh, name them: MODEL.REINITIALIZE "{parts}".')
+    check_error(capsys, f'To re-initialise parts, name them: MODEL.REINITIALIZE "{parts}".')
     assert train_net(SOLVER__MAX_ITER=1, MODEL__WEIGHTS=weights, MODEL__REINITIALIZE=parts) == 0
     assert train_net("--resume", SOLVER__MAX_ITER=2, MODEL__REINITIALIZE=parts) == 0
     assert "Starting training from iteration 1" in capsys.readouterr().out

@@ -5,7 +5,7 @@ import json
 
 import pytest
 from detectron2.structures import BoxMode
-from eventful_vitdet.data import load_coco_vid, split_sequences
+from eventful_vitdet.data import ReadRules, load_coco_vid, split_sequences
 from eventful_vitdet.data.coco_vid import parse_coco_vid, regular_step
 from eventful_vitdet.errors import DatasetError
 
@@ -95,6 +95,127 @@ def test_split_sequences(write_dataset):
     assert [[f["frame_id"] for f in run] for run in runs] == [[0, 2, 4], [8, 10, 11], [4], [5, 6]]
 
 
+def write_again(json_file: str, document: dict, **options) -> None:
+    with open(json_file, "w", **options) as file:
+        json.dump(document, file)
+
+
+def test_whole_numbers_may_be_written_as_floats(write_dataset):
+    document = make_document({1: [0, 1], 2: [3]})
+    json_file, root = write_dataset(document)
+    expected = parse_coco_vid(json_file, root)
+    for table, keys in {
+        "categories": ["id"],
+        "videos": ["id", "width", "height"],
+        "images": ["id", "video_id", "frame_id"],
+        "annotations": ["id", "image_id", "video_id", "category_id", "instance_id", "iscrowd"],
+    }.items():
+        for entry in document[table]:
+            entry.update({key: float(entry[key]) for key in keys})
+    write_again(json_file, document)
+    found = parse_coco_vid(json_file, root)
+    assert found == expected
+    frame = found.frames[0]
+    numbers = [frame[key] for key in ("image_id", "video_id", "frame_id", "width", "height")]
+    numbers += [frame["annotations"][0][key] for key in ("iscrowd", "instance_id")]
+    assert {type(number) for number in (*numbers, *found.category_ids, *found.video_names)} == {int}
+
+
+@pytest.mark.parametrize("separator", ["\\", "/"])
+def test_separators_of_windows(write_dataset, tmp_path, separator):
+    document = make_document({1: [0, 1]})
+    json_file, root = write_dataset(document)
+    document["videos"][0]["file_name"] = separator.join(["videos", "1.avi"])
+    write_again(json_file, document)
+    assert load_coco_vid(json_file, root)[0]["file_name"] == f"{tmp_path}/videos/1.avi"
+    (tmp_path / "frames" / "a").mkdir(parents=True)
+    for image in document["images"]:
+        image["file_name"] = separator.join(["frames", "a", f"{image['frame_id']}.png"])
+        (tmp_path / "frames" / "a" / f"{image['frame_id']}.png").write_bytes(b"")
+    write_again(json_file, document)
+    assert [f["file_name"] for f in load_coco_vid(json_file, root)] == [f"{tmp_path}/frames/a/{i}.png" for i in (0, 1)]
+
+
+def test_a_file_whose_name_has_a_backslash_on_linux(write_dataset, tmp_path):
+    document = make_document({1: [0]})
+    json_file, root = write_dataset(document)
+    (tmp_path / "videos" / "1.avi").rename(tmp_path / "a\\b.avi")
+    document["videos"][0]["file_name"] = "a\\b.avi"
+    write_again(json_file, document)
+    assert load_coco_vid(json_file, root)[0]["file_name"] == f"{tmp_path}/a\\b.avi"
+
+
+def test_files_outside_of_the_root_need_a_key(write_dataset, tmp_path):
+    document = make_document({1: [0], 2: [0]})
+    json_file, root = write_dataset(document)
+    (tmp_path / "root").mkdir()
+    document["videos"][0]["file_name"] = f"{tmp_path}/videos/1.avi"
+    document["videos"][1]["file_name"] = "../videos/2.avi"
+    write_again(json_file, document)
+    with pytest.raises(DatasetError, match="image 100 names the file .*DATASETS.PATHS_OUTSIDE_ROOT True allows it"):
+        load_coco_vid(json_file, f"{root}/root")
+    frames = load_coco_vid(json_file, f"{root}/root", ReadRules(paths_outside_root=True))
+    assert [f["file_name"] for f in frames] == [f"{root}/videos/1.avi", f"{root}/root/../videos/2.avi"]
+
+
+def test_names_with_dots_that_do_not_lead_out(write_dataset, tmp_path):
+    document = make_document({1: [0]}, file_name="videos/a..b/..{}.avi")
+    assert load_coco_vid(*write_dataset(document))[0]["file_name"] == f"{tmp_path}/videos/a..b/..1.avi"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+def test_byte_order_marks(write_dataset, encoding):
+    document = make_document({1: [0]})
+    document["categories"][0]["name"] = "Käfer"
+    json_file, root = write_dataset(document)
+    with open(json_file, "w", encoding=encoding) as file:
+        json.dump(document, file, ensure_ascii=False)
+    assert parse_coco_vid(json_file, root).classes == ["Käfer", "dog"]
+
+
+def test_frame_numbers_from_1_are_noticed_and_can_be_shifted(write_dataset, caplog):
+    document = make_document({1: [1, 2, 3], 2: [7, 8]})
+    json_file, root = write_dataset(document)
+    load_coco_vid(json_file, root)
+    assert "no video begins with frame 0, and 1 of 2 begin with frame 1" in caplog.text
+    assert "DATASETS.FIRST_FRAME_ID 1 shifts them" in caplog.text
+    caplog.clear()
+    frames = load_coco_vid(json_file, root, ReadRules(first_frame_id=1))
+    assert [(f["video_id"], f["frame_id"]) for f in frames] == [(1, 0), (1, 1), (1, 2), (2, 6), (2, 7)]
+    assert not caplog.records
+    document["images"][0]["frame_id"] = 0
+    write_again(json_file, document)
+    with pytest.raises(DatasetError, match=r"image 101 has frame_id 0; .* 1 or larger \(DATASETS.FIRST_FRAME_ID"):
+        load_coco_vid(json_file, root, ReadRules(first_frame_id=1))
+
+
+@pytest.mark.parametrize("numbers", [{1: [0, 1], 2: [1, 2]}, {1: [4, 5, 6]}, {1: [2, 12]}])
+def test_no_hint_where_frames_count_from_0_or_nobody_knows(write_dataset, caplog, numbers):
+    load_coco_vid(*write_dataset(make_document(numbers)))
+    assert not caplog.records
+
+
+def test_numbers_of_image_files_are_not_shifted(write_dataset, tmp_path, caplog):
+    document = make_document({1: [1, 2]})
+    json_file, root = write_dataset(document)
+    for image in document["images"]:
+        image["file_name"] = f"{image['id']}.png"
+        (tmp_path / image["file_name"]).write_bytes(b"")
+    write_again(json_file, document)
+    for rules in (ReadRules(), ReadRules(first_frame_id=1)):
+        assert [f["frame_id"] for f in load_coco_vid(json_file, root, rules)] == [1, 2]
+    assert not caplog.records
+
+
+def test_the_message_about_plain_coco_names_the_converter(write_dataset):
+    document = make_document({1: [0]})
+    json_file, root = write_dataset(document)
+    del document["videos"]
+    write_again(json_file, document)
+    with pytest.raises(DatasetError, match="'videos' is missing .*plain COCO: tools/convert_coco.py"):
+        load_coco_vid(json_file, root)
+
+
 def test_overshoot_of_up_to_a_pixel_is_clipped(write_dataset):
     document = make_document({1: [0]})
     document["annotations"][0]["bbox"] = [-0.5, 40, 64.75, 8.9]
@@ -166,19 +287,35 @@ BAD_DOCUMENTS = {
     "mixed layouts": (mix_layouts, "some images of video 1 have a 'file_name' and some have not"),
     "three numbers": (change("annotations", 0, bbox=[1, 2, 3]), "expected four finite numbers"),
     "NaN in box": (change("annotations", 0, bbox=[1, float("nan"), 3, 3]), "expected four finite numbers"),
-    "zero width": (change("annotations", 0, bbox=[1, 2, 0, 3]), "whose width or height is not positive"),
-    "negative height": (
-        change("annotations", 0, bbox=[1, 2, 3, -3]),
-        "whose width or height is not positive",
-    ),
-    "left of image": (
-        change("annotations", 0, bbox=[-1.5, 2, 9, 9]),
-        r"annotation 100 has box \[-1.5, 2, 9, 9\]",
-    ),
-    "below image": (change("annotations", 0, bbox=[1, 40, 9, 9.5]), "reaches outside its 64 x 48 image"),
-    "just outside": (change("annotations", 0, bbox=[64, 4, 0.5, 4]), "reaches outside its 64 x 48 image"),
-    "integer without end": (change("annotations", 0, bbox=[1, 2, 10**400, 3]), "expected four finite numbers"),
+    "box without end": (change("annotations", 0, bbox=[1, 2, 10**400, 3]), "expected four finite numbers"),
+    "box of 1e300": (change("annotations", 0, bbox=[1, 2, 1e300, 3]), "expected four finite numbers"),
     "area without end": (change("annotations", 0, area=10**400), "expected a number of pixels"),
+    "no area": (change("annotations", 0, area=None), "area None; expected a number of pixels"),
+    "image id without end": (change("images", 0, id=10**30), r"images\[0\] has id 1000.*; expected a whole"),
+    "video id without end": (change("videos", 0, id=10**30), r"videos\[0\] has id 1000.*; expected a whole"),
+    "class id without end": (change("categories", 0, id=10**20), r"categories\[0\] has id 1000.*; expected a whole"),
+    "annotation id of 400 digits": (change("annotations", 0, id=10**400), r"annotations\[0\] has id 1000.{,90}$"),
+    "id is true": (change("images", 0, id=True), r"images\[0\] has id True; expected a whole number"),
+    "id is infinite": (change("images", 0, id=float("inf")), r"images\[0\] has id inf; expected a whole number"),
+    "fractional id": (change("annotations", 0, id=1.5), r"annotations\[0\] has id 1.5; expected a whole number"),
+    "frame without end": (change("images", 0, frame_id=10**30), "image 100 has frame_id 1000.*; expected a whole"),
+    "width without end": (change("images", 0, width=10**400), "image 100 has width 1000.{,150}$"),
+    "width of a disk": (change("images", 0, width=10**9), "image 100 has width 1000000000; .* a positive integer"),
+    "fractional height": (change("images", 0, height=47.5), "image 100 has height 47.5; .* a positive integer"),
+    "track without end": (change("annotations", 0, instance_id=10**30), "annotation 100 has instance_id 1000"),
+    "track is a list": (change("annotations", 0, instance_id=[1]), r"annotation 100 has instance_id \[1\]"),
+    "unhashable owner": (change("annotations", 0, image_id={}), "annotation 100 has image_id {}, which 'images'"),
+    "flag without end": (change("annotations", 0, iscrowd=10**400), "annotation 100 has iscrowd 1000.{,80}$"),
+    "class name of two lines": (change("categories", 0, name="a\nb"), r"has the name 'a\\nb'; expected text"),
+    "class name with half a letter": (change("categories", 0, name="\ud800"), "has the name .*; expected text"),
+    "endless class name": (change("categories", 0, name="x" * 5000), "has the name .{,120}; expected text$"),
+    "video name is a list": (change("videos", 0, name=[1]), r"video 1 has the name \[1\]; expected text"),
+    "stored is text": (replace("images_as_stored", "false"), "images_as_stored is 'false'; expected true or false"),
+    "absolute file": (change("videos", 0, file_name="/etc/passwd"), "image 100 names the file '/etc/passwd'"),
+    "file above": (change("videos", 0, file_name="videos/../../x.avi"), "which is no path below the data set's folder"),
+    "file above, in Windows' way": (change("images", 0, file_name="..\\x.png"), "image 100 names the file"),
+    "drive of Windows": (change("images", 0, file_name="C:\\x.png"), "image 100 names the file"),
+    "share of Windows": (change("images", 0, file_name="\\\\host\\x.png"), "image 100 names the file"),
     "repeated class name": (change("categories", 1, name="cat"), "2 categories have the name 'cat'"),
     "class name is a number": (change("categories", 0, name=5), "a category has the name 5; expected text"),
     "no class name": (change("categories", 0, name=""), "a category has the name ''; expected text"),
@@ -211,11 +348,26 @@ def test_absent_files_are_named_up_to_ten(write_dataset, tmp_path):
     assert str(caught.value).endswith("and 2 more")
 
 
-@pytest.mark.parametrize("content", ["", "{", "\x00", '"text"', "[]"])
-def test_not_json_or_not_an_object(tmp_path, content):
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is an empty file"),
+        (b"{", "is not valid JSON"),
+        (b"\x00" * 9, "is a file that begins with nothing but zero bytes"),
+        (b'"text"', "expected a JSON object with the keys"),
+        (b"[]", "expected a JSON object with the keys"),
+        (b'{"images": ' + b"[" * 100_000, "is not valid JSON"),
+        (b'{"id": ' + b"9" * 5000 + b"}", "is not valid JSON .Exceeds the limit"),
+        (b'{"name": "\xff"}', "is not valid JSON"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d", "is a Git LFS pointer.*git lfs pull"),
+        (b"\x1f\x8b\x08\x00", "is a gzip file"),
+        (b" <!DOCTYPE html><html>", "is an HTML page"),
+    ],
+)
+def test_not_json_or_not_an_object(tmp_path, content, message):
     path = tmp_path / "set.json"
-    path.write_text(content)
-    with pytest.raises(DatasetError, match=str(path)):
+    path.write_bytes(content)
+    with pytest.raises(DatasetError, match=f"^{path}: {message}"):
         load_coco_vid(str(path), str(tmp_path))
 
 

@@ -6,7 +6,7 @@ import json
 import eventful_vitdet.data
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from eventful_vitdet.data import default_test_root, load_frames, register_coco_vid, register_test_json
+from eventful_vitdet.data import ReadRules, default_test_root, load_frames, register_coco_vid, register_test_json
 from eventful_vitdet.errors import DatasetError
 
 from .conftest import make_document
@@ -112,9 +112,15 @@ def test_videos_with_absent_files_stop_or_are_skipped(write_dataset, name, tmp_p
         load_frames(name, "ignore")
 
 
-def test_a_data_set_that_others_registered_is_loaded_as_it_is(name):
-    DatasetCatalog.register(name, lambda: [{"video_id": 1}])
-    assert load_frames(name, "skip") == load_frames(name, "stop") == ([{"video_id": 1}], [])
+def test_rules_reach_the_file_of_a_registered_name(write_dataset, name):
+    document = make_document({1: [0, 1]})
+    document["annotations"][0]["bbox"][3] = 0
+    register_coco_vid(name, *write_dataset(document))
+    with pytest.raises(DatasetError, match="1 of 2 boxes have no area"):
+        load_frames(name)
+    for way in ("stop", "skip"):
+        frames, _ = load_frames(name, way, ReadRules(empty_boxes="drop"))
+        assert [len(frame["annotations"]) for frame in frames] == [0, 1]
 
 
 def test_default_test_root():

@@ -40,6 +40,23 @@ def test_frames_annotations_and_videos(repository, source, options, expected):
     assert part["categories"] == [{"id": 1}]
 
 
+def test_a_byte_order_mark(repository, source):
+    source.write_bytes(b"\xef\xbb\xbf" + source.read_bytes())
+    assert run(repository, source, source.with_name("part.json")).returncode == 0
+    assert len(json.loads(source.with_name("part.json").read_text())["images"]) == 9
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("{", "is no COCO-VID file (Expecting"), ('{"videos": []}', "key 'images' is missing"), ("[1]", "is no COCO-VID")],
+)
+def test_other_files(repository, source, content, message):
+    source.write_text(content)
+    done = run(repository, source, source.with_name("part.json"))
+    assert done.returncode == 1 and message in done.stderr and done.stderr.startswith(f"error: {source}: ")
+    assert done.stderr.count("\n") == 1
+
+
 def test_nothing_left_is_an_error(repository, source):
     done = run(repository, source, source.with_name("part.json"), "--start", 99)
     assert done.returncode == 1 and "no video has frames from 99" in done.stderr

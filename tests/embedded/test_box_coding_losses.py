@@ -204,3 +204,52 @@ def test_first_stage_losses_count_what_was_sampled():
     # A logit of 0 costs log 2 for either label; the sum over both images is divided by 64 anchors each.
     assert losses["loss_rpn_cls"].item() == pytest.approx(3 * count * 2 * math.log(2) / 128, rel=1e-5)
     assert losses["loss_rpn_loc"].item() > 0
+
+
+def test_arguments_in_place_of_a_configuration():
+    torch.manual_seed(0)
+    transform = Box2BoxTransform(weights=WEIGHTS)
+    predictor = FastRCNNOutputLayers(8, box2box_transform=transform, num_classes=5, cls_agnostic_bbox_reg=True)
+    logits, deltas = predictor(torch.randn(2, 8))
+    assert logits.shape == (2, 6) and deltas.shape == (2, 4)
+    with EventStorage():
+        losses = predictor.losses([torch.randn(0, 6, requires_grad=True), torch.randn(0, 4, requires_grad=True)], [])
+    assert [value.item() for value in losses.values()] == [0, 0]
+    sum(losses.values()).backward()
+    assert list(predictor.inference([torch.randn(0, 6), torch.randn(0, 4)], [])[0]) == []
+
+
+class TestSigmoid:
+    """LVIS models: every class is scored by itself."""
+
+    def test_scores(self):
+        predictor = make_predictor(use_sigmoid_ce=True)
+        proposals = labelled_proposals()
+        logits, deltas = torch.randn(10, CLASSES + 1), torch.zeros(10, 4 * CLASSES)
+        probabilities = torch.cat(list(predictor.predict_probs((logits, deltas), proposals)))
+        assert torch.allclose(probabilities[:, :-1], 1 / (1 + (-logits[:, :-1]).exp()))
+        found, regions = predictor.inference((logits, deltas), proposals)
+        for instances, rows, offset in zip(found, regions, (0, 6)):
+            assert len(instances)
+            expected = logits[rows + offset, instances.pred_classes].sigmoid()
+            assert torch.allclose(instances.scores, expected) and (instances.scores > 0.2).all()
+
+    def test_the_background_is_no_rival(self):
+        predictor = make_predictor(use_sigmoid_ce=True)
+        proposal = Instances((200, 200), proposal_boxes=Boxes(torch.tensor([[5.0, 5, 50, 60]])))
+        logits = torch.tensor([[3.0] + [-9.0] * (CLASSES - 1) + [50.0]])
+        (found,), _ = predictor.inference((logits, torch.zeros(1, 4 * CLASSES)), [proposal])
+        assert found.pred_classes.tolist() == [0] and found.scores[0].item() == pytest.approx(0.9526, abs=1e-4)
+
+    def test_loss(self):
+        predictor = make_predictor(use_sigmoid_ce=True)
+        proposals = labelled_proposals()
+        logits = torch.randn(10, CLASSES + 1)
+        with EventStorage():
+            losses = predictor.losses((logits, torch.zeros(10, 4 * CLASSES)), proposals)
+        expected = 0.0
+        for row, label in zip(logits, torch.cat([p.gt_classes for p in proposals]).tolist()):
+            for i in range(CLASSES):
+                probability = row[i].sigmoid()
+                expected -= (probability if i == label else 1 - probability).log().item()
+        assert losses["loss_cls"].item() == pytest.approx(expected / 10, rel=1e-5)

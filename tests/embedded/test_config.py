@@ -106,3 +106,48 @@ def test_configurable_class():
     assert Adder(cfg).values == (10, 20, 3)
     assert Adder(cfg, 2).values == (20, 20, 3)
     assert Tripler(cfg, scale=2).values == (20, 20, 30)
+
+
+def test_keywords_replace_what_the_config_says():
+    cfg = CfgNode({"A": 10, "B": 20})
+    assert Adder(cfg, b=7, c=8).values == (10, 7, 8)
+    assert Adder(cfg=cfg, a=1).values == (1, 20, 3)
+    assert Adder(cfg, scale=3, b=7).values == (30, 7, 3)  # what from_config takes itself goes there
+    assert Tripler(cfg, c=1).values == (10, 20, 1)
+    with pytest.raises(TypeError, match="d"):
+        Adder(cfg, d=1)
+
+
+@configurable(from_config=lambda cfg, scale=1: {"a": cfg.A * scale, "b": cfg.B})
+def add(a, b=2, c=3):
+    return a, b, c
+
+
+def test_configurable_function():
+    cfg = CfgNode({"A": 10, "B": 20})
+    assert add(1) == (1, 2, 3) and add(1, c=5) == (1, 2, 5)
+    assert add(cfg) == (10, 20, 3) and add(cfg, scale=2, b=0) == (20, 0, 3) and add(cfg=cfg) == (10, 20, 3)
+    assert add.from_config(cfg) == {"a": 10, "b": 20}
+
+
+def test_configurable_needs_a_class_method_whose_first_argument_is_the_config():
+    class WithoutMethod:
+        @configurable
+        def __init__(self, a=1):
+            pass
+
+    class OfTheInstance(WithoutMethod):
+        def from_config(self, cfg):
+            pass
+
+    class OtherName(WithoutMethod):
+        @classmethod
+        def from_config(cls, config):
+            return {}
+
+    with pytest.raises(AttributeError, match="from_config"):
+        WithoutMethod(a=1)
+    with pytest.raises(TypeError, match="from_config"):
+        OfTheInstance(a=1)
+    with pytest.raises(TypeError, match="cfg"):
+        OtherName(CfgNode({}))

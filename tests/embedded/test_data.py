@@ -48,6 +48,19 @@ def test_metadata_is_kept_and_consistent(dataset):
     assert meta.get("evaluator_type", "coco") == "coco"
 
 
+def test_metadata_is_set_at_once_and_forgotten():
+    meta = MetadataCatalog.get("test_set_at_once").set(thing_classes=["cat"], evaluator_type="coco")
+    assert meta is MetadataCatalog.get("test_set_at_once") and "test_set_at_once" in MetadataCatalog.list()
+    assert meta.as_dict() == {"name": "test_set_at_once", "thing_classes": ["cat"], "evaluator_type": "coco"}
+    MetadataCatalog.remove("test_set_at_once")
+    DatasetCatalog.register("test_set_at_once", list)
+    DatasetCatalog.remove("test_set_at_once")
+    assert "test_set_at_once" not in MetadataCatalog.list() + DatasetCatalog.list()
+    for catalog in (MetadataCatalog, DatasetCatalog):
+        with pytest.raises(KeyError):
+            catalog.remove("test_set_at_once")
+
+
 def test_sampler_is_a_sequence_of_permutations():
     sampler = TrainingSampler(7, seed=3)
     drawn = list(itertools.islice(sampler, 21))

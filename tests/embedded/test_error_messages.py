@@ -6,6 +6,7 @@ import torch
 from detectron2.layers import ShapeSpec
 from detectron2.modeling.matcher import Matcher
 from detectron2.modeling.roi_heads import FastRCNNOutputLayers, StandardROIHeads
+from detectron2.structures import BoxMode
 from detectron2.utils.events import EventStorage
 
 pytestmark = pytest.mark.skipif("embedded" not in detectron2.__version__, reason="messages of the embedded part alone")
@@ -43,3 +44,17 @@ def test_heads_that_do_not_exist_here_are_refused_not_ignored(detector_cfg, key,
     detector_cfg.merge_from_list([f"MODEL.{key}", value])
     with pytest.raises(ValueError, match=f"MODEL.{key} is {value!r}"):
         StandardROIHeads(detector_cfg, {})
+
+
+def test_federated_loss_is_refused_in_training_only(detector_cfg):
+    detector_cfg.MODEL.ROI_BOX_HEAD.USE_FED_LOSS = True
+    predictor = FastRCNNOutputLayers(detector_cfg, ShapeSpec(channels=8))
+    predictions = predictor(torch.zeros(0, 8))
+    assert list(predictor.inference(predictions, [])[0]) == []
+    with EventStorage(), pytest.raises(ValueError, match="MODEL.ROI_BOX_HEAD.USE_FED_LOSS is True"):
+        predictor.losses(predictions, [])
+
+
+def test_boxes_of_modes_that_nothing_converts():
+    with pytest.raises(NotImplementedError, match="from XYWHA_ABS to XYXY_ABS"):
+        BoxMode.convert([1.0, 2, 3, 4, 5], BoxMode.XYWHA_ABS, BoxMode.XYXY_ABS)

@@ -80,3 +80,25 @@ def test_an_unknown_type_is_refused():
 def test_scales_that_are_no_pyramid_are_refused(scales):
     with pytest.raises((AssertionError, ValueError)):
         ROIPooler(7, scales, 0, "ROIAlignV2")
+
+
+def test_no_images():
+    assert ROIPooler((3, 5), [1.0], 0, "ROIAlignV2")([torch.zeros(0, 8, 4, 4)], []).shape == (0, 8, 3, 5)
+
+
+def test_without_half_pixel_offsets():
+    features = torch.arange(64.0).view(1, 1, 8, 8)
+    boxes = [Boxes(torch.tensor([[8.0, 8, 24, 24]]))]
+    shifted = [Boxes(torch.tensor([[10.0, 10, 26, 26]]))]
+    # At stride 4, half a pixel of the map is two of the image.
+    old = ROIPooler(2, [1 / 4], 2, "ROIAlign")([features], boxes)
+    assert torch.allclose(old, ROIPooler(2, [1 / 4], 2, "ROIAlignV2")([features], shifted))
+
+
+def test_the_level_of_a_box_follows_the_canonical_one():
+    boxes = [Boxes(torch.tensor([[0.0, 0, 100, 100]]))]
+    for size, level in ((100, 4), (200, 3), (50, 5)):
+        pooler = ROIPooler(1, SCALES, 0, "ROIAlignV2", canonical_box_size=size, canonical_level=4)
+        usual = [Boxes(torch.tensor([[0.0, 0, 1, 1]]) * 224 * 2.0 ** (level - 4))]
+        expected = ROIPooler(1, SCALES, 0, "ROIAlignV2")(constant_maps(), usual)
+        assert torch.allclose(pooler(constant_maps(), boxes), expected)

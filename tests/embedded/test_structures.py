@@ -1,8 +1,17 @@
 import copy
 
+import numpy as np
 import pytest
 import torch
-from detectron2.structures import Boxes, BoxMode, ImageList, Instances
+from detectron2.structures import (
+    Boxes,
+    BoxMode,
+    ImageList,
+    Instances,
+    pairwise_ioa,
+    pairwise_iou,
+)
+from detectron2.structures.boxes import pairwise_intersection
 
 # Detectron2 reports wrong use by assertions, the embedded part by ValueError.
 WRONG_USE = (AssertionError, ValueError)
@@ -21,6 +30,17 @@ class TestBoxMode:
         assert BoxMode.convert(sizes, BoxMode.XYWH_ABS, BoxMode.XYXY_ABS) == [10, 20, 40, 60]
         assert corners == [10, 20, 40, 60], "the input must stay as it was"
 
+    @pytest.mark.parametrize(
+        "make", [tuple, list, lambda box: np.array([box, box]), lambda box: torch.tensor([box, box])]
+    )
+    def test_the_kind_of_box_is_kept(self, make):
+        corners = make([10.0, 20.0, 40.0, 60.0])
+        before = copy.deepcopy(corners)
+        sizes = BoxMode.convert(corners, BoxMode.XYXY_ABS, BoxMode.XYWH_ABS)
+        assert type(sizes) is type(corners) and np.array_equal(sizes, make([10.0, 20.0, 30.0, 40.0]))
+        assert np.array_equal(BoxMode.convert(sizes, BoxMode.XYWH_ABS, BoxMode.XYXY_ABS), before)
+        assert np.array_equal(corners, before), "the input must stay as it was"
+
     def test_same_mode_returns_the_box(self):
         assert BoxMode.convert([1, 2, 3, 4], BoxMode.XYWH_ABS, BoxMode.XYWH_ABS) == [1, 2, 3, 4]
 
@@ -29,7 +49,7 @@ class TestBoxMode:
             BoxMode.convert([1.0, 2.0, 3.0], BoxMode.XYWH_ABS, BoxMode.XYXY_ABS)
 
     def test_values_are_those_of_annotation_files(self):
-        assert (BoxMode.XYXY_ABS, BoxMode.XYWH_ABS) == (0, 1)
+        assert (BoxMode.XYXY_ABS, BoxMode.XYWH_ABS, BoxMode.XYWHA_ABS) == (0, 1, 4)
 
 
 class TestBoxes:
@@ -54,8 +74,29 @@ class TestBoxes:
         assert torch.equal(boxes[mask].tensor, boxes.tensor[[0, 3]])
         assert torch.equal(Boxes.cat([boxes, boxes[:1]]).tensor, boxes.tensor[[0, 1, 2, 3, 4, 0]])
 
+    def test_a_single_one_and_iteration(self):
+        boxes = Boxes(random_boxes(3))
+        assert torch.equal(boxes[1].tensor, boxes.tensor[1:2]) and torch.equal(boxes[-1].tensor, boxes.tensor[2:])
+        assert [box.tolist() for box in boxes] == boxes.tensor.tolist()
+        with pytest.raises(IndexError):
+            boxes[3]
+
+    def test_areas_centres_and_limits(self):
+        boxes = Boxes(torch.tensor([[0.0, 0, 4, 5], [-2, 0, 2, 3], [5, 5, 12, 6]]))
+        assert boxes.area().tolist() == [20, 12, 7]
+        assert boxes.get_centers().tolist() == [[2, 2.5], [0, 1.5], [8.5, 5.5]]
+        assert boxes.inside_box((10, 10)).tolist() == [True, False, False]
+        assert boxes.inside_box((10, 10), boundary_threshold=3).tolist() == [True, True, True]
+        assert boxes.nonempty(3.5).tolist() == [True, False, False] and boxes.device == torch.device("cpu")
+
+    def test_pairs(self):
+        first, second = Boxes(torch.tensor([[0.0, 0, 4, 4]])), Boxes(torch.tensor([[2.0, 0, 6, 4], [9, 9, 9, 9]]))
+        assert pairwise_intersection(first, second).tolist() == [[8, 0]]
+        assert pairwise_iou(first, second)[0, 0].item() == pytest.approx(8 / 24)
+        assert pairwise_ioa(first, second).tolist() == [[0.5, 0]]
+
     def test_no_boxes(self):
-        for empty in (Boxes(torch.empty(0)), Boxes([])):
+        for empty in (Boxes(torch.empty(0)), Boxes([]), Boxes.cat([])):
             assert len(empty) == 0 and empty.tensor.shape == (0, 4)
 
     def test_a_clone_shares_nothing(self):
@@ -91,6 +132,30 @@ class TestInstances:
         assert len(some) == 2 and some.image_size == (20, 30)
         assert torch.equal(some.pred_boxes.tensor, found.pred_boxes.tensor[:2])
 
+    def test_a_single_one(self, found):
+        assert [found[i].labels.tolist() for i in (0, 2, -1, -3)] == [[0], [2], [2], [0]]
+        assert len(found[1].pred_boxes) == 1
+        for index in (3, -4):
+            with pytest.raises(IndexError):
+                found[index]
+        with pytest.raises(NotImplementedError):
+            iter(found)
+
+    def test_fields_can_be_taken_out(self, found):
+        assert found.get("labels") is found.labels
+        found.remove("labels")
+        assert not found.has("labels") and len(found) == 3
+        with pytest.raises(KeyError):
+            found.remove("labels")
+
+    def test_lists_are_joined_too(self, found):
+        found.names = ["a", "b", "c"]
+        assert Instances.cat([found, found[:1]]).names == ["a", "b", "c", "a"]
+
+    def test_other_image_sizes_are_not_joined(self, found):
+        with pytest.raises(WRONG_USE):
+            Instances.cat([found, Instances((1, 1), **found.get_fields())])
+
     def test_cat(self, found):
         both = Instances.cat([found, found])
         assert len(both) == 6 and both.labels.tolist() == [0, 1, 2] * 2
@@ -125,3 +190,10 @@ class TestImageList:
         batch = ImageList.from_tensors(images, padding_constraints={"square_size": 12})
         assert batch.tensor.shape == (count, 3, 12, 12)
         assert batch.tensor.sum() == count * 3 * 4 * 9
+
+    def test_images_without_their_padding(self):
+        images = [torch.rand(3, 10, 6), torch.rand(3, 7, 12)]
+        batch = ImageList.from_tensors(images, 0, pad_value=9.0)
+        assert len(batch) == 2 and batch.device == torch.device("cpu")
+        assert all(torch.equal(found, image) for found, image in zip(batch, images))
+        assert (batch.tensor[0, :, :, 6:] == 9).all() and torch.equal(batch.to(torch.float64)[1], images[1].double())

@@ -19,6 +19,13 @@ def overlap(a: list[float], b: list[float], pixel: float) -> float:
     return common / (sum(sizes) - common) if sum(sizes) > common else 0.0
 
 
+def share_inside(box: list[float], region: list[float]) -> float:
+    """Which part of a box's pixels a region covers."""
+    columns = max(min(box[2], region[2]) - max(box[0], region[0]) + 1, 0)
+    rows = max(min(box[3], region[3]) - max(box[1], region[1]) + 1, 0)
+    return columns * rows / ((box[2] - box[0] + 1) * (box[3] - box[1] + 1))
+
+
 def label_outcomes(
     objects: list[dict],
     detections: list[dict],
@@ -26,11 +33,16 @@ def label_outcomes(
     counts: Callable[[dict], bool],
     is_charged: Callable[[dict, list[dict]], bool],
 ) -> tuple[list[float], list[float], int]:
-    """Scores of true and of false positives of a class, and its number of counted objects, all in one range."""
+    """Scores of true and of false positives of a class, and its number of counted objects, all in one range.
+
+    `is_charged` is asked about a detection that found none of the objects given with it, of its class and frame, and
+    that lies in no crowd; crowds are neither found nor counted.
+    """
     true_scores, false_scores = [], []
     for frame in {entry["frame"] for entry in (*objects, *detections)}:
         here = [o for o in objects if (o["frame"], o["label"]) == (frame, label)]
-        here.sort(key=lambda o: o["box"])
+        crowds = [o["box"] for o in here if o["crowd"]]
+        here = sorted((o for o in here if not o["crowd"]), key=lambda o: o["box"])
         free = list(here)
         found = [d for d in detections if (d["frame"], d["label"]) == (frame, label)]
         for detection in sorted(found, key=lambda d: (-d["score"], d["box"])):
@@ -43,9 +55,9 @@ def label_outcomes(
                 free.remove(best)
                 if counts(best):
                     true_scores.append(detection["score"])
-            elif is_charged(detection, here):
+            elif all(share_inside(detection["box"], crowd) < 0.5 for crowd in crowds) and is_charged(detection, here):
                 false_scores.append(detection["score"])
-    return true_scores, false_scores, sum(o["label"] == label and counts(o) for o in objects)
+    return true_scores, false_scores, sum(o["label"] == label and not o["crowd"] and counts(o) for o in objects)
 
 
 def charged_to_nearest(counts: Callable[[dict], bool]) -> Callable[[dict, list[dict]], bool]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 
+import cv2
+import numpy as np
 import pytest
-from detectron2.data import DatasetCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from eventful_vitdet.errors import DataError, EvaluationError, VideoReadError
 from eventful_vitdet.evaluation import evaluate_budgets, evaluate_once
 
@@ -113,6 +115,59 @@ def test_other_number_of_classes_is_found_before_any_work(cfg, model, classes):
         with pytest.raises(DataError, match=f"has 2 classes, but the model {classes}: set MODEL.ROI_HEADS.NUM_CLASSES"):
             evaluate()
     assert model.seen == []
+
+
+@pytest.fixture
+def foreign(dataset):
+    """Registers the frames of the data set again, as other code does: without what Detectron2 does not know of."""
+    names = []
+
+    def register(*missing: str, **metadata) -> str:
+        frames = [{k: v for k, v in frame.items() if k not in missing} for frame in DatasetCatalog.get(dataset[0])]
+        names.append(f"foreign_{len(names)}")
+        DatasetCatalog.register(names[-1], lambda: frames)
+        MetadataCatalog.get(names[-1]).set(**metadata)
+        return names[-1]
+
+    yield register
+    for name in names:
+        DatasetCatalog.pop(name)
+        MetadataCatalog.pop(name)
+
+
+def test_a_data_set_that_detectron2_registered(cfg, model, foreign, tmp_path):
+    expected = evaluate_once(cfg, model)
+    cfg.DATASETS.TEST = (foreign("frame_step", "is_video_file", thing_classes=["cat", "dog"]),)
+    cfg.OUTPUT_DIR = str(tmp_path / "foreign")
+    returned = evaluate_once(cfg, model)
+    assert returned["bbox"] == pytest.approx(expected["bbox"], nan_ok=True)
+    results = read_strict(tmp_path / "foreign" / "inference" / "results.json")
+    assert (results["videos"], results["frames"]) == (2, 8)
+
+
+class DetectorOfStills(OracleDetector):
+    def detect(self, frame):
+        video, number = divmod(frame["image_id"], 100)
+        return super().detect({**frame, "video_id": video, "frame_id": number})
+
+
+def test_a_data_set_of_stills(cfg, foreign, tmp_path):
+    """As register_coco_instances gives them: every image is a video of one frame."""
+    name = foreign("frame_step", "is_video_file", "video_id", "frame_id", thing_classes=["cat", "dog"])
+    for entry in DatasetCatalog.get(name):
+        entry["file_name"] = str(tmp_path / f"{entry['image_id']}.png")
+        cv2.imwrite(entry["file_name"], np.zeros((entry["height"], entry["width"], 3), np.uint8))
+    cfg.DATASETS.TEST = (name,)
+    assert evaluate_once(cfg, DetectorOfStills())["bbox"]["AP"] == pytest.approx(100)
+    results = read_strict(tmp_path / "out" / "inference" / "results.json")
+    assert (results["videos"], results["frames"]) == (8, 8)
+    assert len(list((tmp_path / "out" / "inference" / "videos").glob("*.npz"))) == 8
+
+
+def test_a_data_set_without_class_names(cfg, model, foreign):
+    cfg.DATASETS.TEST = (foreign("frame_step"),)
+    with pytest.raises(EvaluationError, match="'foreign_0' names no classes: set thing_classes"):
+        evaluate_once(cfg, model)
 
 
 @pytest.mark.parametrize("crowds", [True, False])

@@ -79,7 +79,8 @@ def test_mean_over_the_classes_that_have_objects():
 def spread_case(seed: int) -> tuple[list[dict], list[tuple]]:
     """20 frames of objects that lie 300 pixels apart, and detections of different scores around them.
 
-    No detection can be near two objects, so it does not matter which of several is preferred.
+    No detection can be near two objects, so it does not matter which of several is preferred. Some objects lie in
+    crowds, and some crowds by themselves.
     """
     rng = np.random.default_rng(seed)
     frames, rows = [], []
@@ -89,7 +90,12 @@ def spread_case(seed: int) -> tuple[list[dict], list[tuple]]:
             corner = np.array([300.0 * column, 0.0]) + rng.uniform(0, 20, 2)
             sides = rng.choice([20, 60, 150], 2) * rng.uniform(0.8, 1.2, 2)
             box = np.array([*corner, *(corner + sides)], np.float32).astype(float)  # as a table keeps them
-            objects.append(annotation(box.tolist(), int(rng.integers(2))))
+            label, kind = int(rng.integers(2)), rng.random()
+            if kind < 0.8:
+                objects.append(annotation(box.tolist(), label))
+            if kind > 0.6:
+                crowd = box + np.array([-20.0, -20.0, 15.0, 15.0]) * rng.uniform(0, 1.5)
+                objects.append(annotation(crowd.tolist(), label, iscrowd=1))
             for _ in range(rng.integers(0, 4)):
                 near = box + rng.normal(0, 0.15, 4) * np.tile(sides, 2)
                 near[2:] = np.maximum(near[2:], near[:2] + 2)
@@ -106,11 +112,14 @@ def pycocotools_precision(frames: list[dict], detections) -> np.ndarray:
 
     def entry(number, image_id, label, box, **more):
         x0, y0, x1, y1 = box
-        sides = {"bbox": [x0, y0, x1 - x0 + 1, y1 - y0 + 1], "area": (x1 - x0) * (y1 - y0), "iscrowd": 0}
-        return {"id": number, "image_id": image_id, "category_id": label, **sides, **more}
+        sides = {"bbox": [x0, y0, x1 - x0 + 1, y1 - y0 + 1], "area": (x1 - x0) * (y1 - y0)}
+        return {"id": number, "image_id": image_id, "category_id": label, "iscrowd": 0, **sides, **more}
 
     boxes = [(one["image_id"], box) for one in frames for box in one["annotations"]]
-    truth = [entry(i, image, box["category_id"], box["bbox"]) for i, (image, box) in enumerate(boxes, 1)]
+    truth = [
+        entry(i, image, box["category_id"], box["bbox"], iscrowd=box.get("iscrowd", 0))
+        for i, (image, box) in enumerate(boxes, 1)
+    ]
     columns = (detections.image_ids, detections.classes, detections.boxes, detections.scores)
     found = [
         entry(i, image, label, box, score=score)

@@ -1,5 +1,9 @@
+from functools import partial
+from importlib.util import find_spec
+
 import pytest
-from eventful_vit.ops import cpu
+import torch
+from eventful_vit.ops import Operator, cpu, gpu
 from eventful_vit.ops.cpu import library
 
 
@@ -13,6 +17,39 @@ def no_kernels(monkeypatch):
 def needs_kernels():
     if not cpu.available():
         pytest.skip("no compiled kernels here: no C++ compiler, or switched off")
+
+
+@pytest.fixture
+def gpu_device() -> torch.device:
+    """Where the GPU's kernels are tested: on a CPU in Triton's interpreter, if there is no GPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@pytest.fixture
+def gpu_kernels(gpu_device) -> dict:
+    """The GPU's implementation of each operator."""
+    if find_spec("triton") is None:
+        pytest.skip("Triton is not installed")
+    kernels = gpu.load_kernels()
+    if kernels is None:
+        pytest.skip("the GPU's kernels are switched off, or do not run on this GPU")
+    return kernels
+
+
+@pytest.fixture
+def interpreted(monkeypatch, gpu_device, gpu_kernels):
+    """Operators on CPU tensors run as the GPU's kernels, in Triton's interpreter."""
+    if gpu_device.type != "cpu":
+        pytest.skip("on a machine with a GPU, its kernels run there")
+    call = partial(run_interpreted, gpu_kernels)
+    monkeypatch.setattr(Operator, "__call__", lambda operator, *args: call(operator, *args))
+
+
+def run_interpreted(kernels: dict, operator: Operator, *args):
+    result = NotImplemented
+    if operator in kernels and not torch.is_grad_enabled():
+        result = kernels[operator](*args)
+    return operator.reference(*args) if result is NotImplemented else result
 
 
 @pytest.fixture(params=["kernels", "pytorch"])

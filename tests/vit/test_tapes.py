@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from eventful_vit import EventfulViT, PerGate, Policy, Threshold, TopFraction, TopR, count_operations, encoder
+from eventful_vit import EventfulViT, PerGate, Policy, Threshold, TopFraction, TopR, count_operations, encoder, recorded
 from eventful_vit.ops.tape import Tape
 from torch import nn
 
@@ -167,12 +167,12 @@ def test_memory_is_used_again_and_goes_with_the_state():
     vit = make_vit()
     for frame in make_video(5):
         vit(frame)
-    (tape,) = [taped.tape for taped in vit.state.tapes.values() if taped]
+    (tape,) = [taped.recorder for taped in vit.state.recorded.kinds.values() if taped.frames > 1]
     results = sum(gate.norms.numel() for gate in vit.state.trace.gates.values())
     # All blocks' attention outputs, rows, queries, keys, values and hidden rows would be several times as much.
     assert tape.nbytes < 4 * (results + 3 * 2 * 80 * 32 + 2 * 16 * (3 + 2 + 4 + 4) * 32 * 2)
     vit.release()
-    assert not vit.state.tapes
+    assert not vit.state.recorded.kinds
 
 
 def test_few_tapes_are_kept():
@@ -181,4 +181,4 @@ def test_few_tapes_are_kept():
         vit.set_policy(TopR(r))
         for frame in make_video(3):
             vit(frame)
-    assert len(vit.state.tapes) == encoder.MAX_TAPES
+    assert len(vit.state.recorded.kinds) == recorded.MAX_KINDS

@@ -1,72 +1,29 @@
-"""The blocks of an eventful model, one after the other: densely, on changed tokens, or by repeating a recorded
-frame."""
+"""The blocks of an eventful model, one after the other: densely, on changed tokens, or by repeating a recorded frame
+(recorded.py)."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
-from . import ops
 from .block import BlockSpec, EventfulBlock, EventfulOptions
-from .frame import Frame, FrameTrace, GateBudget
-from .ops.cpu.library import make_replay
-from .ops.tape import Tape, recording
+from .frame import Frame, FrameTrace
+from .ops.tape import Recorder
 from .policies import Policy
+from .recorded import BudgetNumbers, RecordedFrame, RecordedFrames
 
 TAPED_VALUES = 2**18
-"""Most values (tokens x channels x streams) of a frame that is recorded. Small frames gain most
+"""Most values (tokens x channels x streams) of a frame that is recorded on a CPU. Small frames gain most
 (docs/performance.md)."""
-MAX_TAPES = 4
-"""Tapes kept per state: one for flushes and one or two for budgets, unless these change a lot."""
-
-logger = logging.getLogger(__name__)
 
 Block = Callable[[Tensor, Callable[[BlockSpec, Tensor], Tensor]], Tensor]
 """A block as the encoder calls it: with its tokens and a way to run a specification on them. A module, so that hooks on
 a block see its tokens, or a function."""
-
-
-@dataclass
-class TapedFrame:
-    """A frame that was recorded, with the memory that it works on."""
-
-    tape: Tape
-    source: Tensor
-    """Where its tokens have to be, (B, N, D)."""
-    numbers: TapedBudget
-    output: Tensor | None = None
-    """Where the result will be, (B, N, D)."""
-    trace: FrameTrace | None = None
-
-
-class TapedBudget:
-    """The budgets of all gates in memory that a recorded frame reads."""
-
-    def __init__(self, gates: tuple[str, ...], streams: int, capacity: int) -> None:
-        self._written: tuple | None = None
-        self.flush = torch.zeros(streams, dtype=torch.uint8)
-        self.counts = torch.zeros(len(gates), dtype=torch.int64)
-        self.thresholds = torch.zeros(len(gates))
-        self.gates = {
-            name: GateBudget(count, threshold, self.flush, capacity, is_full=False)
-            for name, count, threshold in zip(gates, self.counts.unbind(), self.thresholds.unbind())
-        }
-
-    def set(self, limits: list[tuple[int, float]], flush: tuple[bool, ...]) -> None:
-        """Write the next frame's numbers."""
-        if self._written == (limits, flush):
-            return
-        self._written = (limits, flush)
-        counts, thresholds = zip(*limits)
-        self.flush.copy_(torch.tensor(flush))
-        self.counts.copy_(torch.tensor(counts))
-        self.thresholds.copy_(torch.tensor(thresholds))
 
 
 class EventfulEncoder:
@@ -81,13 +38,35 @@ class EventfulEncoder:
         gates = [gate for runner in self._runners for gate in runner.gates]
         self.gate_names = tuple(gate.name for gate in gates)
         """The gates in the order of their work, such as `blocks.0.qkv`."""
-        self._can_tape = all(gate.can_take_numbers() for gate in gates)
+        self._can_record = all(gate.can_take_numbers() for gate in gates)
 
-    def dense(self, blocks: Sequence[Block], x: Tensor, grid: tuple[int, int], trace: FrameTrace | None) -> Tensor:
-        """All tokens (B, N, D) -> (B, N, D). `trace`, if given, learns what was executed."""
+    def dense(
+        self, blocks: Sequence[Block], x: Tensor, grid: tuple[int, int], trace: FrameTrace | None,
+        recorded: RecordedFrames | None = None,
+    ) -> Tensor:  # fmt: skip
+        """All tokens (B, N, D) -> (B, N, D).
+
+        Args:
+            trace: learns what was executed, if given.
+            recorded: recorded frames of the model as it is, on a GPU and without gradients; None: run as usual.
+        """
+        if recorded is not None and _is_plain_call(x):
+            return self._repeat_dense(blocks, x, grid, trace or FrameTrace((True,) * len(x), grid), recorded)
         for block, runner in zip(blocks, self._runners):
             x = block(x, partial(runner.dense, grid=grid, trace=trace))
         return x
+
+    def _repeat_dense(
+        self, blocks: Sequence[Block], x: Tensor, grid: tuple[int, int], trace: FrameTrace, recorded: RecordedFrames
+    ) -> Tensor:
+        def make(recorder: Recorder) -> RecordedFrame:
+            return RecordedFrame(recorder, torch.empty_like(x), None)
+
+        key = (x.shape, x.dtype, grid)
+        kind = recorded.find(key, make, x.device)
+        result = kind.compute(x, lambda x: self.dense(blocks, x, grid, trace), trace)
+        recorded.keep(key, kind)
+        return result
 
     def eventful(self, blocks: Sequence[Block], x: Tensor, frame: Frame, observed: bool) -> Tensor:
         """Changed tokens of (B, N, D) -> (B, N, D), updating the frame's state. x may be overwritten.
@@ -95,24 +74,22 @@ class EventfulEncoder:
         Args:
             observed: whether somebody wants to see the modules at work.
         """
-        limits = self._limits(x, frame) if self._can_tape and not observed else None
+        limits = self._limits(x, frame) if self._can_record and not observed else None
         if limits is None:
             return self._run(blocks, x, frame, keep=observed)
-        key = (x.shape, frame.trace.grid, self._capacity(limits, x, frame))
-        tapes = frame.state.tapes
-        taped = tapes.get(key)
-        if key not in tapes or (taped is not None and taped.tape.refusal):
-            output = self._run(blocks, x, frame)
-        elif taped is None:  # a kind of frame is recorded when it comes a second time
-            taped, output = self._record(blocks, x, frame, limits, key[-1])
-        else:
-            output = self._repeat(taped, x, frame, limits)
-        tapes = frame.state.tapes  # new ones, if state had to be allocated
-        tapes.pop(key, None)
-        tapes[key] = taped  # now the last one
-        while len(tapes) > MAX_TAPES:
-            tapes.pop(next(iter(tapes)))
-        return output
+        capacity = self._capacity(limits, x, frame)
+
+        def make(recorder: Recorder) -> RecordedFrame:
+            numbers = BudgetNumbers(self.gate_names, len(x), capacity, x.device)
+            return RecordedFrame(recorder, torch.empty_like(x), numbers)
+
+        key, recorded = (x.shape, frame.trace.grid, capacity), frame.state.recorded
+        kind = recorded.find(key, make, x.device)
+        kind.numbers.set(limits, frame.flush)
+        frame = replace(frame, budget=kind.numbers.gates)
+        result = kind.compute(x, lambda x: self._run(blocks, x, frame), frame.trace)
+        recorded.keep(key, kind)
+        return result
 
     def eventful_block(self, number: int, spec: BlockSpec, x: Tensor, frame: Frame) -> Tensor:
         """One block, for models that call their blocks themselves: changed tokens of (B, N, D) -> (B, N, D). x may be
@@ -126,10 +103,12 @@ class EventfulEncoder:
         return x
 
     def _limits(self, x: Tensor, frame: Frame) -> list[tuple[int, float]] | None:
-        """The numbers of each gate's policy, where such a frame could be recorded."""
-        if x.device.type != "cpu" or x.numel() > TAPED_VALUES or x.dtype is not torch.float32:
-            return None
-        if _get_current_dispatch_mode() is not None or torch.is_autocast_enabled("cpu"):
+        """The numbers of each gate's policy, where such a frame can be recorded."""
+        if x.is_cuda:
+            possible = x.dtype in (torch.float32, torch.float16, torch.bfloat16)
+        else:
+            possible = x.device.type == "cpu" and x.numel() <= TAPED_VALUES and x.dtype is torch.float32
+        if not possible or not _is_plain_call(x):
             return None
         tokens, policy = x.shape[1], frame.policy
         if type(policy).for_gate is Policy.for_gate:  # the same for all
@@ -140,35 +119,12 @@ class EventfulEncoder:
 
     @staticmethod
     def _capacity(limits: list[tuple[int, float]], x: Tensor, frame: Frame) -> int:
-        """Room for each gate's tokens: a power of two, so that a tape serves many budgets, or all tokens."""
+        """Room for each gate's tokens: a power of two, so that a recorded frame serves many budgets, or all tokens."""
         streams, tokens, _ = x.shape
         most = max(count for count, _ in limits)
         return streams * (tokens if any(frame.flush) else min(tokens, 1 << max(most - 1, 0).bit_length()))
 
-    def _record(
-        self, blocks: Sequence[Block], x: Tensor, frame: Frame, limits: list[tuple[int, float]], capacity: int
-    ) -> tuple[TapedFrame, Tensor]:
-        taped = TapedFrame(Tape(), x.clone(), TapedBudget(self.gate_names, len(x), capacity))
-        taped.numbers.set(limits, frame.flush)
-        with recording(taped.tape):
-            taped.output = self._run(blocks, taped.source, replace(frame, budget=taped.numbers.gates))
-        taped.trace = frame.trace
-        if taped.tape.refusal is None:
-            taped.tape.finish(make_replay)
-        else:
-            logger.debug("frames of %s tokens are not repeated from a tape: %s", tuple(x.shape), taped.tape.refusal)
-        return taped, taped.output.clone()
 
-    @staticmethod
-    def _repeat(taped: TapedFrame, x: Tensor, frame: Frame, limits: list[tuple[int, float]]) -> Tensor:
-        taped.numbers.set(limits, frame.flush)
-        _copy(x, taped.source)
-        taped.tape.replay()
-        frame.trace.gates, frame.trace.blocks = taped.trace.gates, taped.trace.blocks
-        return _copy(taped.output, torch.empty_like(taped.output))
-
-
-def _copy(x: Tensor, to: Tensor) -> Tensor:
-    """Copy tokens (B, N, D) without starting threads for it."""
-    ops.store(to, None, x.flatten(0, 1), None)
-    return to
+def _is_plain_call(x: Tensor) -> bool:
+    """Whether nobody watches the operations of this call or changes their types."""
+    return _get_current_dispatch_mode() is None and not torch.is_autocast_enabled(x.device.type)

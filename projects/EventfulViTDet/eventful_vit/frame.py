@@ -12,11 +12,11 @@ from torch import Tensor
 
 from .policies import Policy
 from .selection import Selection
-from .streams import Streams
 
 if TYPE_CHECKING:
     from .attention.layout import AttentionLayout
     from .block import BlockSpec
+    from .streams import Streams
 
 
 @dataclass(frozen=True)

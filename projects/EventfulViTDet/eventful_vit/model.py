@@ -3,16 +3,19 @@ frames."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from types import MappingProxyType
 
+import torch
 from torch import Tensor, nn
 
 from . import ops
 from .frame import Frame, FrameTrace
 from .policies import Policy
+from .recorded import RecordedFrames
 from .streams import FrameForm, Streams
 from .weights import WeightWatch
 
@@ -59,6 +62,7 @@ class EventfulModel(Traced):
         self.enabled = enabled
         self._own_state: Streams | None = None
         self._watch: WeightWatch | None = None
+        self._of_thread: threading.local | None = None
 
     # Streams and their state.
 
@@ -127,9 +131,23 @@ class EventfulModel(Traced):
         return self._watch
 
     def __getstate__(self) -> dict:
-        return {**super().__getstate__(), "_own_state": None, "_watch": None}
+        return {**super().__getstate__(), "_own_state": None, "_watch": None, "_of_thread": None}
 
     # Frames.
+
+    def _recorded_dense(self, x: Tensor) -> RecordedFrames | None:
+        """This thread's recorded frames of the dense model as it is now; None where recording would be wrong, or gain
+        nothing."""
+        if not x.is_cuda or self.training or torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return None
+        version = self._weights().version()
+        if self._weights().is_observed():
+            return None
+        if self._of_thread is None:
+            self._of_thread = threading.local()
+        if getattr(self._of_thread, "version", None) != version:
+            self._of_thread.version, self._of_thread.recorded = version, RecordedFrames()
+        return self._of_thread.recorded
 
     @property
     def gate_names(self) -> tuple[str, ...]:

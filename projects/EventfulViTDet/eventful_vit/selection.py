@@ -37,7 +37,7 @@ class Selection:
         index = mask.flatten().nonzero().squeeze(1)
         if len(index) == streams * tokens:
             return cls.everything(streams, tokens)
-        offsets = torch.zeros(streams + 1, dtype=torch.int64)
+        offsets = torch.zeros(streams + 1, dtype=torch.int64, device=mask.device)
         offsets[1:] = mask.sum(dim=1).cumsum(dim=0)
         return cls(streams, tokens, index, offsets)
 

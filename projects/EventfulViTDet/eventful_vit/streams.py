@@ -6,10 +6,12 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+
+from .recorded import RecordedFrames
 
 if TYPE_CHECKING:
     from .frame import FrameTrace
@@ -43,8 +45,8 @@ class Streams:
         self.trace: FrameTrace | None = None
         """What the last frame selected and executed. Its tensors belong to this state: read them before the next
         frame."""
-        self.tapes: dict[Any, Any] = {}
-        """Recorded frames (encoder.py); they point to this state's memory, and are dropped with it."""
+        self.recorded = RecordedFrames()
+        """Recorded frames (recorded.py); they point to this state's memory, and are dropped with it."""
         self._slots: dict[str, Tensor] = {}
         self._running: list[bool] = []
         self._form: FrameForm | None = None
@@ -73,12 +75,12 @@ class Streams:
         """Free the memory of all streams, whose next frame is a flush."""
         self._running = []
         self._slots = {}
-        self.tapes = {}
+        self.recorded.clear()
         self.trace = None
 
     def to(self, device: torch.device | str) -> Streams:
         """Move everything to a device, for instance to set a paused stream aside in host memory."""
-        self.tapes = {}
+        self.recorded.clear()
         self.trace = None
         self._slots = {name: slot.to(device) for name, slot in self._slots.items()}
         if self._form is not None:
@@ -105,7 +107,7 @@ class Streams:
         else:
             return slot[: shape[0]]
         self._slots[name] = slot
-        self.tapes = {}  # they point to the old memory
+        self.recorded.clear()  # they point to the old memory
         return slot
 
     @contextmanager
@@ -139,7 +141,7 @@ class Streams:
     def _prepare(self, form: FrameForm, weights: int) -> None:
         if weights != self._weights:
             self._running = []
-            self.tapes = {}
+            self.recorded.clear()
         if self._form is not None and form.grid != self._form.grid and any(self._running):
             raise ValueError(
                 f"the running streams have {self._form.grid[0]} x {self._form.grid[1]} tokens and this frame "
@@ -151,7 +153,7 @@ class Streams:
 
     def __getstate__(self) -> dict:
         """For copies and pickles: everything but what cannot be copied or points to memory."""
-        return {**vars(self), "_in_use": None, "tapes": {}, "trace": None}
+        return {**vars(self), "_in_use": None, "recorded": RecordedFrames(), "trace": None}
 
     def __setstate__(self, state: dict) -> None:
         vars(self).update(state, _in_use=threading.Lock())

@@ -1,31 +1,32 @@
-"""Loading and saving weights: safe formats only, and a report by name of whatever does not fit."""
+"""Loading and saving weights: a report by name of whatever does not fit, and a training resumed after its last whole
+checkpoint. How files are read is in weight_files.py, which of their weights are taken in weight_sets.py."""
 
 from __future__ import annotations
 
+import http.client
 import logging
-import pickle
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
-import numpy as np
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from torch import nn
 
-from .checkpoint_names import (
-    RELATIVE_TABLE,
-    VIT_PREFIX,
-    from_plain_vit,
-    is_plain_vit,
-    resize_position_weights,
-)
-from .errors import CheckpointError
+from .checkpoint_names import RELATIVE_TABLE, VIT_PREFIX, adapt_names, resize_position_weights
+from .errors import CheckpointError, DamagedCheckpointError
 from .files import write_atomically
+from .weight_files import first_line, read_checkpoint, shorten
+from .weight_sets import choose_set
 
 logger = logging.getLogger(__name__)
 
-_NAMES_SHOWN = 8
+BACKBONE_PREFIX = "backbone."
+LAST = "last_checkpoint"
+_FILE_SCHEME = "file://"
 _HEURISTICS = "?matching_heuristics=True"
 """Detectron2 appends this to the address of a file with other names; here the names are recognised."""
 
@@ -33,9 +34,9 @@ _HEURISTICS = "?matching_heuristics=True"
 class VideoCheckpointer(DetectionCheckpointer):
     """Detectron2's checkpointer, reading .pth, .pkl and .safetensors without running code from the file.
 
-    Weights have Detectron2's names, so that its checkpoints load with no renaming; those of a plain ViT, as of MAE, are
-    recognised, and position tables for other image sizes resized. In one line it says whether all is well; what does
-    not fit is an error that names the parameters.
+    Weights have Detectron2's names, so that its checkpoints load with no renaming; other names are recognised
+    (checkpoint_names.py), and position tables for other image sizes resized. In one line it says whether all is well;
+    what does not fit is an error that names the parameters.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class VideoCheckpointer(DetectionCheckpointer):
         *,
         complete: bool = True,
         reinitialize: Sequence[str] = (),
+        weights_set: str = "",
         **checkpointables: Any,
     ) -> None:
         """
@@ -53,23 +55,91 @@ class VideoCheckpointer(DetectionCheckpointer):
                 other weights) parts outside the ViT and its tables of relative positions may be missing, and start
                 fresh.
             reinitialize: how the names of parameters begin that start fresh, whatever the file has for them.
+            weights_set: which set of weights to take from a file that has several; "" takes the usual one.
         """
         super().__init__(model, save_dir, **checkpointables)
         self.complete = complete
         self.reinitialize = tuple(reinitialize)
+        self.weights_set = weights_set
         self.stored: frozenset[str] = frozenset()
         """What the file that was loaded last holds: "model", and names of checkpointables."""
+        self.resumed_from: str | None = None
+        """The checkpoint that `resume_or_load` has resumed from."""
 
     def load(self, path: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        path = path.removesuffix(_HEURISTICS) if path else path
-        if path and "://" not in path and not Path(path.split("?")[0]).is_file():
-            if self.has_checkpoint() and path == self.get_checkpoint_file():
-                raise CheckpointError(f"{Path(self.save_dir, 'last_checkpoint')} names {path}, which is not there")
-            raise CheckpointError(f"MODEL.WEIGHTS: there is no file {path}")
-        try:
+        """Load a file by its path, or by an https://, detectron2:// or file:// address. Raises CheckpointError."""
+        if not path:
             return super().load(path, *args, **kwargs)
-        except (OSError, AssertionError) as error:  # fvcore asserts that a file is there
-            raise CheckpointError(f"MODEL.WEIGHTS: {path} cannot be fetched: {error}") from error
+        local = self._fetch(path.removesuffix(_HEURISTICS))
+        try:
+            return super().load(local, *args, **kwargs)
+        except DamagedCheckpointError as error:
+            if "://" not in path or path.startswith(_FILE_SCHEME):
+                raise
+            raise DamagedCheckpointError(
+                f"{error} (fetched from {_without_secrets(path)}; delete the file to fetch it again)"
+            ) from error
+        finally:
+            self._parsed_url_during_load = None  # the real Detectron2 would refuse to load again after an error
+
+    def _fetch(self, path: str) -> str:
+        """The local file of a path or an address."""
+        if path.startswith(_FILE_SCHEME):
+            address = urlsplit(path)
+            if address.netloc not in ("", "localhost"):
+                raise CheckpointError(f"MODEL.WEIGHTS: {path} is on another machine; file:// takes three slashes")
+            path = url2pathname(address.path)
+        if "://" in path:
+            try:
+                local = self.path_manager.get_local_path(path)
+            except (OSError, AssertionError, ValueError, http.client.HTTPException) as error:
+                raise CheckpointError(f"MODEL.WEIGHTS: {_without_secrets(path)} cannot be fetched: {error}") from error
+            if not Path(local).is_file():
+                raise CheckpointError(f"MODEL.WEIGHTS: {path} cannot be fetched: no such kind of address is known")
+            return local
+        if Path(path).is_dir():
+            raise CheckpointError(f"MODEL.WEIGHTS: {path} is a folder; name the file in it")
+        if not Path(path).is_file():
+            raise CheckpointError(f"MODEL.WEIGHTS: there is no file {path}")
+        return path
+
+    def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
+        """Load the last checkpoint of the folder with all that belongs to it, or, without one, the weights of `path`.
+
+        A checkpoint that cannot be read is said in the log, and the one before is taken. Raises CheckpointError if
+        there are some, and none of them can be read.
+        """
+        if not (resume and self.has_checkpoint()):
+            return self.load(path, checkpointables=[])
+        broken = []
+        for candidate in self._checkpoints():
+            try:
+                if not candidate.is_file():
+                    raise DamagedCheckpointError(f"{Path(self.save_dir, LAST)} names {candidate}, which is not there")
+                extra = self.load(str(candidate))
+            except DamagedCheckpointError as error:
+                logger.error("--resume: %s. Trying the checkpoint before it", error)
+                broken.append(candidate.name)
+            else:
+                self.resumed_from = str(candidate)
+                return extra
+        raise CheckpointError(
+            f"--resume: none of the checkpoints in {self.save_dir} can be read ({shorten(broken)}): "
+            "leave --resume out to begin with MODEL.WEIGHTS"
+        )
+
+    def _checkpoints(self) -> Iterator[Path]:
+        """The last checkpoint, and those of earlier iterations, newest first."""
+        last = Path(self.get_checkpoint_file())
+        yield last
+        numbered = {}
+        for file in Path(self.save_dir).glob("model_*.pth"):
+            if found := re.fullmatch(r"model_([0-9]+)\.pth", file.name):
+                numbered[int(found[1])] = file
+        own = re.fullmatch(r"model_([0-9]+)\.pth", last.name)
+        for number in sorted(numbered, reverse=True):
+            if number < (int(own[1]) if own else number + 1):
+                yield numbered[number]
 
     def save(self, name: str, *, tag: bool = True, **kwargs: Any) -> None:
         """Write to a temporary file first, so that an interruption leaves the older checkpoint whole.
@@ -96,24 +166,21 @@ class VideoCheckpointer(DetectionCheckpointer):
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         # fvcore would empty the file before it writes, and a full disk leave it so.
-        write_atomically(str(Path(self.save_dir, "last_checkpoint")), last_filename_basename)
+        write_atomically(str(Path(self.save_dir, LAST)), last_filename_basename)
 
     def _load_file(self, filename: str) -> dict[str, Any]:
-        data = read_checkpoint(filename)
-        weights = data.get("model", data) if isinstance(data, dict) else None
-        if not isinstance(weights, dict):
-            raise CheckpointError(f"{filename} holds no weights by name (found {type(weights or data).__name__})")
-        check_weights(filename, weights)
-        data = data if "model" in data else {"model": data}
-        self.stored = frozenset(data)
-        return data
+        content = read_checkpoint(filename)
+        key, weights = choose_set(filename, content, self.weights_set)
+        others = {name: value for name, value in content.items() if name not in (key, *weights)}
+        self.stored = frozenset({*others, "model"})
+        return {**others, "model": weights}
 
     def _load_model(self, checkpoint: dict[str, Any]) -> Any:
-        self._convert_ndarray_to_tensor(checkpoint["model"])
         # Where the real Detectron2 runs, it would guess names by their endings.
         checkpoint.pop("matching_heuristics", None)
         shapes = {name: value.shape for name, value in self.model.state_dict().items()}
-        checkpoint["model"] = self._adapt(checkpoint["model"], shapes)
+        found = checkpoint["model"]
+        checkpoint["model"] = self._adapt(found, shapes)
         given, wanted = set(checkpoint["model"]), set(shapes)
         incompatible = super()._load_model(checkpoint)
         misfits = {
@@ -121,31 +188,32 @@ class VideoCheckpointer(DetectionCheckpointer):
         }
         fresh = {name for name in wanted if name.startswith(self.reinitialize)}
         missing = sorted(wanted - given - fresh)
+        unused = sorted(given - wanted)
         if fresh:
-            logger.info("checkpoint, started afresh as MODEL.REINITIALIZE asks: %s", shorten(sorted(fresh)))
+            logger.info("checkpoint, re-initialised as MODEL.REINITIALIZE asks: %s", shorten(sorted(fresh)))
         loaded = len(wanted & given) - len(misfits)
-        self._report(loaded, len(wanted), missing, list(misfits.values()), sorted(given - wanted))
-        self._require(missing, misfits, loaded > 0)
+        self._report(loaded, len(wanted), missing, list(misfits.values()), unused)
+        if not loaded:
+            raise CheckpointError(
+                f"MODEL.WEIGHTS holds no parameter of this model: found names such as {shorten(sorted(found), 3)}; "
+                f"expected names such as {shorten(sorted(wanted), 3)}"
+            )
+        self._require(missing, misfits, [name for name in unused if name.startswith(BACKBONE_PREFIX)])
         return incompatible
 
-    def _adapt(self, weights: dict[str, torch.Tensor], shapes: dict[str, torch.Size]) -> dict[str, torch.Tensor]:
+    def _adapt(self, weights: Mapping[str, torch.Tensor], shapes: Mapping[str, torch.Size]) -> dict[str, torch.Tensor]:
         """The weights under the model's names, without what a model does not take from a file."""
-        # Names as saved from DistributedDataParallel carry a prefix. Pixel statistics are settings, not weights.
-        weights = {name.removeprefix("module."): value for name, value in weights.items()}
-        weights = {name: value for name, value in weights.items() if name not in ("pixel_mean", "pixel_std")}
-        if is_plain_vit(weights) and any(name.startswith(VIT_PREFIX) for name in shapes):
-            weights, left_out = from_plain_vit(weights)
-            logger.info("checkpoint: a plain ViT's names (as MAE has them), read as %s*", VIT_PREFIX)
-            if left_out:
-                logger.info("checkpoint, %d without a use in a detector: %s", len(left_out), shorten(left_out))
+        adapted, remarks = adapt_names(weights, shapes)
+        for remark in remarks:
+            logger.info("checkpoint: %s", remark)
         for prefix in self.reinitialize:
             if not isinstance(prefix, str) or not any(name.startswith(prefix) for name in shapes):
                 raise CheckpointError(f"MODEL.REINITIALIZE: no parameter's name begins with {prefix!r}")
-            weights = {name: value for name, value in weights.items() if not name.startswith(prefix)}
-        resized = resize_position_weights(weights, shapes)
+            adapted = {name: value for name, value in adapted.items() if not name.startswith(prefix)}
+        resized = resize_position_weights(adapted, shapes)
         if resized:
             logger.info("checkpoint, positions resized for this model: %s", shorten(resized, 3))
-        return weights
+        return adapted
 
     @staticmethod
     def _report(loaded: int, wanted: int, missing: list[str], misfits: list[str], unused: list[str]) -> None:
@@ -162,103 +230,26 @@ class VideoCheckpointer(DetectionCheckpointer):
             if names:
                 logger.log(level, "checkpoint, %s: %s", title, shorten(names))
 
-    def _require(self, missing: list[str], misfits: dict[str, str], any_fits: bool) -> None:
-        if not any_fits:
-            raise CheckpointError(
-                f"MODEL.WEIGHTS holds no parameter of this model; expected names such as {shorten(missing, 2)}"
-            )
+    def _require(self, missing: list[str], misfits: dict[str, str], extra: list[str]) -> None:
         if not self.complete:
             # Tables of relative positions begin at zero: a ViT that has been trained without them is as it was.
             missing = [name for name in missing if name.startswith(VIT_PREFIX) and not RELATIVE_TABLE.fullmatch(name)]
-        if not missing and not misfits:
+        if not missing and not misfits and not extra:
             return
         advice = ""
         parts = sorted({".".join(name.split(".")[:2]) for name in misfits if not name.startswith(VIT_PREFIX)})
         if parts and not self.complete:
-            advice = f' To train parts afresh, name them: MODEL.REINITIALIZE "{parts}".'
+            advice = f' To re-initialise parts, name them: MODEL.REINITIALIZE "{parts}".'
+        lacking = f" The file's backbone has parts that this model lacks: {shorten(extra)}." if extra else ""
         raise CheckpointError(
             "MODEL.WEIGHTS does not fit the model (is MODEL.* that of the checkpoint?). "
             f"Other shape: {shorten(list(misfits.values())) or 'none'}. Not in the file: {shorten(missing) or 'none'}."
+            + lacking
             + advice
         )
 
 
-def check_weights(filename: str, weights: dict) -> None:
-    """Raise CheckpointError for entries that are no tensors, or that hold NaN or infinity.
-
-    The detector drops boxes and scores that are not finite, so such weights would quietly find nothing.
-    """
-    broken = []
-    for name, value in weights.items():
-        if not isinstance(name, str) or not isinstance(value, (torch.Tensor, np.ndarray)):
-            found = f"{name!r}: {type(value).__name__}"
-            raise CheckpointError(f"{filename} holds no weights by name: expected names with tensors, found {found}")
-        finite = torch.isfinite(value) if isinstance(value, torch.Tensor) else np.isfinite(value)
-        if not finite.all():
-            broken.append(name)
-    if broken:
-        raise CheckpointError(f"{filename}: the weights are not finite (did training diverge?): {shorten(broken)}")
-
-
-def shorten(names: list[str], limit: int = _NAMES_SHOWN) -> str:
-    """The first few names of a list, and how many more there are."""
-    rest = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + rest
-
-
-def read_checkpoint(filename: str) -> dict[str, Any]:
-    """Read a file of plain tensors.
-
-    Raises:
-        CheckpointError: the file is damaged, or holds objects other than tensors, arrays, numbers and text.
-    """
-    try:
-        if filename.endswith(".safetensors"):
-            from safetensors.torch import load_file
-
-            return {"model": load_file(filename)}
-        if filename.endswith(".pkl"):
-            with open(filename, "rb") as file:
-                return ArrayUnpickler(file, encoding="latin1").load()
-        return torch.load(filename, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"{filename} is not a file of plain tensors, or it is damaged, and was not loaded: {first_line(error)}"
-        ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{filename} cannot be read as a checkpoint: {first_line(error)}") from error
-    except Exception as error:
-        # safetensors raises an exception class of its own, derived from nothing more specific.
-        if type(error).__module__.startswith("safetensors"):
-            raise CheckpointError(f"{filename} cannot be read as a checkpoint: {first_line(error)}") from error
-        raise
-
-
-def first_line(error: BaseException) -> str:
-    """The first sentence of an error's message, without what torch advises its own users."""
-    text = str(error).rpartition("WeightsUnpickler error: ")[2]
-    lines = [line.strip() for line in text.splitlines() if line.strip()] or [type(error).__name__]
-    advice = len(lines) > 1 and lines[0].startswith("Weights only load failed")
-    return lines[advice].partition(". ")[0]
-
-
-class ArrayUnpickler(pickle.Unpickler):
-    """Reads pickles of NumPy arrays and plain containers (Detectron2's .pkl files), and nothing that runs code."""
-
-    ALLOWED = {
-        ("collections", "OrderedDict"),
-        ("numpy", "ndarray"),
-        ("numpy", "dtype"),
-        ("numpy.core.multiarray", "_reconstruct"),
-        ("numpy.core.multiarray", "scalar"),
-        ("numpy._core.multiarray", "_reconstruct"),
-        ("numpy._core.multiarray", "scalar"),
-        ("numpy._core.numeric", "_frombuffer"),
-        ("numpy.core.numeric", "_frombuffer"),
-        ("_codecs", "encode"),
-    }
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in self.ALLOWED:
-            raise pickle.UnpicklingError(f"it refers to {module}.{name}")
-        return super().find_class(module, name)
+def _without_secrets(address: str) -> str:
+    """An address for a message: names, passwords and queries, which hold keys, are left out."""
+    parts = urlsplit(address)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()

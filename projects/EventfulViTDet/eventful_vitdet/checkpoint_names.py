@@ -1,7 +1,8 @@
 """Weights under other names, or made for other image sizes, brought to what a detector of this project has.
 
-Two styles are known: Detectron2's (`backbone.net.blocks.0...`, as this project's own), and that of a plain ViT, as MAE
-publishes it (`blocks.0...`).
+Three styles are known: Detectron2's (`backbone.net.blocks.0...`, as this project's own), that of a plain ViT, as MAE
+publishes it (`blocks.0...`), and that of the paper's authors, into which their script converts Detectron2's files
+(`backbone.blocks.0.input_layer_norm...`). Each may have prefixes before it.
 """
 
 from __future__ import annotations
@@ -15,33 +16,127 @@ import torch.nn.functional as F
 from eventful_vit.models.vitdet import resize_positions
 from torch import Tensor
 
+from .weight_files import shorten
+
 VIT_PREFIX = "backbone.net."
-PLAIN_VIT = ("patch_embed.", "blocks.", "pos_embed")
-"""How the names begin that a plain ViT and the ViT of a detector share."""
-PLAIN_VIT_EXTRAS = ("cls_token", "mask_token", "norm.", "fc_norm.", "head.", "decoder_")
-"""Parts of a plain ViT that no detector has: tokens, the last norm, a classifier, MAE's decoder."""
+PLAIN_VIT_EXTRAS = (
+    *("cls_token", "mask_token", "norm.", "fc_norm.", "head.", "heads.", "head_dist.", "fc.", "classifier."),
+    *("pre_logits.", "decoder_", "decoder.", "predictor.", "projector.", "proj_head.", "mlp_head."),
+)
+"""How the names begin of parts of a plain ViT that no detector has: tokens, the last norm, classifiers, heads and
+decoders of pre-training."""
+MAX_WRAPPERS = 4
 RELATIVE_TABLE = re.compile(r"backbone\.net\.blocks\.\d+\.attn\.rel_pos_[hw]")
+
+
+PLAIN_BLOCK = re.compile(r"blocks\.\d+\.")
+AUTHORS_BLOCK = re.compile(r"backbone\.blocks\.(\d+)\.(.+?)(\.weight|\.bias)?")
+AUTHORS_BLOCK_PARTS = {
+    "input_layer_norm": "norm1",
+    "qkv": "attn.qkv",
+    "projection": "attn.proj",
+    "mlp_layer_norm": "norm2",
+    "mlp_1": "mlp.fc1",
+    "mlp_2": "mlp.fc2",
+    "relative_position.y_embedding": "attn.rel_pos_h",
+    "relative_position.x_embedding": "attn.rel_pos_w",
+}
+AUTHORS_PYRAMID = re.compile(r"pyramid\.stages\.(\d)\.(\d)\.(weight|bias)")
+AUTHORS_STAGES = (
+    {0: "0", 1: "1", 3: "3", 4: "4", 5: "4.norm", 6: "5", 7: "5.norm"},
+    {0: "0", 1: "1", 2: "1.norm", 3: "2", 4: "2.norm"},
+    {0: "0", 1: "0.norm", 2: "1", 3: "1.norm"},
+    {1: "1", 2: "1.norm", 3: "2", 4: "2.norm"},
+)
+"""By stage of the pyramid: the authors' layers, each by itself, and Detectron2's, which hold their norms."""
+STATISTICS = ("pixel_mean", "pixel_std")
+"""Settings of a model, and no weights."""
+
+
+def adapt_names(weights: Mapping[str, Tensor], shapes: Mapping[str, object]) -> tuple[dict[str, Tensor], list[str]]:
+    """Give weights the names that a model has for them.
+
+    Args:
+        weights: by name, as in a file.
+        shapes: the model's parameters by name.
+
+    Returns:
+        The weights under their new names, what nothing is known about under its own; and what was done, in words.
+    """
+    adapted, remarks = _unwrap(dict(weights), shapes)
+    if _is_authors(adapted):
+        adapted = {_from_authors(name): value for name, value in adapted.items()}
+        remarks.append("the names of the paper's authors, read as Detectron2's")
+    elif is_plain_vit(adapted) and any(name.startswith(VIT_PREFIX) for name in shapes):
+        adapted, left_out = from_plain_vit(adapted)
+        remarks.append(f"a plain ViT's names (as MAE has them), read as {VIT_PREFIX}*")
+        if left_out:
+            remarks.append(f"{len(left_out)} without a use in a detector: {shorten(left_out)}")
+    return {name: value for name, value in adapted.items() if name not in STATISTICS}, remarks
+
+
+def _unwrap(weights: dict[str, Tensor], shapes: Mapping[str, object]) -> tuple[dict[str, Tensor], list[str]]:
+    """Names without what wrappers of a model put before them: module. (parallel), _orig_mod. (compiled), model. ..."""
+    remarks = []
+    compiled = {name: re.sub(r"(^|(?<=\.))_orig_mod\.", "", name) for name in weights}
+    weights = {compiled[name]: value for name, value in weights.items()}
+    for _ in range(MAX_WRAPPERS):
+        if _is_known(weights, shapes):
+            break
+        heads = dict.fromkeys(name.partition(".")[0] for name in weights if "." in name)
+        for head in heads:
+            inner = {name[len(head) + 1 :]: value for name, value in weights.items() if name.startswith(f"{head}.")}
+            if _is_known(inner, shapes) or len(inner) == len(weights):
+                others = {name: value for name, value in weights.items() if not name.startswith(f"{head}.")}
+                weights = {**others, **inner}
+                remarks.append(f"names without their prefix {head!r}")
+                break
+        else:
+            break
+    return weights, remarks
+
+
+def _is_known(weights: Mapping[str, Tensor], shapes: Mapping[str, object]) -> bool:
+    return any(name in shapes for name in weights) or is_plain_vit(weights) or _is_authors(weights)
+
+
+def _is_authors(weights: Mapping[str, Tensor]) -> bool:
+    return any(name.startswith("backbone.blocks.") and ".input_layer_norm." in name for name in weights)
+
+
+def _from_authors(name: str) -> str:
+    """Detectron2's name for one of a detector that the authors' script has converted; heads have that already."""
+    if name.startswith("embedding.conv."):
+        return name.replace("embedding.conv.", f"{VIT_PREFIX}patch_embed.proj.")
+    if name == "backbone.position_encoding.encoding":
+        return f"{VIT_PREFIX}pos_embed"
+    if (block := AUTHORS_BLOCK.fullmatch(name)) and block[2] in AUTHORS_BLOCK_PARTS:
+        return f"{VIT_PREFIX}blocks.{block[1]}.{AUTHORS_BLOCK_PARTS[block[2]]}{block[3] or ''}"
+    if (layer := AUTHORS_PYRAMID.fullmatch(name)) and int(layer[1]) < len(AUTHORS_STAGES):
+        known = AUTHORS_STAGES[int(layer[1])].get(int(layer[2]))
+        if known is not None:
+            return f"backbone.simfp_{int(layer[1]) + 2}.{known}.{layer[3]}"
+    return name
 
 
 def is_plain_vit(weights: Mapping[str, Tensor]) -> bool:
     """Whether these are the weights of a Vision Transformer by itself."""
-    return any(name.startswith("blocks.") for name in weights) and not any(n.startswith("backbone.") for n in weights)
+    return any(map(PLAIN_BLOCK.match, weights)) and not any(name.startswith("backbone.") for name in weights)
 
 
 def from_plain_vit(weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
     """Give a plain ViT's weights the names that they have in a detector.
 
     Returns:
-        The renamed weights, with whatever else is in the file as it is, and the names left out as no detector has them.
+        The renamed weights and the names left out, as no detector has them. What is neither the one nor the other, such
+        as register tokens, is renamed too: the file's Transformer computes with it, and a detector cannot.
     """
     kept, left_out = {}, []
     for name, value in weights.items():
-        if name.startswith(PLAIN_VIT):
-            kept[VIT_PREFIX + name] = value
-        elif name.startswith(PLAIN_VIT_EXTRAS):
+        if name.startswith(PLAIN_VIT_EXTRAS):
             left_out.append(name)
         else:
-            kept[name] = value
+            kept[VIT_PREFIX + name] = value
     return kept, left_out
 
 

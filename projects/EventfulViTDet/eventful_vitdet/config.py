@@ -14,9 +14,12 @@ def add_eventful_vitdet_config(cfg: CfgNode) -> None:
     cfg.MODEL.DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
     cfg.MODEL.META_ARCHITECTURE = "VideoRCNN"
     cfg.MODEL.BACKBONE.NAME = "build_eventful_vitdet_backbone"
-    # Training: how the names of parameters begin that start afresh, whatever MODEL.WEIGHTS has for them. Weights of
-    # other classes need ("roi_heads.box_predictor",); without it, a shape that differs is an error.
+    # Training: prefixes of parameters to re-initialise instead of loading from MODEL.WEIGHTS. Weights of other classes
+    # need ("roi_heads.box_predictor",); without it, a shape that differs is an error.
     cfg.MODEL.REINITIALIZE = ()
+    # Which set of weights to take from a file that has several, by its key there, such as "model_ema" or
+    # "teacher.module"; the log names them. "": the usual one.
+    cfg.MODEL.WEIGHTS_SET = ""
     _add_vit_config(cfg)
     _add_pyramid_config(cfg)
     _add_eventful_config(cfg)
@@ -110,7 +113,7 @@ def _add_controller_config(eventful: CfgNode) -> None:
     controller.TARGET_MS = 100.0
     # gflops: average GFlops per frame to hold, everything that the model runs, flush frames included.
     controller.TARGET_GFLOPS = 100.0
-    # Smallest r that any of them may use: the floor on quality.
+    # Smallest r that any of them may use: the floor on quality. 0: a sixteenth of the tokens where a target is held.
     controller.R_MIN = 0
     # Largest r that any of them may use; 0: all tokens.
     controller.R_MAX = 0

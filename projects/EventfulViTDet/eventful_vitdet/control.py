@@ -1,8 +1,7 @@
 """The budget while a video runs: a schedule, a latency target, an average GFlops target, and a floor on quality.
 
-A controller decides and never touches the model; `RuntimeControl` carries its decisions out, through `set_policy` and
-`reset` alone. Controllers see only what frames cost (`FrameCost`) and what the gates measured anyway, so they cost
-nothing and, given the same costs, always decide the same.
+A controller decides (controllers.py); `RuntimeControl` carries its decisions out, through `set_policy` and `reset`
+only, and flushes after scene cuts (scene_cuts.py).
 
 Example:
     >>> control = build_runtime_control(cfg, model)
@@ -14,258 +13,40 @@ Example:
 
 from __future__ import annotations
 
-import logging
-import math
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
-import torch
 from detectron2.config import CfgNode
 from eventful_vit import FrameTrace, Policy, TopR
-from eventful_vit.frame import GateTrace
 
+from .controllers import (
+    Bounds,
+    Constant,
+    Controller,
+    GFlopsController,
+    LatencyController,
+    Regulator,
+    Schedule,
+    TargetState,
+)
 from .modeling.backbone import build_policy
-from .structures import FrameCost
+from .scene_cuts import SceneCuts
+from .structures import FrameCost, TokenGrid
+
+__all__ = [
+    "Bounds",
+    "Constant",
+    "Controller",
+    "GFlopsController",
+    "LatencyController",
+    "Regulator",
+    "RuntimeControl",
+    "SceneCuts",
+    "Schedule",
+    "TargetState",
+    "build_runtime_control",
+]
 
 CONTROLLERS = ("", "schedule", "latency", "gflops")
-LARGEST_STEP = 2.0
-"""Factor by which a regulator changes r from one frame to the next, at most."""
-SMALLEST_GAIN = 1 / 8
-"""The smallest part of a correction, as an exponent, that is made at once."""
-SPIKE = 1.5
-"""A frame that took this many times what the last one did is believed when the next one does so too."""
-AVERAGING_FRAMES = 60
-"""Within how many frames a surplus of GFlops, such as a flush, is paid back."""
-OUT_OF_REACH_FRAMES = 15
-"""So many frames beyond the target in a row, at the bound of r, are worth a message."""
-CUT_PART = 0.15
-"""A cut moves the median token by at least this part of the largest recent error: a flicker of all pixels is no cut."""
-FORGETTING = 0.95
-"""What is left of a recent frame's figure one frame later, for telling a cut from what is usual."""
-
-logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Bounds:
-    """Smallest and largest r; 0 for the largest stands for all tokens."""
-
-    r_min: int = 0
-    r_max: int = 0
-
-    def __post_init__(self) -> None:
-        if self.r_min < 0 or self.r_max < 0:
-            raise ValueError(f"R_MIN and R_MAX are 0 or larger, found {self.r_min} and {self.r_max}")
-        if self.r_max and self.r_max < self.r_min:
-            raise ValueError(f"R_MAX = {self.r_max} is below R_MIN = {self.r_min}")
-
-    def clamp(self, r: float) -> float:
-        """The nearest value within the bounds."""
-        return max(self.r_min, min(r, self.r_max or math.inf))
-
-
-class Controller:
-    """Decides, frame by frame, which tokens are updated."""
-
-    def before_frame(self, index: int) -> Policy:
-        """The policy of the frame that comes next; `index` counts the frames of the run from 0."""
-        raise NotImplementedError
-
-    def after_frame(self, cost: FrameCost, gates: Mapping[str, GateTrace]) -> None:
-        """Learn from an eventful frame: its cost, and what the model's gates saw and chose."""
-
-
-class Constant(Controller):
-    """Always the same policy, until somebody assigns another one to `policy`."""
-
-    def __init__(self, policy: Policy) -> None:
-        self.policy = policy
-
-    def before_frame(self, index: int) -> Policy:
-        return self.policy
-
-
-class Schedule(Controller):
-    """Budgets by frame number: each holds from its frame on.
-
-    Example:
-        >>> str(Schedule.parse("0:512,120:128").before_frame(150))
-        'top-r 128'
-    """
-
-    def __init__(self, steps: Sequence[tuple[int, int]]) -> None:
-        """
-        Args:
-            steps: (frame, r), ascending, beginning at frame 0.
-
-        Raises:
-            ValueError: no steps, not from frame 0, or not ascending.
-        """
-        frames = [frame for frame, _ in steps]
-        if not frames or frames[0] != 0:
-            raise ValueError("a schedule begins at frame 0")
-        for before, frame in zip(frames, frames[1:]):
-            if frame <= before:
-                raise ValueError(f"the frames of a schedule ascend, but {frame} follows {before}")
-        self.steps = tuple((frame, TopR(r)) for frame, r in steps)
-
-    @classmethod
-    def parse(cls, text: str) -> Schedule:
-        """From text such as "0:512,120:128,240:2048" (frame:r), or a single r.
-
-        Raises ValueError, quoting what is wrong.
-        """
-        steps = []
-        if re.fullmatch(r"[0-9]+", text.strip()):
-            text = f"0:{text.strip()}"
-        for word in text.split(","):
-            found = re.fullmatch(r"\s*([0-9]+)\s*:\s*([0-9]+)\s*", word)
-            if found is None:
-                raise ValueError(f"{word.strip()!r} in schedule {text!r} is not FRAME:TOKENS, such as 120:512")
-            steps.append((int(found[1]), int(found[2])))
-        try:
-            return cls(steps)
-        except ValueError as error:
-            raise ValueError(f"schedule {text!r}: {error}") from error
-
-    def before_frame(self, index: int) -> Policy:
-        return next(policy for frame, policy in reversed(self.steps) if frame <= index)
-
-
-class Regulator(Controller):
-    """Base of the controllers that hold a target: adapts the r of top-r after every frame.
-
-    A frame costs a part that r does not change (embedding, pyramid, proposals, heads) and one that grows with r, but at
-    most in proportion to it (the Transformer). So r is multiplied by what the second part should cost over what it did
-    cost: from either side this approaches the target without passing it. Where frames lie now above, now below it, as
-    with a noisy clock or a first part that is not constant after all, the steps become smaller.
-    """
-
-    unit = ""
-
-    def __init__(self, target: float, start: int, bounds: Bounds) -> None:
-        """
-        Args:
-            target: what a frame should cost, in the regulator's unit; above 0.
-            start: r of the first frames.
-        """
-        if not 0 < target < math.inf:
-            raise ValueError(f"a target is a number above 0, found {target:g} {self.unit}")
-        self.target = target
-        self.bounds = bounds
-        self._r = max(1.0, bounds.clamp(start))
-        self._gain = 1.0  # exponent of the correction
-        self._was_above: bool | None = None
-        self._out_of_reach = 0
-
-    def before_frame(self, index: int) -> Policy:
-        return TopR(round(self._r))
-
-    def _correct(self, fixed: float, variable: float, wanted: float, tokens: int) -> None:
-        """Adapt r after a frame that cost `fixed + variable` where `wanted` is aimed at."""
-        above = fixed + variable > wanted
-        if self._was_above is not None:
-            changed_sides = above != self._was_above
-            self._gain = max(self._gain / 2, SMALLEST_GAIN) if changed_sides else min(1.5 * self._gain, 1.0)
-        self._was_above = above
-        ratio = max(wanted - fixed, 0.0) / max(variable, 1e-9)
-        ratio = min(max(ratio, 1 / LARGEST_STEP), LARGEST_STEP)
-        self._r = max(1.0, self.bounds.clamp(min(self._r * ratio**self._gain, tokens)))
-        self._say_if_out_of_reach(fixed + variable)
-
-    def _say_if_out_of_reach(self, cost: float) -> None:
-        least = self._r <= max(1, self.bounds.r_min)
-        self._out_of_reach = self._out_of_reach + 1 if least and cost > 1.05 * self.target else 0
-        if self._out_of_reach == OUT_OF_REACH_FRAMES:
-            logger.warning(
-                "the target of %g %s per frame is out of reach: even with %d tokens, a frame takes %.3g %s",
-                self.target,
-                self.unit,
-                round(self._r),
-                cost,
-                self.unit,
-            )
-
-
-class LatencyController(Regulator):
-    """Holds a time per frame: the model's time, without reading and drawing.
-
-    Flush frames are left out, as no budget makes them faster. A single slow frame, which the machine may cause, is
-    ignored; a second one in a row counts.
-    """
-
-    unit = "ms"
-
-    def __init__(self, target: float, start: int, bounds: Bounds | None = None) -> None:
-        super().__init__(target, start, bounds or Bounds())
-        self._expected: float | None = None
-
-    def after_frame(self, cost: FrameCost, gates: Mapping[str, GateTrace]) -> None:
-        if cost.flushed:
-            return
-        backbone, total = 1000 * cost.backbone_seconds, 1000 * cost.total_seconds
-        spike = self._expected is not None and total > SPIKE * self._expected
-        self._expected = None if spike else total
-        if not spike:
-            self._correct(total - backbone, backbone, self.target, count_tokens(gates))
-
-
-class GFlopsController(Regulator):
-    """Holds an average of GFlops per frame, flush frames included.
-
-    What earlier frames took beyond the target is paid back over the next frames, and what they left over is
-    spent. Surplus and debt are limited, so that a long time at a bound of r is not made up for later.
-    """
-
-    unit = "GFlops"
-
-    def __init__(
-        self, target: float, start: int, bounds: Bounds | None = None, averaging_frames: int = AVERAGING_FRAMES
-    ) -> None:
-        super().__init__(target, start, bounds or Bounds())
-        self.averaging_frames = averaging_frames
-        self._saved = 0.0  # GFlops; negative is a debt
-
-    def after_frame(self, cost: FrameCost, gates: Mapping[str, GateTrace]) -> None:
-        total = cost.total_gflops
-        limit = self.target * self.averaging_frames / 2
-        self._saved = min(max(self._saved + self.target - total, -limit), limit)
-        if cost.flushed:
-            return
-        backbone, wanted = cost.backbone_gflops, self.target + self._saved / self.averaging_frames
-        self._correct(total - backbone, backbone, wanted, count_tokens(gates))
-
-
-class SceneCuts:
-    """Notices that most of the picture was exchanged from one frame to the next.
-
-    The first gate measures, for its own purpose, how far every token moved. This looks at the median over the tokens:
-    at a cut it jumps to several times what it was in any recent frame, and to a good part of the largest error.
-    """
-
-    def __init__(self, ratio: float) -> None:
-        """
-        Args:
-            ratio: a cut is a median error of more than this many times that of recent frames; 0 sees no cuts.
-        """
-        if not (ratio == 0 or ratio > 1):
-            raise ValueError(f"SCENE_CUT is 0 (off) or larger than 1, found {ratio:g}")
-        self.ratio = ratio
-        self._usual: float | None = None  # largest median of recent frames since the last flush
-        self._largest = 0.0  # largest error of recent frames
-
-    def seen(self, gates: Mapping[str, GateTrace]) -> bool:
-        """Whether the frame that the gates saw last came after a cut; in stream 0."""
-        norms = next(iter(gates.values())).norms
-        if not self.ratio or norms is None or not bool(torch.isfinite(norms[0, 0])):
-            self._usual = None
-            return False
-        median, largest = torch.stack([norms[0].median(), norms[0].max()]).tolist()
-        self._largest = max(FORGETTING * self._largest, largest)
-        usual, self._usual = self._usual, max(FORGETTING * (self._usual or 0.0), median)
-        return usual is not None and median > self.ratio * usual and median > CUT_PART * self._largest
 
 
 class Controllable(Protocol):
@@ -302,23 +83,19 @@ class RuntimeControl:
         self.model.set_policy(policy)
         return policy
 
-    def after_frame(self, cost: FrameCost, trace: FrameTrace | None) -> bool:
+    def after_frame(self, cost: FrameCost, trace: FrameTrace | None, grid: TokenGrid | None = None) -> bool:
         """Tell the controller what the frame cost and what its gates saw; returns whether a scene cut was seen.
 
-        After a cut the model is reset before the next frame, which is computed in full. Frames of the dense model,
-        without a trace, say nothing about budgets and are passed over.
+        `grid` is that of the frame's tokens, needed where frames are padded. After a cut the model is reset before the
+        next frame, which is computed in full. Frames of the dense model, without a trace, say nothing about budgets and
+        are passed over.
         """
         if trace is None:
             return False
         gates = trace.gates
         self.controller.after_frame(cost, gates)
-        self._flush_next = self.cuts.seen(gates)
+        self._flush_next = self.cuts.seen(gates, grid)
         return self._flush_next
-
-
-def count_tokens(gates: Mapping[str, GateTrace]) -> int:
-    """N, the number of tokens of a frame."""
-    return next(iter(gates.values())).selection.tokens
 
 
 def budget_options(schedule: str | None) -> list[str]:

@@ -69,7 +69,7 @@ def measure_responses(
 
     Raises ValueError if the source ends before the last target's turn is over.
     """
-    controller: Regulator = REGULATORS[name](targets[0], cfg.MODEL.EVENTFUL.R, Bounds())
+    controller: Regulator = REGULATORS[name](targets[0], cfg.MODEL.EVENTFUL.R, Bounds(r_min=1))
     responses: list[StepResponse] = []
     last = float("inf")
     detector = VideoDetector(cfg, model, RuntimeControl(model, controller))

@@ -45,6 +45,10 @@ class CheckpointError(RuntimeError):
     """A checkpoint cannot be used; the message names the file and says why."""
 
 
+class DamagedCheckpointError(CheckpointError):
+    """A checkpoint file cannot be read, or holds no sound weights; another file of the same training may do."""
+
+
 class DetectionError(ValueError):
     """A model gave boxes or scores that are no numbers."""
 

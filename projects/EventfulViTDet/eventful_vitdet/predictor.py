@@ -19,9 +19,9 @@ from torch import nn
 
 from .budgets import DENSE
 from .checkpoint import VideoCheckpointer
-from .control import Constant, RuntimeControl, build_runtime_control
+from .control import Constant, RuntimeControl, TargetState, build_runtime_control
 from .data.input_preparation import InputPreparation
-from .structures import Detections, FrameCost, SourceFrame
+from .structures import Detections, FrameCost, SourceFrame, TokenGrid
 from .timing import frame_cost, run_timed
 
 logger = logging.getLogger(__name__)
@@ -43,6 +43,8 @@ class FrameResult:
     token_grid: tuple[int, int]
     gates: Mapping[str, GateTrace] = field(default_factory=dict)
     """What the model's gates chose, by name; to be read before the next frame. Empty for the dense model."""
+    target: TargetState | None = None
+    """How a target of milliseconds or GFlops is held, where the controller has one."""
 
 
 class VideoDetector:
@@ -102,17 +104,19 @@ class VideoDetector:
         budget = str(policy) if self.model.enabled else DENSE
         output, cost = self._run(model_input)
         trace = self.model.state.trace
-        cut = self.control.after_frame(cost, trace.vit)
-        resized = model_input["image"].shape[-2:]
-        canvas, patch = trace.canvas, self.model.vit.patch_size
+        resized = tuple(model_input["image"].shape[-2:])
+        canvas = trace.canvas
+        grid = TokenGrid.of_frame(canvas, resized, self.model.vit.patch_size)
+        cut = self.control.after_frame(cost, trace.vit, grid)
         return FrameResult(
             detections=Detections.from_instances(output["instances"], model_input),
             cost=cost,
             budget=budget,
             scene_cut=cut,
             token_area=(canvas[0] * height / resized[0], canvas[1] * width / resized[1]),
-            token_grid=(canvas[0] // patch, canvas[1] // patch),
+            token_grid=(grid.rows, grid.columns),
             gates=trace.vit.gates if trace.vit else {},
+            target=self.control.controller.state if self.model.enabled else None,
         )
 
     def _run(self, model_input: dict) -> tuple[dict, FrameCost]:
@@ -131,7 +135,7 @@ def load_detector(cfg: CfgNode) -> nn.Module:
     if not cfg.MODEL.WEIGHTS:
         raise ValueError("MODEL.WEIGHTS is empty: add MODEL.WEIGHTS and the file to the command")
     model = build_model(cfg).eval()
-    VideoCheckpointer(model).load(cfg.MODEL.WEIGHTS)
+    VideoCheckpointer(model, weights_set=cfg.MODEL.WEIGHTS_SET).load(cfg.MODEL.WEIGHTS)
     return model
 
 

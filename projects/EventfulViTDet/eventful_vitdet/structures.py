@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from detectron2.structures import Instances
 from eventful_vit.cost import BACKBONE_CATEGORIES
+from torch import Tensor
 
 from .errors import DetectionError
 
@@ -55,6 +56,27 @@ class Detections:
                 f"of video {model_input.get('video_id')} ({model_input.get('file_name', 'unknown file')})"
             )
         return cls(boxes, scores, instances.pred_classes.cpu().numpy().astype(np.int32))
+
+
+@dataclass(frozen=True)
+class TokenGrid:
+    """How a frame's tokens lie: row by row, the picture's in the top left corner, padding below and on the right."""
+
+    rows: int
+    columns: int
+    picture_rows: int
+    """Rows that show some of the picture."""
+    picture_columns: int
+
+    @classmethod
+    def of_frame(cls, canvas: tuple[int, int], picture: tuple[int, int], patch: int) -> TokenGrid:
+        """The grid for a padded frame and the picture in it, heights and widths in pixels, and a patch's side."""
+        rows, columns = canvas[0] // patch, canvas[1] // patch
+        return cls(rows, columns, min(rows, -(-picture[0] // patch)), min(columns, -(-picture[1] // patch)))
+
+    def picture_part(self, values: Tensor) -> Tensor:
+        """Those of (rows * columns,) values that belong to the picture's tokens."""
+        return values.view(self.rows, self.columns)[: self.picture_rows, : self.picture_columns].flatten()
 
 
 @dataclass(frozen=True)

@@ -56,19 +56,20 @@ class VideoTrainer(DefaultTrainer):
         return [average, *swapped]
 
     def resume_or_load(self, resume: bool = True) -> None:
-        """Go on after OUTPUT_DIR's last checkpoint if asked to and possible, else begin with MODEL.WEIGHTS."""
+        """Resume after OUTPUT_DIR's last whole checkpoint if asked to and possible, else begin with MODEL.WEIGHTS."""
         checkpointer = self.checkpointer
         found = resume and checkpointer.has_checkpoint()
         # A resumed run must find every parameter of its own; other weights may bring the backbone alone.
         checkpointer.complete = found
         checkpointer.reinitialize = () if found else tuple(self.cfg.MODEL.REINITIALIZE)
+        checkpointer.weights_set = "" if found else self.cfg.MODEL.WEIGHTS_SET
         super().resume_or_load(resume)
         if resume and not found:
             logger.warning("--resume: no checkpoint in %s, training begins with MODEL.WEIGHTS", self.cfg.OUTPUT_DIR)
         elif found and "trainer" not in checkpointer.stored:
             logger.warning(
                 "--resume: %s holds weights only; optimiser, schedule, moving average and iterations begin anew",
-                checkpointer.get_checkpoint_file(),
+                checkpointer.resumed_from,
             )
             self.start_iter = 0
         elif found:

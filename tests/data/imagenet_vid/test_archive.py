@@ -121,6 +121,8 @@ BAD_DOCUMENTS = {
     "no images": (lambda d: d.update(images=[]), "'images' is empty"),
     "name": (change("images", 0, file_name="frame.JPEG"), "'frame.JPEG' does not end in _<video>_<number>"),
     "no name": (change("images", 0, file_name=None), r"images\[0\]: expected an object with 'id' and 'file_name'"),
+    "endless number": (change("images", 0, file_name=f"a_b_{'9' * 5000}.JPEG"), "does not end in _<video>_<number>"),
+    "id beyond 64 bits": (change("images", 0, id=10**20), r"images\[0\]: expected an object with 'id' and 'file_name'"),
     "same id": (change("images", 0, id=50), "id 50 occurs more than once"),
     "same frame": (change("images", 0, file_name=f"{NAMES[0]}.JPEG"), "frame_id 4 of video .* is listed twice"),
     "class": (change("annotations", 0, category_id=31), "annotation 0 has category_id 31"),
@@ -141,6 +143,18 @@ def test_bad_json_is_refused(root, name):
     path.write_text(json.dumps(document))
     with pytest.raises(DatasetError, match=f"{path}: .*{message}"):
         DatasetCatalog.get("imagenet_vid_archive_vid_val")
+
+
+def test_ids_written_as_floats_and_names_of_windows(root):
+    path = write_flat(root, NAMES)
+    expected = DatasetCatalog.get("imagenet_vid_archive_vid_val")
+    document = json.loads(path.read_text())
+    for image in document["images"]:
+        image.update(id=float(image["id"]), width=float(WIDTH), file_name=f"vid_val\\{image['file_name']}")
+    for annotation in document["annotations"]:
+        annotation.update(image_id=float(annotation["image_id"]), category_id=float(annotation["category_id"]))
+    path.write_text(json.dumps(document))
+    assert DatasetCatalog.get("imagenet_vid_archive_vid_val") == expected
 
 
 def test_absent_archive_and_absent_frames(root):

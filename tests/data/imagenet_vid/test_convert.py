@@ -126,6 +126,27 @@ def test_round_trip_of_a_coco_file(tree, tmp_path):
     assert np.abs(difference).max() <= 3  # JPEG of a grey frame
 
 
+def test_names_of_windows_become_folders(tree, tmp_path):
+    document = make_document(tmp_path / "mine")
+    del document["videos"][0]["name"]
+    document["videos"][0]["file_name"] = "clips\\a.avi"
+    path = tmp_path / "mine" / "set.json"
+    path.write_text(json.dumps(document))
+    assert coco_to_official(str(path), str(path.parent), str(tree.root), part="val") == (1, 3)
+    assert (tree.root / "Annotations" / "VID" / "val" / "clips" / "a.avi" / "000000.xml").is_file()
+
+
+def test_a_box_outside_of_its_image_is_left_out(tree, tmp_path):
+    document = make_document(tmp_path / "mine")
+    document["annotations"][0]["bbox"] = [80, 4, 5, 5]
+    path = tmp_path / "mine" / "set.json"
+    path.write_text(json.dumps(document))
+    expected = load_coco_vid(str(path), str(path.parent))
+    coco_to_official(str(path), str(path.parent), str(tree.root), part="val")
+    frames = DatasetCatalog.get("imagenet_vid_val")
+    assert sum(len(f["annotations"]) for f in frames) == sum(len(f["annotations"]) for f in expected) > 0
+
+
 def test_copies_of_image_files(full_tree, tmp_path):
     official_to_coco("imagenet_vid_val", str(full_tree.root), str(full_tree.root / "set.json"))
     coco_to_official(str(full_tree.root / "set.json"), str(full_tree.root), str(tmp_path / "new"), frames="copy")
@@ -142,12 +163,13 @@ BAD_DOCUMENTS = {
     "class": (change("categories", name="drone"), "category 'drone' is none of the 30 classes"),
     "wnid": (change("categories", wnid="n1"), "category 'zebra' is none of the 30 classes"),
     "name above": (change("videos", name="../../a"), "cannot be '../../a'"),
+    "endless name": (change("videos", name="x" * 300), "a video's name becomes a folder and cannot be .{,90}$"),
     "name with a space": (change("videos", name="a b"), "cannot be 'a b'"),
     "track": (change("annotations", instance_id="x"), "annotation 5 has instance_id 'x'"),
     "huge track": (change("annotations", instance_id=2**40), "annotation 5 has instance_id"),
     "box of the XML file": (change("annotations", xml_box=[1, "x", 3, 4]), "annotation 5 has xml_box"),
     "endless box": (change("annotations", xml_box=[1, float("inf"), 3, 4]), "annotation 5 has xml_box"),
-    "backslash": (change("videos", name="a\\b"), "a video's name becomes a folder and cannot be"),
+    "wnid that is a list": (change("categories", wnid=["n02391049"]), "category 'zebra' is none of the 30 classes"),
     "absent file": (change("videos", file_name="b.avi"), "1 of the 1 files it names do not exist"),
     "two of a name": (
         lambda d: (d["videos"].append({**d["videos"][0], "id": 1}), d["images"][0].update(video_id=1)),

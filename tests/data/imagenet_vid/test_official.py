@@ -195,7 +195,11 @@ def test_frame_behind_the_end(full_tree):
 BAD_LISTS = {
     "three columns": (f"{FIRST} 1 2", "line 1: .*in none of the known formats"),
     "no number": (f"{FIRST} 1 x 5", "line 1: expected whole numbers behind the path"),
-    "negative": (f"{FIRST} 1 -1 5", "line 1: expected numbers of 0 or larger"),
+    "negative": (f"{FIRST} 1 -1 5", "line 1: expected whole numbers behind the path"),
+    "beyond 64 bits": (f"{FIRST} {10**20} 0 5", "line 1: expected whole numbers behind the path"),
+    "five thousand digits": (f"{FIRST} 1 {'9' * 5000} 5", "line 1: expected whole numbers .{,120}$"),
+    "drive of Windows": ("D:\\val\\x 1 0 5", "line 1: .*is no path below"),
+    "above, in Windows' way": ("val\\..\\..\\x 1 0 5", "line 1: .*is no path below"),
     "twice": (f"{FIRST} 1 0 5\n\n{FIRST} 6 3 1", f"lists frame 3 of {FIRST} twice"),
     "absolute": ("/etc/passwd 1 0 5", "line 1: '/etc/passwd' is no path below"),
     "above": ("val/../../x 1 0 5", "line 1: .*is no path below"),
@@ -210,6 +214,24 @@ def test_bad_list_is_refused(full_tree, name):
     path = full_tree.write_list("VID_val_videos.txt", content)
     with pytest.raises(DatasetError, match=f"{path}: {message}"):
         DatasetCatalog.get("imagenet_vid_val")
+
+
+def test_a_list_with_the_separators_of_windows(full_tree):
+    expected = DatasetCatalog.get("imagenet_vid_val")
+    path = full_tree.root / "ImageSets" / "VID" / "VID_val_videos.txt"
+    path.write_text(path.read_text().replace("/", "\\"))
+    assert "\\" in path.read_text()
+    assert DatasetCatalog.get("imagenet_vid_val") == expected
+
+
+def test_hidden_files_and_folders_are_no_annotations(full_tree):
+    """As macOS leaves beside every file on a disk of another system."""
+    expected = DatasetCatalog.get("imagenet_vid_train_all")
+    folder = next((full_tree.root / "Annotations" / "VID" / "train").rglob("000000.xml")).parent
+    (folder / "._000000.xml").write_bytes(bytes(range(128, 200)))
+    (folder.parent / ".Trashes").mkdir()
+    (folder.parent / ".Trashes" / "000000.xml").write_text("no XML")
+    assert DatasetCatalog.get("imagenet_vid_train_all") == expected
 
 
 @pytest.mark.parametrize("name", OFFICIAL_SPLITS)

@@ -99,4 +99,4 @@ def changed_cells(selection: Selection, layout: AttentionLayout) -> tuple[Tensor
     stream, token = index // layout.tokens, index % layout.tokens
     cells = (stream * layout.keys + layout.cell_of(token)).unique()
     counts = torch.bincount(cells // layout.keys, minlength=selection.streams)
-    return cells, torch.cat([counts.new_zeros(1), counts.cumsum(0)]).cpu()
+    return cells, torch.cat([counts.new_zeros(1), counts.cumsum(0)])

@@ -354,7 +354,7 @@ class EventfulViT(EventfulModel):
         if self.training and self.use_act_checkpoint:
             x = checkpoint(self._encoder.dense, self.blocks, x, grid, trace, use_reentrant=False)
         else:
-            x = self._encoder.dense(self.blocks, x, grid, trace)
+            x = self._encoder.dense(self.blocks, x, grid, trace, self._recorded_dense(x))
         if trace is not None:
             self.report(trace)
         return x

@@ -3,7 +3,7 @@
 They are registered with PyTorch as `torch.ops.eventful_vit.*`, so compilers, exporters and operation counters see them.
 """
 
-from . import cpu
+from . import cpu, gpu
 from .attention import attend, attend_windows, divide, update_sums
 from .gating import error_norms, finite, gate, normalise, replace, send, store, store_and_add
 from .linear import embed, linear, linear_side_by_side, scale_channels
@@ -19,6 +19,7 @@ __all__ = [
     "error_norms",
     "finite",
     "gate",
+    "gpu",
     "linear",
     "linear_side_by_side",
     "normalise",

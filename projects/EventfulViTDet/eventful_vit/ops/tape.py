@@ -14,7 +14,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -25,13 +25,34 @@ ALIGNMENT = 64
 _state = threading.local()
 
 
+class Recorder(Protocol):
+    """A frame that is recorded and repeated: a tape on a CPU, a CUDA graph on a GPU."""
+
+    refusal: str | None
+    """Why the frame cannot be repeated; None if it can."""
+
+    def record(self, run: Callable[[], Tensor]) -> Tensor:
+        """Record what `run` does; returns its result."""
+
+    def replay(self) -> None:
+        """Repeat the frame, with what its input memory holds now; the result is where it was."""
+
+
+Calls = list[tuple[int, ctypes.Structure]]
+"""Kernels' addresses and their arguments."""
+
+
 class Tape:
     """The kernel calls of one frame, in order."""
 
-    def __init__(self) -> None:
+    def __init__(self, make_replay: Callable[[Calls], Callable[[], None]]) -> None:
+        """
+        Args:
+            make_replay: turns calls into a function that repeats them.
+        """
         self.refusal: str | None = None
-        """Why the frame cannot be repeated; None if it can."""
-        self._calls: list[tuple[int, ctypes.Structure]] = []
+        self._make_replay = make_replay
+        self._calls: Calls = []
         self._inputs: list[Tensor] = []
         self._blocks: list[Tensor] = []
         self._free: list[int] = []  # blocks that no result lies in
@@ -64,9 +85,13 @@ class Tape:
         place = tensor.data_ptr()
         return any(block.data_ptr() <= place < block.data_ptr() + len(block) for block in self._blocks)
 
-    def finish(self, make_replay: Callable[[list[tuple[int, ctypes.Structure]]], Callable[[], None]]) -> None:
-        """End recording; `make_replay` turns the calls into a function that repeats them."""
-        self._replay = make_replay(self._calls)
+    def record(self, run: Callable[[], Tensor]) -> Tensor:
+        """Record the kernel calls that `run` makes, which take place."""
+        with recording(self), _Watcher():
+            result = run()
+        if self.refusal is None:
+            self._replay = self._make_replay(self._calls)
+        return result
 
     def replay(self) -> None:
         """Repeat the frame, with what its input memory holds now."""
@@ -89,23 +114,23 @@ class _Watcher(TorchDispatchMode):
 
 
 @contextmanager
-def recording(tape: Tape) -> Iterator[None]:
-    """Record the kernel calls that this thread makes within the context."""
-    _state.tape = tape
+def recording(recorder: Recorder) -> Iterator[None]:
+    """Record what this thread does within the context."""
+    _state.recorder = recorder
     try:
-        with _Watcher():
-            yield
+        yield
     finally:
-        _state.tape = None
+        _state.recorder = None
 
 
 def current() -> Tape | None:
     """The tape that this thread records, if any."""
-    return getattr(_state, "tape", None)
+    recorder = getattr(_state, "recorder", None)
+    return recorder if isinstance(recorder, Tape) else None
 
 
 def refuse(reason: str) -> None:
     """Say that the frame being recorded, if any, does something that a tape cannot repeat."""
-    tape = current()
-    if tape is not None and tape.refusal is None:
-        tape.refusal = reason
+    recorder = getattr(_state, "recorder", None)
+    if recorder is not None and recorder.refusal is None:
+        recorder.refusal = reason

@@ -13,7 +13,7 @@ import argparse
 import math
 from collections.abc import Sequence
 
-from ..control import budget_options
+from ..control import budget_options, build_runtime_control
 from ..draw.annotated_video import AnnotateOptions, annotate_video, describe_costs
 from ..predictor import load_detector
 from ..video import open_source
@@ -33,8 +33,11 @@ def execute(arguments: argparse.Namespace) -> None:
         max_frames=arguments.max_frames,
         window=not arguments.no_window,
     )
-    costs = annotate_video(cfg, model, source, arguments.output, options)
+    control = build_runtime_control(cfg, model)
+    costs = annotate_video(cfg, model, source, arguments.output, options, control)
     print(f"{arguments.output}: {describe_costs(costs)}")
+    if control.controller.state is not None:
+        print(control.controller.state)
 
 
 def numbers(text: str) -> list[int]:

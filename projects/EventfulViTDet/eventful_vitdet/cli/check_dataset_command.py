@@ -4,7 +4,7 @@
     python tools/check_dataset.py imagenet_vid_val
 
 `--quick` looks whether every file is there; without it, every frame is decoded, too. NAME is a registered data set or
-the path of a COCO-VID file. The exit code is 0 if all is well and 1 if not.
+the path of a COCO-VID file, to whose reading the keys DATASETS.* apply. The exit code is 0 if all is well and 1 if not.
 """
 
 from __future__ import annotations
@@ -14,16 +14,17 @@ from collections.abc import Sequence
 
 from detectron2.utils.logger import setup_logger
 
-from ..data import register_test_json
+from ..data import ReadRules, register_test_json
 from ..data.dataset_check import DatasetReport, check_dataset, format_report
-from .command_line import command_parser, run
+from .command_line import add_pairs, build_cfg, command_parser, run
 
 
 def execute(arguments: argparse.Namespace) -> DatasetReport:
     setup_logger(name="eventful_vitdet")
     is_file = arguments.name.endswith(".json")
     name = register_test_json(arguments.name, arguments.root) if is_file else arguments.name
-    report = check_dataset(name, quick=arguments.quick, is_part=arguments.part)
+    rules = ReadRules.from_config(build_cfg("", arguments.opts))
+    report = check_dataset(name, quick=arguments.quick, is_part=arguments.part, rules=rules)
     print(format_report(report))
     return report
 
@@ -34,7 +35,8 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--root", metavar="DIR", help="folder that the paths in a JSON file start from")
     parser.add_argument("--quick", action="store_true", help="do not decode the frames")
     parser.add_argument("--part", action="store_true", help="it is a part of that data set: no known totals")
-    return parser.parse_args(words)
+    add_pairs(parser)
+    return parser.parse_intermixed_args(words)
 
 
 def main(words: Sequence[str] | None = None) -> int:

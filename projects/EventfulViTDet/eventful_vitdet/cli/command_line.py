@@ -121,12 +121,44 @@ def build_cfg(config_file: str, options: Sequence[str] = ()) -> CfgNode:
     add_eventful_vitdet_config(cfg)
     if config_file:
         path = str(find_config(config_file))
-        # The real Detectron2 would by default also read files that run code.
-        merge(lambda: cfg.merge_from_file(path, allow_unsafe=False), path)
+        merge(lambda: merge_file(cfg, path), path)
     check_pairs(options)
-    merge(lambda: cfg.merge_from_list(list(options)), "the command line")
+    merge(lambda: cfg.merge_from_list(pairs_as_floats(cfg, options)), "the command line")
     check_device(cfg.MODEL.DEVICE)
     return cfg
+
+
+def merge_file(cfg: CfgNode, path: str) -> None:
+    """Merge a configuration file, in which a number that is no integer may be written as one."""
+    # The real Detectron2 would by default also read files that run code.
+    loaded = CfgNode(cfg.load_yaml_with_base(path, allow_unsafe=False))
+    if loaded.get("VERSION", cfg.VERSION) == cfg.VERSION:
+        cfg.merge_from_other_cfg(with_floats(cfg, loaded))
+    else:  # which Detectron2 brings up to date, or refuses
+        cfg.merge_from_file(path, allow_unsafe=False)
+
+
+def with_floats(known: CfgNode, loaded: CfgNode) -> CfgNode:
+    """Settings, in which integers become floats where the known value is one: yacs takes no 150 for a 150.0."""
+    for key, value in loaded.items():
+        before = known.get(key)
+        if isinstance(value, CfgNode) and isinstance(before, CfgNode):
+            with_floats(before, value)
+        elif type(value) is int and isinstance(before, float) and abs(value) < 1 << 53:
+            loaded[key] = float(value)
+    return loaded
+
+
+def pairs_as_floats(cfg: CfgNode, options: Sequence[str]) -> list[str]:
+    """KEY VALUE pairs in which integers are written as floats where the configuration has one."""
+    pairs = list(options)
+    for i in range(0, len(pairs), 2):
+        node = cfg
+        for part in pairs[i].split("."):
+            node = node.get(part) if isinstance(node, CfgNode) else None
+        if isinstance(node, float) and re.fullmatch(r"[+-]?[0-9]{1,15}", str(pairs[i + 1])):
+            pairs[i + 1] = f"{pairs[i + 1]}.0"
+    return pairs
 
 
 def check_pairs(options: Sequence[str]) -> None:

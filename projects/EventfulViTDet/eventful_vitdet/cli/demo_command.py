@@ -40,7 +40,7 @@ def execute(arguments: argparse.Namespace) -> None:
     check_output_dir(cfg.OUTPUT_DIR)
     render_demo_videos()
     model = build_model(cfg).eval()
-    VideoCheckpointer(model).load(cfg.MODEL.WEIGHTS)
+    VideoCheckpointer(model, weights_set=cfg.MODEL.WEIGHTS_SET).load(cfg.MODEL.WEIGHTS)
     evaluate_budgets(cfg, model, BUDGETS, restart=True)  # the times are to be those of this run
     inference = Path(cfg.OUTPUT_DIR, "inference")
     plot = inference / "tradeoff.png"

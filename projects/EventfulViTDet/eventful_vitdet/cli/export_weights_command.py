@@ -13,19 +13,18 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from ..checkpoint import check_weights, first_line, read_checkpoint
 from ..errors import CheckpointError
+from ..weight_files import first_line, read_checkpoint
+from ..weight_sets import choose_set
 from .command_line import command_parser, run
 
 
 def execute(arguments: argparse.Namespace) -> None:
-    data = read_checkpoint(arguments.checkpoint)
-    stored = data.get("model", data) if isinstance(data, dict) else None
-    if not isinstance(stored, dict) or not stored:
-        raise CheckpointError(f"{arguments.checkpoint} holds no weights by name")
-    check_weights(arguments.checkpoint, stored)
+    if not Path(arguments.checkpoint).is_file():
+        raise CheckpointError(f"there is no file {arguments.checkpoint}")
+    _, stored = choose_set(arguments.checkpoint, read_checkpoint(arguments.checkpoint), arguments.set)
     # Copies: parameters that share memory could not be stored.
-    weights = {name: torch.as_tensor(value).clone().contiguous() for name, value in stored.items()}
+    weights = {name: value.clone().contiguous() for name, value in stored.items()}
     if arguments.half:
         weights = {name: value.half() if value.is_floating_point() else value for name, value in weights.items()}
     output = Path(arguments.output)
@@ -46,6 +45,7 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser = command_parser(__doc__)
     parser.add_argument("checkpoint", help=".pth, .pkl or .safetensors")
     parser.add_argument("output", help="the safetensors file to write")
+    parser.add_argument("--set", default="", metavar="KEY", help="which set of weights, of a file that has several")
     parser.add_argument("--half", action="store_true", help="store float16, half the size")
     return parser.parse_args(words)
 

@@ -14,7 +14,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..data import register_test_json
+from detectron2.config import CfgNode
+
+from ..data import ReadRules, register_test_json
 from ..errors import ReportError
 from ..report import write_report
 from .command_line import add_pairs, build_cfg, command_parser, run, whole_number
@@ -22,10 +24,12 @@ from .command_line import add_pairs, build_cfg, command_parser, run, whole_numbe
 
 def execute(arguments: argparse.Namespace) -> None:
     output = arguments.output or os.path.join(arguments.folder, "report.html")
+    cfg = build_cfg(arguments.config_file, arguments.opts)
     write_report(
         arguments.folder,
         output,
-        dataset=find_dataset(arguments),
+        dataset=find_dataset(arguments, cfg),
+        rules=ReadRules.from_config(cfg),
         videos=arguments.videos,
         title=arguments.title,
         thumbnails=arguments.thumbnails,
@@ -33,13 +37,13 @@ def execute(arguments: argparse.Namespace) -> None:
     print(f"report: {output}")
 
 
-def find_dataset(arguments: argparse.Namespace) -> str | None:
+def find_dataset(arguments: argparse.Namespace, cfg: CfgNode) -> str | None:
     """The evaluated data set's name: of --test-json, or of the configuration."""
     if arguments.test_json:
         return register_test_json(arguments.test_json, arguments.test_root)
     if not arguments.config_file and not arguments.opts:
         return None
-    names = build_cfg(arguments.config_file, arguments.opts).DATASETS.TEST
+    names = cfg.DATASETS.TEST
     if len(names) > 1:  # each has a folder called after it
         here = Path(arguments.folder).resolve().name
         names = [name for name in names if re.sub(r"[^\w.-]+", "_", name) == here]

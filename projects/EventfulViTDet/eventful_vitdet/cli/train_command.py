@@ -28,8 +28,10 @@ def execute(args: argparse.Namespace) -> None:
         return
     model = VideoTrainer.build_model(cfg)
     checkpointer = VideoCheckpointer(model, cfg.OUTPUT_DIR)
+    resumed = args.resume and checkpointer.has_checkpoint()
+    checkpointer.weights_set = "" if resumed else cfg.MODEL.WEIGHTS_SET
     checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
-    if not (cfg.MODEL.WEIGHTS or (args.resume and checkpointer.has_checkpoint())):
+    if not (cfg.MODEL.WEIGHTS or resumed):
         logger.warning("MODEL.WEIGHTS is empty: what is evaluated are random weights")
     if args.budgets:
         evaluate_budgets(cfg, model, args.budgets, restart=args.restart)

@@ -6,6 +6,7 @@ from .coco_vid import load_coco_vid, split_sequences
 from .data_config import add_data_config
 from .frame_cache import FrameCache, extract_frames, thin_frames
 from .mapper import VideoTrainMapper, build_video_train_loader
+from .read_rules import ReadRules
 from .registration import (
     dataset_folder,
     default_test_root,
@@ -22,6 +23,7 @@ register_builtin_datasets()
 __all__ = [
     "BadVideo",
     "FrameCache",
+    "ReadRules",
     "VideoTestLoader",
     "VideoTrainMapper",
     "add_data_config",

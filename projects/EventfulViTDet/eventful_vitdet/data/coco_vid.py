@@ -2,20 +2,31 @@
 
 Two layouts are read. Video files: `videos[].file_name` names a video and an image is its frame number
 `frame_id`. Frame folders: `images[].file_name` names an image file. Names are relative to the data set's
-root.
+root. What may be odd about a file, and what is done about it, is in read_rules.py.
 """
 
 from __future__ import annotations
 
-import json
-import math
+import logging
 import os
+import re
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 
 from detectron2.structures import BoxMode
 
 from ..errors import DatasetError
+from .annotation_file import (
+    MAX_SIDE_PIXELS,
+    is_finite,
+    is_plain_text,
+    quote,
+    read_document,
+    read_whole,
+    whole_number,
+)
+from .odd_boxes import OddBoxes
+from .read_rules import DEFAULT_RULES, ReadRules
 from .video_data import BadVideo, Defect, VideoData
 
 Video = list[dict]
@@ -28,28 +39,32 @@ REQUIRED_KEYS = {
     "annotations": ("id", "image_id", "category_id", "bbox"),
 }
 FLAGS = ("occluded", "generated")
-MAX_OVERSHOOT_PIXELS = 1.0
+NO_TRACK = -1
 MAX_NAMED_FILES = 10
-MAX_INTEGER = 1 << 53  # JSON's integers have any length; a float holds these exactly
+
+logger = logging.getLogger(__name__)
 
 
-def load_coco_vid(json_file: str, root: str) -> list[dict]:
+def load_coco_vid(json_file: str, root: str, rules: ReadRules = DEFAULT_RULES) -> list[dict]:
     """Return the frames of `parse_coco_vid`: the list that DatasetCatalog serves."""
-    return parse_coco_vid(json_file, root).frames
+    return parse_coco_vid(json_file, root, rules=rules).frames
 
 
-def parse_coco_vid(json_file: str, root: str, *, strict: bool = True) -> VideoData:
+def parse_coco_vid(json_file: str, root: str, *, strict: bool = True, rules: ReadRules = DEFAULT_RULES) -> VideoData:
     """Read and check an annotation file whose file names are relative to `root`.
 
     Raises DatasetError, naming file and entry, for whatever makes the file unusable. Videos of which a file is absent
     are an error too, or with `strict=False` become the result's bad videos.
     """
-    return parse_document(json_file, root, read_document(json_file), strict=strict)
+    document = read_document(json_file, tuple(REQUIRED_KEYS))
+    return parse_document(json_file, root, document, strict=strict, rules=rules)
 
 
-def parse_document(json_file: str, root: str, document: dict, *, strict: bool = True) -> VideoData:
+def parse_document(
+    json_file: str, root: str, document: dict, *, strict: bool = True, rules: ReadRules = DEFAULT_RULES
+) -> VideoData:
     """`parse_coco_vid` for the content of a file; `json_file` is the name in errors."""
-    tables = {key: _index_by_id(json_file, document, key) for key in REQUIRED_KEYS}
+    tables = {key: index_by_id(json_file, document, key) for key in REQUIRED_KEYS}
     if not tables["images"]:
         raise DatasetError(f"{json_file}: 'images' is empty, so there is no frame to read")
     if not tables["categories"]:
@@ -58,17 +73,18 @@ def parse_document(json_file: str, root: str, document: dict, *, strict: bool = 
     category_ids = sorted(tables["categories"])
     classes = [tables["categories"][i]["name"] for i in category_ids]
     _check_class_names(json_file, classes)
-    as_stored = bool(document.get("images_as_stored", False))
+    as_stored = document.get("images_as_stored", False)
+    if not isinstance(as_stored, bool):
+        raise DatasetError(f"{json_file}: images_as_stored is {quote(as_stored)}; expected true or false")
     frames = {
-        i: _make_frame(json_file, root, image, tables["videos"], as_stored) for i, image in tables["images"].items()
+        i: _make_frame(json_file, root, i, image, tables["videos"], as_stored, rules)
+        for i, image in tables["images"].items()
     }
-    contiguous = {category_id: i for i, category_id in enumerate(category_ids)}
-    for annotation in tables["annotations"].values():
-        frame, box = _make_annotation(json_file, annotation, frames, contiguous)
-        frame["annotations"].append(box)
-
+    _add_annotations(json_file, tables["annotations"], frames, category_ids, rules)
     ordered = _order(json_file, frames.values(), list(tables["videos"]))
-    names = {i: str(video.get("name", video.get("file_name", i))) for i, video in tables["videos"].items()}
+    _warn_if_counted_from_one(json_file, ordered, rules)
+
+    names = {i: _video_name(json_file, i, video) for i, video in tables["videos"].items()}
     absent = _absent_files(ordered)
     if strict and absent:
         raise DatasetError(_describe_absent(json_file, root, absent, ordered))
@@ -113,133 +129,175 @@ def split_sequences(frames: Iterable[dict]) -> list[list[dict]]:
     return runs
 
 
-def read_document(json_file: str, tables: Collection[str] = tuple(REQUIRED_KEYS)) -> dict:
-    """The content of a JSON file that holds a list under each of the given names. Raises DatasetError."""
-    try:
-        with open(json_file, encoding="utf-8") as file:
-            document = json.load(file)
-    except OSError as error:
-        raise DatasetError(f"{json_file}: cannot read the annotation file ({error.strerror})") from error
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise DatasetError(f"{json_file}: is not valid JSON ({error})") from error
-    if not isinstance(document, dict):
-        raise DatasetError(f"{json_file}: expected a JSON object with the keys {', '.join(tables)}")
-    for key in tables:
-        if key not in document:
-            raise DatasetError(f"{json_file}: key '{key}' is missing (needed: {', '.join(tables)})")
-        if not isinstance(document[key], list):
-            raise DatasetError(f"{json_file}: '{key}' must be a list, found {type(document[key]).__name__}")
-    return document
-
-
 def _check_class_names(json_file: str, classes: list) -> None:
-    # Results are reported by class name, so that two classes of one name would hide each other.
-    for name, count in Counter(map(repr, classes)).items():
-        if count > 1:
-            raise DatasetError(f"{json_file}: {count} categories have the name {name}")
     for name in classes:
-        if not isinstance(name, str) or not name:
-            raise DatasetError(f"{json_file}: a category has the name {name!r}; expected text")
+        if not is_plain_text(name):
+            raise DatasetError(f"{json_file}: a category has the name {quote(name)}; expected text")
+    # Results are reported by class name, so that two classes of one name would hide each other.
+    for name, count in Counter(classes).items():
+        if count > 1:
+            raise DatasetError(f"{json_file}: {count} categories have the name {name!r}")
 
 
-def _index_by_id(json_file: str, document: dict, table: str) -> dict[int, dict]:
+def index_by_id(json_file: str, document: dict, table: str) -> dict[int, dict]:
+    """The entries of a table by their id. Raises DatasetError for an entry that lacks a key, or ids that are none."""
     entries: dict[int, dict] = {}
     for position, entry in enumerate(document[table]):
         if not isinstance(entry, dict):
-            raise DatasetError(f"{json_file}: {table}[{position}] must be an object, found {entry!r}")
+            raise DatasetError(f"{json_file}: {table}[{position}] must be an object, found {quote(entry)}")
         for key in REQUIRED_KEYS[table]:
             if key not in entry:
                 raise DatasetError(f"{json_file}: {table}[{position}] has no key '{key}'")
-        if not _is_integer(entry["id"]):
-            raise DatasetError(f"{json_file}: {table}[{position}] has id {entry['id']!r}; ids are integers")
-        if entry["id"] in entries:
-            raise DatasetError(f"{json_file}: id {entry['id']} occurs more than once in '{table}'")
-        entries[entry["id"]] = entry
+        number = read_whole(f"{json_file}: {table}[{position}]", entry, "id")
+        if number in entries:
+            raise DatasetError(f"{json_file}: id {number} occurs more than once in '{table}'")
+        entries[number] = entry
     return entries
 
 
-def _make_frame(json_file: str, root: str, image: dict, videos: dict[int, dict], as_stored: bool) -> dict:
-    where = f"{json_file}: image {image['id']}"
-    video = videos.get(image["video_id"]) if _is_integer(image["video_id"]) else None
-    if video is None:
-        raise DatasetError(f"{where} has video_id {image['video_id']!r}, which 'videos' does not list")
-    if not _is_integer(image["frame_id"]) or image["frame_id"] < 0:
-        raise DatasetError(f"{where} has frame_id {image['frame_id']!r}; expected an integer, 0 or larger")
-    size = {key: image.get(key, video.get(key)) for key in ("height", "width")}
-    for key, value in size.items():
-        if not _is_integer(value) or value <= 0:
-            raise DatasetError(f"{where} has {key} {value!r}; its entry or its video's must give a positive integer")
+def _video_name(json_file: str, video_id: int, video: dict) -> str:
+    name = video.get("name")
+    if name is None:
+        name = video.get("file_name", video_id)
+    name = name if isinstance(name, str) else whole_number(name)
+    if name is None or not is_plain_text(str(name)):
+        raise DatasetError(f"{json_file}: video {video_id} has the name {quote(video.get('name'))}; expected text")
+    return str(name)
+
+
+def _make_frame(
+    json_file: str, root: str, image_id: int, image: dict, videos: dict[int, dict], as_stored: bool, rules: ReadRules
+) -> dict:
+    where = f"{json_file}: image {image_id}"
+    video_id = whole_number(image["video_id"])
+    if video_id not in videos:
+        raise DatasetError(f"{where} has video_id {quote(image['video_id'])}, which 'videos' does not list")
+    video = videos[video_id]
     is_video_file = "file_name" not in image
     file_name = video.get("file_name") if is_video_file else image["file_name"]
     if not isinstance(file_name, str) or not file_name:
         raise DatasetError(
-            f"{where} has no usable 'file_name', nor has its video {video['id']}: give the video file in "
+            f"{where} has no usable 'file_name', nor has its video {video_id}: give the video file in "
             "'videos' or the image file in 'images'"
         )
+    frame_id = read_whole(where, image, "frame_id")
+    first = rules.first_frame_id if is_video_file else 0  # the numbers of image files only put them in order
+    if frame_id < first:
+        key = " (DATASETS.FIRST_FRAME_ID)" if first else ""
+        raise DatasetError(f"{where} has frame_id {frame_id}; expected an integer, {first} or larger{key}")
     return {
-        "file_name": os.path.join(root, file_name),
+        "file_name": locate_file(where, root, file_name, rules),
         "is_video_file": is_video_file,
-        "video_id": image["video_id"],
-        "frame_id": image["frame_id"],
-        "image_id": image["id"],
-        **size,
+        "video_id": video_id,
+        "frame_id": frame_id - first,
+        "image_id": image_id,
+        **_read_size(where, image, video),
         **({"as_stored": True} if as_stored else {}),
         "annotations": [],
     }
 
 
+def _read_size(where: str, image: dict, video: dict) -> dict[str, int]:
+    size = {}
+    for key in ("height", "width"):
+        value = image.get(key, video.get(key))
+        pixels = whole_number(value)
+        if pixels is None or not 0 < pixels < MAX_SIDE_PIXELS:
+            raise DatasetError(
+                f"{where} has {key} {quote(value)}; its entry or its video's must give a positive integer"
+            )
+        size[key] = pixels
+    return size
+
+
+def locate_file(where: str, root: str, name: str, rules: ReadRules) -> str:
+    """The path of a file that is named relative to `root`, in Linux's or Windows' way.
+
+    Raises DatasetError for a name that leads out of `root`, unless the rules allow it: who evaluates somebody else's
+    annotation file does not want it to choose files anywhere on the disk.
+    """
+    plain = name.replace("\\", "/")
+    if leads_outside(plain) and not rules.paths_outside_root:
+        raise DatasetError(
+            f"{where} names the file {quote(name)}, which is no path below the data set's folder; "
+            "DATASETS.PATHS_OUTSIDE_ROOT True allows it"
+        )
+    literal = os.path.join(root, name)
+    return literal if plain == name or os.path.isfile(literal) else os.path.join(root, plain)
+
+
+def leads_outside(name: str) -> bool:
+    """Whether a name, with / between folders, may lead out of the folder that it starts from."""
+    return name.startswith("/") or re.match(r"[A-Za-z]:/", name) is not None or ".." in name.split("/")
+
+
+def _add_annotations(
+    json_file: str, table: dict[int, dict], frames: dict[int, dict], category_ids: list[int], rules: ReadRules
+) -> None:
+    contiguous = {category_id: i for i, category_id in enumerate(category_ids)}
+    boxes = OddBoxes(json_file, rules)
+    for number, annotation in table.items():
+        frame, entry = _make_annotation(json_file, number, annotation, frames, contiguous, boxes)
+        if entry is not None:
+            frame["annotations"].append(entry)
+    boxes.conclude()
+
+
 def _make_annotation(
-    json_file: str, annotation: dict, frames: dict[int, dict], contiguous: dict[int, int]
-) -> tuple[dict, dict]:
-    where = f"{json_file}: annotation {annotation['id']}"
-    for key, known in (("image_id", frames), ("category_id", contiguous)):
-        if not _is_integer(annotation[key]) or annotation[key] not in known:
-            table = "images" if key == "image_id" else "categories"
-            raise DatasetError(f"{where} has {key} {annotation[key]!r}, which '{table}' does not list")
-    frame = frames[annotation["image_id"]]
+    json_file: str,
+    number: int,
+    annotation: dict,
+    frames: dict[int, dict],
+    contiguous: dict[int, int],
+    boxes: OddBoxes,
+) -> tuple[dict, dict | None]:
+    """The frame of an annotation, and its entry there; None where the rules leave its box out."""
+    where = f"{json_file}: annotation {number}"
+    for key, known, table in (("image_id", frames, "images"), ("category_id", contiguous, "categories")):
+        if whole_number(annotation[key]) not in known:
+            raise DatasetError(f"{where} has {key} {quote(annotation[key])}, which '{table}' does not list")
+    frame = frames[whole_number(annotation["image_id"])]
     if annotation.get("video_id", frame["video_id"]) != frame["video_id"]:
         raise DatasetError(
-            f"{where} has video_id {annotation['video_id']!r}, but its image {frame['image_id']} belongs to "
+            f"{where} has video_id {quote(annotation['video_id'])}, but its image {frame['image_id']} belongs to "
             f"video {frame['video_id']}"
         )
-    if annotation.get("iscrowd", 0) not in (0, 1):
-        raise DatasetError(f"{where} has iscrowd {annotation['iscrowd']!r}; expected 0 or 1")
-    for key in FLAGS:
+    for key in ("iscrowd", *FLAGS):
         if annotation.get(key, 0) not in (0, 1):
-            raise DatasetError(f"{where} has {key} {annotation[key]!r}; expected 0 or 1")
-    box = _checked_box(where, annotation["bbox"], frame["width"], frame["height"])
+            raise DatasetError(f"{where} has {key} {quote(annotation[key])}; expected 0 or 1")
+    track = _read_track(where, annotation)
+    area = annotation.get("area")
+    if "area" in annotation and not (is_finite(area) and area >= 0):
+        raise DatasetError(f"{where} has area {quote(area)}; expected a number of pixels")
+    box = boxes.usable_part(f"annotation {number}", annotation["bbox"], frame["width"], frame["height"])
+    if box is None:
+        return frame, None
     return frame, {
         "bbox": box,
         "bbox_mode": BoxMode.XYWH_ABS,
-        "category_id": contiguous[annotation["category_id"]],
-        "instance_id": annotation.get("instance_id", -1),
+        "category_id": contiguous[whole_number(annotation["category_id"])],
+        "instance_id": track,
         "iscrowd": int(annotation.get("iscrowd", 0)),
-        "area": _checked_area(where, annotation, box),
+        "area": _area(area, annotation["bbox"], box),
         **{key: int(annotation[key]) for key in FLAGS if key in annotation},
     }
 
 
-def _checked_box(where: str, box: object, width: int, height: int) -> list[float]:
-    """Return [x, y, width, height] clipped to the frame; an overshoot of up to a pixel is rounding."""
-    if not isinstance(box, list) or len(box) != 4 or not all(is_finite(value) for value in box):
-        raise DatasetError(f"{where} has box {box!r}; expected four finite numbers [x, y, width, height]")
-    x, y, w, h = (float(value) for value in box)
-    if w <= 0 or h <= 0:
-        raise DatasetError(f"{where} has box {box}, whose width or height is not positive")
-    overshoot = max(-x, -y, x + w - width, y + h - height)
-    if overshoot <= 0:
-        return [x, y, w, h]
-    x0, y0, x1, y1 = max(x, 0.0), max(y, 0.0), min(x + w, float(width)), min(y + h, float(height))
-    if overshoot > MAX_OVERSHOOT_PIXELS or x1 <= x0 or y1 <= y0:
-        raise DatasetError(f"{where} has box {box}, which reaches outside its {width} x {height} image")
-    return [x0, y0, x1 - x0, y1 - y0]
+def _read_track(where: str, annotation: dict) -> int | str:
+    track = annotation.get("instance_id")
+    if track is None:
+        return NO_TRACK
+    if isinstance(track, str):
+        return track
+    return read_whole(where, annotation, "instance_id")
 
 
-def _checked_area(where: str, annotation: dict, box: list[float]) -> float:
-    area = annotation.get("area", box[2] * box[3])
-    if not is_finite(area) or area < 0:
-        raise DatasetError(f"{where} has area {area!r}; expected a number of pixels")
-    return float(area)
+def _area(annotated: float | None, whole: list[float], box: list[float]) -> float:
+    """The annotated area, of a box that was cut off no more than is left; without one, the box's."""
+    of_box = box[2] * box[3]
+    if annotated is None:
+        return of_box
+    return float(annotated) if whole == box else min(float(annotated), of_box)
 
 
 def _order(json_file: str, frames: Iterable[dict], video_ids: list[int]) -> list[dict]:
@@ -280,12 +338,16 @@ def _describe_absent(json_file: str, root: str, absent: dict[int, list[str]], fr
     return f"{json_file}: {len(names)} of the {listed} files it names do not exist under the root {root}: {shown}{more}"
 
 
-def _is_integer(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def is_finite(value: object) -> bool:
-    """Whether a value of a JSON file is a number that a float can hold."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return False
-    return math.isfinite(value) if isinstance(value, float) else abs(value) < MAX_INTEGER
+def _warn_if_counted_from_one(json_file: str, frames: list[dict], rules: ReadRules) -> None:
+    """Frames of video files that are numbered from 1 would all be read one frame late, without any error."""
+    if rules.first_frame_id:
+        return
+    firsts = [video[0]["frame_id"] for video in group_by_video(frames) if video[0]["is_video_file"]]
+    if firsts and min(firsts) == 1:
+        logger.warning(
+            "%s: no video begins with frame 0, and %d of %d begin with frame 1. Frames of video files count from 0; if "
+            "this file counts from 1, its boxes are one frame off: DATASETS.FIRST_FRAME_ID 1 shifts them",
+            json_file,
+            firsts.count(1),
+            len(firsts),
+        )

@@ -23,6 +23,15 @@ def add_data_config(cfg: CfgNode) -> None:
     cfg.INPUT.CONTRAST = (1.0, 1.0)
     # Range of random factors, one for each colour channel; (1.0, 1.0): unchanged.
     cfg.INPUT.CHANNEL_GAIN = (1.0, 1.0)
+    # COCO-VID files. Boxes that reach over the edge of their image by more than a pixel (as of MOT17): "clip" cuts them
+    # off, "drop" leaves them out, "error" refuses the file. All are counted, the first ten named.
+    cfg.DATASETS.BOXES_OVER_EDGE = "clip"
+    # Boxes without width or height (as in VisDrone): "error" refuses the file, "drop" leaves them out.
+    cfg.DATASETS.EMPTY_BOXES = "error"
+    # The number that these files give to the first frame of a video file; 1 is subtracted from all frame numbers then.
+    cfg.DATASETS.FIRST_FRAME_ID = 0
+    # Let file names be absolute, or lead out of the data set's folder by "..".
+    cfg.DATASETS.PATHS_OUTSIDE_ROOT = False
     # Training uses every n-th listed frame of a video (neighbours hardly differ).
     cfg.DATALOADER.TRAIN_FRAME_STRIDE = 1
     # Of these, training uses this many of every video, evenly spaced (15 is usual for ImageNet VID); 0: all.

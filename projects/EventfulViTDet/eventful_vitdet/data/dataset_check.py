@@ -13,6 +13,7 @@ from ..video import iterate_frames
 from .builtin import KNOWN_TOTALS
 from .coco_vid import group_by_video, split_sequences
 from .parallel_map import map_in_processes
+from .read_rules import DEFAULT_RULES, ReadRules
 from .registration import load_video_data
 from .video_data import BadVideo, Defect, VideoData
 
@@ -40,13 +41,15 @@ class DatasetReport:
         return not self.bad_videos and not self.differences
 
 
-def check_dataset(name: str, *, quick: bool = False, is_part: bool = False) -> DatasetReport:
-    """Load a registered data set and, unless `quick`, decode every frame of it.
+def check_dataset(
+    name: str, *, quick: bool = False, is_part: bool = False, rules: ReadRules = DEFAULT_RULES
+) -> DatasetReport:
+    """Load a registered data set, by these rules, and, unless `quick`, decode every frame of it.
 
     `is_part` says that it is meant to be a part of the data set of that name, so that the known totals do not hold.
     Raises DatasetError if it cannot be loaded at all.
     """
-    data = load_video_data(name)
+    data = load_video_data(name, rules)
     bad_videos = list(data.bad_videos)
     if not quick:
         known = {bad.video_id for bad in bad_videos}

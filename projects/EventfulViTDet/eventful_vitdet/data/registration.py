@@ -10,11 +10,16 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from ..errors import DatasetError
 from .builtin import BUILTIN_COCO_VID, IMAGENET_VID_ARCHIVE_FOLDER, IMAGENET_VID_FOLDER, IMAGENET_VID_WNIDS
 from .coco_vid import parse_coco_vid
+from .foreign_frames import complete_frames
 from .imagenet_vid.archive import ARCHIVE_SPLITS, load_archive
 from .imagenet_vid.official import OFFICIAL_SPLITS, load_official
+from .read_rules import DEFAULT_RULES, ReadRules
 from .video_data import BadVideo, VideoData, check_on_bad_video, drop_bad_videos, refuse_bad_videos
 
 EVALUATOR_TYPE = "coco_vid"
+
+Loader = Callable[[bool, ReadRules], VideoData]
+"""Loads a data set; called with True, it raises DatasetError for unusable videos. Rules matter to COCO-VID files."""
 
 
 def register_coco_vid(name: str, json_file: str, root: str) -> None:
@@ -29,7 +34,7 @@ def register_coco_vid(name: str, json_file: str, root: str) -> None:
         if (known.get("json_file"), known.get("image_root")) != (json_file, root):
             raise DatasetError(f"data set name '{name}' is already taken by {known.get('json_file', 'other data')}")
         return
-    _register(name, lambda strict: _load_coco_vid(name, json_file, root, None, strict))
+    _register(name, lambda strict, rules: _load_coco_vid(name, json_file, root, None, strict, rules))
     _set_metadata(name, json_file=json_file, image_root=root)
 
 
@@ -50,11 +55,12 @@ def register_builtin_datasets() -> None:
     """Register the data sets of builtin.py and of ImageNet VID; those that are registered already are left alone."""
     for name, (folder, json_name, classes) in BUILTIN_COCO_VID.items():
         if name not in DatasetCatalog.list():
-            _register(name, lambda strict, item=(name, folder, json_name, classes): _load_builtin(*item, strict))
+            item = (name, folder, json_name, classes)
+            _register(name, lambda strict, rules, item=item: _load_builtin(*item, strict, rules))
             _set_metadata(name, thing_classes=list(classes))
-    loaders = {name: lambda strict, name=name: _load_official(name) for name in OFFICIAL_SPLITS}
+    loaders = {name: lambda strict, rules, name=name: _load_official(name) for name in OFFICIAL_SPLITS}
     for split in ARCHIVE_SPLITS:
-        loaders[f"imagenet_vid_archive_{split}"] = lambda strict, split=split: _load_archive(split)
+        loaders[f"imagenet_vid_archive_{split}"] = lambda strict, rules, split=split: _load_archive(split)
     for name, load in loaders.items():
         if name not in DatasetCatalog.list():
             _register(name, load)
@@ -66,33 +72,37 @@ def register_builtin_datasets() -> None:
             )
 
 
-def load_frames(name: str, on_bad_video: str = "stop") -> tuple[list[dict], list[BadVideo]]:
+def load_frames(
+    name: str, on_bad_video: str = "stop", rules: ReadRules = DEFAULT_RULES
+) -> tuple[list[dict], list[BadVideo]]:
     """The frames of a registered data set, and the videos among them that were left out.
 
     With "stop", as DatasetCatalog.get: raises DatasetError if a video is known to be unusable. With "skip", such
     videos are left out and named in the log. What is only found in reading a frame is the reader's VideoReadError.
+    Those that Detectron2 or other code has registered are completed by what it does not know of.
     """
     check_on_bad_video(on_bad_video, "TEST.ON_BAD_VIDEO (in training DATALOADER.ON_BAD_VIDEO)")
-    if on_bad_video == "stop" or MetadataCatalog.get(name).get("load_video_data") is None:
-        return DatasetCatalog.get(name), []
-    data = load_video_data(name)
+    load = MetadataCatalog.get(name).get("load_video_data")
+    if load is None:
+        return complete_frames(name, DatasetCatalog.get(name)), []
+    if on_bad_video == "stop":
+        return load(True, rules).frames, []
+    data = load(False, rules)
     return drop_bad_videos(name, data.frames, data.bad_videos), data.bad_videos
 
 
-def load_video_data(name: str) -> VideoData:
+def load_video_data(name: str, rules: ReadRules = DEFAULT_RULES) -> VideoData:
     """All that is known about a registered data set, unusable videos included. Raises DatasetError."""
     load = MetadataCatalog.get(name).get("load_video_data") if name in DatasetCatalog.list() else None
     if load is None:
         known = ", ".join(sorted(n for n in DatasetCatalog.list() if MetadataCatalog.get(n).get("load_video_data")))
         raise DatasetError(f"'{name}' is no registered video data set; there are: {known}")
-    return load(False)
+    return load(False, rules)
 
 
-def _register(name: str, load: Callable[[bool], VideoData]) -> None:
-    """Register a function that loads a data set; called with True, it raises DatasetError for unusable videos."""
-
-    def load_and_describe(strict: bool) -> VideoData:
-        data = load(strict)
+def _register(name: str, load: Loader) -> None:
+    def load_and_describe(strict: bool, rules: ReadRules) -> VideoData:
+        data = load(strict, rules)
         if strict:
             refuse_bad_videos(f"data set '{name}'", data.bad_videos)
         _set_metadata(
@@ -103,21 +113,25 @@ def _register(name: str, load: Callable[[bool], VideoData]) -> None:
         )
         return data
 
-    DatasetCatalog.register(name, lambda: load_and_describe(True).frames)
+    DatasetCatalog.register(name, lambda: load_and_describe(True, DEFAULT_RULES).frames)
     _set_metadata(name, evaluator_type=EVALUATOR_TYPE, load_video_data=load_and_describe)
 
 
-def _load_coco_vid(name: str, json_file: str, root: str, classes: list[str] | None, strict: bool) -> VideoData:
-    data = parse_coco_vid(json_file, root, strict=strict)
+def _load_coco_vid(
+    name: str, json_file: str, root: str, classes: list[str] | None, strict: bool, rules: ReadRules
+) -> VideoData:
+    data = parse_coco_vid(json_file, root, strict=strict, rules=rules)
     if classes is not None and data.classes != list(classes):
         raise DatasetError(f"{json_file}: has the classes {data.classes}, but data set '{name}' has {list(classes)}")
     _set_metadata(name, json_file=json_file, image_root=root)
     return data
 
 
-def _load_builtin(name: str, folder: str, json_name: str, classes: list[str], strict: bool) -> VideoData:
+def _load_builtin(
+    name: str, folder: str, json_name: str, classes: list[str], strict: bool, rules: ReadRules
+) -> VideoData:
     json_file, root = _locate(folder, json_name)
-    return _load_coco_vid(name, json_file, root, classes, strict)
+    return _load_coco_vid(name, json_file, root, classes, strict, rules)
 
 
 def _load_official(name: str) -> VideoData:

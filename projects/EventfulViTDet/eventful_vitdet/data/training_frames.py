@@ -11,6 +11,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from ..errors import DatasetError
 from .coco_vid import group_by_video
 from .frame_cache import thin_frames
+from .read_rules import ReadRules
 from .registration import check_classes, load_frames, register_test_json
 
 logger = logging.getLogger(__name__)
@@ -40,8 +41,8 @@ def load_train_sets(cfg: CfgNode) -> list[list[dict]]:
 
 def _load_train_set(cfg: CfgNode, name: str) -> list[dict]:
     loader = cfg.DATALOADER
-    usable, _ = load_frames(name, loader.ON_BAD_VIDEO)
-    frames = thin_frames(with_single_images(usable), loader.TRAIN_FRAME_STRIDE)
+    usable, _ = load_frames(name, loader.ON_BAD_VIDEO, ReadRules.from_config(cfg))
+    frames = thin_frames(usable, loader.TRAIN_FRAME_STRIDE)
     check_classes(name, cfg.MODEL.ROI_HEADS.NUM_CLASSES)
     listed, videos = len(frames), len(group_by_video(frames))
     frames = spread_frames(frames, loader.FRAMES_PER_VIDEO)
@@ -51,16 +52,6 @@ def _load_train_set(cfg: CfgNode, name: str) -> list[dict]:
         raise DatasetError(f"{name}: no frame has an annotation to train on")
     logger.info("training data, %s: %d of %d frames of %d videos or images", name, len(frames), listed, videos)
     return frames
-
-
-def with_single_images(frames: Sequence[dict]) -> list[dict]:
-    """Frame dicts in which an image without `video_id` (a still, as of ImageNet DET or COCO) is a video of its own."""
-    return [
-        frame
-        if "video_id" in frame
-        else {**frame, "video_id": f"image {frame['image_id']}", "frame_id": 0, "is_video_file": False}
-        for frame in frames
-    ]
 
 
 def spread_frames(frames: Sequence[dict], per_video: int) -> list[dict]:

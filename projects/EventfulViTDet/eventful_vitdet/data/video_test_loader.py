@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog
 from detectron2.utils import comm
 
 from ..errors import DataError
@@ -18,6 +17,8 @@ from ..video import iterate_frames
 from ..video.background import BackgroundIterator
 from .coco_vid import group_by_video
 from .input_preparation import InputPreparation
+from .read_rules import ReadRules
+from .registration import load_frames
 from .video_shards import schedule_streams, shard_videos
 
 FILLER = "filler"
@@ -130,7 +131,7 @@ def build_video_test_loader(cfg: CfgNode, dataset_name: str, frames: list[dict] 
     `frames` saves reading the annotation file again. With several processes each gets whole videos.
     """
     if frames is None:
-        frames = DatasetCatalog.get(dataset_name)
+        frames, _ = load_frames(dataset_name, rules=ReadRules.from_config(cfg))
     frames = shard_videos(frames, comm.get_world_size(), comm.get_rank())
     logger.info("%s: %d frames of %d videos", dataset_name, len(frames), len(group_by_video(frames)))
     return make_test_loader(cfg, frames)

@@ -6,13 +6,14 @@ import os
 from collections.abc import Sequence
 
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog
 from torch import nn
 
 from ..budgets import apply_budget, parse_budgets
 from ..control import Constant, RuntimeControl
 from ..data.coco_vid import group_by_video
 from ..data.listed_video import ListedVideo
+from ..data.read_rules import ReadRules
+from ..data.registration import load_frames
 from ..errors import DatasetError
 from .annotated_video import AnnotateOptions, annotate_video
 
@@ -32,7 +33,7 @@ def annotate_budgets(
     Writes `<output_dir>/<budget>.mp4` for each and returns the paths. `video_index` counts the data set's
     videos. The model is left at the last budget.
     """
-    videos = group_by_video(DatasetCatalog.get(dataset_name))
+    videos = group_by_video(load_frames(dataset_name, rules=ReadRules.from_config(cfg))[0])
     if not 0 <= video_index < len(videos):
         raise DatasetError(f"data set '{dataset_name}' has {len(videos)} videos, so there is no video {video_index}")
     source = ListedVideo(videos[video_index])

@@ -7,7 +7,7 @@ import logging
 import os
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from detectron2.config import CfgNode
 from torch import nn
@@ -140,6 +140,7 @@ def describe_frame(frame: SourceFrame, result: FrameResult, classes: Sequence[st
         "flushed": cost.flushed,
         "scene_cut": result.scene_cut,
         "gflops": {"backbone": cost.backbone_gflops, "total": cost.total_gflops},
+        "target": None if result.target is None else asdict(result.target),
         "ms": {"backbone": 1000 * cost.backbone_seconds, "total": 1000 * cost.total_seconds},
         "detections": [
             {"class": classes[index], "score": round(score, 4), "box": [round(value, 2) for value in box]}

@@ -22,7 +22,7 @@ class Matches:
     """(M,) int32: the object that the detection found; -1 for none."""
     marks: np.ndarray
     """(M,) uint8: the marks, joined by "or", of the objects of its class and frame that it overlaps most;
-    EVERY_MARK where there is no such object."""
+    EVERY_MARK where there is no such object, and no mark where it found none and lies in a crowd."""
 
 
 def match_detections(
@@ -36,7 +36,9 @@ def match_detections(
     """Give each detection, the highest score first, the free object of its frame and class that it overlaps most.
 
     Equal scores in one frame are taken in ascending order of their boxes (x0, then y0, x1, y1), and so are
-    objects of equal IoU. IoU is `box_ious` with pixel=1; it suffices from `iou_threshold` on.
+    objects of equal IoU. IoU is `box_ious` with pixel=1; it suffices from `iou_threshold` on. Crowds are no objects to
+    find: a detection that found none lies in a crowd of its class if a share of at least `iou_threshold` of its own
+    area does, as in COCO.
 
     Args:
         objects: the G objects.
@@ -57,7 +59,7 @@ def match_detections(
         part = detections.select(rows[busy])
         ranked = _by_score(part)
         busy, boxes = busy[ranked], part.boxes[ranked].astype(np.float64)
-        partners, marks = _match(boxes, first[busy], count[busy], objects.boxes, object_marks, iou_threshold)
+        partners, marks = _match(boxes, first[busy], count[busy], objects, object_marks, iou_threshold)
         matches.partners[rows[busy]], matches.marks[rows[busy]] = partners, marks
     return matches
 
@@ -69,13 +71,18 @@ def box_ious(first: np.ndarray, second: np.ndarray, *, pixel: float) -> np.ndarr
     evaluations on ImageNet VID do; 0 takes coordinates as lengths. Sides below 0 count as 0.
     """
 
-    def area(x0, y0, x1, y1):
-        return np.maximum(x1 - x0 + pixel, 0) * np.maximum(y1 - y0 + pixel, 0)
-
-    low, high = np.maximum(first[:, :2], second[:, :2]), np.minimum(first[:, 2:], second[:, 2:])
-    common = area(*low.T, *high.T)
-    union = area(*first.T) + area(*second.T) - common
+    common = _common_areas(first, second, pixel)
+    union = _areas(first, pixel) + _areas(second, pixel) - common
     return np.divide(common, union, out=np.zeros_like(common), where=union > 0)
+
+
+def _areas(boxes: np.ndarray, pixel: float) -> np.ndarray:
+    return np.maximum(boxes[:, 2:] - boxes[:, :2] + pixel, 0).prod(axis=1)
+
+
+def _common_areas(first: np.ndarray, second: np.ndarray, pixel: float) -> np.ndarray:
+    low, high = np.maximum(first[:, :2], second[:, :2]), np.minimum(first[:, 2:], second[:, 2:])
+    return _areas(np.concatenate([low, high], axis=1), pixel)
 
 
 def _whole_frames(frames: np.ndarray) -> Iterator[np.ndarray]:
@@ -98,7 +105,7 @@ def _match(
     boxes: np.ndarray,
     first: np.ndarray,
     count: np.ndarray,
-    object_boxes: np.ndarray,
+    objects: Objects,
     object_marks: np.ndarray,
     iou_threshold: float,
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -106,11 +113,19 @@ def _match(
     starts = np.cumsum(count) - count
     owner = np.repeat(np.arange(len(boxes)), count)
     candidate = np.arange(len(owner)) + np.repeat(first - starts, count)
-    ious = box_ious(boxes[owner], object_boxes[candidate], pixel=1)
+    is_crowd = objects.crowds[candidate]
+    ious = box_ious(boxes[owner], objects.boxes[candidate], pixel=1)
+    ious[is_crowd] = -1.0  # neither found nor nearest
 
     most = np.maximum.reduceat(ious, starts)
-    nearest = np.where(ious == most[owner], object_marks[candidate], 0).astype(np.uint8)
+    nearest = np.where(~is_crowd & (ious == most[owner]), object_marks[candidate], 0).astype(np.uint8)
     marks = np.bitwise_or.reduceat(nearest, starts)
+    marks[most < 0] = EVERY_MARK
+    inside = np.zeros(len(owner), bool)
+    inside[is_crowd] = _common_areas(
+        boxes[owner[is_crowd]], objects.boxes[candidate[is_crowd]], pixel=1
+    ) >= iou_threshold * _areas(boxes[owner[is_crowd]], pixel=1)
+    marks[np.logical_or.reduceat(inside, starts)] = 0
 
     partners = np.full(len(boxes), -1, np.int32)
     close = np.flatnonzero(ious >= iou_threshold)

@@ -42,7 +42,7 @@ def mark_objects(objects: Objects, motion: np.ndarray) -> np.ndarray:
 
 
 def undivided(marks: np.ndarray, matches: Matches) -> Split:
-    """One range of everything but crowds and what lies nearest to them."""
+    """One range of everything but crowds and what lies in them."""
     return Split(("",), marks & COUNTED, matches.marks & COUNTED)
 
 

@@ -12,6 +12,7 @@ from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 
 from ..data.coco_vid import group_by_video
+from ..data.read_rules import ReadRules
 from ..data.registration import check_classes, load_frames, load_video_data
 from ..errors import EvaluationError
 from .fingerprint import hash_frames
@@ -43,12 +44,17 @@ class VideoTestSet:
     @cached_property
     def classes(self) -> list[str]:
         """Name of each contiguous class."""
-        return list(MetadataCatalog.get(self.name).thing_classes)
+        classes = MetadataCatalog.get(self.name).get("thing_classes")
+        if classes is None:
+            raise EvaluationError(f"data set '{self.name}' names no classes: set thing_classes in its MetadataCatalog")
+        return list(classes)
 
     @cached_property
     def category_ids(self) -> list[int]:
         """Id of each contiguous class in the data set's files."""
-        contiguous = MetadataCatalog.get(self.name).thing_dataset_id_to_contiguous_id
+        contiguous = MetadataCatalog.get(self.name).get("thing_dataset_id_to_contiguous_id")
+        if contiguous is None:  # as of a function that somebody registered: its classes are its ids
+            return list(range(len(self.classes)))
         return sorted(contiguous, key=contiguous.__getitem__)
 
     @cached_property
@@ -71,11 +77,12 @@ class VideoTestSet:
 
 def load_test_set(cfg: CfgNode, name: str, *, annotated: bool = True) -> VideoTestSet:
     """Load a data set for evaluation; `annotated` asks for annotations. Raises DataError or EvaluationError."""
-    frames, bad = load_frames(name, cfg.TEST.ON_BAD_VIDEO)
+    rules = ReadRules.from_config(cfg)
+    frames, bad = load_frames(name, cfg.TEST.ON_BAD_VIDEO, rules)
     check_classes(name, cfg.MODEL.ROI_HEADS.NUM_CLASSES)
     if annotated:
         check_annotated(name, frames)
-    listed = load_video_data(name).frames if bad else frames
+    listed = load_video_data(name, rules).frames if bad else frames
     return VideoTestSet(name, frames, listed, [{"video": video.name, "reason": video.reason} for video in bad])
 
 

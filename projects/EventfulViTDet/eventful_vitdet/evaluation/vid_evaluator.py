@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import os
 
-from detectron2.data import DatasetCatalog
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
+from ..data.registration import load_frames
 from ..errors import EvaluationError
 from .coco_metrics import keep_best
 from .detection_table import DetectionTable, tabulate_output
@@ -52,7 +52,7 @@ class VIDEvaluator(DatasetEvaluator):
         """
         self.output_dir = output_dir
         self.limits = {"score_threshold": score_threshold, "max_detections": max_detections}
-        frames = DatasetCatalog.get(dataset_name) if frames is None else frames
+        frames = load_frames(dataset_name)[0] if frames is None else frames
         check_annotated(dataset_name, frames)
         self._test_set = VideoTestSet(dataset_name, frames, frames, [])
         self._image_ids = {frame["image_id"] for frame in frames}

@@ -6,8 +6,10 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import MetadataCatalog
 
+from ..data.read_rules import DEFAULT_RULES, ReadRules
+from ..data.registration import load_frames as load_data_set
 from ..errors import DataError
 from ..files import write_atomically
 from . import sections
@@ -31,6 +33,7 @@ def write_report(
     title: str = "",
     thumbnails: int = 6,
     timelines: int = 12,
+    rules: ReadRules = DEFAULT_RULES,
 ) -> None:
     """Write one HTML file, without any reference to another, about an evaluation.
 
@@ -42,22 +45,23 @@ def write_report(
         title: heading of the report.
         thumbnails: pictures of disagreements for each budget; 0 for none.
         timelines: how many videos have a timeline by default.
+        rules: by which the data set's annotation file is read.
 
     Raises DataError: nothing to report in `folder`, or a video that it does not have.
     """
     budgets = read_budgets(folder)
-    frames = load_frames(dataset)
+    frames = load_frames(dataset, rules)
     summaries = summarise_videos(budgets, videos, timelines)
     body = _body(budgets, summaries, frames, title or "Eventful detection: evaluation", thumbnails)
     write_atomically(path, body + "\n")
 
 
-def load_frames(dataset: str | None) -> Frames:
+def load_frames(dataset: str | None, rules: ReadRules) -> Frames:
     """The frames of a data set; if they are not there, the reason in their place."""
     if dataset is None:
         return Frames(absent="no data set was given (--config-file or --test-json)")
     try:
-        frames = DatasetCatalog.get(dataset)
+        frames, _ = load_data_set(dataset, rules=rules)
     except DataError as error:
         return Frames(absent=str(error).rstrip("."))
     return Frames({frame["image_id"]: frame for frame in frames}, MetadataCatalog.get(dataset).thing_classes)

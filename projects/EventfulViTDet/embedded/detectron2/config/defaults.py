@@ -54,6 +54,8 @@ _MODEL = {
         "BBOX_REG_WEIGHTS": (10.0, 10.0, 5.0, 5.0),
         "SMOOTH_L1_BETA": 0.0,
         "CLS_AGNOSTIC_BBOX_REG": False,
+        "USE_SIGMOID_CE": False,  # a sigmoid for every class in place of one softmax, as in LVIS models
+        "USE_FED_LOSS": False,  # has to be False in training; inference does not look at it
         "POOLER_TYPE": "ROIAlignV2",
         "POOLER_RESOLUTION": 14,
         "POOLER_SAMPLING_RATIO": 0,

@@ -27,9 +27,15 @@ class _DatasetCatalog(UserDict):
         """All names."""
         return [*self]
 
+    def remove(self, name: str) -> None:
+        """Forget a data set; KeyError if it is not there."""
+        self.pop(name)
+
 
 class Metadata(SimpleNamespace):
     """Facts about one data set as attributes; each can be set once, and again only to an equal value."""
+
+    name: str = "N/A"
 
     def __getattr__(self, key: str) -> Any:
         raise AttributeError(f"metadata of data set '{self.__dict__.get('name')}' has no '{key}'")
@@ -43,6 +49,16 @@ class Metadata(SimpleNamespace):
         """An attribute, or ``default``."""
         return self.__dict__.get(key, default)
 
+    def set(self, **values: Any) -> Metadata:
+        """Set several attributes; returns the object itself."""
+        for key, value in values.items():
+            setattr(self, key, value)
+        return self
+
+    def as_dict(self) -> dict[str, Any]:
+        """A copy of all attributes."""
+        return dict(self.__dict__)
+
 
 class _MetadataCatalog(UserDict):
     """Maps a data set's name to its one Metadata object."""
@@ -50,6 +66,14 @@ class _MetadataCatalog(UserDict):
     def get(self, name: str) -> Metadata:
         """The metadata of ``name``, created empty at the first call."""
         return self.data.setdefault(name, Metadata(name=name))
+
+    def list(self) -> list[str]:
+        """All names."""
+        return [*self]
+
+    def remove(self, name: str) -> None:
+        """Forget a data set's metadata; KeyError if there is none."""
+        self.pop(name)
 
 
 DatasetCatalog = _DatasetCatalog()

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Union
+from typing import Any, Union
 
 import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.layers import ShapeSpec
 from detectron2.structures import Boxes
 from torch import nn
 
@@ -13,7 +15,10 @@ FloatLists = Union[Sequence[Sequence[float]], Sequence[float]]
 class DefaultAnchorGenerator(nn.Module):
     """Boxes of fixed sizes and shapes at every position of every feature map."""
 
-    def __init__(self, *, sizes: FloatLists, aspect_ratios: FloatLists, strides: Sequence[int], offset: float):
+    box_dim = 4
+
+    @configurable
+    def __init__(self, *, sizes: FloatLists, aspect_ratios: FloatLists, strides: Sequence[int], offset: float = 0.5):
         """
         Args:
             sizes: square roots of the anchors' areas in pixels, a list per feature map or one for all.
@@ -31,6 +36,13 @@ class DefaultAnchorGenerator(nn.Module):
         for index, (map_sizes, map_ratios) in enumerate(zip(sizes, aspect_ratios)):
             # Buffers so that they move with the model, but no part of a checkpoint.
             self.register_buffer(f"cell_anchors_{index}", _cell_anchors(map_sizes, map_ratios), persistent=False)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, input_shape: Sequence[ShapeSpec]) -> dict[str, Any]:
+        """All arguments from MODEL.ANCHOR_GENERATOR and the shapes of the feature maps."""
+        keys = cfg.MODEL.ANCHOR_GENERATOR
+        strides = [shape.stride for shape in input_shape]
+        return {"sizes": keys.SIZES, "aspect_ratios": keys.ASPECT_RATIOS, "strides": strides, "offset": keys.OFFSET}
 
     def forward(self, features: list[torch.Tensor]) -> list[Boxes]:
         """H * W * A anchors for every map (N, C, H, W), ordered by row, column, size, aspect ratio."""

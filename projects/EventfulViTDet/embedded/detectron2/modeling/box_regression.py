@@ -17,8 +17,9 @@ class Box2BoxTransform:
     the size (dw, dh), all times ``weights``. Boxes are XYXY.
     """
 
-    def __init__(self, weights: Sequence[float]):
+    def __init__(self, weights: Sequence[float], scale_clamp: float = _SCALE_CLAMP):
         self.weights = tuple(weights)
+        self.scale_clamp = scale_clamp
 
     def get_deltas(self, src_boxes: torch.Tensor, target_boxes: torch.Tensor) -> torch.Tensor:
         """(N, 4) deltas between boxes (N, 4); ValueError if a source has no width or height."""
@@ -36,7 +37,7 @@ class Box2BoxTransform:
         coded = coded / coded.new_tensor(self.weights)
         center, size = _center_and_size(boxes.float()[:, None])  # (N, 1, 2) each
         center = coded[..., :2] * size + center
-        half_size = 0.5 * (coded[..., 2:].clamp(max=_SCALE_CLAMP).exp() * size)
+        half_size = 0.5 * (coded[..., 2:].clamp(max=self.scale_clamp).exp() * size)
         return torch.cat((center - half_size, center + half_size), dim=-1).flatten(1)
 
 

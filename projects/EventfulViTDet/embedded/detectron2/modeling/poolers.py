@@ -8,28 +8,37 @@ from detectron2.structures import Boxes
 from torch import nn
 from torchvision.ops import box_area, roi_align
 
-# A box of this size (square root of its area, in pixels) is pooled from the level of stride 2 ** this, one of twice the
-# size from the next (or the last).
-_CANONICAL_SIZE, _CANONICAL_LEVEL = 224, 4
-
 
 class ROIPooler(nn.Module):
     """Cuts a fixed-size piece for every box out of the pyramid level that suits the box's size."""
 
-    def __init__(self, output_size: int, scales: Sequence[float], sampling_ratio: int, pooler_type: str):
+    def __init__(
+        self,
+        output_size: int | tuple[int, int],
+        scales: Sequence[float],
+        sampling_ratio: int,
+        pooler_type: str,
+        canonical_box_size: int = 224,
+        canonical_level: int = 4,
+    ):
         """
         Args:
-            output_size: side of the piece.
+            output_size: side of the piece, or its height and width.
             scales: 1 / stride of every level, falling by halves.
             sampling_ratio: samples per output cell and axis; 0 chooses by the size of the box.
-            pooler_type: "ROIAlignV2", with half-pixel offsets.
+            pooler_type: "ROIAlignV2", with half-pixel offsets, or "ROIAlign", without.
+            canonical_box_size: a box of this size (square root of its area, in pixels) is pooled from the level of
+                stride 2 ** ``canonical_level``, one of twice the size from the next (or the last).
         """
         super().__init__()
-        if pooler_type != "ROIAlignV2":
-            raise ValueError(f"unknown POOLER_TYPE {pooler_type!r}: use ROIAlignV2")
+        if pooler_type not in ("ROIAlignV2", "ROIAlign"):
+            raise ValueError(f"unknown POOLER_TYPE {pooler_type!r}: use ROIAlignV2 or ROIAlign")
         if any(fine != 2 * coarse for fine, coarse in zip(scales, scales[1:])) or math.log2(scales[0]) % 1:
             raise ValueError(f"levels to pool from need strides 2 ** n, 2 ** (n + 1), ...; got scales {scales}")
-        self.output_size = output_size
+        self.output_size = (output_size, output_size) if isinstance(output_size, int) else tuple(output_size)
+        self.aligned = pooler_type == "ROIAlignV2"
+        self.canonical_box_size = canonical_box_size
+        self.canonical_level = canonical_level
         self.scales = tuple(scales)
         self.sampling_ratio = sampling_ratio
         self.min_level = -int(math.log2(scales[0]))
@@ -40,8 +49,10 @@ class ROIPooler(nn.Module):
             x: one map (N, C, Hi, Wi) per scale. box_lists: for every image of the batch its boxes, in pixels.
 
         Returns:
-            (M, C, output_size, output_size) for all M boxes, image after image.
+            (M, C, height, width) for all M boxes, image after image.
         """
+        if not box_lists:
+            return x[0].new_zeros((0, x[0].shape[1], *self.output_size))
         boxes = torch.cat([boxes.tensor for boxes in box_lists])
         image_index = torch.cat([boxes.tensor.new_full((len(boxes), 1), i) for i, boxes in enumerate(box_lists)])
         rois = torch.cat((image_index, boxes), dim=1)  # (M, 5)
@@ -53,12 +64,12 @@ class ROIPooler(nn.Module):
 
     def _pool(self, features: torch.Tensor, rois: torch.Tensor, scale: float) -> torch.Tensor:
         # In float32: half precision would round the boxes by pixels.
-        pooled = roi_align(features.float(), rois, self.output_size, scale, self.sampling_ratio, aligned=True)
+        pooled = roi_align(features.float(), rois, self.output_size, scale, int(self.sampling_ratio), self.aligned)
         return pooled.to(features.dtype)
 
     def _levels(self, boxes: torch.Tensor) -> torch.Tensor:
         """(M,) index into the levels for boxes (M, 4)."""
-        size = box_area(boxes).sqrt() / _CANONICAL_SIZE
+        size = box_area(boxes).sqrt() / self.canonical_box_size
         # The small term sends empty boxes to the first level.
-        level = (_CANONICAL_LEVEL + torch.log2(size + 1e-8)).floor() - self.min_level
+        level = (self.canonical_level + torch.log2(size + 1e-8)).floor() - self.min_level
         return level.clamp(0, len(self.scales) - 1).long()

@@ -1,26 +1,50 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from enum import IntEnum
+from typing import Union
 
+import numpy as np
 import torch
+from torchvision.ops import box_area, box_iou
+
+RawBoxes = Union[list, tuple, torch.Tensor, np.ndarray]
 
 
 class BoxMode(IntEnum):
-    """What the four numbers of a box are, in pixels."""
+    """What the four numbers of a box are; in pixels, but for the relative modes, which nothing converts.
+
+    XYWHA_ABS is that of rotated boxes, which this part of Detectron2 does not have.
+    """
 
     XYXY_ABS = 0  # left, top, right, bottom
     XYWH_ABS = 1  # left, top, width, height
+    XYXY_REL = 2
+    XYWH_REL = 3
+    XYWHA_ABS = 4  # centre, width, height, angle
 
     @staticmethod
-    def convert(box: Sequence[float], from_mode: BoxMode, to_mode: BoxMode) -> Sequence[float]:
-        """One box in another mode; ValueError if it has not 4 numbers."""
+    def convert(box: RawBoxes, from_mode: BoxMode, to_mode: BoxMode) -> RawBoxes:
+        """One box, as a list or tuple of 4 numbers, or N boxes (N, 4), as a tensor or array, in another mode.
+
+        The result is of the type of `box`, which stays as it is. ValueError if a box has not 4 numbers,
+        NotImplementedError for modes other than XYXY_ABS and XYWH_ABS.
+        """
         if from_mode == to_mode:
             return box
-        if len(box) != 4:
-            raise ValueError(f"a box has 4 numbers, got {len(box)}: {box}")
-        x, y, a, b = box
-        return [x, y, x + a, y + b] if to_mode == BoxMode.XYXY_ABS else [x, y, a - x, b - y]
+        if not {from_mode, to_mode} <= {BoxMode.XYXY_ABS, BoxMode.XYWH_ABS}:
+            names = f"{BoxMode(from_mode).name} to {BoxMode(to_mode).name}"
+            raise NotImplementedError(f"boxes are not converted from {names}, only between XYXY_ABS and XYWH_ABS")
+        count = len(box) if isinstance(box, (list, tuple)) else box.shape[-1]
+        if count != 4:
+            raise ValueError(f"a box has 4 numbers, got {count}: {box}")
+        sign = 1 if to_mode == BoxMode.XYXY_ABS else -1
+        if isinstance(box, (list, tuple)):
+            x, y, a, b = box
+            return type(box)((x, y, a + sign * x, b + sign * y))
+        converted = box.clone() if isinstance(box, torch.Tensor) else box.copy()
+        converted[..., 2:] += sign * converted[..., :2]
+        return converted
 
 
 class Boxes:
@@ -46,9 +70,28 @@ class Boxes:
         x, y = self.tensor[:, 0::2].clamp(0, width), self.tensor[:, 1::2].clamp(0, height)
         self.tensor = torch.stack((x, y), dim=2).flatten(1)
 
-    def nonempty(self) -> torch.Tensor:
-        """(N,) bool: both sides are longer than 0."""
-        return (self.tensor[:, 2:] > self.tensor[:, :2]).all(dim=1)
+    def nonempty(self, threshold: float = 0.0) -> torch.Tensor:
+        """(N,) bool: both sides are longer than this."""
+        return (self.tensor[:, 2:] - self.tensor[:, :2] > threshold).all(dim=1)
+
+    def area(self) -> torch.Tensor:
+        """(N,) square pixels."""
+        return box_area(self.tensor)
+
+    def get_centers(self) -> torch.Tensor:
+        """(N, 2) x and y of the centres."""
+        return (self.tensor[:, :2] + self.tensor[:, 2:]) / 2
+
+    def inside_box(self, box_size: tuple[int, int], boundary_threshold: int = 0) -> torch.Tensor:
+        """(N,) bool: the box lies in ``box_size`` = (height, width), or reaches less than the threshold over it."""
+        height, width = box_size
+        low = (self.tensor[:, :2] >= -boundary_threshold).all(dim=1)
+        limits = self.tensor.new_tensor((width + boundary_threshold, height + boundary_threshold))
+        return low & (self.tensor[:, 2:] < limits).all(dim=1)
+
+    @property
+    def device(self) -> torch.device:
+        return self.tensor.device
 
     def scale(self, scale_x: float, scale_y: float) -> None:
         """Multiply the coordinates, in place."""
@@ -57,14 +100,36 @@ class Boxes:
 
     @classmethod
     def cat(cls, boxes_list: Sequence[Boxes]) -> Boxes:
-        return cls(torch.cat([boxes.tensor for boxes in boxes_list]))
+        return cls(torch.cat([boxes.tensor for boxes in boxes_list])) if boxes_list else cls(torch.empty(0, 4))
 
     def __getitem__(self, item) -> Boxes:
-        """Boxes selected by a slice, an index vector or a bool vector."""
-        return Boxes(self.tensor[item])
+        """Boxes selected by an index (which gives a single one), a slice, an index vector or a bool vector."""
+        return Boxes(self.tensor[item].reshape(1, 4) if isinstance(item, int) else self.tensor[item])
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        """The boxes as vectors of four."""
+        yield from self.tensor
 
     def __len__(self) -> int:
         return len(self.tensor)
 
     def __repr__(self) -> str:
         return f"Boxes({self.tensor})"
+
+
+def pairwise_iou(boxes1: Boxes, boxes2: Boxes) -> torch.Tensor:
+    """(N, M) intersection over union."""
+    return box_iou(boxes1.tensor, boxes2.tensor)
+
+
+def pairwise_intersection(boxes1: Boxes, boxes2: Boxes) -> torch.Tensor:
+    """(N, M) common area in square pixels."""
+    low = torch.maximum(boxes1.tensor[:, None, :2], boxes2.tensor[:, :2])
+    high = torch.minimum(boxes1.tensor[:, None, 2:], boxes2.tensor[:, 2:])
+    return (high - low).clamp(min=0).prod(dim=2)
+
+
+def pairwise_ioa(boxes1: Boxes, boxes2: Boxes) -> torch.Tensor:
+    """(N, M) common area as a share of that of the second box; 0 where there is none."""
+    common = pairwise_intersection(boxes1, boxes2)
+    return torch.where(common > 0, common / boxes2.area(), torch.zeros_like(common))

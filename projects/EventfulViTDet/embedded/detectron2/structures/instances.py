@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -44,6 +45,14 @@ class Instances:
     def has(self, name: str) -> bool:
         return name in self._fields
 
+    def get(self, name: str) -> Any:
+        """A field; KeyError if it is not there."""
+        return self._fields[name]
+
+    def remove(self, name: str) -> None:
+        """Drop a field; KeyError if it is not there."""
+        del self._fields[name]
+
     def get_fields(self) -> dict[str, Any]:
         """The fields themselves, not a copy."""
         return self._fields
@@ -54,8 +63,17 @@ class Instances:
         return Instances(self._image_size, **moved)
 
     def __getitem__(self, item) -> Instances:
-        """The objects selected by a slice, an index vector or a bool vector."""
+        """The objects selected by an index (which gives a single one), a slice, an index vector or a bool vector."""
+        if isinstance(item, int):
+            length = len(self)
+            if not -length <= item < length:
+                raise IndexError(f"index {item} is out of range for {length} instances")
+            item = slice(item % length, item % length + 1)
         return Instances(self._image_size, **{name: value[item] for name, value in self._fields.items()})
+
+    def __iter__(self):
+        # Without this, Python would iterate by index; Detectron2 does not, and code should run with both.
+        raise NotImplementedError("Instances are not iterable: use instances[i] for i in range(len(instances))")
 
     def __len__(self) -> int:
         for value in self._fields.values():
@@ -64,11 +82,19 @@ class Instances:
 
     @staticmethod
     def cat(instance_lists: Sequence[Instances]) -> Instances:
-        """All objects in one, with the fields of the first."""
+        """All objects of one image size in one, with the fields of the first: tensors, lists, or what has ``cat``."""
+        sizes = {instances.image_size for instances in instance_lists}
+        if len(sizes) != 1:
+            raise ValueError(f"instances to be joined need one image size, got {sorted(sizes) or 'no instances'}")
         joined = Instances(instance_lists[0].image_size)
         for name, value in instance_lists[0].get_fields().items():
-            parts = [getattr(instances, name) for instances in instance_lists]
-            joined.set(name, torch.cat(parts) if isinstance(value, torch.Tensor) else type(value).cat(parts))
+            parts = [instances.get(name) for instances in instance_lists]
+            if isinstance(value, torch.Tensor):
+                joined.set(name, torch.cat(parts))
+            elif isinstance(value, list):
+                joined.set(name, list(itertools.chain(*parts)))
+            else:
+                joined.set(name, type(value).cat(parts))
         return joined
 
     def __repr__(self) -> str:

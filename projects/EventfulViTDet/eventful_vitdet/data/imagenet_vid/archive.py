@@ -11,18 +11,21 @@ own code makes of it is read too: `<split>/labels.json` and `<split>/frames/<vid
 from __future__ import annotations
 
 import os
+import re
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
 
 from ...errors import DatasetError
+from ..annotation_file import is_finite, quote, read_document, whole_number
 from ..builtin import IMAGENET_VID_WNIDS
-from ..coco_vid import parse_document, read_document
+from ..coco_vid import parse_document
 from ..video_data import BadVideo, Defect, VideoData
 from .box_clipping import clip_box
 
 ARCHIVE_SPLITS = ("det_train", "vid_train", "vid_val", "vid_minival")
+FRAME_NUMBER = re.compile("[0-9]{1,15}")
 IMAGE_FOLDERS = {"vid_minival": ("vid_minival", "vid_val")}
 
 
@@ -52,7 +55,7 @@ def load_archive(split: str, root: str) -> VideoData:
         names[video_id] = f"{sequence[0].video}_{sequence[0].number}"
         for frame in sequence:
             place = {"video_id": video_id, "frame_id": int(frame.number), "file_name": locate(frame)}
-            images[frame.image["id"]] = {**frame.image, **place}
+            images[whole_number(frame.image["id"])] = {**frame.image, **place}
     annotations, bad_videos = _prepare_annotations(json_file, document, images, names)
     prepared = {
         "categories": [{"id": i, "name": name} for i, name in enumerate(IMAGENET_VID_WNIDS, start=1)],
@@ -82,7 +85,9 @@ def _check_categories(json_file: str, document: dict) -> None:
     for category in document.get("categories", []):
         name, number = (category.get(key) for key in ("name", "id")) if isinstance(category, dict) else (None, None)
         if isinstance(name, str) and known.get(name, number) != number:
-            raise DatasetError(f"{json_file}: gives {name!r} the id {number!r}; in ImageNet VID it is {known[name]}")
+            raise DatasetError(
+                f"{json_file}: gives {name!r} the id {quote(number)}; in ImageNet VID it is {known[name]}"
+            )
 
 
 def _read_frames(json_file: str, document: dict) -> list[ArchiveFrame]:
@@ -92,14 +97,16 @@ def _read_frames(json_file: str, document: dict) -> list[ArchiveFrame]:
     for position, image in enumerate(document["images"]):
         where = f"{json_file}: images[{position}]"
         name = image.get("file_name") if isinstance(image, dict) else None
-        if not isinstance(name, str) or not isinstance(image.get("id"), int):
-            raise DatasetError(f"{where}: expected an object with 'id' and 'file_name', found {image!r}")
-        if image["id"] in seen:
-            raise DatasetError(f"{json_file}: id {image['id']} occurs more than once in 'images'")
-        seen.add(image["id"])
-        fields = os.path.splitext(os.path.basename(name))[0].split("_")
-        if len(fields) < 2 or not fields[-1].isdecimal() or not fields[-2]:
-            raise DatasetError(f"{where}: {name!r} does not end in _<video>_<number>")
+        number = whole_number(image.get("id")) if isinstance(name, str) else None
+        if number is None:
+            raise DatasetError(f"{where}: expected an object with 'id' and 'file_name', found {quote(image)}")
+        if number in seen:
+            raise DatasetError(f"{json_file}: id {number} occurs more than once in 'images'")
+        seen.add(number)
+        image = {**image, "file_name": name.replace("\\", "/")}
+        fields = os.path.splitext(os.path.basename(image["file_name"]))[0].split("_")
+        if len(fields) < 2 or not FRAME_NUMBER.fullmatch(fields[-1]) or not fields[-2]:
+            raise DatasetError(f"{where}: {quote(name)} does not end in _<video>_<number>")
         frames.append(ArchiveFrame("_".join(fields[:-1]), fields[-2], fields[-1], image))
     return frames
 
@@ -143,11 +150,10 @@ def _prepare_annotations(
     """Annotations with boxes cut off at the edges of their images, and the videos with boxes of no area."""
     kept, without_area = [], defaultdict(list)
     for annotation in document["annotations"]:
-        owner = annotation.get("image_id") if isinstance(annotation, dict) else None
-        image = images.get(owner) if isinstance(owner, int) else None
+        image = images.get(whole_number(annotation.get("image_id"))) if isinstance(annotation, dict) else None
         box = annotation.get("bbox") if image is not None else None
         numbers = [*box, image.get("width"), image.get("height")] if isinstance(box, list) and image else []
-        usable = len(numbers) == 6 and all(isinstance(number, (int, float)) for number in numbers)
+        usable = len(numbers) == 6 and all(map(is_finite, numbers))
         if not usable:  # which the check of the whole document reports
             kept.append(annotation)
             continue

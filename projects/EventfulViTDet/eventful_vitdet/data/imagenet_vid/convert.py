@@ -19,14 +19,16 @@ from tqdm import tqdm
 from ...errors import DatasetError
 from ...files import open_atomically, write_atomically
 from ...video import encode_jpeg, iterate_frames
+from ..annotation_file import is_finite, quote, read_document, whole_number
 from ..builtin import IMAGENET_VID_WNIDS
-from ..coco_vid import FLAGS, group_by_video, is_finite, parse_document, read_document
+from ..coco_vid import FLAGS, REQUIRED_KEYS, group_by_video, parse_document
 from .box_clipping import clip_box
 from .official import OfficialData, read_official
 from .xml_files import ABSENT, XmlFrame, XmlObject, format_xml
 
 FRAME_MODES = ("link", "copy", "none")
 JPEG_QUALITY = 95
+MAX_FOLDER_BYTES = 255
 XML_BOX = "xml_box"
 """Key of a COCO-VID annotation: the box of the XML file, [x, y, width, height], where `bbox` is only its part inside of
 the image."""
@@ -117,12 +119,14 @@ def coco_to_official(
     for path in (list_path, *(os.path.join(root, top, kind, part) for top in ("Annotations", "Data"))):
         if os.path.lexists(path):
             raise DatasetError(f"{path}: exists already; choose another folder, or delete it")
-    document = read_document(json_file)
+    document = read_document(json_file, tuple(REQUIRED_KEYS))
     data = parse_document(json_file, json_root, document, strict=frames != "none")
     wnids = _wnids_by_category(json_file, document["categories"])
+    sizes = {frame["image_id"]: (frame["width"], frame["height"]) for frame in data.frames}
     objects: dict[int, list[XmlObject]] = defaultdict(list)
     for annotation in document["annotations"]:
-        objects[annotation["image_id"]].append(_xml_object(json_file, annotation, wnids))
+        if min(clip_box(annotation["bbox"], *sizes[annotation["image_id"]])[2:]) > 0:  # else it is outside: left out
+            objects[annotation["image_id"]].append(_xml_object(json_file, annotation, wnids))
 
     videos = group_by_video(data.frames)
     names = _official_names(json_file, videos, data.video_names, kind, part)
@@ -142,18 +146,24 @@ def _wnids_by_category(json_file: str, categories: list[dict]) -> dict[int, str]
     known = set(IMAGENET_VID_WNIDS.values())
     wnids = {item["id"]: item.get("wnid", IMAGENET_VID_WNIDS.get(item["name"])) for item in categories}
     for item in categories:
-        if wnids[item["id"]] not in known:
-            raise DatasetError(f"{json_file}: category {item['name']!r} is none of the 30 classes of ImageNet VID")
+        wnid = wnids[item["id"]]
+        if not isinstance(wnid, str) or wnid not in known:
+            raise DatasetError(
+                f"{json_file}: category {item['name']!r} is none of the 30 classes of ImageNet VID, and their layout "
+                "has no room for others"
+            )
     return wnids
 
 
 def _xml_object(json_file: str, annotation: dict, wnids: dict[int, str]) -> XmlObject:
-    track = annotation.get("instance_id", ABSENT)
-    if not isinstance(track, int) or not abs(track) < 2**31:
-        raise DatasetError(f"{json_file}: annotation {annotation['id']} has instance_id {track!r}; expected an integer")
+    where = f"{json_file}: annotation {annotation['id']}"
+    given = annotation.get("instance_id")
+    track = ABSENT if given is None else whole_number(given)
+    if track is None or abs(track) >= 2**31:
+        raise DatasetError(f"{where} has instance_id {quote(given)}; expected an integer below 2^31")
     box = annotation.get(XML_BOX, annotation["bbox"])
     if not (isinstance(box, list) and len(box) == 4 and all(is_finite(value) for value in box)):
-        raise DatasetError(f"{json_file}: annotation {annotation['id']} has {XML_BOX} {box!r}; expected four numbers")
+        raise DatasetError(f"{where} has {XML_BOX} {quote(box)}; expected four numbers")
     return XmlObject(
         name=wnids[annotation["category_id"]],
         box=tuple(box),
@@ -169,11 +179,11 @@ def _official_names(
     """The path of every video below Annotations/<kind>."""
     taken: dict[str, int] = {}
     for video in videos:
-        name = names[video[0]["video_id"]]
+        name = names[video[0]["video_id"]].replace("\\", "/")
         path = name if name.startswith(f"{part}/") else f"{part}/{name}"
-        forbidden = any(character.isspace() or character == "\\" for character in name)
+        forbidden = any(map(str.isspace, name)) or any(len(os.fsencode(p)) > MAX_FOLDER_BYTES for p in path.split("/"))
         if forbidden or not {"", ".", ".."}.isdisjoint(path.split("/")):
-            raise DatasetError(f"{json_file}: a video's name becomes a folder and cannot be {name!r}")
+            raise DatasetError(f"{json_file}: a video's name becomes a folder and cannot be {quote(name)}")
         if taken.setdefault(path, video[0]["video_id"]) != video[0]["video_id"]:
             raise DatasetError(f"{json_file}: two videos have the name {name!r}")
         if kind == "DET" and [frame["frame_id"] for frame in video] != [0]:

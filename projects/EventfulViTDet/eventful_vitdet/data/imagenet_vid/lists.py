@@ -12,12 +12,16 @@ Frame numbers are taken as they stand, without a shift by one: they are the numb
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from ...errors import DatasetError
+from ..annotation_file import quote
 
 MAX_FRAMES = 1_000_000
+NUMBER = re.compile("[0-9]{1,15}")  # so that every number, and every sum of two, fits into 64 bits
+DRIVE = re.compile("[A-Za-z]:")
 
 
 @dataclass(frozen=True)
@@ -88,9 +92,11 @@ def list_folder(folder: str, part: str) -> list[ListedVideo]:
 def _xml_folders(top: str) -> Iterator[tuple[str, list[int]]]:
     for path, folders, files in os.walk(top, followlinks=True):
         folders.sort()
-        stems = [name[:-4] for name in files if name.endswith(".xml")]
+        # Names with a leading dot are leftovers of other systems and programs, such as ._000000.xml.
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        stems = [name[:-4] for name in files if name.endswith(".xml") and not name.startswith(".")]
         for stem in stems:
-            if not stem.isdecimal():
+            if not NUMBER.fullmatch(stem):
                 raise DatasetError(f"{os.path.join(path, stem)}.xml: expected a frame number as the file's name")
         if stems or (not folders and path != top):
             yield path, [int(stem) for stem in stems]
@@ -98,15 +104,12 @@ def _xml_folders(top: str) -> Iterator[tuple[str, list[int]]]:
 
 def _read_line(where: str, list_name: str, columns: list[str]) -> tuple[str, Iterable[tuple[int, int]]]:
     """The path that a line names, and its frames as pairs of number and id."""
-    path = columns[0]
-    if path.startswith("/") or "\\" in path or ".." in path.split("/"):
-        raise DatasetError(f"{where}: {path!r} is no path below the data set's folder")
-    try:
-        numbers = [int(column) for column in columns[1:]]
-    except ValueError as error:
-        raise DatasetError(f"{where}: expected whole numbers behind the path, found {columns[1:]}") from error
-    if any(number < 0 for number in numbers):
-        raise DatasetError(f"{where}: expected numbers of 0 or larger, found {columns[1:]}")
+    path = columns[0].replace("\\", "/")
+    if path.startswith("/") or DRIVE.match(path) or ".." in path.split("/"):
+        raise DatasetError(f"{where}: {quote(path)} is no path below the data set's folder")
+    if not all(NUMBER.fullmatch(column) for column in columns[1:]):
+        raise DatasetError(f"{where}: expected whole numbers behind the path, found {quote(columns[1:])}")
+    numbers = [int(column) for column in columns[1:]]
     if list_name.startswith("DET") and len(numbers) <= 1:
         return path, [(0, *(numbers or [0]))]
     if list_name.endswith("_videos.txt") and len(numbers) == 3:
@@ -114,12 +117,12 @@ def _read_line(where: str, list_name: str, columns: list[str]) -> tuple[str, Ite
         if length > MAX_FRAMES:
             raise DatasetError(f"{where}: a video of {length} frames is more than {MAX_FRAMES}")
         return path, zip(range(first, first + length), range(first_id, first_id + length))
-    if len(numbers) == 1 and "/" in path and path.rpartition("/")[2].isdecimal():
+    if len(numbers) == 1 and "/" in path and NUMBER.fullmatch(path.rpartition("/")[2]):
         video, _, frame = path.rpartition("/")
         return video, [(int(frame), numbers[0])]
     if len(numbers) == 3:
         return path, [(numbers[1], numbers[0])]
-    raise DatasetError(f"{where}: {' '.join(columns)!r} is in none of the known formats of {list_name}")
+    raise DatasetError(f"{where}: {quote(' '.join(columns))} is in none of the known formats of {list_name}")
 
 
 def _with_part(path: str, part: str) -> str:

@@ -60,12 +60,7 @@ class RPN(nn.Module):
         rpn = cfg.MODEL.RPN
         self.in_features = list(rpn.IN_FEATURES)
         shapes = [input_shape[name] for name in self.in_features]
-        self.anchor_generator = DefaultAnchorGenerator(
-            sizes=cfg.MODEL.ANCHOR_GENERATOR.SIZES,
-            aspect_ratios=cfg.MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS,
-            strides=[shape.stride for shape in shapes],
-            offset=cfg.MODEL.ANCHOR_GENERATOR.OFFSET,
-        )
+        self.anchor_generator = DefaultAnchorGenerator(cfg, shapes)
         channels, num_anchors = {shape.channels for shape in shapes}, self.anchor_generator.num_anchors
         if len(channels) != 1 or len(set(num_anchors)) != 1:
             raise ValueError(

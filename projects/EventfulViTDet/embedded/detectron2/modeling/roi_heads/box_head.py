@@ -10,7 +10,9 @@ from torch import nn
 class FastRCNNConvFCHead(nn.Sequential):
     """3x3 convolutions ("conv1", ...), then linear layers ("fc1", ...), each with a ReLU, on (R, C, H, W)."""
 
-    def __init__(self, input_shape: ShapeSpec, *, conv_dims: Sequence[int], fc_dims: Sequence[int], conv_norm: str):
+    def __init__(
+        self, input_shape: ShapeSpec, *, conv_dims: Sequence[int], fc_dims: Sequence[int], conv_norm: str = ""
+    ):
         """Output channels of the layers; ``conv_norm`` as in ``get_norm``, a bias only without it."""
         super().__init__()
         if not conv_dims and not fc_dims:

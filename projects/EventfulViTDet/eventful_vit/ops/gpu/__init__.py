@@ -1,0 +1,79 @@
+"""The operators on a GPU: Triton kernels. They are imported when a GPU's tensor first needs one."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+from collections.abc import Callable
+from functools import cache
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import attention, gating
+from ..linear import linear
+from ..operator import Operator
+
+SWITCH = "EVENTFUL_VITDET_KERNELS"
+
+logger = logging.getLogger(__name__)
+
+
+@cache
+def load_kernels() -> dict[Operator, Callable] | None:
+    """The implementation of each operator; None where they cannot run, and the log says why."""
+    reason = _missing()
+    if reason is not None:
+        logger.warning("GPU: frames run as PyTorch operations, slowly: %s", reason)
+        return None
+    modules = [importlib.import_module(f".{name}", __name__) for name in ("attention", "gating", "linear", "sums")]
+    return {operator: function for module in modules for operator, function in module.IMPLEMENTATIONS.items()}
+
+
+def _missing() -> str | None:
+    if os.environ.get(SWITCH) == "off":
+        return f"{SWITCH} is off"
+    if find_spec("triton") is None:
+        return "Triton is not installed"
+    if torch.version.hip is None and torch.cuda.is_available() and torch.cuda.get_device_capability() < (8, 0):
+        return f"{torch.cuda.get_device_name()} is older than the kernels support (compute capability 8.0)"
+    return None
+
+
+def describe_kernels() -> str:
+    """What the operators run as on a GPU."""
+    return "PyTorch operations" if load_kernels() is None else "Triton kernels"
+
+
+def _when_needed(operator: Operator) -> Callable:
+    """The operator's implementation on the device of its first argument."""
+
+    def run(first: Tensor, *rest: Any) -> Any:
+        kernels = load_kernels()
+        if kernels is None:
+            return NotImplemented
+        with torch.cuda.device_of(first):  # kernels start on the current one
+            return kernels[operator](first, *rest)
+
+    return run
+
+
+for _operator in (
+    attention.attend,
+    attention.attend_windows,
+    attention.divide,
+    attention.update_sums,
+    gating.error_norms,
+    gating.finite,
+    gating.gate,
+    gating.normalise,
+    gating.replace,
+    gating.send,
+    gating.store,
+    gating.store_and_add,
+    linear,
+):
+    _operator.implement("CUDA")(_when_needed(_operator))

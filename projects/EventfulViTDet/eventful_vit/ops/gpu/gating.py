@@ -1,0 +1,235 @@
+"""Gates and buffers on a GPU. A program takes some rows of channels."""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from .. import gating as operators
+from .launch import fits, power_of_two
+from .selecting import select
+
+TILE_VALUES = 4096
+"""Values of the rows that one program takes."""
+
+
+@triton.jit
+def _normalised(x, weight, bias, eps, channels, column, NORMALISED: tl.constexpr):
+    """Layer norm of rows (R, C) in float32, rounded to the type that they came in."""
+    values = tl.where(column < channels, x.to(tl.float32), 0.0)
+    if NORMALISED:
+        mean = tl.sum(values, axis=1) / channels
+        centred = tl.where(column < channels, values - mean[:, None], 0.0)
+        variance = tl.sum(centred * centred, axis=1) / channels
+        values = centred * tl.rsqrt(variance + eps)[:, None]
+        if weight is not None:
+            values *= tl.load(weight + column, mask=column < channels).to(tl.float32)
+        if bias is not None:
+            values += tl.load(bias + column, mask=column < channels).to(tl.float32)
+        values = tl.where(column < channels, values.to(x.dtype).to(tl.float32), 0.0)
+    return values
+
+
+@triton.jit
+def _error_norms(
+    x, reference, weight, bias, eps, flush, norms, rows, tokens, channels,
+    NORMALISED: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    column = tl.arange(0, COLUMNS)[None, :]
+    inside = (row < rows)[:, None] & (column < channels)
+    place = row.to(tl.int64)[:, None] * channels + column
+    values = _normalised(tl.load(x + place, mask=inside), weight, bias, eps, channels, column, NORMALISED)
+    error = tl.where(inside, values - tl.load(reference + place, mask=inside).to(tl.float32), 0.0)
+    norm = tl.sqrt(tl.sum(error * error, axis=1))
+    if flush is not None:
+        norm = tl.where(tl.load(flush + row // tokens, mask=row < rows, other=0) != 0, float("inf"), norm)
+    tl.store(norms + row, norm, mask=row < rows)
+
+
+@triton.jit
+def _send(
+    x, reference, index, used, weight, bias, eps, out, rows, channels,
+    NORMALISED: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    """Normalised rows, packed; and into the reference, where there is one."""
+    if used is not None:
+        rows = tl.minimum(rows, tl.load(used).to(tl.int32))
+    first = tl.program_id(0) * ROWS
+    if first >= rows:
+        return
+    row = first + tl.arange(0, ROWS)
+    column = tl.arange(0, COLUMNS)[None, :]
+    inside = (row < rows)[:, None] & (column < channels)
+    place = row.to(tl.int64)
+    if index is not None:
+        place = tl.load(index + row, mask=row < rows, other=0)
+    place = place[:, None] * channels + column
+    values = _normalised(tl.load(x + place, mask=inside), weight, bias, eps, channels, column, NORMALISED)
+    tl.store(out + row.to(tl.int64)[:, None] * channels + column, values.to(out.dtype.element_ty), mask=inside)
+    if reference is not None:
+        tl.store(reference + place, values.to(reference.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _store(buffer, index, rows, used, old, most, width, first_column, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    """Rows to their places, of which the values before go into `old`."""
+    if used is not None:
+        most = tl.minimum(most, tl.load(used).to(tl.int32))
+    first = tl.program_id(0) * ROWS
+    if first >= most:
+        return
+    row = first + tl.arange(0, ROWS)
+    column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)[None, :]
+    inside = (row < most)[:, None] & (column < width)
+    place = row.to(tl.int64)
+    if index is not None:
+        place = tl.load(index + row, mask=row < most, other=0)
+    place = place[:, None] * width + column
+    if old is not None:
+        kept = inside & (column >= first_column)
+        before = tl.load(buffer + place, mask=kept)
+        row_of_old = row.to(tl.int64)[:, None] * (width - first_column)
+        tl.store(old + row_of_old + column - first_column, before, mask=kept)
+    values = tl.load(rows + row.to(tl.int64)[:, None] * width + column, mask=inside)
+    tl.store(buffer + place, values.to(buffer.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _add(x, buffer, count, BLOCK: tl.constexpr):
+    place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    inside = place < count
+    total = tl.load(x + place, mask=inside).to(tl.float32) + tl.load(buffer + place, mask=inside).to(tl.float32)
+    tl.store(x + place, total.to(x.dtype.element_ty), mask=inside)
+
+
+def _tile(channels: int) -> dict[str, int]:
+    columns = power_of_two(channels)
+    return {"ROWS": max(1, min(16, TILE_VALUES // columns)), "COLUMNS": columns}
+
+
+def normalise(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float | None) -> Tensor:
+    if eps is None or not fits(x, weight, bias):
+        return NotImplemented
+    out = torch.empty_like(x)
+    _run_send(x, None, None, None, weight, bias, eps, out)
+    return out
+
+
+def error_norms(x: Tensor, reference: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float | None) -> Tensor:
+    if not (fits(x, reference, weight, bias) and x.shape == reference.shape):
+        return NotImplemented
+    norms = torch.empty(x.shape[:-1], dtype=torch.float32, device=x.device)
+    _run_error_norms(x, reference, weight, bias, eps, None, norms)
+    return norms
+
+
+def send(
+    x: Tensor, reference: Tensor, index: Tensor | None, weight: Tensor | None, bias: Tensor | None, eps: float | None
+) -> Tensor:
+    if not (fits(x, reference, weight, bias) and x.shape == reference.shape):
+        return NotImplemented
+    rows = x.new_empty(x.numel() // x.shape[-1] if index is None else len(index), x.shape[-1])
+    _run_send(x, reference, index, None, weight, bias, eps, rows)
+    return rows
+
+
+def gate(
+    x: Tensor,
+    reference: Tensor,
+    count: Tensor,
+    threshold: Tensor,
+    flush: Tensor | None,
+    capacity: int,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float | None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    if not (fits(x, reference, weight, bias) and x.shape == reference.shape):
+        return NotImplemented
+    norms = torch.empty(x.shape[:-1], dtype=torch.float32, device=x.device)
+    _run_error_norms(x, reference, weight, bias, eps, flush, norms)
+    index, offsets = select(norms, count, threshold, flush, capacity)
+    rows = x.new_empty(capacity, x.shape[-1])
+    _run_send(x, reference, index, offsets[-1:], weight, bias, eps, rows)
+    return norms, index, offsets, rows
+
+
+def store(buffer: Tensor, index: Tensor | None, rows: Tensor, used: Tensor | None) -> None:
+    if not (fits(buffer, rows) and rows.shape[-1] == buffer.shape[-1]):
+        return NotImplemented
+    _run_store(buffer, index, rows, used, None, 0)
+
+
+def replace(buffer: Tensor, index: Tensor, rows: Tensor, used: Tensor | None, first: int) -> Tensor:
+    if not (fits(buffer, rows) and rows.shape[-1] == buffer.shape[-1] and 0 <= first <= buffer.shape[-1]):
+        return NotImplemented
+    old = buffer.new_empty(len(index), buffer.shape[-1] - first)
+    _run_store(buffer, index, rows, used, old, first)
+    return old
+
+
+def store_and_add(x: Tensor, buffer: Tensor, index: Tensor | None, rows: Tensor, used: Tensor | None) -> None:
+    if not (fits(x, buffer, rows) and x.shape == buffer.shape and rows.shape[-1] == buffer.shape[-1]):
+        return NotImplemented
+    _run_store(buffer, index, rows, used, None, 0)
+    if x.numel():
+        _add[(triton.cdiv(x.numel(), TILE_VALUES),)](x, buffer, x.numel(), BLOCK=TILE_VALUES)
+
+
+def finite(images: Tensor) -> Tensor:
+    return images.isfinite().flatten(1).all(dim=1)
+
+
+def _run_error_norms(
+    x: Tensor, reference: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float | None, flush: Tensor | None,
+    norms: Tensor,
+) -> None:  # fmt: skip
+    if not x.numel():
+        norms.zero_()
+        return
+    tokens, channels = x.shape[-2:]
+    tile = _tile(channels)
+    _error_norms[(triton.cdiv(norms.numel(), tile["ROWS"]),)](
+        x, reference, weight, bias, eps or 0.0, flush, norms, norms.numel(), tokens, channels,
+        NORMALISED=eps is not None, **tile,
+    )  # fmt: skip
+
+
+def _run_send(
+    x: Tensor, reference: Tensor | None, index: Tensor | None, used: Tensor | None, weight: Tensor | None,
+    bias: Tensor | None, eps: float | None, out: Tensor,
+) -> None:  # fmt: skip
+    if not out.numel():
+        return
+    channels = x.shape[-1]
+    rows, tile = out.numel() // channels, _tile(channels)
+    _send[(triton.cdiv(rows, tile["ROWS"]),)](
+        x, reference, index, used, weight, bias, eps or 0.0, out, rows, channels, NORMALISED=eps is not None, **tile
+    )
+
+
+def _run_store(
+    buffer: Tensor, index: Tensor | None, rows: Tensor, used: Tensor | None, old: Tensor | None, first: int
+) -> None:
+    if not rows.numel():
+        return
+    width = buffer.shape[-1]
+    most = rows.numel() // width
+    tile = _tile(min(width, 1024))
+    grid = (triton.cdiv(most, tile["ROWS"]), triton.cdiv(width, tile["COLUMNS"]))
+    _store[grid](buffer, index, rows, used, old, most, width, first, **tile)
+
+
+IMPLEMENTATIONS = {
+    operators.normalise: normalise,
+    operators.error_norms: error_norms,
+    operators.send: send,
+    operators.gate: gate,
+    operators.store: store,
+    operators.replace: replace,
+    operators.store_and_add: store_and_add,
+    operators.finite: finite,
+}

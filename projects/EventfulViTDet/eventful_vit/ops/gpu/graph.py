@@ -1,0 +1,43 @@
+"""A frame's kernels as a CUDA graph, which starts them all at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ..tape import recording
+
+
+class Graph:
+    """The GPU's work for one frame (a `Recorder`)."""
+
+    def __init__(self, device: torch.device, pool: tuple[int, int] | None) -> None:
+        """
+        Args:
+            pool: memory that graphs share which never run at the same time; None: a new one.
+        """
+        self.refusal: str | None = None
+        self._device = device
+        self.pool = pool or torch.cuda.graph_pool_handle()
+        self._graph = torch.cuda.CUDAGraph()
+
+    def record(self, run: Callable[[], Tensor]) -> Tensor:
+        """Record what `run` starts, and do it. Where it cannot be recorded, `run` is called again, outside."""
+        try:
+            with torch.cuda.device(self._device), recording(self):
+                with torch.cuda.graph(self._graph, pool=self.pool, capture_error_mode="thread_local"):
+                    result = run()
+        except RuntimeError as error:  # such as waiting for the device, which a recording cannot
+            self.refusal = self.refusal or f"it cannot be recorded as a CUDA graph: {error}"
+        if self.refusal is not None:
+            self._graph.reset()
+            return run()
+        self.replay()
+        return result
+
+    def replay(self) -> None:
+        """Repeat it, with what its input memory holds now."""
+        with torch.cuda.device(self._device):
+            self._graph.replay()

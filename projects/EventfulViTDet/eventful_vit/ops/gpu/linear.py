@@ -1,0 +1,92 @@
+"""Linear layers on a GPU: products in a short type with bias, GELU and a sum on the way out, of the rows that count."""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from .. import linear as operator
+from ..linear import rounded
+from .launch import TYPES, product
+from .tuning import linear_tile
+
+SHORT_TYPES = (torch.float16, torch.bfloat16)
+
+
+@triton.jit
+def _linear(
+    x, weight, bias, added, used, out, rows, outputs, inputs,
+    GELU: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr, GROUP: tl.constexpr,
+):  # fmt: skip
+    """One tile of the result, (ROWS, COLUMNS)."""
+    if used is not None:
+        rows = tl.minimum(rows, tl.load(used).to(tl.int32))
+    # Neighbouring programs share rows or weights, so that these are in the second-level cache.
+    tiles_down, tiles_across = tl.cdiv(rows, ROWS), tl.cdiv(outputs, COLUMNS)
+    program = tl.program_id(0)
+    if program >= tiles_down * tiles_across:
+        return
+    group = program // (GROUP * tiles_across)
+    height = tl.minimum(tiles_down - group * GROUP, GROUP)
+    within = program % (GROUP * tiles_across)
+    row = (group * GROUP + within % height) * ROWS + tl.arange(0, ROWS)
+    column = within // height * COLUMNS + tl.arange(0, COLUMNS)
+    depth = tl.arange(0, DEPTH)
+    x_place = x + row.to(tl.int64)[:, None] * inputs + depth[None, :]
+    weight_place = weight + column.to(tl.int64)[None, :] * inputs + depth[:, None]
+    total = tl.zeros((ROWS, COLUMNS), tl.float32)
+    for start in range(0, inputs, DEPTH):
+        rest = inputs - start
+        a = tl.load(x_place, mask=(row < rows)[:, None] & (depth < rest)[None, :], other=0.0)
+        b = tl.load(weight_place, mask=(column < outputs)[None, :] & (depth < rest)[:, None], other=0.0)
+        total = product(a.to(b.dtype), b, total, "ieee")
+        x_place += DEPTH
+        weight_place += DEPTH
+    if bias is not None:
+        total += tl.load(bias + column, mask=column < outputs, other=0.0).to(tl.float32)[None, :]
+    inside = (row < rows)[:, None] & (column < outputs)[None, :]
+    place = row.to(tl.int64)[:, None] * outputs + column[None, :]
+    # Each step rounds to the type of the layer, as PyTorch's own layers do.
+    total = total.to(weight.dtype.element_ty).to(tl.float32)
+    if GELU:
+        total = 0.5 * total * (1.0 + tl.erf(total * 0.7071067811865476))
+    if added is not None:
+        total += tl.load(added + place, mask=inside, other=0.0).to(tl.float32)
+    tl.store(out + place, total.to(out.dtype.element_ty), mask=inside)
+
+
+def linear(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    gelu: bool,
+    added: Tensor | None,
+    used: Tensor | None,
+    dtype: torch.dtype | None,
+) -> Tensor:
+    fits = weight.dim() == 2 and x.shape[-1:] == weight.shape[1:] and x.dtype in TYPES
+    fits = fits and (added is None or added.shape == (*x.shape[:-1], len(weight)))
+    if not fits or (dtype or x.dtype) not in SHORT_TYPES or (dtype is None and weight.dtype != x.dtype):
+        return operator.reference(x, weight, bias, gelu, added, used, dtype)
+    if dtype is not None and dtype != weight.dtype:
+        weight, bias = rounded(weight, dtype), None if bias is None else rounded(bias, dtype)
+    added = None if added is None else added.contiguous()
+    return _product(x.contiguous(), weight.contiguous(), bias, gelu, added, used)
+
+
+def _product(
+    x: Tensor, weight: Tensor, bias: Tensor | None, gelu: bool, added: Tensor | None, used: Tensor | None
+) -> Tensor:
+    outputs, inputs = weight.shape
+    out = x.new_empty(*x.shape[:-1], outputs, dtype=weight.dtype if added is None else added.dtype)
+    rows = out.numel() // max(outputs, 1)
+    if rows:
+        tile = linear_tile(rows, outputs)
+        grid = (triton.cdiv(rows, tile["ROWS"]) * triton.cdiv(outputs, tile["COLUMNS"]),)
+        _linear[grid](x, weight, bias, added, used, out, rows, outputs, inputs, GELU=gelu, GROUP=8, **tile)
+    return out
+
+
+IMPLEMENTATIONS = {operator: linear}

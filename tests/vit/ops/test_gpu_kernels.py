@@ -1,0 +1,307 @@
+"""The GPU's kernels against float64: on a GPU where there is one, else in Triton's interpreter.
+
+The interpreter cuts numbers off where a GPU rounds them to bfloat16, so that type has a tolerance of a whole unit in
+the last place, 2^-7.
+"""
+
+import pytest
+import torch
+from eventful_vit import ops
+from eventful_vit.ops.attention import DENSE_ABOVE
+from torch import nn
+
+pytestmark = pytest.mark.usefixtures("no_gradients")
+TYPES = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 2e-2}
+"""Rounding of numbers around 1 in each type, some times over."""
+
+
+@pytest.fixture
+def no_gradients():
+    with torch.no_grad():
+        yield
+
+
+@pytest.fixture(params=TYPES, ids=lambda dtype: str(dtype).removeprefix("torch."))
+def dtype(request):
+    return request.param
+
+
+@pytest.fixture
+def close(dtype):
+    """Compares with float64, within a type's rounding."""
+
+    def check(result, expected, factor=1.0):
+        tolerance = factor * TYPES[dtype]
+        torch.testing.assert_close(result.cpu().double(), expected.double(), atol=tolerance, rtol=tolerance)
+
+    return check
+
+
+@pytest.fixture
+def run(gpu_kernels, gpu_device):
+    """Runs an operator's kernel on copies of its arguments; returns its results and the copies."""
+
+    def call(operator, *arguments):
+        arguments = on_device(arguments, gpu_device)
+        result = gpu_kernels[operator](*arguments)
+        assert result is not NotImplemented
+        return result, arguments
+
+    return call
+
+
+def on_device(x, device):
+    if isinstance(x, (list, tuple)):
+        return type(x)(on_device(part, device) for part in x)
+    return x.detach().clone().to(device) if isinstance(x, torch.Tensor) else x
+
+
+def in_double(operator, *arguments):
+    """The reference implementation in float64; returns its results and its copies of the arguments."""
+
+    def widen(x):
+        if isinstance(x, (list, tuple)):
+            return type(x)(widen(part) for part in x)
+        if isinstance(x, torch.Tensor):
+            return x.double() if x.is_floating_point() else x.clone()
+        return torch.float64 if isinstance(x, torch.dtype) else x
+
+    arguments = widen(arguments)
+    return operator.reference(*arguments), arguments
+
+
+class TestGates:
+    @pytest.fixture(autouse=True, params=[7, 48])
+    def tokens(self, request, dtype):
+        channels = request.param
+        self.x, self.u = (torch.randn(2, 9, channels) + 3).to(dtype), torch.randn(2, 9, channels).to(dtype)
+        self.norm = (torch.randn(channels).to(dtype), torch.randn(channels).to(dtype), 1e-6)
+
+    @pytest.mark.parametrize("norm", [True, False])
+    def test_error_norms_and_send(self, run, close, norm):
+        norm = self.norm if norm else (None, None, None)
+        close(run(ops.error_norms, self.x, self.u, *norm)[0], in_double(ops.error_norms, self.x, self.u, *norm)[0], 4)
+        for index in (torch.tensor([0, 4, 17]), torch.tensor([], dtype=torch.int64), None):
+            rows, ours = run(ops.send, self.x, self.u, index, *norm)
+            expected, theirs = in_double(ops.send, self.x, self.u, index, *norm)
+            close(rows, expected)
+            close(ours[1], theirs[1])
+
+    def test_normalise(self, run, close):
+        close(run(ops.normalise, self.x, *self.norm)[0], in_double(ops.normalise, self.x, *self.norm)[0])
+
+    def test_nothing_moved_means_no_error(self, run, dtype):
+        """What was sent on is compared as it was rounded."""
+        rows, arguments = run(ops.send, self.x, self.u, None, *self.norm)
+        assert not run(ops.error_norms, self.x, arguments[1], *self.norm)[0].any()
+
+    @pytest.mark.parametrize("count, threshold", [(4, -torch.inf), (0, -torch.inf), (9, 5.0), (2, 5.0), (9, torch.inf)])
+    @pytest.mark.parametrize("flush", [None, [1, 0], [0, 0]])
+    def test_gate(self, run, close, count, threshold, flush):
+        flush = None if flush is None else torch.tensor(flush).byte()
+        numbers = (torch.tensor(count), torch.tensor(threshold), flush, 18)
+        (norms, index, offsets, rows), ours = run(ops.gate, self.x, self.u, *numbers, *self.norm)
+        # What is chosen is decided by these norms, whose rounding may exchange neighbours.
+        chosen = ops.gate.reference(
+            torch.zeros(2, 9, 1), norms.cpu()[..., None].nan_to_num(posinf=1e30), *numbers, None, None, None
+        )
+        used = int(offsets[-1])
+        assert offsets.tolist() == chosen[2].tolist() and index[:used].tolist() == chosen[1][:used].tolist()
+        close(rows[:used], in_double(ops.send, self.x, self.u, index[:used].cpu(), *self.norm)[0])
+        assert torch.equal(ours[1].flatten(0, 1)[index[:used]], rows[:used])
+        close(norms, in_double(ops.gate, self.x, self.u, *numbers, *self.norm)[0][0], 4)
+
+
+class TestSelecting:
+    """What is chosen does not depend on how it is found."""
+
+    def check(self, run, norms, count, threshold=-torch.inf, flush=None):
+        norms = torch.as_tensor(norms)
+        streams, tokens = norms.shape
+        numbers = (torch.tensor(count), torch.tensor(threshold), flush, streams * tokens)
+        x = torch.zeros(*norms.shape, 1)
+        (found, index, offsets, _), _ = run(ops.gate, norms[..., None].clone(), x, *numbers, None, None, None)
+        expected = ops.gate.reference(norms[..., None].clone(), x, *numbers, None, None, None)
+        used = int(offsets[-1])
+        assert offsets.tolist() == expected[2].tolist()
+        assert index[:used].tolist() == expected[1][: int(expected[2][-1])].tolist()
+
+    @pytest.mark.parametrize("tokens", [1, 5, 64, 100, 5000])
+    @pytest.mark.parametrize("streams", [1, 3])
+    def test_any_number_of_tokens(self, run, tokens, streams):
+        norms = torch.rand(streams, tokens) * torch.logspace(-20, 20, tokens)
+        for count in {0, 1, tokens // 3, tokens - 1, tokens}:
+            self.check(run, norms, count)
+
+    @pytest.mark.parametrize("streams", [1, 2])
+    def test_equal_norms_go_in_order_and_nan_first(self, run, streams):
+        norms = torch.tensor([1.0, 3.0, 2.0, 3.0, 3.0, torch.nan, 0.0, torch.inf]).repeat(streams, 1)
+        for count in range(9):
+            self.check(run, norms, count)
+        self.check(run, torch.ones(streams, 70), 33)
+        self.check(run, torch.zeros(streams, 70), 33)
+
+    @pytest.mark.parametrize("threshold", [0.0, 0.5, 2.0])
+    def test_thresholds_and_flushes(self, run, threshold):
+        norms = torch.rand(3, 40)
+        for flush in (None, torch.tensor([0, 1, 0]).byte(), torch.ones(3).byte()):
+            self.check(run, norms, 7, threshold, flush)
+
+
+class TestBuffers:
+    @pytest.mark.parametrize("used", [None, 2])
+    @pytest.mark.parametrize("places", [[0, 5, 19], [], None])
+    def test_store(self, run, close, dtype, places, used):
+        x, buffer = torch.randn(2, 10, 12).to(dtype), torch.randn(2, 10, 12).to(dtype)
+        rows = torch.randn(20 if places is None else len(places), 12).to(dtype)
+        index = None if places is None else torch.tensor(places, dtype=torch.int64)
+        used = None if used is None or not places else torch.tensor(used)
+        for operator, arguments in (
+            (ops.store, (buffer, index, rows, used)),
+            (ops.store_and_add, (x, buffer, index, rows, used)),
+            (ops.replace, (buffer, index, rows, used, 5)),
+        ):
+            if operator is ops.replace and index is None:
+                continue
+            old, ours = run(operator, *arguments)
+            expected, theirs = in_double(operator, *arguments)
+            for mine, other in zip(ours[:2], theirs[:2]):
+                if mine is not index and mine is not None:
+                    close(mine, other)
+            if operator is ops.replace:
+                count = len(rows) if used is None else int(used)
+                close(old[:count], expected[:count])
+
+    @pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
+    def test_finite(self, run, bad):
+        images = torch.full((3, 3, 20, 21), 3e38)
+        images[1, 2, 13, 20] = bad
+        assert run(ops.finite, images)[0].tolist() == [True, False, True]
+
+
+class TestLinear:
+    @pytest.mark.parametrize("rows", [0, 1, 70])
+    @pytest.mark.parametrize("inputs, outputs", [(1, 1), (7, 5), (64, 64), (130, 70)])
+    @pytest.mark.parametrize("gelu, plus", [(False, False), (True, False), (False, True)])
+    def test_against_float64(self, run, close, dtype, rows, inputs, outputs, gelu, plus):
+        layer, x = nn.Linear(inputs, outputs, dtype=dtype), torch.randn(rows, inputs).to(dtype)
+        added = torch.randn(rows, outputs).to(dtype) if plus else None
+        arguments = (x, layer.weight, layer.bias, gelu, added, None, None)
+        close(run(ops.linear, *arguments)[0], in_double(ops.linear, *arguments)[0], 2)
+
+    def test_a_short_type_for_float32_tokens(self, run):
+        layer, x = nn.Linear(48, 70), torch.randn(9, 48)
+        result, _ = run(ops.linear, x, layer.weight, layer.bias, True, None, None, torch.float16)
+        assert result.dtype == torch.float16
+        torch.testing.assert_close(result.float().cpu(), nn.functional.gelu(layer(x)), atol=2e-3, rtol=2e-3)
+
+    def test_only_the_rows_in_use_are_computed(self, run):
+        layer, x = nn.Linear(20, 30, dtype=torch.float16), torch.randn(80, 20).half()
+        whole = run(ops.linear, x, layer.weight, layer.bias, True, None, None, None)[0]
+        part = run(ops.linear, x, layer.weight, layer.bias, True, None, torch.tensor(5), None)[0]
+        assert part.shape == whole.shape and torch.equal(part[:5], whole[:5])
+
+
+def attention_arguments(grid, window, pool, heads, channels, positions=True):
+    query_grid = (window, window) if window else grid
+    tables = [0.5 * torch.randn(2 * size - 1, channels) for size in query_grid] if positions else []
+    return tables, heads, channels**-0.5, (*grid, window, pool)
+
+
+class TestAttend:
+    @pytest.mark.parametrize("grid, channels", [((5, 7), 5), ((1, 1), 16), ((2, 70), 24), ((3, 5), 80)])
+    @pytest.mark.parametrize("positions", [True, False])
+    def test_whole_frames(self, run, close, dtype, grid, channels, positions):
+        sizes = attention_arguments(grid, 0, 1, 3, channels, positions)
+        qkv = torch.randn(2, grid[0] * grid[1], 9 * channels).to(dtype)
+        result, _ = run(ops.attend, qkv, None, *sizes, dtype)
+        close(result, in_double(ops.attend, qkv, None, *sizes, dtype)[0], 2)
+
+    @pytest.mark.parametrize("window, pool", [(3, 1), (14, 1), (0, 2)])
+    @pytest.mark.parametrize("padding", [True, False])
+    def test_windows_and_pooling(self, run, close, dtype, window, pool, padding):
+        sizes = attention_arguments((4, 6), window, pool, 2, 16)
+        qkv, fill = torch.randn(2, 24, 96).to(dtype), torch.randn(96).to(dtype) if padding else None
+        result, _ = run(ops.attend, qkv, fill, *sizes, dtype)
+        close(result, in_double(ops.attend, qkv, fill, *sizes, dtype)[0], 2)
+
+    @pytest.mark.parametrize("score", [-1e4, 1e4])
+    def test_scores_of_any_size(self, run, score):
+        sizes = attention_arguments((6, 6), 0, 1, 1, 16, False)
+        qkv = torch.randn(1, 36, 48)
+        qkv[..., 16:32] *= 0.01
+        qkv[..., 0], qkv[..., 16], qkv[0, 7, 16] = 1.0, score * 4, score * 8
+        result, expected = (
+            run(ops.attend, qkv, None, *sizes, torch.float32)[0],
+            in_double(ops.attend, qkv, None, *sizes, None)[0],
+        )
+        # Scores of this size are themselves rounded by up to |score| 2^-24.
+        torch.testing.assert_close(result.cpu().double(), expected, atol=1e-6 * abs(score) + 1e-5, rtol=0)
+
+    @pytest.mark.parametrize("index, used", [([0, 1, 39, 40], None), ([0, 1, 39, 40, 47, 47], 4), ([], None)])
+    def test_windows_with_a_selected_token(self, run, close, dtype, index, used):
+        sizes, out = attention_arguments((5, 8), 3, 1, 2, 8), torch.randn(2, 40, 16).to(dtype)
+        qkv, padding = torch.randn(2, 40, 48).to(dtype), torch.randn(48).to(dtype)
+        used = None if used is None else torch.tensor(used)
+        arguments = (qkv, torch.tensor(index, dtype=torch.int64), used, out, padding, *sizes)
+        touched, ours = run(ops.attend_windows, *arguments)
+        expected, theirs = in_double(ops.attend_windows, *arguments)
+        assert touched.tolist() == expected.tolist()
+        close(ours[3], theirs[3], 2)
+
+
+class TestSums:
+    @pytest.mark.parametrize("positions, pool", [(True, 1), (False, 1), (True, 2)])
+    @pytest.mark.parametrize("changed", [[[3, 17], []], [[0, 1, 2, 23], [4]], [list(range(20)), [7, 8]]])
+    def test_a_change(self, run, close, dtype, positions, pool, changed):
+        """Sums of the frame before, then those of a frame in which some tokens changed: attention is that of the
+        new frame."""
+        sizes = attention_arguments((4, 6), 0, pool, 2, 16, positions)
+        keys = 24 // pool**2
+        q, kv = torch.randn(2, 24, 32).to(dtype), torch.randn(2, keys, 64).to(dtype)
+        state = [torch.full((2, 2, 24, 16), torch.nan), *(torch.full((2, 2, 24), torch.nan) for _ in range(3))]
+        executed, ours = run(ops.update_sums, q, kv, [], state, *sizes)
+        assert executed.tolist() == [[0, 48], [0, 48]]
+        index, offsets = places(changed, 24)
+        changed_keys, key_offsets = places([sorted({token % keys for token in tokens}) for tokens in changed], keys)
+        new_q, new_kv = q.clone(), kv.clone()
+        new_q.view(48, 32)[index] = torch.randn(len(index), 32).to(dtype)
+        new_kv.view(-1, 64)[changed_keys] = torch.randn(len(changed_keys), 64).to(dtype)
+        change = [index, offsets, changed_keys, key_offsets, kv.view(-1, 64)[changed_keys]]
+        executed, ours = run(ops.update_sums, new_q, new_kv, change, ours[3], *sizes)
+        for stream, tokens in enumerate(changed):
+            exchanged, recomputed = executed[stream].tolist()
+            number = int(key_offsets[stream + 1] - key_offsets[stream])
+            if not number:
+                assert (exchanged, recomputed) == (0, 0)
+            elif number > DENSE_ABOVE * keys:
+                assert (exchanged, recomputed) == (0, 48)
+            else:
+                assert exchanged == 2 * (24 - len(tokens)) and recomputed >= 2 * len(tokens)
+        result, _ = run(ops.divide, *ours[3][:2], torch.float32)
+        _, theirs = in_double(ops.update_sums, new_q, new_kv, [], [part.double() for part in state], *sizes)
+        close(result, (theirs[3][0] / theirs[3][1][..., None]).transpose(1, 2).flatten(2), 4)
+
+    def test_queries_that_drifted_are_computed_again(self, run):
+        """A key that had nearly all the weight leaves: what remains of the sums is rounding."""
+        sizes = attention_arguments((4, 6), 0, 1, 1, 16, False)
+        q, kv = torch.ones(1, 24, 16), 0.1 * torch.randn(1, 24, 32)
+        kv[0, 5, :16] = 10.0
+        state = [torch.empty(1, 1, 24, 16), *(torch.empty(1, 1, 24) for _ in range(3))]
+        _, ours = run(ops.update_sums, q, kv, [], state, *sizes)
+        new_kv = kv.clone()
+        new_kv[0, 5, :16] = 0.1
+        token, offsets = torch.tensor([5]), torch.tensor([0, 1])
+        change = [token, offsets, token, offsets, kv[0, 5:6].clone()]
+        executed, ours = run(ops.update_sums, q, new_kv, change, ours[3], *sizes)
+        assert executed.tolist() == [[23, 24]]
+        _, theirs = in_double(ops.update_sums, q, new_kv, [], [part.double() for part in state], *sizes)
+        torch.testing.assert_close(ours[3][0].cpu().double(), theirs[3][0], atol=1e-4, rtol=1e-5)
+        torch.testing.assert_close(ours[3][1].cpu().double(), theirs[3][1], atol=1e-4, rtol=1e-5)
+
+
+def places(tokens: list[list[int]], each: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Tokens of some streams as places among all, and where each stream's begin."""
+    index = [stream * each + token for stream, some in enumerate(tokens) for token in some]
+    offsets = [sum(map(len, tokens[:stream])) for stream in range(len(tokens) + 1)]
+    return torch.tensor(index, dtype=torch.int64), torch.tensor(offsets)

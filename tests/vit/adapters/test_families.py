@@ -1,4 +1,4 @@
-"""What holds for every known Vision Transformer, with the compiled kernels and without."""
+"""What holds for every known Vision Transformer; what its blocks compute, with the compiled kernels and without."""
 
 import copy
 import io
@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ..small_models import CLOSE
 from .tiny_library_models import MODELS, OTHER_ATTENTION, WINDOWED, tensors, tiny_video
 
-pytestmark = [pytest.mark.usefixtures("kernels_or_not"), pytest.mark.parametrize("name", MODELS)]
+pytestmark = pytest.mark.parametrize("name", MODELS)
 
 ALL = TopR(1000)
 FEW = TopR(4)
@@ -37,6 +37,7 @@ def test_the_dense_model_is_the_librarys_own(name):
     assert_same(ours, theirs, atol=0, rtol=0)
 
 
+@pytest.mark.usefixtures("kernels_or_not")
 def test_a_flush_and_frames_with_all_tokens_equal_the_dense_model(name):
     vit, video = MODELS[name](), tiny_video(4)
     model = make_eventful(vit, policy=ALL)
@@ -51,7 +52,7 @@ def test_few_tokens_are_near_and_a_still_video_converges(name):
     moving = run(model, video)[-1]
     expected = run(vit, video[-1:])[0]
     assert_apart(moving, expected)
-    still = run(model, video[-1:].expand(60, *video.shape[1:]))[-1]
+    still = run(model, video[-1:].expand(40, *video.shape[1:]))[-1]
     assert_same(still, expected, atol=1e-4, rtol=1e-3)
 
 
@@ -73,6 +74,7 @@ def test_two_streams_are_apart(name):
                 torch.testing.assert_close(tensors(both)[key][stream : stream + 1], tensor, **CLOSE)
 
 
+@pytest.mark.usefixtures("kernels_or_not")
 @pytest.mark.parametrize("policy", [FEW, Threshold(0.5)], ids=str)
 def test_exact_equals_tokenwise(name, policy):
     vit, video = MODELS[name](), tiny_video(8)

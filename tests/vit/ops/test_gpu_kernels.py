@@ -201,7 +201,6 @@ class TestLinear:
         part = run(ops.linear, x, layer.weight, layer.bias, True, None, torch.tensor(5), None)[0]
         assert part.shape == whole.shape and torch.equal(part[:5], whole[:5])
 
-
     @pytest.mark.parametrize("sizes", [(5, 70, 1), (64, 64, 64)])
     def test_side_by_side(self, run, close, dtype, sizes):
         layers, x = [nn.Linear(20, size, dtype=dtype) for size in sizes], torch.randn(70, 20).to(dtype)

@@ -52,7 +52,7 @@ def test_features(run_example, transformers):
     assert [line.split(":")[0] for line in lines] == ["frame 0", "frame 1", "frame 2"]
     likeness = [tuple(map(float, re.findall(r"(?:token|16 patches) ([\d.]+)", line))) for line in lines]
     assert likeness[0] == (1.0, 1.0)
-    assert all(0 < number < 1 for pair in likeness[1:] for number in pair)
+    assert all(0 < of_class <= 1 and 0 < of_patches < 0.9 for of_class, of_patches in likeness[1:])
 
 
 def test_detector(run_example, transformers):

@@ -14,6 +14,7 @@ from .tiny_library_models import (
     DIM,
     HEADS,
     HIDDEN,
+    HUGGING_FACE,
     MODELS,
     PATCH,
     SIZE,
@@ -66,7 +67,7 @@ class TestOtherCalls:
             assert_same(call(model, frame), call(vit, frame))
         assert model.state.trace.flushed == (False,)
 
-    @pytest.mark.parametrize("name", ["Hugging Face ViT", "Hugging Face DINOv3", "Hugging Face YOLOS"])
+    @pytest.mark.parametrize("name", [f"Hugging Face {kind}" for kind in ("ViT", "DINOv3", "YOLOS", "ViTDet", "SAM")])
     def test_hidden_states(self, name):
         vit = MODELS[name]()
         model = make_eventful(vit, policy=ALL)
@@ -86,6 +87,20 @@ class TestOtherCalls:
     def test_tuples(self):
         vit, (frame,) = MODELS["Hugging Face ViT"](), tiny_video(1)
         assert_same(make_eventful(vit)(frame, return_dict=False), vit(frame, return_dict=False))
+
+    def test_a_part_of_a_larger_model(self):
+        transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+        config = transformers.ViTConfig(**HUGGING_FACE, intermediate_size=HIDDEN, num_labels=3)
+        classifier, (frame,) = prepared(transformers.ViTForImageClassification(config)), tiny_video(1)
+        keys, expected = list(classifier.state_dict()), classifier(frame).logits
+        with pytest.raises(ValueError, match=r"its vit is one .* model.vit = make_eventful\(model.vit\)"):
+            make_eventful(classifier)
+        classifier.vit = make_eventful(classifier.vit)
+        torch.testing.assert_close(classifier(frame).logits, expected, **CLOSE)
+        assert list(classifier.state_dict()) == keys
+        with count_operations(classifier) as counts:
+            classifier(frame)
+        assert counts.by_category()["heads"] == 3 * DIM
 
     def test_attributes_are_those_of_the_library(self):
         model = make_eventful(timm_vit())

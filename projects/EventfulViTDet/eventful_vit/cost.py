@@ -241,6 +241,7 @@ def _hook_layers(model: nn.Module, traced: Sequence[Traced], counts: OperationCo
     hooks = []
     skip = {child for module in traced for child in module.counted()}
     categories = {child: category for module in traced for child, category in module.categories().items()}
+    behind = traced[0].category_behind if traced else Traced.category_behind
     boxes = _BoxesPerImage()
     for name, module in model.named_modules():
         if module in skip:
@@ -249,7 +250,7 @@ def _hook_layers(model: nn.Module, traced: Sequence[Traced], counts: OperationCo
             hooks.append(module.register_forward_pre_hook(boxes.remember))
         macs = _layer_macs(module)
         if macs is not None:
-            category = categories.get(module) or _category(name)
+            category = categories.get(module) or _category(name, behind)
             hooks.append(module.register_forward_hook(_counting_hook(counts, category, macs, boxes)))
     return hooks
 
@@ -271,13 +272,13 @@ class _BoxesPerImage:
         return [1] * rows
 
 
-def _category(name: str) -> str:
+def _category(name: str, other: str) -> str:
     parts = name.split(".")
     if "proposal_generator" in parts:
         return "proposals"
     if "roi_heads" in parts:
         return "heads"
-    return "pyramid"
+    return other
 
 
 def _counting_hook(

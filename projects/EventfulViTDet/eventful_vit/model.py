@@ -27,6 +27,9 @@ _in_use: ContextVar[Mapping[int, Streams]] = ContextVar("states in use", default
 class Traced(nn.Module):
     """A module that tells observers what its frames executed (see `count_operations`)."""
 
+    category_behind = "pyramid"
+    """What the operations of layers around it are counted as, unless their names say."""
+
     def __init__(self) -> None:
         super().__init__()
         self.observers: list[Observer] = []

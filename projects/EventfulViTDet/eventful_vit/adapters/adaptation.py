@@ -1,4 +1,4 @@
-"""A library's model together with what its adapter says of it."""
+"""Adaptation: a library's model and its adapter's description of it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .family import BlockCall, BlockParts, TokenForm, UnsuitableModule
 from .libraries import family_of
 
 NOT_SERVED = ("attn_mask", "attention_mask", "head_mask", "is_causal", "output_attentions")
-"""Arguments of blocks that attention on changed tokens cannot serve. None and False ask for nothing."""
+"""Arguments of blocks that are not supported on changed tokens, unless they are None or False."""
 
 
 class Adaptation:
@@ -54,13 +54,13 @@ class Adaptation:
         return height, width
 
     def specification(self, block: nn.Module, call: BlockCall, in_use: bool = True) -> BlockSpec:
-        """What a block consists of, as of now.
+        """The specification of a block in its present state.
 
         Args:
-            in_use: it is about to run on changed tokens, so its modules have to be in eval mode.
+            in_use: the block will run on changed tokens, so its modules must be in eval mode.
 
         Raises:
-            ValueError: it cannot.
+            ValueError: it cannot run on changed tokens.
         """
         for name in NOT_SERVED if in_use else ():
             value = call.arguments.get(name)

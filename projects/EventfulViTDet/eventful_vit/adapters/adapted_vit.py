@@ -33,6 +33,8 @@ class AdaptedViT(EventfulModel):
     run by the library's code.
     """
 
+    category_behind = "heads"
+
     def __init__(self, model: nn.Module, options: EventfulOptions, policy: Policy | None, enabled: bool) -> None:
         """
         Args:
@@ -47,7 +49,7 @@ class AdaptedViT(EventfulModel):
         self._encoder = EventfulEncoder(len(adaptation.blocks), options)
         self.set_policy(TopFraction(0.25) if policy is None else policy)
 
-    # What it shares with the library's model.
+    # Shared with the library's model.
 
     @property
     def original(self) -> nn.Module:
@@ -101,11 +103,11 @@ class AdaptedViT(EventfulModel):
         """What the library's model returns for these arguments. Its images are one frame of each stream.
 
         Args:
-            state: what was kept of the streams; None: the model's own. The dense model has none.
+            state: state of the streams; None: the model's own. The dense model has none.
 
         Raises:
-            ValueError: something that changed tokens cannot serve, or a frame that does not fit a running stream. The
-                state is as it was before the call.
+            ValueError: a request that is not supported on changed tokens, or a frame that does not fit a running
+                stream. The state is as it was before the call.
         """
         return self._run("forward", *args, state=state, **kwargs)
 
@@ -157,5 +159,5 @@ def _call(model: nn.Module, method: str, args: tuple, kwargs: dict[str, Any]) ->
 
 
 def _size(images: Any) -> tuple[int, int]:
-    """Height and width of images, if that is what these are; the library says what it thinks of others."""
+    """Height and width of images; (0, 0) for anything else, which the library will refuse."""
     return tuple(images.shape[-2:]) if isinstance(images, Tensor) and images.dim() > 1 else (0, 0)

@@ -1,4 +1,4 @@
-"""What happens while a library's model runs and calls its blocks, in whose place `stand_ins.py` puts these."""
+"""One call of a library's model: what runs in the place of its blocks (see stand_ins.py)."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class BlockRun:
         self.adaptation, self.size = adaptation, size
         self.blocks = adaptation.blocks
         self.stack = ExitStack()
-        """What is open while the model runs."""
+        """Contexts to close after the model's call."""
         self._done = 0
         self._memo: dict[int, tuple] = {}
 
@@ -55,10 +55,10 @@ class BlockRun:
         raise NotImplementedError
 
     def finish(self) -> None:
-        """What is left to do when the model is through."""
+        """Finish the call, after the model has returned."""
 
     def _frame_form(self, x: Tensor) -> FrameForm:
-        """What the frame is like, by the tokens that go into its first block."""
+        """The frame's form, from the tokens of its first block."""
         form = self.adaptation.form
         grid = form.grid(x) or self.adaptation.grid(self.size)
         prefix = form.flatten(x).shape[1] - grid[0] * grid[1]

@@ -1,4 +1,4 @@
-"""What an adapter says of a library's Vision Transformers, and the words it says it with."""
+"""How an adapter describes a library's Vision Transformers: Family, TokenForm, BlockParts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Arguments = Mapping[str, Any]
 
 
 class UnsuitableModule(Exception):
-    """A module that cannot run on changed tokens. Who knows its name turns this into a ValueError."""
+    """A module that cannot run on changed tokens. `Adaptation` turns this into a ValueError with the module's name."""
 
     def __init__(self, module: nn.Module, reason: str) -> None:
         super().__init__(reason)
@@ -35,10 +35,10 @@ class BlockCall:
     arguments: Arguments = field(default_factory=dict)
     """What goes in beside the tokens."""
     memo: dict[int, tuple] = field(default_factory=dict)
-    """What was made of arguments for other blocks of the same frame."""
+    """Cache of `once`, shared by the blocks of a frame."""
 
     def once(self, argument: Any, make: Callable[[], Any]) -> Any:
-        """What `make` makes of an argument; made once in a frame for all blocks that are called with it."""
+        """A value derived from an argument, computed once per frame for all blocks that are called with it."""
         if id(argument) not in self.memo:
             self.memo[id(argument)] = (argument, make())  # while it is alive, no other object has its id
         return self.memo[id(argument)][1]
@@ -46,7 +46,7 @@ class BlockCall:
 
 @dataclass(frozen=True)
 class BlockParts:
-    """A library's block: what it consists of, and what an eventful frame passes over."""
+    """A library's block: its specification, and the modules that an eventful frame skips."""
 
     spec: BlockSpec
     idle: tuple[nn.Module, ...] = ()
@@ -103,10 +103,10 @@ class Family:
     """Whether a call of a method hands each block's result to the next block and does nothing else with it. Blocks then
     run in one go."""
     prepare: Callable[[nn.Module, Arguments], None] = lambda vit, arguments: None
-    """What has to be done before a call with these named arguments. Raises ValueError for what is not served."""
+    """Prepares a call with these named arguments. Raises ValueError for a request that is not supported."""
 
 
-# What adapters have in common.
+# Shared by the adapters.
 
 
 def check_kind(module: nn.Module, kinds: tuple[type, ...], what: str) -> None:

@@ -49,6 +49,7 @@ setup(
     },
     install_requires=[
         "av>=14",
+        "filelock>=3.12",
         "fvcore>=0.1.5.post20221221",
         "matplotlib>=3.5",
         "numpy>=1.22",

@@ -1,22 +1,15 @@
 """Arguments, configuration files and error messages of the tools."""
 
-import multiprocessing
-import time
-
 import pytest
 import torch
-from eventful_vitdet.cli import command_line
 from eventful_vitdet.cli.command_line import (
     argument_parser,
     build_cfg,
     check_output_dir,
-    end_processes,
-    launch_main,
     parse_arguments,
     run,
 )
 from eventful_vitdet.errors import CheckpointError, VideoReadError, describe_error
-from torch.multiprocessing.spawn import ProcessRaisedException
 
 
 def parse(*words):
@@ -181,46 +174,6 @@ def test_errors_are_described_in_one_line():
     )
     assert describe_error(VideoReadError(worker + "data.VideoReadError: a: b.mp4: damaged\n")) == "a: b.mp4: damaged"
     assert "OUTPUT_DIR" in describe_error(OSError(28, "No space left on device"))
-
-
-def fail(args):
-    raise args.error
-
-
-@pytest.mark.parametrize("error", [VideoReadError("v.mp4: damaged"), ZeroDivisionError("a defect")])
-def test_an_error_in_one_of_several_processes(error, monkeypatch, capsys):
-    def launch(main, *_, args, **__):
-        """Like the real one: the process with the error ends, and so do the others."""
-        try:
-            main(*args)
-        except (SystemExit, ZeroDivisionError) as end:
-            raise ProcessRaisedException("-- Process 1 ...\nTraceback ...", 1, 4711) from end
-
-    monkeypatch.setattr(command_line, "launch", launch)
-    args = parse("--num-gpus", "2")
-    args.error = error
-    if isinstance(error, VideoReadError):
-        assert run(lambda: launch_main(fail, args)) == 1
-        assert capsys.readouterr().err == "error: v.mp4: damaged\n"
-    else:
-        with pytest.raises(ProcessRaisedException):
-            launch_main(fail, args)
-
-
-def sleep_through_interruptions():
-    end = time.monotonic() + 60
-    while time.monotonic() < end:
-        try:
-            time.sleep(60)
-        except KeyboardInterrupt:
-            pass
-
-
-def test_processes_end_even_if_they_do_not_listen():
-    process = multiprocessing.get_context("fork").Process(target=sleep_through_interruptions)
-    process.start()
-    end_processes(patience=0.2)
-    assert not process.is_alive()
 
 
 def test_plain_detectron2_use_needs_no_tool(repository):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import runpy
 import sys
+from pathlib import Path
 
+import eventful_vitdet
 import pytest
 
 COMMANDS = {
@@ -26,6 +29,16 @@ COMMANDS = {
 
 def test_every_tool_is_listed(repository):
     assert {path.stem for path in (repository / "tools").glob("*.py")} == set(COMMANDS)
+
+
+@pytest.mark.parametrize("path", [*(f"tools/{name}.py" for name in COMMANDS), "datasets/convert_imagenet_vid.py"])
+def test_a_door_imports_nothing_that_takes_time(repository, path):
+    """So that Ctrl-C is heard from the first moment on: see test_door.py."""
+    code = (repository / path).read_text()
+    imports = [line for line in code.splitlines() if line.startswith(("import ", "from "))]
+    assert imports == ["from eventful_vitdet.cli.door import Door"]
+    (command,) = re.findall(r'^door = Door\("(\w+)"\)$', code, re.MULTILINE)
+    assert (Path(eventful_vitdet.__file__).parent / "cli" / f"{command}.py").is_file()
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -93,8 +93,10 @@ def finished(tmp_path) -> set[str]:
 def test_without_mistakes(train_net, tmp_path, capsys):
     assert train_net() == 0
     assert written(tmp_path) >= {"model_final.pth", "results.json"}
-    assert train_net("--eval-only", MODEL__WEIGHTS=tmp_path / "out" / "model_final.pth") == 0
-    assert train_net("--eval-only") == 0
+    assert train_net("--eval-only", "--restart", MODEL__WEIGHTS=tmp_path / "out" / "model_final.pth") == 0
+    assert train_net("--eval-only") == 1
+    check_error(capsys, "holds the results of another evaluation (2 videos): weights was ")
+    assert train_net("--eval-only", OUTPUT_DIR=tmp_path / "other") == 0
     assert "random weights" in capsys.readouterr().out
 
 

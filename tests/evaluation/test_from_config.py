@@ -17,6 +17,7 @@ EXPECTED_KEYS = {
     "bbox",
     "gflops_per_frame",
     "seconds_per_frame",
+    "seconds_by_machine",
     "videos",
     "frames",
     "motion",

@@ -144,3 +144,19 @@ def test_an_empty_state_is_a_state():
     vit, state = make_vit(), Streams()
     vit(make_video(1), state)
     assert state.running == (True,) and vit.state.running == ()
+
+
+def test_too_little_memory_tells_how_much_is_needed(monkeypatch):
+    vit = make_vit(policy=TopR(6))
+    vit(make_video(1))
+    held = vit.state.nbytes
+
+    def no_memory(*args, **kwargs):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(torch, "cat", no_memory)
+    with pytest.raises(torch.OutOfMemoryError, match=rf"{held:,} bytes of state of 2 streams; fewer streams"):
+        vit(make_video(2))
+    monkeypatch.undo()
+    vit(make_video(2))
+    assert vit.state.trace.flushed == (True, True)

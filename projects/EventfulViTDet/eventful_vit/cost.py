@@ -12,10 +12,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
+import torch
 from torch import Tensor, nn
 
-from .frame import BlockTrace, FrameTrace
+from .frame import AttentionWork, BlockTrace, FrameTrace
 from .layers import linear_sizes
 from .model import Traced
 
@@ -27,11 +29,19 @@ Count = tuple[str, Sequence[int]]
 """A category and its MACs in each stream."""
 
 
+MAX_WAITING = 1024
+"""Frames on a GPU whose numbers are kept there until somebody asks: 1 or 2 MB for a large model."""
+
+
 class OperationCounts:
-    """MACs since counting began or was last cleared; exact integers."""
+    """MACs since counting began or was last cleared; exact integers.
+
+    What a frame on a GPU executed stays there until the counts are read, so that counting does not wait for it.
+    """
 
     def __init__(self) -> None:
         self._macs: dict[str, list[int]] = {}
+        self._waiting: list[_LateNumbers] = []
 
     def add(self, category: str, macs: Sequence[int]) -> None:
         """Add operations of one category, one number per stream."""
@@ -44,15 +54,27 @@ class OperationCounts:
 
     def add_frame(self, trace: FrameTrace) -> None:
         """Add the operations of a frame."""
+        if any(numbers.is_cuda for numbers in _numbers(trace)):
+            self._waiting.append(_LateNumbers(trace))
+            if len(self._waiting) > MAX_WAITING:
+                self._read_waiting()
+            return
         for category, macs in frame_macs(trace):
             self.add(category, macs)
+
+    def _read_waiting(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for late in waiting:
+            self.add_frame(late.read())
 
     def clear(self) -> None:
         """Start again from zero."""
         self._macs.clear()
+        self._waiting.clear()
 
     def by_category(self, stream: int | None = None) -> dict[str, int]:
         """MACs of every category that ran, over all streams or for one stream of the batch."""
+        self._read_waiting()
         return {name: self._pick(sums, stream) for name, sums in self._macs.items()}
 
     def total(self, stream: int | None = None) -> int:
@@ -69,6 +91,42 @@ class OperationCounts:
         if stream is None:
             return sum(sums)
         return sums[stream] if stream < len(sums) else 0
+
+
+class _LateNumbers:
+    """A trace whose numbers are read later, and copied now: the next frame overwrites them."""
+
+    def __init__(self, trace: FrameTrace) -> None:
+        self._trace = replace(trace, blocks=list(trace.blocks))
+        self._numbers = _numbers(trace)
+        self._copy = torch.cat([numbers.flatten() for numbers in self._numbers])
+
+    def read(self) -> FrameTrace:
+        """The trace, with its numbers in host memory."""
+        parts = self._copy.cpu().split([numbers.numel() for numbers in self._numbers])
+        known = {id(numbers): part.view(numbers.shape) for numbers, part in zip(self._numbers, parts)}
+
+        def look_up(numbers: Tensor | None) -> Tensor | None:
+            return None if numbers is None else known[id(numbers)]
+
+        def read_block(block: BlockTrace) -> BlockTrace:
+            attention = block.attention
+            return replace(
+                block,
+                attention=AttentionWork(attention.kind, look_up(attention.key_offsets), look_up(attention.executed)),
+                selections=tuple(replace(chosen, offsets=look_up(chosen.offsets)) for chosen in block.selections),
+            )
+
+        return replace(self._trace, gates={}, blocks=[read_block(block) for block in self._trace.blocks])
+
+
+def _numbers(trace: FrameTrace) -> list[Tensor]:
+    """The tensors that a frame's counts depend on, each once."""
+    numbers = []
+    for block in trace.blocks:
+        numbers += [block.attention.key_offsets, block.attention.executed]
+        numbers += [selection.offsets for selection in block.selections]
+    return list({id(tensor): tensor for tensor in numbers if tensor is not None}.values())
 
 
 # Frames of eventful models.

@@ -168,9 +168,29 @@ class EventfulModel(Traced):
         self.report(frame.trace)
 
 
-def check_finite(images: Tensor) -> None:
-    """Raise ValueError, naming the streams, for frames (B, ...) with NaN or infinity."""
+def check_finite(images: Tensor) -> Callable[[], None]:
+    """Raise ValueError, naming the streams, for frames (B, ...) with NaN or infinity.
+
+    On a GPU, nothing waits for the answer here: the returned function raises. Call it within the frame, when all its
+    work is under way, so that the GPU has something to do meanwhile.
+    """
     finite = ops.finite(images)
+    if not finite.is_cuda:
+        _refuse_others(finite, "no state was changed")
+        return lambda: None
+    answer = torch.empty(finite.shape, dtype=finite.dtype, pin_memory=True).copy_(finite, non_blocking=True)
+    with torch.cuda.device(finite.device):
+        arrived = torch.cuda.Event()
+        arrived.record()
+
+    def refuse() -> None:
+        arrived.synchronize()
+        _refuse_others(answer, "all streams begin again")
+
+    return refuse
+
+
+def _refuse_others(finite: Tensor, consequence: str) -> None:
     if not bool(finite.all()):
         bad = (~finite).nonzero().flatten().tolist()
-        raise ValueError(f"NaN or infinity in the frame of stream {', '.join(map(str, bad))}; no state was changed")
+        raise ValueError(f"NaN or infinity in the frame of stream {', '.join(map(str, bad))}; {consequence}")

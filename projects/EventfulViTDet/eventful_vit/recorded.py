@@ -48,9 +48,9 @@ class BudgetNumbers:
             return
         self._written = (limits, flush)
         counts, thresholds = zip(*limits)
-        self.flush.copy_(torch.tensor(flush))
-        self.counts.copy_(torch.tensor(counts))
-        self.thresholds.copy_(torch.tensor(thresholds))
+        for numbers, values in ((self.flush, flush), (self.counts, counts), (self.thresholds, thresholds)):
+            # From pinned memory, a GPU takes them when it gets there, and nothing waits for it.
+            numbers.copy_(torch.tensor(values, pin_memory=numbers.is_cuda), non_blocking=True)
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -100,12 +101,19 @@ class Streams:
         slot = self._slots.get(name)
         if slot is not None and slot.shape == shape:
             return slot
-        if slot is None or slot.shape[1:] != shape[1:]:
-            slot = torch.empty(shape, dtype=dtype, device=device)
-        elif slot.shape[0] < shape[0]:
-            slot = torch.cat([slot, slot.new_empty(shape[0] - slot.shape[0], *shape[1:])])
-        else:
-            return slot[: shape[0]]
+        try:
+            if slot is None or slot.shape[1:] != shape[1:]:
+                slot = torch.empty(shape, dtype=dtype, device=device)
+            elif slot.shape[0] < shape[0]:
+                slot = torch.cat([slot, slot.new_empty(shape[0] - slot.shape[0], *shape[1:])])
+            else:
+                return slot[: shape[0]]
+        except torch.OutOfMemoryError as error:
+            more = math.prod(shape) * dtype.itemsize
+            raise torch.OutOfMemoryError(
+                f"no memory on {device} for {more:,} bytes of {name}, beside {self.nbytes:,} bytes of state of "
+                f"{shape[0]} streams; fewer streams, smaller frames or a state_dtype of 16 bits take less"
+            ) from error
         self._slots[name] = slot
         self.recorded.clear()  # they point to the old memory
         return slot

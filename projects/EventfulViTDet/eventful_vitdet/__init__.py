@@ -1,10 +1,32 @@
 """EventfulViTDet: video object detection that recomputes only what changed, for Detectron2."""
 
+import importlib
 import sys
 import warnings
 from pathlib import Path
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    "EventfulViT": ".modeling",
+    "PerGate": "eventful_vit",
+    "Threshold": "eventful_vit",
+    "TopFraction": "eventful_vit",
+    "TopR": "eventful_vit",
+    "add_eventful_vitdet_config": ".config",
+    "count_operations": "eventful_vit",
+}
+_REGISTERING = ("data", "modeling")
+
+__all__ = [
+    "EventfulViT",
+    "PerGate",
+    "Threshold",
+    "TopFraction",
+    "TopR",
+    "add_eventful_vitdet_config",
+    "count_operations",
+]
 
 
 def _append_embedded_detectron2() -> None:
@@ -17,20 +39,15 @@ def _append_embedded_detectron2() -> None:
 
 _append_embedded_detectron2()
 
-from eventful_vit import PerGate, Threshold, TopFraction, TopR, count_operations  # noqa: E402
 
-with warnings.catch_warnings():
-    warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)  # fvcore uses it
-    from . import data, modeling  # noqa: F401  (registers data sets, the backbone and the detector in Detectron2)
-from .config import add_eventful_vitdet_config  # noqa: E402
-from .modeling import EventfulViT  # noqa: E402
+def __getattr__(name: str) -> object:
+    """Import what a public name needs when it is first used: a command has to listen before PyTorch is there.
 
-__all__ = [
-    "EventfulViT",
-    "PerGate",
-    "Threshold",
-    "TopFraction",
-    "TopR",
-    "add_eventful_vitdet_config",
-    "count_operations",
-]
+    With it, data sets, the backbone and the detector are registered in Detectron2.
+    """
+    if name not in _HOMES and name not in _REGISTERING:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)  # fvcore uses it
+        parts = {part: importlib.import_module(f".{part}", __name__) for part in _REGISTERING}
+        return parts[name] if name in parts else getattr(importlib.import_module(_HOMES[name], __name__), name)

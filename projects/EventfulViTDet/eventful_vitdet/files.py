@@ -1,9 +1,11 @@
-"""Writing files so that an interruption never leaves half of one behind."""
+"""Files: written whole or not at all, removed, told apart by their content."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +13,7 @@ from typing import IO
 
 TEMPORARY_PREFIX = "."
 TEMPORARY_SUFFIX = ".tmp"
+DIGEST_PART_BYTES = 1 << 16
 
 
 def write_atomically(path: str, content: bytes | str) -> None:
@@ -69,3 +72,25 @@ def remove_if_there(path: str) -> None:
         os.unlink(path)
     except FileNotFoundError:
         pass
+
+
+def remove_folder(path: str) -> None:
+    """Delete a folder with all that is in it; other processes may be doing the same."""
+    while os.path.isdir(path):
+        try:
+            shutil.rmtree(path)
+        except FileNotFoundError:  # another process was faster
+            continue
+
+
+def digest_ends(path: str) -> str:
+    """A digest of a file's size and of its first and last 64 KiB, in hexadecimal. Raises OSError.
+
+    Enough to tell videos apart without reading gigabytes.
+    """
+    size = os.path.getsize(path)
+    with open(path, "rb") as file:
+        digest = hashlib.sha1(f"{size}:".encode() + file.read(DIGEST_PART_BYTES))
+        file.seek(max(0, size - DIGEST_PART_BYTES))
+        digest.update(file.read())
+    return digest.hexdigest()

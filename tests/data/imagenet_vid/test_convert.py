@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 
 import numpy as np
 import pytest
 from detectron2.data import DatasetCatalog
+from eventful_vitdet.cli.convert_imagenet_vid_command import main
 from eventful_vitdet.data import load_coco_vid
 from eventful_vitdet.data.imagenet_vid.convert import coco_to_official, official_to_coco
 from eventful_vitdet.data.imagenet_vid.xml_files import XmlFrame, XmlObject, format_xml, read_xml
@@ -209,16 +208,9 @@ def test_unusable_xml_is_named(full_tree):
     assert not (full_tree.root / "set.json").exists()
 
 
-def test_script(full_tree, tmp_path, repository, monkeypatch, capsys):
-    path = repository / "datasets" / "convert_imagenet_vid.py"
-    spec = importlib.util.spec_from_file_location("convert_imagenet_vid", path)
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
-
+def test_command(full_tree, tmp_path, capsys):
     def call(*words) -> None:
-        monkeypatch.setattr(sys, "argv", ["convert_imagenet_vid.py", *map(str, words)])
-        arguments = script.parse_arguments()
-        arguments.call(arguments)
+        assert main(list(map(str, words))) == 0
 
     call("to-coco", "imagenet_vid_val", full_tree.root / "set.json")
     call("to-official", full_tree.root / "set.json", tmp_path / "new")

@@ -4,9 +4,13 @@ The interpreter cuts numbers off where a GPU rounds them to bfloat16, so that ty
 the last place, 2^-7.
 """
 
+import importlib
+import logging
+
 import pytest
 import torch
 from eventful_vit import ops
+from eventful_vit.ops import gpu
 from eventful_vit.ops.attention import DENSE_ABOVE
 from torch import nn
 
@@ -129,7 +133,7 @@ class TestSelecting:
     @pytest.mark.parametrize("tokens", [1, 5, 64, 100, 5000])
     @pytest.mark.parametrize("streams", [1, 3])
     def test_any_number_of_tokens(self, run, tokens, streams):
-        norms = torch.rand(streams, tokens) * torch.logspace(-20, 20, tokens)
+        norms = torch.rand(streams, tokens) * torch.logspace(-15, 15, tokens)
         for count in {0, 1, tokens // 3, tokens - 1, tokens}:
             self.check(run, norms, count)
 
@@ -315,3 +319,23 @@ def places(tokens: list[list[int]], each: int) -> tuple[torch.Tensor, torch.Tens
     index = [stream * each + token for stream, some in enumerate(tokens) for token in some]
     offsets = [sum(map(len, tokens[:stream])) for stream in range(len(tokens) + 1)]
     return torch.tensor(index, dtype=torch.int64), torch.tensor(offsets)
+
+
+class TestMissing:
+    """Where kernels cannot run, operators are PyTorch operations, and the log says why."""
+
+    @pytest.mark.parametrize(
+        "module, attribute, value, reason",
+        [
+            ("os", "environ", {"EVENTFUL_VITDET_KERNELS": "off"}, "EVENTFUL_VITDET_KERNELS is off"),
+            ("eventful_vit.ops.gpu", "find_spec", lambda name: None, "Triton is not installed"),
+            ("triton", "__version__", "3.1.0", "Triton 3.1.0 is older than 3.4"),
+        ],
+    )
+    def test_reasons(self, module, attribute, value, reason, monkeypatch, caplog, gpu_kernels):
+        monkeypatch.setattr(importlib.import_module(module), attribute, value)
+        monkeypatch.setattr(logging.getLogger("eventful_vit"), "propagate", True)
+        with caplog.at_level("WARNING"):
+            assert gpu.load_kernels.__wrapped__() is None
+        (record,) = caplog.records
+        assert record.message.startswith(f"GPU: frames run as PyTorch operations, slowly: {reason}")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -11,9 +12,10 @@ from torch import Tensor, nn
 
 from ..block import EventfulOptions
 from ..encoder import EventfulEncoder
+from ..frame import Frame
 from ..model import EventfulModel, check_finite
 from ..policies import Policy, TopFraction
-from ..streams import Streams
+from ..streams import FrameForm, Streams
 from .adaptation import Adaptation
 from .block_runs import BlockRun, ChainedRun, CountedRun, SteppedRun
 from .stand_ins import named_arguments, with_stand_ins
@@ -131,14 +133,22 @@ class AdaptedViT(EventfulModel):
                 "a frame with state cannot be traced: set model.enabled = False to trace the dense model"
             )
         images = self._images(args, kwargs)
-        if isinstance(images, Tensor) and images.is_floating_point():
-            check_finite(images)
+        is_picture = isinstance(images, Tensor) and images.is_floating_point()
+        refuse_others = check_finite(images) if is_picture else _accept
         family, arguments = self._adaptation.family, self._named(args, kwargs)
         family.prepare(self.original, arguments)
         chained = family.is_chain(self.original, method, arguments) and not self._weights().is_observed()
         kind = ChainedRun if chained else SteppedRun
-        run = kind(self._adaptation, _size(images), self._encoder, partial(self._frame, state=state))
+        run = kind(self._adaptation, _size(images), self._encoder, partial(self._checked_frame, refuse_others, state))
         return self._run_with(run, method, args, kwargs)
+
+    @contextmanager
+    def _checked_frame(
+        self, refuse_others: Callable[[], None], state: Streams | None, streams: int, form: FrameForm
+    ) -> Iterator[Frame]:
+        with self._frame(streams, form, state) as frame:
+            yield frame
+            refuse_others()
 
     def _run_with(self, run: BlockRun, method: str, args: tuple, kwargs: dict[str, Any]) -> Any:
         model = with_stand_ins(self.original, self._adaptation.family.blocks, run.stand_in)
@@ -152,6 +162,10 @@ class AdaptedViT(EventfulModel):
 
     def _images(self, args: tuple, kwargs: dict[str, Any]) -> Any:
         return args[0] if args else kwargs.get(self._adaptation.family.images)
+
+
+def _accept() -> None:
+    """Images of integers are finite; what is no image, the library refuses."""
 
 
 def _call(model: nn.Module, method: str, args: tuple, kwargs: dict[str, Any]) -> Any:

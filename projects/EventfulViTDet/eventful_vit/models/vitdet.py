@@ -368,11 +368,13 @@ class EventfulViT(EventfulModel):
             raise RuntimeError(
                 "a frame with state cannot be traced: set model.enabled = False to trace the dense model"
             )
-        check_finite(images)
+        refuse_others = check_finite(images)
         form = FrameForm(grid, images.dtype, images.device)
         with self._frame(len(images), form, state) as frame:
             x = self._embed(images, grid, frame.trace)
-            return self._encoder.eventful(self.blocks, x, frame, observed=self._weights().is_observed())
+            x = self._encoder.eventful(self.blocks, x, frame, observed=self._weights().is_observed())
+            refuse_others()
+        return x
 
     def _embed(self, images: Tensor, grid: tuple[int, int], trace: FrameTrace | None) -> Tensor:
         if trace is not None:

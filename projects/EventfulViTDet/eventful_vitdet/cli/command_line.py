@@ -4,28 +4,23 @@ from __future__ import annotations
 
 import argparse
 import logging
-import multiprocessing
-import os
 import re
-import signal
 import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
 
 import detectron2
 import torch
 import yaml
 from detectron2.config import CfgNode, get_cfg
-from detectron2.engine import default_argument_parser, default_setup, launch
+from detectron2.engine import default_argument_parser, default_setup
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
-from torch.multiprocessing.spawn import ProcessException, ProcessExitedException
 
 from ..config import add_eventful_vitdet_config
 from ..data import register_test_json
-from ..errors import USER_ERRORS, ToolError, describe_error
+from ..errors import USER_ERRORS, describe_error
+from ..interruption import say_interrupted
 from .checkout import REPOSITORY
 
 logger = logging.getLogger("eventful_vitdet")
@@ -76,7 +71,10 @@ def argument_parser() -> argparse.ArgumentParser:
         help="evaluate each of these: 'dense', or a number of tokens r per gate and frame (as in: dense 64 128 256)",
     )
     parser.add_argument(
-        "--restart", action="store_true", help="evaluate all videos anew; otherwise those without results in OUTPUT_DIR"
+        "--restart",
+        action="store_true",
+        help="evaluate all videos, and replace earlier results when that is complete; otherwise only the videos "
+        "without results in OUTPUT_DIR",
     )
     return parser
 
@@ -244,76 +242,8 @@ def run(main: Callable[[], object]) -> int:
     try:
         main()
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+        return say_interrupted()
     except USER_ERRORS as error:
         print(f"error: {describe_error(error)}", file=sys.stderr)
         return 1
     return 0
-
-
-def launch_main(main: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> None:
-    """Call `main(args)` in as many processes as the arguments ask for.
-
-    An error of the user in one of them ends all, and is raised here with its message.
-    """
-    if args.num_gpus * args.num_machines == 1:
-        main(args)
-        return
-    reports = multiprocessing.get_context("spawn").SimpleQueue()
-    try:
-        launch(
-            report_user_errors,
-            args.num_gpus,
-            num_machines=args.num_machines,
-            machine_rank=args.machine_rank,
-            dist_url=args.dist_url,
-            args=(main, args, reports),
-        )
-    except ProcessExitedException as error:
-        if error.signal_name is not None:
-            raise ToolError(
-                f"process {error.error_index + 1} of {args.num_gpus} was killed ({error.signal_name}; is memory "
-                "short?), and the others were ended. An evaluation goes on from here with the same command"
-            ) from error
-        raise_report(reports, error)
-    except ProcessException as error:
-        raise_report(reports, error)
-    except KeyboardInterrupt:
-        end_processes()
-        raise
-
-
-def raise_report(reports: multiprocessing.SimpleQueue, error: ProcessException) -> NoReturn:
-    """Raise what the process that failed reported, or, if that was no error of the user, the error itself."""
-    if reports.empty():
-        raise error
-    raise ToolError(reports.get()) from error
-
-
-def report_user_errors(
-    main: Callable[[argparse.Namespace], None], args: argparse.Namespace, reports: multiprocessing.SimpleQueue
-) -> None:
-    """In one of several processes: hand an error of the user to the process that started this one."""
-    logging.raiseExceptions = False
-    try:
-        main(args)
-    except USER_ERRORS as error:
-        # Before the others can notice that this process is gone: theirs would only be errors that follow from it.
-        reports.put(describe_error(error))
-        raise SystemExit(1) from error
-
-
-def end_processes(patience: float = 3.0) -> None:
-    """Wait for processes that were interrupted; those still there after some seconds are interrupted, then killed.
-
-    A terminal interrupts all processes of a command, whoever sends a signal perhaps only the first of them.
-    """
-    for end in (None, lambda process: os.kill(process.pid, signal.SIGINT), lambda process: process.kill()):
-        running = multiprocessing.active_children()
-        deadline = time.monotonic() + patience
-        for process in running:
-            if end is not None:
-                end(process)
-        for process in running:
-            process.join(max(0.0, deadline - time.monotonic()))

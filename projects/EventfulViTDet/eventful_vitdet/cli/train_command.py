@@ -14,16 +14,18 @@ from collections.abc import Sequence
 from ..checkpoint import VideoCheckpointer
 from ..evaluation import evaluate_budgets, evaluate_once
 from ..training import VideoTrainer
-from .command_line import argument_parser, launch_main, parse_arguments, run, setup
+from .command_line import argument_parser, parse_arguments, run, setup
+from .process_launch import launch_main, was_restarted
 
 logger = logging.getLogger("eventful_vitdet")
 
 
 def execute(args: argparse.Namespace) -> None:
     cfg = setup(args)
+    again = was_restarted()
     if not args.eval_only:
         trainer = VideoTrainer(cfg)
-        trainer.resume_or_load(resume=args.resume)
+        trainer.resume_or_load(resume=args.resume or again)
         trainer.train()
         return
     model = VideoTrainer.build_model(cfg)
@@ -33,10 +35,11 @@ def execute(args: argparse.Namespace) -> None:
     checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
     if not (cfg.MODEL.WEIGHTS or resumed):
         logger.warning("MODEL.WEIGHTS is empty: what is evaluated are random weights")
+    restart = args.restart and not again  # what was finished before the failure is of this command
     if args.budgets:
-        evaluate_budgets(cfg, model, args.budgets, restart=args.restart)
+        evaluate_budgets(cfg, model, args.budgets, restart=restart)
     else:
-        evaluate_once(cfg, model, restart=args.restart)
+        evaluate_once(cfg, model, restart=restart)
 
 
 def main(words: Sequence[str] | None = None) -> int:

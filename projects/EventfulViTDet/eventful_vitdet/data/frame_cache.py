@@ -6,7 +6,6 @@ content, so a changed video never meets stale frames and a moved data set keeps 
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 
@@ -15,13 +14,12 @@ import numpy as np
 from tqdm import tqdm
 
 from ..errors import VideoReadError
-from ..files import write_atomically
+from ..files import digest_ends, write_atomically
 from ..video import encode_jpeg, iterate_frames, read_frame
 from ..video.reading import check_size
 from .coco_vid import group_by_video
 
 JPEG_QUALITY = 95
-FINGERPRINT_BYTES = 1 << 16
 
 logger = logging.getLogger(__name__)
 
@@ -87,11 +85,6 @@ def thin_frames(frames: list[dict], every_n: int) -> list[dict]:
 
 def _fingerprint(path: str) -> str:
     try:
-        size = os.path.getsize(path)
-        with open(path, "rb") as file:
-            digest = hashlib.sha1(f"{size}:".encode() + file.read(FINGERPRINT_BYTES))
-            file.seek(max(0, size - FINGERPRINT_BYTES))
-            digest.update(file.read())
+        return digest_ends(path)[:12]
     except OSError as error:
         raise VideoReadError(f"{path}: cannot be read ({error.strerror})") from error
-    return digest.hexdigest()[:12]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ import torch
 from ..costs import CostSums
 from ..files import write_atomically, write_json
 from ..markdown_table import format_table
+from .machine_times import MachineTimes, comparable_times, describe_times
 from .metrics import VID_AP50
 
 RESULTS_FILE = "results.json"
@@ -46,6 +48,7 @@ OBJECTS = "objects-"
 def make_results(
     metrics: dict[str, dict],
     costs: CostSums,
+    times: MachineTimes,
     *,
     policy: str,
     attention: str,
@@ -68,7 +71,8 @@ def make_results(
         {
             **metrics,
             "gflops_per_frame": costs.gflops_per_frame(),
-            "seconds_per_frame": costs.seconds_per_frame(),
+            "seconds_per_frame": times.per_frame(),
+            "seconds_by_machine": times.by_machine(),
             "videos": costs.videos,
             "frames": costs.num_frames,
             "skipped": list(skipped),
@@ -99,6 +103,17 @@ def to_strict(value: object) -> object:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
+
+
+def write_progress(folder: str, results: Sequence[dict]) -> None:
+    """Write the table of the budgets that are done so far, unless there is one of more: its results are still there."""
+    try:
+        with open(os.path.join(folder, BUDGETS_FILE), encoding="utf-8") as file:
+            before = len(json.load(file))
+    except (OSError, ValueError, TypeError):  # none, or one that is damaged
+        before = 0
+    if before <= len(results):
+        write_budgets(folder, results)
 
 
 def write_budgets(folder: str, results: Sequence[dict]) -> None:
@@ -152,18 +167,19 @@ def format_results(results: dict) -> str:
         f"torch {results['torch']})"
     )
     skipped = [f"skipped video {entry['video']}: {entry['reason']}" for entry in results["skipped"]]
-    return "\n\n".join((head, *accuracy, cost, categories, *skipped))
+    return "\n\n".join((head, *accuracy, cost, categories, *describe_times([results]), *skipped))
 
 
 def format_budgets(results: Sequence[dict]) -> str:
     """Several evaluations as markdown tables: a row for each, and VID-AP50 by range with a column for each."""
-    return "\n\n".join(table for table in (format_summary(results), format_ranges(results)) if table)
+    parts = (format_summary(results), format_ranges(results), *describe_times(results))
+    return "\n\n".join(part for part in parts if part)
 
 
 def format_summary(results: Sequence[dict]) -> str:
-    """Accuracy and cost of several evaluations, a row for each."""
+    """Accuracy and cost of several evaluations, a row for each; without seconds of different machines."""
     rows = []
-    for result in results:
+    for result in comparable_times(results):
         gflops, seconds = result["gflops_per_frame"], result["seconds_per_frame"]
         rows.append(
             (

@@ -194,6 +194,9 @@ def _timeline_charts(budgets: Sequence[Budget], colors: dict[str, str], summary:
     marks = [int(index) for index in np.flatnonzero(np.any(full, axis=0))] if full else []
     charts = []
     for label, column in (("GFlops", "gflops"), ("milliseconds", "milliseconds")):
+        if column == "milliseconds" and not summary.milliseconds:
+            charts.append(_note("No milliseconds: they were measured on different machines."))
+            continue
         lines = [Series(b.label, colors[b.policy], getattr(summary.timelines[b.policy], column)) for b in kept]
         charts.append(timeline_chart(lines, label, marks, width=1000))
     return charts

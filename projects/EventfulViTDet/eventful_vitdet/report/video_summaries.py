@@ -106,11 +106,13 @@ def _summarise(records: dict[str, VideoRecord], dense_policy: str | None) -> Vid
     first = next(iter(records.values()))
     summary = VideoSummary(first.video_id, len(first.image_ids))
     dense = records.get(dense_policy) if dense_policy else None
+    one_machine = len({record.machine for record in records.values()}) == 1  # times of several are not compared
     for policy, record in records.items():
         timeline = _timeline(record)
         if len(record.image_ids):
             summary.gflops[policy] = float(timeline.gflops.mean())
-            summary.milliseconds[policy] = float(timeline.milliseconds.mean())
+            if one_machine:
+                summary.milliseconds[policy] = float(timeline.milliseconds.mean())
         if dense is not None and record is not dense:
             _compare(summary, policy, dense, record)
     return summary

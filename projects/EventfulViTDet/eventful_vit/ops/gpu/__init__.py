@@ -18,6 +18,7 @@ from ..linear import linear, linear_side_by_side
 from ..operator import Operator
 
 SWITCH = "EVENTFUL_VITDET_KERNELS"
+OLDEST_TRITON = (3, 4)
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +39,11 @@ def _missing() -> str | None:
         return f"{SWITCH} is off"
     if find_spec("triton") is None:
         return "Triton is not installed"
+    triton = importlib.import_module("triton")
+    if tuple(map(int, triton.__version__.split(".")[:2])) < OLDEST_TRITON:
+        return (
+            f"Triton {triton.__version__} is older than {'.'.join(map(str, OLDEST_TRITON))}, which PyTorch 2.8 brings"
+        )
     if torch.version.hip is None and torch.cuda.is_available() and torch.cuda.get_device_capability() < (8, 0):
         return f"{torch.cuda.get_device_name()} is older than the kernels support (compute capability 8.0)"
     return None

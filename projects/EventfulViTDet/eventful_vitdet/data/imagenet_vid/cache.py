@@ -6,7 +6,6 @@ user's cache folder (XDG_CACHE_HOME, ~/.cache).
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import io
 import json
@@ -20,6 +19,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
+from ...file_locks import acquire_lock
 from ...files import write_atomically
 from .index import AnnotationIndex
 from .lists import ListedVideo
@@ -90,12 +90,13 @@ def _can_write(path: str) -> bool:
 
 @contextmanager
 def _locked(path: str) -> Iterator[None]:
-    with open(path, "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX)
-        except OSError as error:  # some network disks have no locks; the cache is replaced in one step anyway
-            logger.warning("%s: cannot be locked (%s); several processes may do the same", path, error.strerror)
+    # Without locks, the cache is still replaced in one step.
+    lock = acquire_lock(path, "several processes may read the annotations", timeout=-1)
+    try:
         yield
+    finally:
+        if lock is not None:
+            lock.release()
 
 
 def _read(path: str, wanted: str) -> AnnotationIndex | None:

@@ -48,7 +48,7 @@ setup(
         "eventful_vitdet.report": ["page.*"],
     },
     install_requires=[
-        "av>=14",
+        "av>=15",
         "filelock>=3.12",
         "fvcore>=0.1.5.post20221221",
         "matplotlib>=3.5",

@@ -42,6 +42,15 @@ def shared_data() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_video_indices(tmp_path_factory) -> Iterator[None]:
+    """Indices of the tests' videos are not kept in the user's cache folder."""
+    folder = str(tmp_path_factory.mktemp("cache"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("eventful_vitdet.video.index_files.user_cache_folder", lambda: folder)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def seeded() -> None:
     torch.manual_seed(0)

@@ -6,6 +6,7 @@ import argparse
 import signal
 import subprocess
 import sys
+import time
 import urllib.request
 
 import pytest
@@ -13,6 +14,7 @@ from eventful_vitdet.cli.live_command import execute, port
 from eventful_vitdet.errors import LiveError, VideoReadError
 from eventful_vitdet.live.server import open_socket
 from live.conftest import video
+from websockets.sync.client import connect
 
 __all__ = ["video"]
 
@@ -48,8 +50,8 @@ def test_mistakes(command, tmp_path):
         port("70000")
 
 
-@pytest.mark.long
-def test_interruption_ends_it_cleanly(command, repository):
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.long), signal.SIGTERM])
+def test_a_signal_ends_it_cleanly_within_two_seconds(command, repository, number):
     words = ["--config-file", command["config_file"], "--input", command["input"], "--port", "0", *command["opts"]]
     live = subprocess.Popen(
         [sys.executable, str(repository / "tools" / "live.py"), *words],
@@ -61,8 +63,12 @@ def test_interruption_ends_it_cleanly(command, repository):
         address = live.stdout.readline().split(" at ")[1].split()[0]
         with urllib.request.urlopen(address, timeout=30) as answer:
             assert b"Live detection" in answer.read()
-        live.send_signal(signal.SIGINT)
-        output, errors = live.communicate(timeout=30)
+        with connect(address.replace("http", "ws") + "updates", max_size=None) as viewer:
+            viewer.recv(timeout=30)
+            began = time.monotonic()
+            live.send_signal(number)
+            output, errors = live.communicate(timeout=30)
+            assert time.monotonic() - began < 2
     finally:
         live.kill()
     assert live.returncode == 0 and output == "ended\n" and "Traceback" not in errors

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import threading
 import time
 
@@ -11,6 +12,7 @@ from eventful_vitdet.data import (
     VideoTestLoader,
     add_data_config,
     build_video_test_loader,
+    input_preparation,
     load_coco_vid,
     register_test_json,
 )
@@ -73,12 +75,25 @@ def test_channel_order(write_dataset, tmp_path, image_format, channel):
 
 @pytest.mark.parametrize(
     "min_size, max_size, shape",
-    [(24, 1000, (24, 32)), (96, 1000, (96, 128)), (96, 100, (75, 100)), (0, 10, (HEIGHT, WIDTH))],
+    [
+        *((24, 1000, (24, 32)), (96, 1000, (96, 128)), (96, 100, (75, 100))),
+        *((0, 1000, (HEIGHT, WIDTH)), (0, WIDTH, (HEIGHT, WIDTH)), (0, 32, (24, 32))),
+    ],
 )
 def test_resizing_keeps_the_aspect_and_the_limit(frames, min_size, max_size, shape):
     (model_input,) = next(iter(make_loader(frames[:1], min_size=min_size, max_size=max_size)))
     assert tuple(model_input["image"].shape[1:]) == shape
     assert (model_input["height"], model_input["width"]) == (HEIGHT, WIDTH)
+
+
+def test_frames_that_are_shrunk_only_because_of_the_limit_are_told_once(frames, caplog):
+    input_preparation.say_shrunk.cache_clear()
+    with caplog.at_level(logging.WARNING):
+        list(make_loader(frames[:3], min_size=0, max_size=30))
+        list(make_loader(frames[:3], min_size=24, max_size=30))
+    assert caplog.messages == [
+        "frames of 64 x 48 pixels are shrunk to a long edge of 30 for the model; INPUT.MAX_SIZE_TEST is that limit"
+    ]
 
 
 def test_prefetch_is_bounded(frames, monkeypatch):

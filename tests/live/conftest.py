@@ -50,7 +50,7 @@ def make_session(tiny_cfg, tiny_model, video):
 
     yield make
     for session in sessions:
-        session.stop()
+        assert session.stop(patience=10)
         assert session.failure is None
 
 

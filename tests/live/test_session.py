@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from fractions import Fraction
 
 import cv2
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 from eventful_vitdet.errors import VideoReadError
 from eventful_vitdet.live.broadcast import Broadcast
 from eventful_vitdet.video import FileSource, StreamSource
+from video.encoded_videos import encode
 
 from .conftest import FRAMES, TOKENS, watch
 
@@ -136,8 +138,8 @@ class BrokenSource(FileSource):
 
     failures = 1
 
-    def frames(self, start: int = 0):
-        for frame in super().frames(start):
+    def frames(self, start: int = 0, every: int = 1):
+        for frame in super().frames(start, every):
             if frame.index == 2 and self.failures:
                 self.failures -= 1
                 raise VideoReadError("video.avi: frame 2 cannot be decoded; the video is damaged")
@@ -162,34 +164,56 @@ def test_frames_too_large_for_the_model_are_said(make_session, tmp_path):
     assert "lower INPUT.MAX_SIZE_TEST" in seen[-1].error
 
 
-class DroppingCapture:
+class DroppingConnection:
     """A camera that gives three frames and is gone."""
+
+    fps, live, num_frames, seconds, is_over = 30.0, True, None, 0.0, False
 
     def __init__(self) -> None:
         self.left = 3
 
-    def isOpened(self) -> bool:
-        return True
-
-    def read(self):
+    def grab(self) -> bool:
         self.left -= 1
-        return (True, np.full((64, 96, 3), 90, np.uint8)) if self.left >= 0 else (False, None)
+        return self.left >= 0
 
-    def get(self, key: int) -> float:
-        return 0.0 if key == cv2.CAP_PROP_FRAME_COUNT else 30.0
+    def image(self) -> np.ndarray:
+        return np.full((64, 96, 3), 90, np.uint8)
 
-    def release(self) -> None:
+    def close(self) -> None:
         pass
 
 
 def test_lost_stream_is_said_and_comes_back(make_session, monkeypatch):
     monkeypatch.setattr("eventful_vitdet.video.stream_source.FIRST_WAIT_SECONDS", 0.05)
-    session = make_session(StreamSource("camera 0", DroppingCapture))
+    session = make_session(StreamSource("camera 0", DroppingConnection))
     seen = watch(session, lambda update: "back after" in update.notice and update.picture is not None)
     assert any(update.lost and "lost; trying again" in update.notice for update in seen)
-    seen = watch(session, lambda update: "started anew" in update.notice)
+    seen = watch(session, lambda update: "started again" in update.notice)
     assert not seen[-1].lost
     assert not seen[-1].limits.seekable and seen[-1].limits.num_frames is None
+
+
+def test_frames_are_shown_as_long_as_their_file_says(make_session, tmp_path):
+    path = encode(tmp_path / "v.mp4", seconds=[0.0, 0.6, 0.61], tick=Fraction(1, 1000))
+    session = make_session(FileSource([str(path)]))
+    session.change({"repeat": False})
+    watch(session, lambda update: index(update) == 0)
+    began = time.monotonic()
+    watch(session, lambda update: index(update) == 1)
+    assert time.monotonic() - began > 0.4
+
+
+def test_a_thread_that_waits_for_a_stream_is_not_waited_for(make_session):
+    class Silent(DroppingConnection):
+        def grab(self) -> bool:
+            return asked.set() or answer.wait(30)
+
+    asked, answer = threading.Event(), threading.Event()
+    session = make_session(StreamSource("camera 0", Silent))
+    with pytest.raises(asyncio.TimeoutError):
+        watch(session, lambda update: index(update) == 0, seconds=0.2)
+    assert asked.wait(10) and session.stop(patience=0.1) is False
+    answer.set()
 
 
 def test_defect_ends_the_session_and_is_kept(make_session, monkeypatch):

@@ -59,6 +59,12 @@ def open_atomically(path: str, *, durable: bool = False) -> Iterator[IO[bytes]]:
         raise
 
 
+def user_cache_folder() -> str:
+    """Where this package keeps what it can make again: below XDG_CACHE_HOME, or ~/.cache. It may not exist."""
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    return os.path.join(base, "eventful_vitdet")
+
+
 def remove_temporary_files(folder: str) -> None:
     """Delete what killed processes left of their unfinished files in a folder; nobody may be writing there."""
     for name in os.listdir(folder):

@@ -97,7 +97,7 @@ class VideoDetector:
             "width": width,
             "video_id": frame.sequence,
             "frame_id": frame.index,
-            "frame_step": 1,
+            "frame_step": frame.step,
             "file_name": frame.name,
         }
         policy = self.control.before_frame(frame.index)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import atexit
+import gc
 import logging
 import re
 import sys
@@ -24,6 +26,10 @@ from ..interruption import say_interrupted
 from .checkout import REPOSITORY
 
 logger = logging.getLogger("eventful_vitdet")
+
+# Python would look through all of PyTorch for garbage when it ends. That takes a second or more, for which whoever ends
+# a command by a signal waits.
+atexit.register(gc.freeze)
 
 
 def command_parser(description: str | None) -> argparse.ArgumentParser:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Sequence
 
@@ -38,8 +39,10 @@ def execute(arguments: argparse.Namespace) -> None:
             print("whoever can reach this machine over the network can watch and steer", file=sys.stderr)
         server = LiveServer(LiveSession(cfg, model, source, class_names(cfg)), arguments.allow_host)
         print(f"{source.name} at {address_of(bound)} (Ctrl-C ends)", flush=True)
-        server.serve_session(bound)
-    print("ended")
+        has_ended = server.serve_session(bound)
+    print("ended", flush=True)
+    if not has_ended:
+        os._exit(0)  # a thread in the middle of a frame would crash, or hold up, the ordinary way out
 
 
 def port(text: str) -> int:

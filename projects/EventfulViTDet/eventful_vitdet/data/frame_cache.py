@@ -15,9 +15,9 @@ from tqdm import tqdm
 
 from ..errors import VideoReadError
 from ..files import digest_ends, write_atomically
-from ..video import encode_jpeg, iterate_frames, read_frame
-from ..video.reading import check_size
+from ..video import encode_jpeg
 from .coco_vid import group_by_video
+from .listed_frames import check_size, iterate_listed_frames, read_listed_frame
 
 JPEG_QUALITY = 95
 
@@ -42,10 +42,10 @@ class FrameCache:
     def read(self, frame: dict) -> np.ndarray:
         """Return the frame as BGR (H, W, 3). Frames that are image files already are read as they are."""
         if not frame["is_video_file"]:
-            return read_frame(frame)
+            return read_listed_frame(frame)
         image = cv2.imread(self.path(frame)) if os.path.isfile(self.path(frame)) else None
         if image is None:
-            image = read_frame(frame)
+            image = read_listed_frame(frame)
             self.store(frame, image)
         check_size(frame, image)
         return image
@@ -70,7 +70,7 @@ def extract_frames(frames: list[dict], folder: str, every_n: int = 1) -> int:
     logger.info("Extracting %d of %d training frames to %s", len(missing), len(wanted), folder)
     with tqdm(total=len(missing), desc="extracting frames", unit="frame", mininterval=1.0) as progress:
         for video in group_by_video(missing):
-            for frame, image in iterate_frames(video):
+            for frame, image in iterate_listed_frames(video):
                 cache.store(frame, image)
                 progress.update()
     return len(missing)

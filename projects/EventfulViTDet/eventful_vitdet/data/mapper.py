@@ -13,9 +13,9 @@ from detectron2.data import transforms as T
 from detectron2.structures import BoxMode, Instances
 from detectron2.utils import comm
 
-from ..video import read_frame
 from .frame_cache import FrameCache, extract_frames
 from .input_preparation import check_image_format
+from .listed_frames import read_listed_frame
 from .training_frames import load_train_sets
 from .training_sampler import MixedSampler
 from .training_transforms import ChannelGain, RandomWindow
@@ -46,7 +46,7 @@ class VideoTrainMapper:
         self.augmentations = T.AugmentationList(list(augmentations))
         self.image_format = image_format
         self.min_visibility = min_visibility
-        self._read = FrameCache(frame_cache).read if frame_cache else read_frame
+        self._read = FrameCache(frame_cache).read if frame_cache else read_listed_frame
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict:

@@ -13,10 +13,10 @@ from detectron2.config import CfgNode
 from detectron2.utils import comm
 
 from ..errors import DataError
-from ..video import iterate_frames
 from ..video.background import BackgroundIterator
 from .coco_vid import group_by_video
 from .input_preparation import InputPreparation
+from .listed_frames import iterate_listed_frames
 from .read_rules import ReadRules
 from .registration import load_frames
 from .video_shards import schedule_streams, shard_videos
@@ -101,7 +101,7 @@ class VideoTestLoader:
     def _read(self, videos: list[list[dict]]) -> Iterator[dict]:
         for video in videos:
             try:
-                for frame, image in iterate_frames(video):
+                for frame, image in iterate_listed_frames(video):
                     yield self._make_input(frame, image)
             except DataError as error:
                 if not self.skip_bad_videos:

@@ -13,7 +13,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 
 import av
-import cv2
 import detectron2
 import PIL
 import torch
@@ -94,7 +93,7 @@ def make_fingerprint(
         "code of eventful_vit": hash_transformer(),
         "detectron2": f"{detectron2.__version__}, code {hash_detectron2()}",
         "torch": f"{torch.__version__}, torchvision {torchvision.__version__}",
-        "decoders": f"OpenCV {cv2.__version__}, Pillow {PIL.__version__}, PyAV {av.__version__}",
+        "decoders": f"PyAV {av.__version__}, Pillow {PIL.__version__}",
         "TEST.VID_SCORE_FLOOR": stored.score_floor,
         "TEST.VID_DETECTIONS_PER_IMAGE": stored.per_image,
         **{key: _lookup(cfg, key) for key in TEST_KEYS},

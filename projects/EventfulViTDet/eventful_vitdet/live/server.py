@@ -15,6 +15,7 @@ from fastapi import FastAPI, Request, WebSocket, WebSocketDisconnect
 from fastapi.responses import FileResponse, JSONResponse
 
 from ..errors import LiveError
+from ..interruption import Interruptions
 from .guard import Guard
 from .messages import encode_update
 from .session import LiveSession
@@ -32,7 +33,7 @@ FILES = {
 MAX_BODY_BYTES = 4096
 MAX_VIEWERS = 32
 TRY_AGAIN_LATER = 1013  # close code of a websocket
-SHUTDOWN_SECONDS = 2
+SHUTDOWN_SECONDS = 1
 
 
 def make_app(session: LiveSession, names: Collection[str] = ()) -> Guard:
@@ -183,14 +184,19 @@ class LiveServer(uvicorn.Server):
         """Stop serving soon; may be called by any thread."""
         self.should_exit = True
 
-    def serve_session(self, bound: socket.socket) -> None:
-        """Serve until interrupted. An error that ended the session is raised here."""
+    def serve_session(self, bound: socket.socket) -> bool:
+        """Serve until interrupted; returns whether the session's thread has ended too, for which nobody waits long.
+
+        An error that ended the session is raised here.
+        """
         self._session.start()
         try:
-            with suppress(KeyboardInterrupt):  # the ordinary end of it
+            # An interruption is the ordinary end of it: uvicorn shuts down, and then passes the signal on.
+            with suppress(KeyboardInterrupt), Interruptions() as interruptions, interruptions.allowed():
                 self.run(sockets=[bound])
         finally:
-            self._session.stop()
+            has_ended = self._session.stop()
             bound.close()
         if self._session.failure is not None:
             raise self._session.failure
+        return has_ended

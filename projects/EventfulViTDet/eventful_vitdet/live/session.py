@@ -32,8 +32,8 @@ MAX_WIDTH = 1280
 """Pixels; wider frames are sent reduced. The model sees them whole."""
 JPEG_QUALITY = 85
 NOTICE_SECONDS = 5.0
-STOP_SECONDS = 10.0
-"""A thread that waits for a lost stream may take longer to end; the process does not wait for it."""
+STOP_SECONDS = 0.75
+"""A thread that is in a frame of a large model, or waits for a lost stream, may take longer to end."""
 LEAST_SCORE = 0.05
 MAX_DETECTIONS = 100
 
@@ -143,12 +143,13 @@ class LiveSession:
         self.broadcast.publish(self._update)
         self._thread.start()
 
-    def stop(self) -> None:
-        """End the thread and wait for it, but not longer than STOP_SECONDS."""
+    def stop(self, patience: float = STOP_SECONDS) -> bool:
+        """End the thread and wait for it, but not longer than `patience` seconds; returns whether it has ended."""
         with self._changed:
             self._orders.stop = True
             self._changed.notify()
-        self._thread.join(STOP_SECONDS)
+        self._thread.join(patience)
+        return not self._thread.is_alive()
 
     def change(self, asked: object) -> Settings:
         """Change settings as a viewer asks, and return them. Raises RequestError with the reason of a refusal."""
@@ -237,7 +238,7 @@ class LiveSession:
         began = self._clock()
         result = detector.detect(frame)
         self._times.append(began)
-        self._due = began + (0.0 if self.source.live else 1 / self.source.fps)
+        self._due = began + (0.0 if self.source.live else frame.duration or 1 / self.source.fps)
         self._costs.append(_cost(self._costs[-1].serial + 1 if self._costs else 0, result))
         picture = self._picture(frame, result)
         grid = result.token_grid

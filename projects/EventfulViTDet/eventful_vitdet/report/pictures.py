@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
+from ..data.listed_frames import read_listed_frame
 from ..draw.boxes import class_name
 from ..errors import DataError, ReportError
-from ..video import encode_jpeg, read_frame
+from ..video import encode_jpeg
 from .disagreement import STRONG, FrameDifference
 from .markup import Markup, join, tag
 
@@ -68,7 +69,7 @@ def draw_difference(frames: Frames, difference: FrameDifference) -> Markup:
     if frame is None:
         raise ReportError(frames.absent or f"the data set has no image {difference.image_id}")
     try:
-        image = read_frame(frame)
+        image = read_listed_frame(frame)
     except DataError as error:
         raise ReportError(str(error)) from error
     alone = [difference.dense.boxes[difference.only_dense], difference.eventful.boxes[difference.only_eventful]]

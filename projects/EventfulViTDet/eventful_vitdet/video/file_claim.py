@@ -20,7 +20,7 @@ class Claim:
     def __init__(self, path: str) -> None:
         """Raises OSError if the file cannot be made, or if somebody else has claimed it."""
         folder, name = os.path.split(path)
-        self._lock_path: str | None = os.path.join(folder, f".{name}.lock")
+        self._lock_path: str | None = os.path.join(folder, f".{name.lstrip('.')}.lock")
         try:
             self._lock = self._acquire()
         except Timeout as error:

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 import numpy as np
 
 from ...file_locks import acquire_lock
-from ...files import write_atomically
+from ...files import user_cache_folder, write_atomically
 from .index import AnnotationIndex
 from .lists import ListedVideo
 
@@ -74,9 +74,8 @@ def _states(paths: list[str]) -> bytes:
 
 def _folders(root: str) -> Iterator[str]:
     yield os.path.join(root, "cache", "eventful_vitdet")
-    user = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     place = hashlib.sha256(os.path.abspath(root).encode()).hexdigest()[:12]
-    yield os.path.join(user, "eventful_vitdet", place)
+    yield os.path.join(user_cache_folder(), place)
 
 
 def _can_write(path: str) -> bool:

@@ -45,12 +45,13 @@ setup(
         "eventful_vit.ops.cpu": ["*.cpp", "*.h"],
         **{name: ["*.yaml"] for name in config_packages()},
         "eventful_vitdet.live": ["page/*"],
-        "eventful_vitdet.report": ["page.*"],
+        "eventful_vitdet.report": ["templates/*"],
     },
     install_requires=[
         "av>=15",
         "filelock>=3.12",
         "fvcore>=0.1.5.post20221221",
+        "Jinja2>=3.1",
         "matplotlib>=3.5",
         "numpy>=1.22",
         "opencv-python-headless>=5",
@@ -60,7 +61,7 @@ setup(
         "tensorboard>=2.8",
         "torch>=2.8",
         "torchvision>=0.23",
-        "tqdm>=4.62",
+        "tqdm>=4.66",
     ],
     extras_require={
         "live": LIVE,

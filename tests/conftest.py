@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from eventful_vitdet.cli.console import LOGGERS
 
 if not torch.cuda.is_available():  # before anybody imports Triton
     os.environ.setdefault("TRITON_INTERPRET", "1")
@@ -57,11 +58,14 @@ def seeded() -> None:
 
 
 @pytest.fixture(autouse=True)
-def loggers_as_before() -> Iterator[None]:
+def loggers_as_before(monkeypatch) -> Iterator[None]:
     """Commands keep these loggers to themselves, which would hide them from `caplog`, and print, in later tests."""
-    loggers = [logging.getLogger(name) for name in ("eventful_vitdet", "detectron2")]
-    handlers = [list(logger.handlers) for logger in loggers]
+    monkeypatch.delenv("TQDM_DISABLE", raising=False)  # what a quiet command sets ends with its test
+    loggers = [logging.getLogger(name) for name in LOGGERS]
+    states = [(list(logger.handlers), logger.level) for logger in loggers]
     yield
-    for logger, before in zip(loggers, handlers):
-        logger.handlers[:] = before
+    logging.captureWarnings(False)
+    for logger, (handlers, level) in zip(loggers, states):
+        logger.handlers[:] = handlers
+        logger.setLevel(level)
         logger.propagate = True

@@ -13,26 +13,13 @@ from fractions import Fraction
 import av
 import cv2
 import pytest
-import torch
-from detectron2.modeling import build_model
 from draw.conftest import CONFIG, FRAMES, OPTIONS, picture
 from eventful_vitdet.cli.annotate_command import main, parse
-from eventful_vitdet.cli.command_line import build_cfg
 from eventful_vitdet.errors import VideoWriteError
 from eventful_vitdet.interruption import SIGNALS
 from eventful_vitdet.predictor import VideoDetector
 from eventful_vitdet.video import FileSource, VideoWriter, iterate_frames, probe_video
-from safetensors.torch import save_file
 from video.encoded_videos import GOP, add_sound, damage, encode
-
-
-@pytest.fixture(scope="module")
-def weights(repository, tmp_path_factory) -> str:
-    torch.manual_seed(0)
-    model = build_model(build_cfg(str(repository / CONFIG), [word for pair in OPTIONS.items() for word in pair]))
-    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
-    save_file(model.state_dict(), str(path))
-    return str(path)
 
 
 @pytest.fixture
@@ -55,14 +42,6 @@ def command(repository, weights: str, tmp_path, *words: str, source: str = "", *
         *("--output", str(tmp_path / "out" / "v.mp4"), "--confidence-threshold", "0.05", *words),
         *(word for pair in options.items() for word in pair),
     ]
-
-
-@pytest.fixture
-def images(tmp_path):
-    (tmp_path / "in").mkdir()
-    for index in range(FRAMES):
-        cv2.imwrite(str(tmp_path / "in" / f"{index}.png"), picture(index))
-    return tmp_path / "in"
 
 
 def records(tmp_path) -> list[dict]:
@@ -125,12 +104,23 @@ def test_a_damaged_frame_on_the_way(visualize, images, tmp_path, capsys):
     assert probe_video(str(tmp_path / "out" / "v.mp4")).num_frames == 3
 
 
-def test_a_number_of_frames_is_enough(visualize, images, tmp_path, caplog):
+def test_a_number_of_frames_is_enough(visualize, images, tmp_path, capsys):
     assert visualize("--max-frames", "3", "--save-frames", "1,7") == 0
-    assert "no picture of frame 7: there were 3 frames" in caplog.text
+    shown = capsys.readouterr()
+    assert f"frame 1: {tmp_path / 'out' / 'v_1.png'}\n" in shown.out
+    assert "no picture of frame 7: there were 3 frames" in shown.err
     assert sorted(os.listdir(tmp_path / "out")) == ["v.mp4", "v_1.png"]
     assert cv2.imread(str(tmp_path / "out" / "v_1.png")).shape[1] == 96
     assert probe_video(str(tmp_path / "out" / "v.mp4")).num_frames == 3
+
+
+def test_small_frames_can_be_drawn_on_larger_ones(visualize, images, tmp_path):
+    json_path = tmp_path / "out" / "d.jsonl"
+    assert visualize("--enlarge", "3", "--save-json", str(json_path), "--max-frames", "1", "--save-frames", "0") == 0
+    picture_0 = cv2.imread(str(tmp_path / "out" / "v_0.png"))
+    assert picture_0.shape[1] == 3 * 96 and probe_video(str(tmp_path / "out" / "v.mp4")).width == 3 * 96
+    line = records(tmp_path)[0]
+    assert line["width"] == 96 and max(found["box"][2] for found in line["detections"]) <= 96
 
 
 def test_a_controller_from_the_configuration(visualize, images, tmp_path):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 import runpy
+import subprocess
 import sys
 from pathlib import Path
 
@@ -49,3 +51,26 @@ def test_help(repository, name, monkeypatch, capsys):
         runpy.run_path(path, run_name="__main__")
     text = capsys.readouterr().out
     assert end.value.code == 0 and text.startswith(f"usage: {name}.py") and COMMANDS[name] in text
+
+
+LOOK = """
+import contextlib, io, json, runpy, sys
+heavy = {}
+for path in sys.argv[1:]:
+    sys.argv = [path, "--help"]
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            runpy.run_path(path, run_name="__main__")
+    except SystemExit:
+        pass
+    heavy[path] = sorted({"torch", "numpy", "cv2", "detectron2"} & set(sys.modules))
+print(json.dumps(heavy))
+"""
+
+
+def test_help_and_mistakes_need_no_torch(repository):
+    """So they are answered at once; importing torch takes seconds."""
+    tools = [str(path) for path in sorted((repository / "tools").glob("*.py"))]
+    tools.append(str(repository / "datasets" / "convert_imagenet_vid.py"))
+    done = subprocess.run([sys.executable, "-c", LOOK, *tools], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == {tool: [] for tool in tools} and done.stderr == ""

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 
 import numpy as np
 import pytest
@@ -97,14 +96,23 @@ def test_frames_that_are_shrunk_only_because_of_the_limit_are_told_once(frames, 
 
 
 def test_prefetch_is_bounded(frames, monkeypatch):
-    decoded = []
+    decoded, changed = [], threading.Condition()
     loader = make_loader(frames, prefetch=2)
     make_input = loader._make_input
-    monkeypatch.setattr(loader, "_make_input", lambda *a: decoded.append(1) or make_input(*a))
+
+    def counted(*arguments):
+        with changed:
+            decoded.append(1)
+            changed.notify()
+        return make_input(*arguments)
+
+    monkeypatch.setattr(loader, "_make_input", counted)
     for consumed, _ in enumerate(loader, start=1):
-        time.sleep(0.02)  # a slow model gives the reader every chance to run ahead
-        # one frame is with the consumer, two wait in the queue, one in the reader's hand
-        assert len(decoded) <= consumed + 3
+        # One frame is with the consumer, two wait in the queue, one in the reader's hand: so far it runs ahead, and
+        # when it has come there, it has gone no farther.
+        allowed = min(consumed + 3, 15)
+        with changed:
+            assert changed.wait_for(lambda allowed=allowed: len(decoded) >= allowed, 10) and len(decoded) == allowed
     assert len(decoded) == 15
 
 

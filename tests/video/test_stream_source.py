@@ -170,7 +170,9 @@ def test_leaving_a_stream_early_ends_its_thread(open_stream, length):
     stream, source, _, _ = open_stream(list(range(20)) * 100, length=length)
     before = threading.active_count()
     with closing(source.frames()) as frames:
-        assert isinstance(next(frames).image, np.ndarray)
+        first = next(frames)
+        assert isinstance(first.image, np.ndarray)
+        assert first.index == 0 and threading.active_count() == before + 1
     assert threading.active_count() == before and stream.released == 1
 
 

@@ -1,8 +1,7 @@
 """EventfulViTDet: video object detection that recomputes only what changed, for Detectron2."""
 
-import importlib
 import sys
-import warnings
+from importlib import import_module
 from pathlib import Path
 
 __version__ = "0.1.0"
@@ -16,17 +15,9 @@ _HOMES = {
     "add_eventful_vitdet_config": ".config",
     "count_operations": "eventful_vit",
 }
-_REGISTERING = ("data", "modeling")
+"""Modules of the public names. They are imported when a name is first used: a command's --help needs no torch."""
 
-__all__ = [
-    "EventfulViT",
-    "PerGate",
-    "Threshold",
-    "TopFraction",
-    "TopR",
-    "add_eventful_vitdet_config",
-    "count_operations",
-]
+__all__ = list(_HOMES)
 
 
 def _append_embedded_detectron2() -> None:
@@ -37,17 +28,16 @@ def _append_embedded_detectron2() -> None:
             sys.path.append(str(folder))
 
 
-_append_embedded_detectron2()
-
-
 def __getattr__(name: str) -> object:
-    """Import what a public name needs when it is first used: a command has to listen before PyTorch is there.
-
-    With it, data sets, the backbone and the detector are registered in Detectron2.
-    """
-    if name not in _HOMES and name not in _REGISTERING:
+    if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)  # fvcore uses it
-        parts = {part: importlib.import_module(f".{part}", __name__) for part in _REGISTERING}
-        return parts[name] if name in parts else getattr(importlib.import_module(_HOMES[name], __name__), name)
+    value = getattr(import_module(_HOMES[name], __name__), name)
+    globals()[name] = value  # the next time, it is there
+    return value
+
+
+def __dir__() -> list:
+    return sorted([*globals(), *__all__])
+
+
+_append_embedded_detectron2()

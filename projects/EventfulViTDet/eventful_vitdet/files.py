@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO
 
+from .errors import FileError
+
 TEMPORARY_PREFIX = "."
 TEMPORARY_SUFFIX = ".tmp"
 DIGEST_PART_BYTES = 1 << 16
@@ -20,7 +22,7 @@ def write_atomically(path: str, content: bytes | str) -> None:
     """Write `content` to a temporary neighbour of `path` and rename it, making folders as needed.
 
     Whoever reads `path`, at whatever moment, sees the old file or the new one, never a part.
-    Raises OSError if the folder cannot be written.
+    Raises FileError if the folder cannot be written.
     """
     with open_atomically(path) as file:
         file.write(content.encode("utf-8") if isinstance(content, str) else content)
@@ -36,13 +38,14 @@ def open_atomically(path: str, *, durable: bool = False) -> Iterator[IO[bytes]]:
     """A binary file to write, which becomes `path` when the block ends, and vanishes if it ends by an error.
 
     `durable` waits until the disk has the content, so that not even a power failure leaves `path` without it.
+    Raises FileError, naming `path`, if it cannot be written.
     """
     folder = os.path.dirname(os.path.abspath(path))
-    os.makedirs(folder, exist_ok=True)
     try:
+        os.makedirs(folder, exist_ok=True)
         descriptor, temporary = tempfile.mkstemp(dir=folder, prefix=TEMPORARY_PREFIX, suffix=TEMPORARY_SUFFIX)
     except OSError as error:  # it would name the temporary file, which nobody knows
-        raise OSError(error.errno, error.strerror, path) from error
+        raise FileError(error.errno, error.strerror, path) from error
     try:
         with os.fdopen(descriptor, "wb") as file:
             yield file
@@ -55,7 +58,7 @@ def open_atomically(path: str, *, durable: bool = False) -> Iterator[IO[bytes]]:
         os.unlink(temporary)
         if isinstance(error, OSError) and error.filename in (None, temporary):
             # A full disk is reported without a name, other errors with that of the temporary file.
-            raise OSError(error.errno, error.strerror, path) from error
+            raise FileError(error.errno, error.strerror, path) from error
         raise
 
 

@@ -11,7 +11,7 @@ from detectron2.config import CfgNode
 from eventful_vit import make_eventful
 from torch import nn
 
-from ..errors import ToolError
+from ..errors import ConfigError
 from ..timing import run_timed, timed_call
 from .variants import Variant, build_models
 
@@ -54,19 +54,19 @@ def load_timm(name: str, size: int | None) -> tuple[nn.Module, int]:
         size: side of the frames in pixels; None: the model's own.
 
     Raises:
-        ToolError: there is no such model, or it cannot have frames of this size.
+        ConfigError: there is no such model, or it cannot have frames of this size.
     """
     try:
         import timm
     except ImportError:
-        raise ToolError(f"--model {name} needs timm: pip install 'eventful-vitdet[timm]'") from None
+        raise ConfigError(f"--model {name} needs timm: pip install 'eventful-vitdet[timm]'") from None
     if not name.startswith(TIMM):
-        raise ToolError(f"--model {name}: write timm:NAME, such as timm:vit_small_patch16_224")
+        raise ConfigError(f"--model {name}: write timm:NAME, such as timm:vit_small_patch16_224")
     try:
         vit = timm.create_model(name[len(TIMM) :], **({} if size is None else {"img_size": size}))
         make_eventful(vit)
     except (RuntimeError, TypeError, ValueError, AssertionError) as error:
-        raise ToolError(f"--model {name}: {error}") from error
+        raise ConfigError(f"--model {name}: {error}") from error
     return vit, int(vit.patch_embed.img_size[0])
 
 

@@ -10,26 +10,32 @@ With several videos, --output is a folder, where each gets a file of its name. S
 from __future__ import annotations
 
 import argparse
-import math
 import os
 import re
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from detectron2.config import CfgNode
-from torch import nn
-
-from ..control import budget_options, build_runtime_control
-from ..draw.annotated_video import AnnotateOptions, annotate_video, describe_costs
 from ..errors import ToolError, VideoReadError, VideoWriteError, describe_error
-from ..predictor import load_detector
-from ..video import VideoSource, open_sources
-from ..video.video_writer import SUFFIXES
-from .command_line import add_pairs, build_cfg, command_parser, run, whole_number
+from .arguments import add_pairs, command_parser, factor, score, whole_number
+from .console import run
+
+if TYPE_CHECKING:
+    from detectron2.config import CfgNode
+    from torch import nn
+
+    from ..draw.annotated_video import AnnotateOptions
+    from ..video import VideoSource
 
 
 def execute(arguments: argparse.Namespace) -> None:
+    from ..control import budget_options
+    from ..draw.annotated_video import AnnotateOptions
+    from ..predictor import load_detector
+    from ..video import open_sources
+    from .command_line import build_cfg
+
     cfg = build_cfg(arguments.config_file, [*budget_options(arguments.budget), *arguments.opts])
     sources = open_sources(arguments.input)
     outputs = choose_outputs(sources, arguments.output, arguments.save_json)
@@ -44,6 +50,7 @@ def execute(arguments: argparse.Namespace) -> None:
         every=arguments.every,
         max_frames=arguments.max_frames,
         sound=not arguments.no_audio,
+        enlarge=arguments.enlarge,
         window=not arguments.no_window,
     )
     unread = 0
@@ -61,6 +68,9 @@ def execute(arguments: argparse.Namespace) -> None:
 
 def annotate(cfg: CfgNode, model: nn.Module, source: VideoSource, output: str, options: AnnotateOptions) -> None:
     """Write one video, and say what it cost."""
+    from ..control import build_runtime_control
+    from ..draw.annotated_video import annotate_video, describe_costs
+
     control = build_runtime_control(cfg, model)
     costs = annotate_video(cfg, model, source, output, options, control)
     print(f"{output}: {describe_costs(costs)}")
@@ -73,6 +83,8 @@ def choose_outputs(sources: Sequence[VideoSource], output: str, save_json: str |
 
     Raises VideoWriteError where several sources meet the name of one file, or an output would take an input's place.
     """
+    from ..video.video_writer import SUFFIXES
+
     if len(sources) == 1:
         return [(output, save_json)]
     for option, path in (("--output", output), ("--save-json", save_json)):
@@ -118,16 +130,6 @@ def numbers(text: str) -> list[int]:
     return sorted({int(word) for word in words})
 
 
-def score(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not 0 <= number <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a score; scores go from 0 to 1")
-    return number
-
-
 def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser = command_parser(__doc__)
     option = parser.add_argument
@@ -144,6 +146,7 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     option("--start", type=whole_number(0), default=0, metavar="N", help="number of the first frame (default: 0)")
     option("--end", type=whole_number(1), metavar="N", help="number of the frame to stop before")
     option("--every", type=whole_number(1), default=1, metavar="N", help="take every N-th frame")
+    option("--enlarge", type=factor, default=1.0, metavar="FACTOR", help="draw on frames so many times as large")
     option("--max-frames", type=whole_number(1), metavar="N", help="stop after so many frames")
     option("--no-audio", action="store_true", help="leave the sound out; otherwise it is copied")
     option("--no-window", action="store_true", help="show nothing while writing, even where there is a display")
@@ -159,4 +162,4 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
 def main(words: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     arguments = parse(words)
-    return run(lambda: execute(arguments))
+    return run(lambda: execute(arguments), arguments)

@@ -22,10 +22,13 @@ from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalEx
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, record
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from ..errors import USER_ERRORS, ToolError, describe_error
+from ..errors import ConfigError, ToolError, describe_error, is_for_user
 from ..interruption import EXIT_CODE, SIGNALS, held_back, listen, raise_once
+from .console import FILE_ONLY
 from .launcher_store import open_fresh_store, uses_launchers_store
 from .slurm import slurm_variables
+
+logger = logging.getLogger("eventful_vitdet")
 
 Main = Callable[[argparse.Namespace], None]
 
@@ -70,25 +73,25 @@ def was_restarted() -> bool:
 
 
 def variable(name: str, default: int | None = None) -> int:
-    """A number among the environment variables. Raises ValueError if it is none."""
+    """A number among the environment variables. Raises ConfigError if it is none."""
     text = os.environ.get(name, default)
     try:
         return int(text)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"the environment variable {name} is {text!r}; a launcher sets it to a number") from error
+        raise ConfigError(f"the environment variable {name} is {text!r}; a launcher sets it to a number") from error
 
 
 def check_variables(args: argparse.Namespace) -> None:
-    """Raise ValueError unless a launcher's variables are complete, and agree with the arguments."""
+    """Raise ConfigError unless a launcher's variables are complete, and agree with the arguments."""
     for name in MEETING:
         if not os.environ.get(name):
-            raise ValueError(
+            raise ConfigError(
                 f"WORLD_SIZE and RANK are set, as by torchrun, but {name} is not; start the command with torchrun, or "
                 "unset WORLD_SIZE"
             )
     started = variable("LOCAL_WORLD_SIZE", 1)
     if args.num_machines != 1 or args.num_gpus not in (1, started):
-        raise ValueError(
+        raise ConfigError(
             f"a launcher has started {started} processes on this machine already: leave out --num-gpus, --num-machines"
         )
 
@@ -98,7 +101,9 @@ def run_started(main: Main, args: argparse.Namespace) -> None:
     try:
         with joined():
             record(main)(args)
-    except USER_ERRORS as error:
+    except Exception as error:
+        if not is_for_user(error):
+            raise
         tell_launcher(describe_error(error))
         if "TORCHELASTIC_RUN_ID" in os.environ and os.environ["RANK"] != "0":
             # All processes may have met the same error. Then torchrun ends this one, and the first has said it.
@@ -110,7 +115,7 @@ def run_started(main: Main, args: argparse.Namespace) -> None:
 def joined() -> Iterator[None]:
     """Within this context, the process belongs to the group that its environment variables describe.
 
-    Raises ValueError for variables that cannot be, ToolError if the processes do not meet.
+    Raises ConfigError for variables that cannot be, ToolError if the processes do not meet.
     """
     local_rank, local_size = variable("LOCAL_RANK", 0), variable("LOCAL_WORLD_SIZE", 1)
     if torch.cuda.is_available():
@@ -140,19 +145,19 @@ def form_group(backend: str) -> None:
 
 
 def check_order(local_rank: int, local_size: int) -> None:
-    """Raise ValueError unless each machine has as many processes, and these have consecutive ranks."""
+    """Raise ConfigError unless each machine has as many processes, and these have consecutive ranks."""
     rank, size = variable("RANK"), variable("WORLD_SIZE")
     if size % local_size or rank % local_size != local_rank:
-        raise ValueError(
+        raise ConfigError(
             f"process {rank} of {size} is number {local_rank} of {local_size} on its machine: all machines must run "
             "the same number of processes, with consecutive ranks (with srun: --distribution=block)"
         )
 
 
 def check_gpus(wanted: int) -> None:
-    """Raise ValueError if there are GPUs, but fewer than processes."""
+    """Raise ConfigError if there are GPUs, but fewer than processes."""
     if torch.cuda.is_available() and wanted > torch.cuda.device_count():
-        raise ValueError(
+        raise ConfigError(
             f"{wanted} processes, one per GPU, but {torch.cuda.device_count()} GPUs are visible (for processes on the "
             "CPU hide them: CUDA_VISIBLE_DEVICES='')"
         )
@@ -194,7 +199,7 @@ def meeting_place(args: argparse.Namespace) -> dict[str, object]:
         return {"rdzv_backend": "c10d", "rdzv_endpoint": "127.0.0.1:0", "local_addr": "127.0.0.1"}
     endpoint = args.dist_url.removeprefix("tcp://")
     if "://" in endpoint or ":" not in endpoint:
-        raise ValueError(f"--dist-url must be tcp://HOST:PORT, the same on all machines, found {args.dist_url}")
+        raise ConfigError(f"--dist-url must be tcp://HOST:PORT, the same on all machines, found {args.dist_url}")
     settings = {"rank": args.machine_rank, "timeout": TIMEOUT.total_seconds()}
     return {"rdzv_backend": "static", "rdzv_endpoint": endpoint, "rdzv_configs": settings}
 
@@ -209,7 +214,10 @@ def work(main: Main, args: argparse.Namespace) -> None:
             main(args)
     except KeyboardInterrupt:
         raise SystemExit(EXIT_CODE) from None
-    except USER_ERRORS as error:
+    except Exception as error:
+        logger.error("%s", describe_error(error), exc_info=True, extra={FILE_ONLY: True})
+        if not is_for_user(error):
+            raise
         tell_launcher(describe_error(error))
         raise SystemExit(1) from error
 

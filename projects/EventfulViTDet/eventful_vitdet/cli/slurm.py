@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from ..errors import ConfigError
+
 FIRST_PORT, PORTS = 20000, 20000
 
 
@@ -36,10 +38,10 @@ def first_node(nodes: str) -> str:
 
 
 def tasks_per_node(counts: str) -> int:
-    """The number of tasks on each node, from "4(x2)", "4" or "4,4". Raises ValueError if they differ."""
+    """The number of tasks on each node, from "4(x2)", "4" or "4,4". Raises ConfigError if they differ."""
     numbers = {int(re.match(r"\d+", part).group()) for part in counts.split(",")}
     if len(numbers) > 1:
-        raise ValueError(f"SLURM has started {counts} tasks on the nodes; all nodes need the same number")
+        raise ConfigError(f"SLURM has started {counts} tasks on the nodes; all nodes need the same number")
     return numbers.pop()
 
 

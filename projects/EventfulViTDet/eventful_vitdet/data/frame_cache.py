@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from ..errors import VideoReadError
+from ..errors import ConfigError, VideoReadError
 from ..files import digest_ends, write_atomically
 from ..video import encode_jpeg
 from .coco_vid import group_by_video
@@ -79,7 +79,7 @@ def extract_frames(frames: list[dict], folder: str, every_n: int = 1) -> int:
 def thin_frames(frames: list[dict], every_n: int) -> list[dict]:
     """Keep the first, the n-th, the 2n-th ... listed frame of every video."""
     if every_n < 1:
-        raise ValueError(f"every_n (DATALOADER.TRAIN_FRAME_STRIDE) must be 1 or larger, found {every_n}")
+        raise ConfigError(f"every_n (DATALOADER.TRAIN_FRAME_STRIDE) must be 1 or larger, found {every_n}")
     return [frame for video in group_by_video(frames) for frame in video[::every_n]]
 
 

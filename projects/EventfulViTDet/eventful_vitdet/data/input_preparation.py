@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from detectron2.data import transforms as T
 
+from ..errors import ConfigError
+
 logger = logging.getLogger(__name__)
 
 
@@ -22,11 +24,11 @@ class InputPreparation:
             max_size: limit of the long edge in pixels.
             image_format: "RGB" or "BGR", the channel order that the model expects.
 
-        Raises ValueError, naming the key, for values that cannot be.
+        Raises ConfigError, naming the key, for values that cannot be.
         """
         check_image_format(image_format)
         if min_size < 0 or max_size < 1:
-            raise ValueError(
+            raise ConfigError(
                 "INPUT.MIN_SIZE_TEST must be 0 or larger and INPUT.MAX_SIZE_TEST 1 or larger, "
                 f"found {min_size} and {max_size}"
             )
@@ -54,6 +56,6 @@ def say_shrunk(height: int, width: int, limit: int) -> None:
 
 
 def check_image_format(image_format: str) -> None:
-    """Raise ValueError unless `image_format` (INPUT.FORMAT) is "RGB" or "BGR"."""
+    """Raise ConfigError unless `image_format` (INPUT.FORMAT) is "RGB" or "BGR"."""
     if image_format not in ("RGB", "BGR"):
-        raise ValueError(f"INPUT.FORMAT must be 'RGB' or 'BGR', found {image_format!r}")
+        raise ConfigError(f"INPUT.FORMAT must be 'RGB' or 'BGR', found {image_format!r}")

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from ..control import RuntimeControl
 from ..costs import CostSums
-from ..errors import VideoReadError, VideoWriteError
+from ..errors import ConfigError, VideoReadError, VideoWriteError
 from ..files import write_atomically
 from ..interruption import Interruptions
 from ..predictor import FrameResult, VideoDetector, class_names, dense_detector
@@ -54,6 +54,8 @@ class AnnotateOptions:
     """Stop after so many."""
     sound: bool = True
     """Copy the sound of a video file."""
+    enlarge: float = 1.0
+    """Factor by which the video is larger than the source."""
     window: bool = True
     """Show the video while it is made, where there is a display."""
 
@@ -75,11 +77,17 @@ def annotate_video(
     """
     options = options or AnnotateOptions()
     if options.show_tokens is not None and not model.enabled:
-        raise ValueError("MODEL.EVENTFUL.ENABLED is False: the dense model has no updated tokens to show")
+        raise ConfigError("MODEL.EVENTFUL.ENABLED is False: the dense model has no updated tokens to show")
     check_part(source, options)
     check_outputs(source, output, options)
     classes = class_names(cfg)
-    painter = FramePainter(classes, model.vit.gate_names, tokens=options.show_tokens, min_score=options.min_score)
+    painter = FramePainter(
+        classes,
+        model.vit.gate_names,
+        tokens=options.show_tokens,
+        min_score=options.min_score,
+        enlarge=options.enlarge,
+    )
     costs, pictures, unread = CostSums(), set(options.save_frames), []
     with ExitStack() as stack:
         interruptions = stack.enter_context(Interruptions())
@@ -93,8 +101,11 @@ def annotate_video(
             picture = painter.paint(frame, result, dense)
             video.write(picture, frame.seconds, frame.duration)
             if frame.index in pictures:
-                write_atomically(picture_path(output, frame.index), encode_png(picture))
+                path = picture_path(output, frame.index)
+                write_atomically(path, encode_png(picture))
                 pictures.remove(frame.index)
+                with tqdm.external_write_mode():
+                    logger.info("frame %d: %s", frame.index, path)
             if lines is not None:
                 lines.write(describe_frame(frame, result, classes))
             costs.add_frame(result.cost)
@@ -129,11 +140,11 @@ def _open_writer(source: VideoSource, output: str, options: AnnotateOptions) -> 
 
 
 def check_part(source: VideoSource, options: AnnotateOptions) -> None:
-    """Raise ValueError for a part of a stream, which has no numbers, or for one that is empty."""
+    """Raise ConfigError for a part of a stream, which has no numbers, or for one that is empty."""
     if source.live and (options.start, options.end, options.every) != (0, None, 1):
-        raise ValueError(f"{source.name}: is live; a start, an end and a step are for files")
+        raise ConfigError(f"{source.name}: is live; a start, an end and a step are for files")
     if options.end is not None and options.end <= options.start:
-        raise ValueError(f"there is nothing from frame {options.start} to before frame {options.end}")
+        raise ConfigError(f"there is nothing from frame {options.start} to before frame {options.end}")
 
 
 def check_outputs(source: VideoSource, output: str, options: AnnotateOptions) -> None:

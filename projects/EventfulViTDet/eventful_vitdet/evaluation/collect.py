@@ -80,7 +80,7 @@ def write_detections(test_set: VideoTestSet, folder: str, collected: Collected, 
     chosen = keep_best(collected.detections, **limits)
     write_coco_detections(os.path.join(folder, DETECTIONS_FILE), chosen, test_set.category_ids)
     write_vid_submission(os.path.join(folder, SUBMISSION_FILE), collected.detections, test_set.frame_numbers)
-    logger.info(
+    logger.debug(
         "%s: %d detections in %d frames, of which COCO's figures use %d",
         test_set.name,
         len(collected.detections),

@@ -15,7 +15,7 @@ from detectron2.utils import comm
 from torch import nn
 
 from ..budgets import DENSE
-from ..errors import EvaluationError
+from ..errors import ConfigError, EvaluationError
 from ..files import write_json
 from .collect import coco_limits, collect, finished_videos, measure, write_detections, write_video_rows
 from .fingerprint import hash_weights, make_fingerprint, write_fingerprint
@@ -87,9 +87,9 @@ class Evaluation:
     """Evaluates one model, at whatever policy it has at the moment; all processes do the same together."""
 
     def __init__(self, cfg: CfgNode, model: nn.Module) -> None:
-        """Raises ValueError for TEST.* out of range."""
+        """Raises ConfigError for TEST.* out of range."""
         if cfg.TEST.THREADS_PER_PROCESS < 0:
-            raise ValueError(f"TEST.THREADS_PER_PROCESS must be 0 or larger, found {cfg.TEST.THREADS_PER_PROCESS}")
+            raise ConfigError(f"TEST.THREADS_PER_PROCESS must be 0 or larger, found {cfg.TEST.THREADS_PER_PROCESS}")
         self.cfg = cfg
         self.model = model
         self.stored = StoredDetections.of(cfg)

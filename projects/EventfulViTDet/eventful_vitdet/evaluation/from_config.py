@@ -14,14 +14,14 @@ from ..files import write_json
 from ..modeling.backbone import build_policy
 from .collect import measure_agreement
 from .evaluate import Evaluation, Outcome, put_in_place, start_over
-from .results import RESULTS_FILE, format_budgets, format_results, scalar_results, write_budgets, write_progress
+from .results import RESULTS_FILE, format_screen, scalar_results, write_budgets, write_progress, write_table
 from .targets import load_test_set, result_folders
 from .tensorboard_curves import write_sweep
 
 
 def evaluate_once(cfg: CfgNode, model: nn.Module, *, restart: bool = False) -> dict[str, dict]:
     """Evaluate a VideoRCNN as it is on every data set of DATASETS.TEST and write
-    OUTPUT_DIR/inference/results.json.
+    OUTPUT_DIR/inference/results.json, and the same as tables to results.md.
 
     Videos that an earlier call has finished are not run again, unless `restart`; what is there then stays until its
     replacement is complete. With several data sets each has a folder of its own in there. Returns
@@ -35,9 +35,11 @@ def evaluate_once(cfg: CfgNode, model: nn.Module, *, restart: bool = False) -> d
     returned = {}
     for name, folder in folders.items():
         outcome = evaluation.run(load_test_set(cfg, name), folder, policy)
+        if outcome.results is not None:
+            write_table(outcome.place, outcome.results)
         put_in_place({folder: outcome})
         if outcome.results is not None:
-            print(f"\n{name}\n\n{format_results(outcome.results)}\n")
+            print(format_screen(name, [outcome.results]))
             returned[name] = scalar_results(outcome.results)
     return next(iter(returned.values())) if len(returned) == 1 else returned
 
@@ -64,7 +66,7 @@ def evaluate_budgets(
             results = _evaluate_policies(evaluation, name, folder, policies)
             if results:
                 combined[name] = results
-                print(f"\n{name}\n\n{format_budgets(results)}\n")
+                print(format_screen(name, results))
     finally:
         model.enabled = cfg.MODEL.EVENTFUL.ENABLED
         model.set_policy(build_policy(cfg))

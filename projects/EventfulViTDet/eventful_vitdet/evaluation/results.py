@@ -18,6 +18,7 @@ from .machine_times import MachineTimes, comparable_times, describe_times
 from .metrics import VID_AP50
 
 RESULTS_FILE = "results.json"
+RESULTS_TABLE = "results.md"
 BUDGETS_FILE = "budgets.json"
 BUDGETS_TABLE = "budgets.md"
 METRIC_GROUPS = ("bbox", "motion", "size", "stability", "agreement")
@@ -122,6 +123,11 @@ def write_budgets(folder: str, results: Sequence[dict]) -> None:
     write_atomically(os.path.join(folder, BUDGETS_TABLE), format_budgets(results) + "\n")
 
 
+def write_table(folder: str, results: dict) -> None:
+    """Write the tables of one evaluation as results.md."""
+    write_atomically(os.path.join(folder, RESULTS_TABLE), format_results(results) + "\n")
+
+
 def scalar_results(results: dict) -> dict[str, dict[str, float]]:
     """
     The numbers of results.json as {task: {metric: float}}, NaN for undefined: what Detectron2's hooks expect.
@@ -136,6 +142,14 @@ def scalar_results(results: dict) -> dict[str, dict[str, float]]:
         task: {name: math.nan if value is None else float(value) for name, value in values.items()}
         for task, values in tasks.items()
     }
+
+
+def format_screen(name: str, results: Sequence[dict]) -> str:
+    """What is worth showing of the evaluations of a data set: a row for each, and the videos left out."""
+    skipped = {entry["video"]: entry["reason"] for result in results for entry in result["skipped"]}
+    lines = [f"skipped video {video}: {reason}" for video, reason in skipped.items()]
+    parts = (name, format_summary(results), "\n".join(lines))
+    return "\n" + "\n\n".join(part for part in parts if part) + "\n"
 
 
 def format_results(results: dict) -> str:

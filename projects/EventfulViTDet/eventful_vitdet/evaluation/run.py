@@ -48,9 +48,9 @@ def _run(model: nn.Module, loader: VideoTestLoader, test_set: VideoTestSet, fold
     lengths = {video_id: len(video) for video_id, video in videos.items()}
     recorder = VideoRecorder(lengths, len(test_set.classes), test_set.name)
     machine = describe_machine(next(model.parameters()).device)
-    quiet = not comm.is_main_process()
     frames = len(loader.frames)
-    progress = tqdm(total=frames, desc=description, unit="frame", mininterval=1.0, disable=quiet or not frames)
+    hidden = {"disable": True} if not (frames and comm.is_main_process()) else {}
+    progress = tqdm(total=frames, desc=description, unit="frame", mininterval=1.0, **hidden)
     with progress, closing(run_frames(model, loader)) as run:
         for model_input, output, cost in run:
             progress.update()
@@ -62,7 +62,7 @@ def _run(model: nn.Module, loader: VideoTestLoader, test_set: VideoTestSet, fold
                 source = digest_video(videos[record.video_id])
                 write_record(folder, replace(record, source=source, machine=machine))
                 with tqdm.external_write_mode():
-                    logger.info("%s: %s", description, describe(record, test_set.video_name(record.video_id)))
+                    logger.debug("%s: %s", description, describe(record, test_set.video_name(record.video_id)))
 
 
 def describe(record: VideoRecord, name: str) -> str:

@@ -89,5 +89,5 @@ class VIDEvaluator(DatasetEvaluator):
             chosen = keep_best(detections, **self.limits)
             write_coco_detections(os.path.join(self.output_dir, DETECTIONS_FILE), chosen, test_set.category_ids)
         evaluated = [frame for frame in test_set.frames if frame["image_id"] in processed]
-        logger.info("%s: %d detections in %d frames", test_set.name, len(detections), len(evaluated))
+        logger.debug("%s: %d detections in %d frames", test_set.name, len(detections), len(evaluated))
         return compute_metrics(evaluated, test_set.classes, test_set.category_ids, detections, **self.limits)

@@ -16,7 +16,7 @@ from typing import IO
 
 from tqdm import tqdm
 
-from ...errors import DatasetError
+from ...errors import DatasetError, FileError
 from ...files import open_atomically, write_atomically
 from ...video import encode_jpeg
 from ..annotation_file import is_finite, quote, read_document, whole_number
@@ -205,8 +205,11 @@ def _write_images(video: list[dict], paths: list[str], mode: str) -> None:
             write_atomically(path, encode_jpeg(image, JPEG_QUALITY))
         return
     for path, frame in zip(paths, video):
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        if mode == "link":
-            os.symlink(os.path.abspath(frame["file_name"]), path)
-        else:
-            shutil.copyfile(frame["file_name"], path)
+        try:
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            if mode == "link":
+                os.symlink(os.path.abspath(frame["file_name"]), path)
+            else:
+                shutil.copyfile(frame["file_name"], path)
+        except OSError as error:
+            raise FileError(error.errno, error.strerror, path) from error

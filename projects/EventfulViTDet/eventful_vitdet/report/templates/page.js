@@ -13,6 +13,15 @@ for (const choice of document.querySelectorAll("[data-chooses]")) {
   if (parts.length) show(parts[0].dataset.key);
 }
 
+// What is wider than the screen says so.
+for (const area of document.querySelectorAll(".scroll")) {
+  const hint = document.createElement("p");
+  hint.className = "sideways";
+  hint.textContent = "scroll sideways for more →";
+  area.before(hint);
+  new ResizeObserver(() => hint.classList.toggle("wide", area.scrollWidth > area.clientWidth + 1)).observe(area);
+}
+
 const tip = document.createElement("div");
 tip.id = "tip";
 tip.hidden = true;
@@ -31,10 +40,9 @@ function readTimeline(chart, event) {
   line.setAttribute("x2", at);
   chart.classList.add("read");
   tip.replaceChildren(`frame ${index * group}`);
-  for (const [label, color, values] of series) {
+  for (const [label, style, values] of series) {
     const swatch = document.createElement("span");
-    swatch.className = "swatch";
-    swatch.style.setProperty("--c", color);
+    swatch.className = `swatch ${style}`;
     tip.append("\n", swatch, `${label}  ${values[index]}`);
   }
   tip.hidden = false;

@@ -19,6 +19,7 @@ COMMANDS = {
     "convert_coco": "Make a COCO-VID file of plain COCO",
     "demo": "The demonstration",
     "export_weights": "Take the weights out of a training checkpoint",
+    "gpu_report": "Check and measure everything on a GPU",
     "live": "A local web page",
     "make_figure": "The paper's first figure",
     "measure_control": "Measure how quickly",

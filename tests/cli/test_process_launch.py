@@ -18,7 +18,8 @@ import torch
 import torch.distributed as dist
 from detectron2.utils import comm
 from eventful_vitdet.cli import process_launch
-from eventful_vitdet.cli.command_line import argument_parser, parse_arguments, run
+from eventful_vitdet.cli.arguments import parse_training, training_parser
+from eventful_vitdet.cli.console import run
 from eventful_vitdet.cli.launcher_store import fresh_part
 from eventful_vitdet.cli.process_launch import check_order, launch_main, raise_failure, tell_launcher, was_restarted
 from eventful_vitdet.errors import ToolError, VideoReadError
@@ -47,7 +48,7 @@ def forked(monkeypatch):
 
 
 def parse(*words: str, **values: object) -> argparse.Namespace:
-    args = parse_arguments(argument_parser(), list(words))
+    args = parse_training(training_parser(), list(words))
     vars(args).update(values)
     return args
 

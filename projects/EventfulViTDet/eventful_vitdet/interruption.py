@@ -78,6 +78,26 @@ def raise_then_leave(number: int, stack: FrameType | None) -> None:
     _raise()
 
 
+@contextmanager
+def left_at_once() -> Iterator[None]:
+    """Within this context, in which modules are imported, an interruption of a command ends it at once (see `leave`).
+
+    Elsewhere than in a command nothing changes.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGINT)
+    if before is not raise_then_leave:
+        yield
+        return
+    signal.signal(signal.SIGINT, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def _raise() -> NoReturn:
     # Objects that were interrupted while they were made cannot always be deleted, which Python would tell at length.
     sys.unraisablehook = lambda unraisable: None

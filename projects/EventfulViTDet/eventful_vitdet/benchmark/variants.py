@@ -15,8 +15,8 @@ from eventful_vit.attention.position import position_tables, position_terms
 from eventful_vit.ops.attention import split_heads
 from torch import Tensor, nn
 
+from ..attribute_swap import swapped
 from ..config import config_errors
-from .attribute_swap import swapped
 
 DTYPES = ("float32", "bfloat16", "float16")
 MODES = ("exact", "full", "query-key", "tokenwise")

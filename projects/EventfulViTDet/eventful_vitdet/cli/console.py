@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import logging
 import os
 import sys
@@ -10,7 +11,7 @@ import traceback
 from collections.abc import Callable
 
 from ..errors import describe_error, is_for_user
-from ..interruption import say_interrupted
+from ..interruption import left_at_once, say_interrupted
 
 LOGGERS = ("eventful_vitdet", "eventful_vit", "detectron2", "fvcore", "uvicorn", "py.warnings")
 """Everything that commands log comes by one of these. The last has Python's warnings, which are about code."""
@@ -35,6 +36,8 @@ def run(main: Callable[[], object], options: argparse.Namespace = DEFAULTS) -> i
     """
     logging.raiseExceptions = False  # a log that cannot be written, on a full disk, is not worth a traceback a line
     take_console(options.verbosity)
+    with left_at_once():
+        importlib.import_module("eventful_vitdet.predictor")  # with it comes PyTorch, which takes seconds
     try:
         main()
     except KeyboardInterrupt:

@@ -117,6 +117,8 @@ def _multiply(
     rows = math.prod(x.shape[:-1])
     if rows and outputs:
         tile = linear_tile(rows, outputs)
+        if x.element_size() > weight.element_size():
+            tile["num_stages"] -= 1  # or tiles of float32 rows need more memory than a processor of an RTX card has
         grid = (triton.cdiv(rows, tile["ROWS"]) * triton.cdiv(outputs, tile["COLUMNS"]),)
         _linear[grid](
             x, weight, bias, added, used, out, rows, outputs, inputs, out_step, GELU=gelu, GROUP=8, **tile

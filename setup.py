@@ -9,6 +9,8 @@ ROOT = Path(__file__).parent
 PROJECT = "projects/EventfulViTDet"
 VERSION = re.search(r'__version__ = "(.*)"', (ROOT / PROJECT / "eventful_vitdet" / "__init__.py").read_text()).group(1)
 LIVE = ["fastapi>=0.110", "uvicorn>=0.29", "websockets>=12"]
+TIMM = ["timm>=1.0.31"]
+TRANSFORMERS = ["transformers>=5.24"]
 
 
 def embedded_packages() -> list:
@@ -63,7 +65,18 @@ setup(
     ],
     extras_require={
         "live": LIVE,
-        "test": [*LIVE, "hypothesis>=6", "pytest>=7", "ruff>=0.6", "selenium>=4.15", "setuptools>=70.1"],
+        "timm": TIMM,
+        "transformers": TRANSFORMERS,
+        "test": [
+            *LIVE,
+            *TIMM,
+            *TRANSFORMERS,
+            "hypothesis>=6",
+            "pytest>=7",
+            "ruff>=0.6",
+            "selenium>=4.15",
+            "setuptools>=70.1",
+        ],
     },
     classifiers=[
         "License :: OSI Approved :: Apache Software License",

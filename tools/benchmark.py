@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Time ViTDet-B per frame, dense against eventful. See eventful_vitdet/cli/benchmark_command.py."""
+"""Time ViTDet-B or a ViT of timm per frame, dense against eventful. See eventful_vitdet/cli/benchmark_command.py."""
 
 from eventful_vitdet.cli.door import Door
 

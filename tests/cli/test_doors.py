@@ -13,7 +13,7 @@ import eventful_vitdet
 import pytest
 
 COMMANDS = {
-    "benchmark": "Time ViTDet-B per frame",
+    "benchmark": "Time ViTDet-B or a ViT of timm per frame",
     "benchmark_pyramid": "Time what follows the backbone",
     "check_dataset": "Count what a data set holds",
     "convert_coco": "Make a COCO-VID file of plain COCO",

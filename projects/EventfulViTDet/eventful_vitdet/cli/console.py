@@ -68,7 +68,7 @@ def take_console(verbosity: int = 0, rank: int = 0) -> None:
         owner.propagate = False
         owner.handlers[:] = [handler for handler in owner.handlers if not isinstance(handler, Console)]
         for handler in owner.handlers:
-            if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
+            if getattr(handler, "stream", None) in (sys.stdout, sys.stderr):
                 handler.setLevel(SILENT)  # kept, or Detectron2 would add another one
         owner.addHandler(Console(verbosity) if rank == 0 else logging.NullHandler())
 

@@ -148,7 +148,7 @@ def format_screen(name: str, results: Sequence[dict]) -> str:
     """What is worth showing of the evaluations of a data set: a row for each, and the videos left out."""
     skipped = {entry["video"]: entry["reason"] for result in results for entry in result["skipped"]}
     lines = [f"skipped video {video}: {reason}" for video, reason in skipped.items()]
-    parts = (name, format_summary(results), "\n".join(lines))
+    parts = (name, format_summary(results), *describe_times(results), "\n".join(lines))
     return "\n" + "\n\n".join(part for part in parts if part) + "\n"
 
 

@@ -25,6 +25,8 @@ from .stated_length import count_missing_bytes
 
 WORTH_A_WORD = 4 * 10**9
 """Bytes: reading so many takes so long that whoever waits should know why."""
+DECODING_WORTH_A_WORD = 5 * 10**7
+"""The same for decoding."""
 WORTH_A_JUMP = 64
 """Frames: over fewer, decoding on is as quick as going to a key frame."""
 
@@ -153,7 +155,12 @@ class VideoFile:
     def know_all_frames(self) -> None:
         """See to it that the index knows all frames, if need be by decoding the whole file."""
         if self.index.num_frames is None:
-            logger.info("%s: its packets do not tell which frames it has; decoding it once", self.path)
+            takes_long = os.path.getsize(self.path) > DECODING_WORTH_A_WORD
+            logger.log(
+                logging.INFO if takes_long else logging.DEBUG,
+                "%s: its packets do not tell which frames it has; decoding it once",
+                self.path,
+            )
             self.index = self._keep(index_by_decoding(self.path, self.index))
 
     def check_complete(self) -> None:

@@ -154,3 +154,13 @@ def test_a_data_set_is_checked_before_training(training_cfg):
         ActionTrainer(training_cfg(DATASETS__TEST=("nowhere",)))
     with pytest.raises(ValueError, match="SOLVER.MAX_ITER must be 1 or larger"):
         ActionTrainer(training_cfg(SOLVER__MAX_ITER=0))
+
+
+def test_a_resumed_training_continues(training_cfg, tmp_path):
+    settings = {"MODEL__VIVIT__FREEZE_SPATIAL": True, "DATALOADER__FEATURE_CACHE": str(tmp_path / "features")}
+    train(training_cfg(**settings, SOLVER__MAX_ITER=2))
+    trainer = ActionTrainer(training_cfg(**settings, SOLVER__MAX_ITER=3))
+    trainer.resume_or_load(resume=True)
+    assert trainer.start_iter == 2
+    trainer.train()
+    assert trainer._trainer.data_loader._sampler.images_before == 2 * 3

@@ -126,7 +126,8 @@ class ClassTokenViT(EventfulModel):
     @torch.no_grad()
     def _forward_eventful(self, tokens: Tensor, grid: Grid, state: Streams | None) -> Tensor:
         refuse_others = check_finite(tokens)
-        with self._frame(len(tokens), FrameForm(grid, tokens.dtype, tokens.device), state) as frame:
+        form = FrameForm(grid, tokens.dtype, tokens.device, prefix=1)
+        with self._frame(len(tokens), form, state) as frame:
             x = self._with_positions(tokens, grid, frame.trace)
             x = self._encoder.eventful(self.blocks, x, frame, observed=self._weights().is_observed())
             refuse_others()

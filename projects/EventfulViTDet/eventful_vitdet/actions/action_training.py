@@ -47,7 +47,9 @@ class ActionTrainer(VideoTrainer):
     def train(self) -> Any:
         if self._needs_features:  # only now are the weights loaded
             features = fill_feature_cache(self.cfg, unwrap(self.model), load_training_clips(self.cfg))
-            self._trainer.data_loader = TrainingLoader(self.cfg, features)
+            loader = TrainingLoader(self.cfg, features)
+            loader.continue_after(self.start_iter * self.cfg.SOLVER.IMS_PER_BATCH)
+            self._trainer.data_loader = loader
         return super().train()
 
     @classmethod

@@ -6,9 +6,12 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-import torch
-from eventful_vitdet.cli.console import LOGGERS
+# The models here are so small that a second thread only waits for the first, and that busily.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
+from eventful_vitdet.cli.console import LOGGERS  # noqa: E402
 
 if not torch.cuda.is_available():  # before anybody imports Triton
     os.environ.setdefault("TRITON_INTERPRET", "1")

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 
@@ -151,23 +152,25 @@ def test_with_sound_too(tmp_path):
 # A full disk.
 
 
-@pytest.fixture
-def small_disk():
-    """Lets files grow to so many bytes; the operating system refuses more."""
+@contextmanager
+def small_disk(size: int):
+    """Files of this process can grow to so many bytes, also those that pytest writes; the operating system refuses
+    more."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-
-    def limit(size: int) -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-
-    yield limit
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.mark.parametrize("size", [200_000, 700_000, 1_234_567])
-def test_a_full_disk_leaves_whole_fragments(tmp_path, small_disk, size):
+def test_a_full_disk_leaves_whole_fragments(tmp_path, size):
     path = tmp_path / "v.mp4"
-    small_disk(size)
-    with pytest.raises(VideoWriteError, match=r"v\.mp4: cannot be written any further \(File too large\)"):
+    with (
+        small_disk(size),
+        pytest.raises(VideoWriteError, match=r"v\.mp4: cannot be written any further \(File too large\)"),
+    ):
         with VideoWriter(str(path), 25, keep_partial=True) as video:
             for i in range(2000):
                 video.write(noise(i))
@@ -176,21 +179,20 @@ def test_a_full_disk_leaves_whole_fragments(tmp_path, small_disk, size):
     assert video.frames - 2 * 25 <= len(decode(path)) <= video.frames
 
 
-def test_a_full_disk_and_nothing_to_keep(tmp_path, small_disk):
-    small_disk(300_000)
-    with pytest.raises(VideoWriteError, match="cannot be written any further"):
+def test_a_full_disk_and_nothing_to_keep(tmp_path):
+    with small_disk(300_000), pytest.raises(VideoWriteError, match="cannot be written any further"):
         with VideoWriter(str(tmp_path / "v.mp4"), 25) as video:
             for i in range(2000):
                 video.write(noise(i))
     assert os.listdir(tmp_path) == []
 
 
-def test_a_disk_that_is_full_from_the_beginning(tmp_path, small_disk):
+def test_a_disk_that_is_full_from_the_beginning(tmp_path):
     with pytest.raises(VideoWriteError, match="cannot be written any further"):
         with VideoWriter(str(tmp_path / "v.mp4"), 25, keep_partial=True) as video:
-            small_disk(0)
-            for i in range(10):
-                video.write(noise(i))
+            with small_disk(0):
+                for i in range(10):
+                    video.write(noise(i))
     assert os.listdir(tmp_path) == []
 
 

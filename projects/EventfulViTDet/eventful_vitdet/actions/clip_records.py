@@ -70,7 +70,7 @@ def _digest(content: str) -> str:
 
 
 def begin(folder: str, settings: Mapping[str, Any], *, restart: bool) -> None:
-    """Make sure that records of a folder are those of these settings, in the first process.
+    """Make sure that records of a folder are those of these settings; in one process of each machine.
 
     Raises EvaluationError, saying what differs, where there are records of others; `restart` deletes those instead.
     """

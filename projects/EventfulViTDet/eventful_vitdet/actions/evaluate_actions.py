@@ -20,6 +20,7 @@ from ..evaluation.fingerprint import hash_weights, write_fingerprint
 from ..evaluation.folder_lock import exclusive
 from ..evaluation.process_barrier import patient_group, wait_for_all
 from ..evaluation.results import describe_device
+from ..evaluation.resume_plan import in_turns
 from ..evaluation.targets import result_folders
 from ..files import write_json
 from ..modeling.backbone import build_policy
@@ -104,9 +105,7 @@ def _evaluate(
     with fixed_threads(cfg.TEST.THREADS_PER_PROCESS) as threads, exclusive(folder):
         wait_for_all()  # for the lock
         settings = describe_settings(cfg, model, actions, policy, threads)
-        if comm.is_main_process():
-            begin(folder, settings, restart=restart)
-        wait_for_all()
+        in_turns(lambda: begin(folder, settings, restart=restart))
         finished = set().union(*comm.all_gather(list(read_records(folder))))
         missing = [clip for clip in actions.clips if clip.clip_id not in finished]
         if finished and comm.is_main_process():

@@ -20,6 +20,9 @@ def add_eventful_vitdet_config(cfg: CfgNode) -> None:
     # Which set of weights to take from a file that has several, by its key there, such as "model_ema" or
     # "teacher.module"; the log names them. "": the usual one.
     cfg.MODEL.WEIGHTS_SET = ""
+    # Names of the model's classes: "coco", "lvis", or a text file with a name in every line. "": those of the first
+    # data set of DATASETS.TEST or DATASETS.TRAIN with as many.
+    cfg.MODEL.CLASS_NAMES = ""
     _add_vit_config(cfg)
     _add_pyramid_config(cfg)
     _add_eventful_config(cfg)

@@ -19,6 +19,7 @@ from torch import nn
 
 from .budgets import DENSE
 from .checkpoint import VideoCheckpointer
+from .class_lists import model_class_names
 from .control import Constant, RuntimeControl, TargetState, build_runtime_control
 from .data.input_preparation import InputPreparation
 from .structures import Detections, FrameCost, SourceFrame, TokenGrid
@@ -153,10 +154,14 @@ def dense_detector(cfg: CfgNode, model: nn.Module) -> VideoDetector:
 
 
 def class_names(cfg: CfgNode) -> list[str]:
-    """Names of the model's classes, from the first data set of the configuration that has as many.
+    """Names of the model's classes: by MODEL.CLASS_NAMES, else of the first data set that has as many.
 
-    Where there is none (their names are in annotation files that are not here), classes are numbered.
+    Where there is none (their names are in annotation files that are not here), classes are numbered. Raises ValueError
+    for what MODEL.CLASS_NAMES cannot be.
     """
+    known = model_class_names(cfg)
+    if known is not None:
+        return known
     number = cfg.MODEL.ROI_HEADS.NUM_CLASSES
     for name in (*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN):
         classes = MetadataCatalog.get(name).get("thing_classes")

@@ -37,7 +37,10 @@ TEST_KEYS = (
     "TEST.STREAMS_PER_BATCH",
 )
 # The policy and the weights have entries of their own, and the thresholds only select from the stored detections.
-LEFT_OUT = ("MODEL.WEIGHTS", "MODEL.WEIGHTS_SET", "MODEL.DEVICE", "MODEL.ROI_HEADS.SCORE_THRESH_TEST")
+LEFT_OUT = (
+    *("MODEL.WEIGHTS", "MODEL.WEIGHTS_SET", "MODEL.DEVICE", "MODEL.ROI_HEADS.SCORE_THRESH_TEST"),
+    "MODEL.CLASS_NAMES",
+)
 EVENTFUL_ONLY = "MODEL.EVENTFUL."
 ALSO_DENSE = ("MODEL.EVENTFUL.KV_POOL",)
 POLICY_KEYS = tuple(EVENTFUL_ONLY + key for key in ("ENABLED", "POLICY", "R", "THRESHOLD", "FRACTION"))

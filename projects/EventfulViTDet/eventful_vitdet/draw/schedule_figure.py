@@ -15,6 +15,7 @@ from matplotlib.gridspec import GridSpecFromSubplotSpec
 from torch import nn
 
 from ..control import RuntimeControl, Schedule
+from ..masks import MaskRequest
 from ..predictor import VideoDetector, class_names, dense_detector
 from ..structures import SourceFrame
 from ..video import VideoSource
@@ -59,7 +60,8 @@ def record_run(
     starts = [start for start, _ in schedule.steps if start < frames]
     run = BudgetRun([(start + end) // 2 for start, end in zip(starts, [*starts[1:], frames])])
     painter = FramePainter(class_names(cfg), model.vit.gate_names, tokens=FIRST_GATE, min_score=min_score)
-    with VideoDetector(cfg, model, RuntimeControl(model, schedule)) as detector, closing(source.frames()) as stream:
+    detector = VideoDetector(cfg, model, RuntimeControl(model, schedule), masks=MaskRequest(min_score))
+    with detector, closing(source.frames()) as stream:
         for frame in itertools.islice(stream, frames):
             if frame.index == 0:
                 run.dense_gflops = _dense_cost(cfg, model, frame)

@@ -26,6 +26,7 @@ from .. import __version__
 from ..budgets import DENSE
 from ..errors import EvaluationError
 from ..files import remove_if_there, write_atomically
+from ..masks import NO_MASKS, MaskRequest
 from .stored_detections import StoredDetections
 
 FINGERPRINT_FILE = "fingerprint.json"
@@ -54,13 +55,22 @@ _MAX_NAMED = 5
 
 
 def make_fingerprint(
-    cfg: CfgNode, *, policy: str, stored: StoredDetections, weights: str, dataset: str, device: str, threads: int
+    cfg: CfgNode,
+    *,
+    policy: str,
+    stored: StoredDetections,
+    masks: MaskRequest = NO_MASKS,
+    weights: str,
+    dataset: str,
+    device: str,
+    threads: int,
 ) -> dict:
     """Everything that detections and counts depend on, by name.
 
     Args:
         policy: description of the policy that the model has, or "dense".
         stored: which detections are kept.
+        masks: which of them with their masks.
         weights: `hash_weights` of the model.
         dataset: `hash_frames` of the data set.
         device: name of the device.
@@ -82,6 +92,7 @@ def make_fingerprint(
         "decoders": f"OpenCV {cv2.__version__}, Pillow {PIL.__version__}",
         "TEST.VID_SCORE_FLOOR": stored.score_floor,
         "TEST.VID_DETECTIONS_PER_IMAGE": stored.per_image,
+        **({} if masks == NO_MASKS else {"masks": f"score {masks.min_score}, per image {masks.per_image}"}),
         **{key: _lookup(cfg, key) for key in TEST_KEYS},
         **model,
     }

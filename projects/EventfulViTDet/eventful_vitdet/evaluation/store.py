@@ -18,6 +18,7 @@ from eventful_vit.cost import CATEGORIES
 from ..errors import EvaluationError
 from ..files import open_atomically, remove_if_there, remove_temporary_files
 from .detection_table import DetectionTable
+from .stored_masks import pack_masks, unpack_masks
 
 RECORDS_FOLDER = "videos"
 RECORD_SUFFIX = ".npz"
@@ -89,6 +90,7 @@ def write_record(folder: str, record: VideoRecord) -> str:
                 per_frame=_count_per_frame(record),
                 **{name: getattr(record, name).astype(kind, copy=False) for name, kind in FRAME_COLUMNS.items()},
                 **{name: getattr(table, name).astype(kind, copy=False) for name, kind in DETECTION_COLUMNS.items()},
+                **pack_masks(table.masks),
             )
     except OSError as error:
         raise EvaluationError(
@@ -106,6 +108,7 @@ def read_record(path: str) -> VideoRecord:
             columns = {name: _column(file, name, kind) for name, kind in DETECTION_COLUMNS.items()}
             per_frame, macs = _column(file, "per_frame", np.int64), _column(file, "macs", np.int64)
             video_id = file["video_id"].item()
+            masks = unpack_masks(file, len(columns["scores"]))
     except UNREADABLE as error:
         raise _damaged(path, str(error)) from error
     length, rows = len(frames["image_ids"]), len(columns["scores"])
@@ -114,7 +117,7 @@ def read_record(path: str) -> VideoRecord:
         raise _damaged(path, "its columns do not fit together")
     if not (columns["classes"].shape == (rows,) and columns["boxes"].shape == (rows, 4)):
         raise _damaged(path, "its detections do not fit together")
-    table = DetectionTable(np.repeat(frames["image_ids"], per_frame), **columns)
+    table = DetectionTable(np.repeat(frames["image_ids"], per_frame), **columns, masks=masks)
     return VideoRecord(video_id, macs=macs, detections=table, **frames)
 
 

@@ -211,6 +211,12 @@ class VideoCheckpointer(DetectionCheckpointer):
                 raise CheckpointError(f"MODEL.REINITIALIZE: no parameter's name begins with {prefix!r}")
             adapted = {name: value for name, value in adapted.items() if not name.startswith(prefix)}
         resized = resize_position_weights(adapted, shapes)
+        matrices = any(getattr(module, "rel_pos_resize", "") == "matrix" for module in self.model.modules())
+        if matrices and (tables := [text for text in resized if RELATIVE_TABLE.match(text)]):
+            raise CheckpointError(
+                "MODEL.VIT.REL_POS_RESIZE is 'matrix', so tables have to be as long as the file's: set "
+                f"MODEL.VIT.REL_POS_IMG_SIZE to the size that it was trained for ({tables[0]})"
+            )
         if resized:
             logger.info("checkpoint, positions resized for this model: %s", shorten(resized, 3))
         return adapted

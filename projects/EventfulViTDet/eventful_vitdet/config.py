@@ -58,6 +58,11 @@ def _add_vit_config(cfg: CfgNode) -> None:
     vit.USE_ABS_POS = True
     # Decomposed relative position bias in attention.
     vit.USE_REL_POS = True
+    # Side in pixels of the images that tables of relative positions of global blocks are made for; 0: IMG_SIZE.
+    vit.REL_POS_IMG_SIZE = 0
+    # What is resized of them for frames of another size: the "table", linearly, as Detectron2 does; or the "matrix" of
+    # all pairs, bicubically, as the paper's code does, which needs REL_POS_IMG_SIZE: the size that the weights are for.
+    vit.REL_POS_RESIZE = "table"
     # Largest stochastic depth rate (of the last block) in training.
     vit.DROP_PATH_RATE = 0.1
 

@@ -80,6 +80,8 @@ def build_vit(cfg: CfgNode) -> EventfulViT:
             drop_path_rate=vit.DROP_PATH_RATE,
             use_abs_pos=vit.USE_ABS_POS,
             use_rel_pos=vit.USE_REL_POS,
+            rel_pos_img_size=vit.REL_POS_IMG_SIZE,
+            rel_pos_resize=vit.REL_POS_RESIZE,
             window_size=vit.WINDOW_SIZE,
             window_block_indexes=vit.WINDOW_BLOCKS,
             pretrain_img_size=vit.PRETRAIN_IMG_SIZE,

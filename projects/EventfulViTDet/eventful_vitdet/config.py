@@ -14,6 +14,9 @@ def add_eventful_vitdet_config(cfg: CfgNode) -> None:
     cfg.MODEL.DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
     cfg.MODEL.META_ARCHITECTURE = "VideoRCNN"
     cfg.MODEL.BACKBONE.NAME = "build_eventful_vitdet_backbone"
+    # A LazyConfig file of Detectron2 that the model comes from, with META_ARCHITECTURE build_lazy_video_rcnn; --lazy
+    # sets both. The real Detectron2 only.
+    cfg.MODEL.LAZY_FILE = ""
     # Training: prefixes of parameters to re-initialise instead of loading from MODEL.WEIGHTS. Weights of other classes
     # need ("roi_heads.box_predictor",); without it, a shape that differs is an error.
     cfg.MODEL.REINITIALIZE = ()

@@ -26,6 +26,7 @@ from torch.multiprocessing.spawn import ProcessException, ProcessExitedException
 from ..config import add_eventful_vitdet_config
 from ..data import register_test_json
 from ..errors import USER_ERRORS, ToolError, describe_error
+from ..modeling.lazy_model import lazy_settings
 from .checkout import REPOSITORY
 
 logger = logging.getLogger("eventful_vitdet")
@@ -69,6 +70,11 @@ def argument_parser() -> argparse.ArgumentParser:
         "--test-root",
         metavar="DIR",
         help="folder that the paths in --test-json start from (default: its folder, or the parent of 'annotations')",
+    )
+    parser.add_argument(
+        "--lazy",
+        metavar="FILE",
+        help="take the model from this LazyConfig file (Python, which is run); needs the real Detectron2",
     )
     parser.add_argument(
         "--budgets",
@@ -211,7 +217,7 @@ def find_config(name: str) -> Path:
 
 def setup(args: argparse.Namespace) -> CfgNode:
     """Configuration, log files and seeds of a run."""
-    cfg = build_cfg(args.config_file, args.opts)
+    cfg = build_cfg(args.config_file, [*(lazy_settings(args.lazy) if args.lazy else ()), *args.opts])
     if args.test_json:
         cfg.DATASETS.TEST = (register_test_json(args.test_json, args.test_root),)
     check_output_dir(cfg.OUTPUT_DIR)

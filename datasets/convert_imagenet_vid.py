@@ -1,57 +1,9 @@
 #!/usr/bin/env python3
-"""Convert between the layout of ILSVRC2015 and a COCO-VID file, keeping boxes, tracks and flags.
+"""Between ILSVRC2015's layout and COCO-VID. See eventful_vitdet/cli/convert_imagenet_vid_command.py."""
 
-    python datasets/convert_imagenet_vid.py to-coco imagenet_vid_val datasets/ILSVRC2015/imagenet_vid_val.json
-    python datasets/convert_imagenet_vid.py to-official my/annotations/val.json my_ILSVRC2015 --part val
+from eventful_vitdet.cli.door import Door
 
-`to-coco` reads the data set from ILSVRC2015 in DETECTRON2_DATASETS. File names in the new file start from that folder,
-so write it there. `to-official` writes Annotations, ImageSets and, as links, Data; it takes the 30 classes of ImageNet
-VID only, by name or by `wnid`.
-"""
-
-import argparse
-import sys
-
-import eventful_vitdet  # noqa: F401  (makes detectron2 importable)
-from eventful_vitdet.cli.command_line import run
-from eventful_vitdet.data import dataset_folder, default_test_root
-from eventful_vitdet.data.builtin import IMAGENET_VID_FOLDER
-from eventful_vitdet.data.imagenet_vid.convert import FRAME_MODES, coco_to_official, official_to_coco
-from eventful_vitdet.data.imagenet_vid.official import OFFICIAL_SPLITS
-
-
-def to_coco(arguments: argparse.Namespace) -> None:
-    numbers = official_to_coco(arguments.name, dataset_folder(IMAGENET_VID_FOLDER), arguments.output)
-    print(f"{arguments.output}: {numbers[0]} videos, {numbers[1]} frames, {numbers[2]} boxes")
-
-
-def to_official(arguments: argparse.Namespace) -> None:
-    options = {"kind": arguments.kind, "part": arguments.part, "frames": arguments.frames}
-    root = default_test_root(arguments.json) if arguments.root is None else arguments.root
-    numbers = coco_to_official(arguments.json, root, arguments.output, **options)
-    print(f"{arguments.output}: {numbers[0]} videos, {numbers[1]} frames")
-
-
-def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(required=True)
-    command = commands.add_parser("to-coco", help="write a COCO-VID file")
-    command.add_argument("name", choices=list(OFFICIAL_SPLITS))
-    command.add_argument("output", help="the JSON file to write")
-    command.set_defaults(call=to_coco)
-    command = commands.add_parser(
-        "to-official", help="write XML files and a list, of a COCO-VID file with ImageNet VID's classes only"
-    )
-    command.add_argument("json", help="the COCO-VID file")
-    command.add_argument("output", help="the folder to write, in place of ILSVRC2015")
-    command.add_argument("--root", help="folder that the paths in the JSON file start from (default: as --test-root)")
-    command.add_argument("--kind", choices=["VID", "DET"], default="VID", help="DET: images (default: VID)")
-    command.add_argument("--part", choices=["train", "val"], default="val", help="(default: val)")
-    command.add_argument("--frames", choices=FRAME_MODES, default="link", help="image files (default: link)")
-    command.set_defaults(call=to_official)
-    return parser.parse_args()
-
+door = Door("convert_imagenet_vid_command")
 
 if __name__ == "__main__":
-    parsed = parse_arguments()
-    sys.exit(run(lambda: parsed.call(parsed)))
+    door.open()

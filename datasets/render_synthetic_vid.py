@@ -28,13 +28,14 @@ CODEC = "mp4v"  # MPEG-4 is in every OpenCV build, and one codec everywhere mean
 def open_writer(path: Path, settings: Settings) -> cv2.VideoWriter:
     """A writer of MP4 video."""
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # a missing codec would print a page of messages
-    log_level = cv2.utils.logging.getLogLevel()
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    log = getattr(cv2.utils, "logging", cv2)  # OpenCV 4 has these functions at its top
+    log_level = log.getLogLevel()
+    log.setLogLevel(0)  # silent
     try:
         size = (settings.width, settings.height)
         writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*CODEC), FPS, size)
     finally:
-        cv2.utils.logging.setLogLevel(log_level)
+        log.setLogLevel(log_level)
     if not writer.isOpened():
         raise RenderError(f"OpenCV {cv2.__version__} could not open {path} for MP4 video ({CODEC})")
     return writer

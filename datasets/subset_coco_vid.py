@@ -66,3 +66,6 @@ if __name__ == "__main__":
         main(parser.parse_args())
     except (OSError, ValueError) as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)

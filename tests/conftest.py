@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from eventful_vitdet.cli.console import LOGGERS
 
 if not torch.cuda.is_available():  # before anybody imports Triton
     os.environ.setdefault("TRITON_INTERPRET", "1")
@@ -42,17 +43,29 @@ def shared_data() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_video_indices(tmp_path_factory) -> Iterator[None]:
+    """Indices of the tests' videos are not kept in the user's cache folder."""
+    folder = str(tmp_path_factory.mktemp("cache"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("eventful_vitdet.video.index_files.user_cache_folder", lambda: folder)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def seeded() -> None:
     torch.manual_seed(0)
 
 
 @pytest.fixture(autouse=True)
-def loggers_as_before() -> Iterator[None]:
+def loggers_as_before(monkeypatch) -> Iterator[None]:
     """Commands keep these loggers to themselves, which would hide them from `caplog`, and print, in later tests."""
-    loggers = [logging.getLogger(name) for name in ("eventful_vitdet", "detectron2")]
-    handlers = [list(logger.handlers) for logger in loggers]
+    monkeypatch.delenv("TQDM_DISABLE", raising=False)  # what a quiet command sets ends with its test
+    loggers = [logging.getLogger(name) for name in LOGGERS]
+    states = [(list(logger.handlers), logger.level) for logger in loggers]
     yield
-    for logger, before in zip(loggers, handlers):
-        logger.handlers[:] = before
+    logging.captureWarnings(False)
+    for logger, (handlers, level) in zip(loggers, states):
+        logger.handlers[:] = handlers
+        logger.setLevel(level)
         logger.propagate = True

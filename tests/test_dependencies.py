@@ -35,7 +35,8 @@ def test_running_a_camera_needs_no_evaluation(modules):
 
 def test_what_setup_requires_is_imported(repository):
     """Each required package is imported somewhere; what another package needs, it brings itself."""
-    names = {"Pillow": "PIL", "opencv-python-headless": "cv2", "tensorboard": "torch.utils.tensorboard"}
+    names = {"Jinja2": "jinja2", "Pillow": "PIL", "opencv-python-headless": "cv2"}
+    names["tensorboard"] = "torch.utils.tensorboard"
     section = (repository / "setup.py").read_text().split("install_requires=[")[1].split("]")[0]
     required = re.findall(r'"([\w-]+)>=', section)
     assert len(required) > 8

@@ -1,4 +1,4 @@
-"""`train_net.py --eval-only` in several processes on real videos: equal to one process, killed, continued."""
+"""`train_net.py --eval-only` in several processes on two dozen videos: equal to one process, killed, continued."""
 
 from __future__ import annotations
 
@@ -15,34 +15,34 @@ import numpy as np
 import pytest
 from eventful_vitdet.evaluation import read_record, record_paths
 
-FRAMES = 6
+VIDEOS, FRAMES = 24, 20
+TEST_JSON = "demo_vid/annotations/test.json"
 pytestmark = pytest.mark.long
 
 
 @pytest.fixture(scope="module")
-def workspace(tmp_path_factory, repository, shared_data) -> Path:
-    """The first frames of every validation video of airborne_vid, and their evaluation by one process in `alone/`."""
+def workspace(tmp_path_factory, repository) -> Path:
+    """Rendered videos, and their evaluation by one process in `alone/`."""
     folder = tmp_path_factory.mktemp("scale")
-    annotations = shared_data / "airborne_vid" / "annotations" / "val.json"
-    script = [sys.executable, str(repository / "datasets" / "subset_coco_vid.py"), str(annotations), "part.json"]
-    subprocess.run([*script, "--frames", str(FRAMES)], cwd=folder, check=True, capture_output=True)
+    script = [sys.executable, str(repository / "datasets" / "render_synthetic_vid.py"), "--output", "demo_vid"]
+    size = ["--split", "test", "--videos", str(VIDEOS), "--frames", str(FRAMES)]
+    subprocess.run([*script, *size], cwd=folder, check=True, capture_output=True)
     began = time.monotonic()
-    done = start(folder, repository, shared_data, "alone", 1)
+    done = start(folder, repository, "alone", 1)
     _, errors = done.communicate(timeout=500)
     assert done.returncode == 0, errors[-3000:]
     (folder / "seconds").write_text(str(time.monotonic() - began))
     return folder
 
 
-def start(folder: Path, repository: Path, data: Path, output: str, processes: int, **variables: str):
+def start(folder: Path, repository: Path, output: str, processes: int, **variables: str):
     """Start the command in a session of its own, so that all its processes can be killed at once."""
-    config = repository / "configs" / "airborne_vid" / "vitdet_small.yaml"
-    weights = repository / "weights" / "airborne_vitdet_small.safetensors"
-    words = ["--config-file", str(config), "--eval-only", "--num-gpus", str(processes), "--test-json", "part.json"]
+    config = repository / "configs" / "demo" / "vitdet_tiny.yaml"
+    weights = repository / "weights" / "demo_vitdet_tiny.safetensors"
+    words = ["--config-file", str(config), "--eval-only", "--num-gpus", str(processes), "--test-json", TEST_JSON]
     options = ["MODEL.WEIGHTS", weights, "MODEL.DEVICE", "cpu", "OUTPUT_DIR", output, "TEST.THREADS_PER_PROCESS", 1]
     return subprocess.Popen(
-        [sys.executable, str(repository / "tools" / "train_net.py"), *words, "--test-root", str(data / "airborne_vid")]
-        + [str(word) for word in options],
+        [sys.executable, str(repository / "tools" / "train_net.py"), *words, *map(str, options)],
         cwd=folder,
         env={**os.environ, "CUDA_VISIBLE_DEVICES": "", **variables},
         stdout=subprocess.DEVNULL,
@@ -57,25 +57,25 @@ def assert_equal_to_one_process(folder: Path, output: str) -> None:
     for name in ("coco_instances_results.json", "vid_submission.txt"):
         assert (alone / name).read_bytes() == (other / name).read_bytes()
     paths = record_paths(str(alone))
-    assert len(paths) == 24 == len(record_paths(str(other)))
+    assert len(paths) == VIDEOS == len(record_paths(str(other)))
     for path in paths:
         ours, theirs = read_record(path), read_record(str(other / "videos" / Path(path).name))
         assert len(ours) == FRAMES
         np.testing.assert_array_equal(ours.macs, theirs.macs)
 
 
-def test_two_processes_equal_one(workspace, repository, shared_data):
-    done = start(workspace, repository, shared_data, "two", 2)
+def test_two_processes_equal_one(workspace, repository):
+    done = start(workspace, repository, "two", 2)
     _, errors = done.communicate(timeout=500)
     assert done.returncode == 0, errors[-3000:]
     assert_equal_to_one_process(workspace, "two")
 
 
-def test_killed_in_a_loop_and_continued(workspace, repository, shared_data):
+def test_killed_in_a_loop_and_continued(workspace, repository):
     rng, killed = random.Random(0), 0
     seconds = float((workspace / "seconds").read_text())  # of a whole run
     while True:
-        run = start(workspace, repository, shared_data, "killed", rng.choice((1, 2)))
+        run = start(workspace, repository, "killed", rng.choice((1, 2)))
         try:
             _, errors = run.communicate(timeout=seconds * rng.uniform(0.3, 0.6) if killed < 5 else 500)
             assert run.returncode == 0, errors[-3000:]
@@ -88,8 +88,8 @@ def test_killed_in_a_loop_and_continued(workspace, repository, shared_data):
     assert_equal_to_one_process(workspace, "killed")
 
 
-def test_a_process_that_is_killed_ends_the_command(workspace, repository, shared_data):
-    run = start(workspace, repository, shared_data, "ended", 2)
+def test_a_process_that_is_killed_ends_the_command(workspace, repository):
+    run = start(workspace, repository, "ended", 2)
     videos = workspace / "ended" / "inference" / "videos"
     deadline = time.monotonic() + 200
     while not (videos.is_dir() and list(videos.glob("*.npz"))):

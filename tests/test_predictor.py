@@ -54,9 +54,10 @@ def test_the_same_as_the_model_alone(tiny_cfg, tiny_model):
         assert np.array_equal(detections.boxes, output["instances"].pred_boxes.tensor.numpy())
 
 
-def test_boxes_and_tokens_are_in_pixels_of_the_picture(tiny_cfg, tiny_model):
+@pytest.mark.parametrize("sizes", [{"INPUT__MIN_SIZE_TEST": 48}, {"INPUT__MAX_SIZE_TEST": 64}])
+def test_boxes_and_tokens_are_in_pixels_of_the_picture(tiny_cfg, tiny_model, sizes):
     model = tiny_model()
-    with VideoDetector(tiny_cfg(INPUT__MIN_SIZE_TEST=48), model) as detector:
+    with VideoDetector(tiny_cfg(**sizes), model) as detector:
         result = detector.detect(frame(0, size=(192, 256)))  # resized by 1 / 4, padded to 96 x 96
     assert result.token_grid == (6, 6) and result.token_area == (384, 384)
     assert result.detections.boxes[:, 2].max() > 64 and result.detections.boxes[:, 2].max() <= 256

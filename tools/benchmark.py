@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Time ViTDet-B per frame, dense against eventful. See eventful_vitdet/cli/benchmark_command.py."""
+"""Time ViTDet-B or a ViT of timm per frame, dense against eventful. See eventful_vitdet/cli/benchmark_command.py."""
 
-import sys
+from eventful_vitdet.cli.door import Door
 
-from eventful_vitdet.cli.benchmark_command import main
+door = Door("benchmark_command")
 
 if __name__ == "__main__":
-    sys.exit(main())
+    door.open()

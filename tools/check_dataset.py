@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Is a data set complete and readable? See eventful_vitdet/cli/check_dataset_command.py."""
 
-import sys
+from eventful_vitdet.cli.door import Door
 
-from eventful_vitdet.cli.check_dataset_command import main
+door = Door("check_dataset_command")
 
 if __name__ == "__main__":
-    sys.exit(main())
+    door.open()

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """The demonstration on rendered videos. See eventful_vitdet/cli/demo_command.py."""
 
-import sys
+from eventful_vitdet.cli.door import Door
 
-from eventful_vitdet.cli.demo_command import main
+door = Door("demo_command")
 
 if __name__ == "__main__":
-    sys.exit(main())
+    door.open()

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Weights of a checkpoint as a safetensors file. See eventful_vitdet/cli/export_weights_command.py."""
 
-import sys
+from eventful_vitdet.cli.door import Door
 
-from eventful_vitdet.cli.export_weights_command import main
+door = Door("export_weights_command")
 
 if __name__ == "__main__":
-    sys.exit(main())
+    door.open()

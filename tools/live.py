@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """A local web page with a detector at work. See eventful_vitdet/cli/live_command.py."""
 
-import sys
+from eventful_vitdet.cli.door import Door
 
-from eventful_vitdet.cli.live_command import main
+door = Door("live_command")
 
 if __name__ == "__main__":
-    sys.exit(main())
+    door.open()

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """How a controller follows its target. See eventful_vitdet/cli/measure_control_command.py."""
 
-import sys
+from eventful_vitdet.cli.door import Door
 
-from eventful_vitdet.cli.measure_control_command import main
+door = Door("measure_control_command")
 
 if __name__ == "__main__":
-    sys.exit(main())
+    door.open()

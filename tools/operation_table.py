@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Operations of ViTDet-B against a reference file. See eventful_vitdet/cli/operation_table_command.py."""
 
-import sys
+from eventful_vitdet.cli.door import Door
 
-from eventful_vitdet.cli.operation_table_command import main
+door = Door("operation_table_command")
 
 if __name__ == "__main__":
-    sys.exit(main())
+    door.open()

@@ -9,6 +9,7 @@ from eventful_vit import ops
 from eventful_vitdet.benchmark import benchmark, format_benchmark, format_profile, make_variants, plot_benchmark
 from eventful_vitdet.benchmark.measure import moving_video, peak_memory
 from eventful_vitdet.benchmark.variants import attend_by_library
+from eventful_vitdet.cli.benchmark_command import main
 from eventful_vitdet.cli.command_line import build_cfg
 
 OPTIONS = {
@@ -91,3 +92,41 @@ def test_peak_memory_sees_a_large_tensor():
     with peak_memory(torch.device("cpu")) as peak:
         torch.ones(64, 1024, 1024).add_(1)  # 256 MiB
     assert peak[0] is None or 2e8 < peak[0] < 4e8
+
+
+class TestModels:
+    """Vision Transformers of timm."""
+
+    @pytest.fixture(autouse=True)
+    def registered(self):
+        pytest.importorskip("timm", reason="timm is not installed")
+
+    def test_rows(self, tmp_path, capsys):
+        words = ["--model", "timm:vit_tiny_patch16_224", "--sizes", "64", "--rounds", "1", "--output", str(tmp_path)]
+        assert main([*words, "MODEL.DEVICE", "cpu"]) == 0
+        (result,) = json.loads((tmp_path / "benchmark.json").read_text())
+        dense, *eventful = result["rows"]
+        assert result["name"] == words[1] and result["image_size"] == 64
+        assert [line["variant"] for line in eventful] == ["exact, r = 4", "exact, r = 2", "exact, r = 1"]
+        assert dense["backbone_gmacs"] > eventful[0]["backbone_gmacs"] > eventful[1]["backbone_gmacs"]
+        assert dense["backbone_seconds"] > 0 and eventful[0]["flush_over_dense"] > 0 and eventful[0]["state_bytes"]
+        assert "timm:vit_tiny_patch16_224, 64 px" in capsys.readouterr().out
+
+    @pytest.mark.parametrize(
+        "model, message",
+        [
+            ("timm:resnet18", "ResNet is no plain Vision Transformer"),
+            ("timm:no_such_model", "no_such_model"),
+            ("vit_tiny_patch16_224", "write timm:NAME"),
+        ],
+    )
+    def test_what_is_no_model(self, model, message, tmp_path, capsys):
+        assert main(["--model", model, "--output", str(tmp_path)]) == 1
+        assert message in capsys.readouterr().err
+        assert not list(tmp_path.iterdir())
+
+
+def test_options_of_detectors(capsys):
+    with pytest.raises(SystemExit):
+        main(["--model", "timm:vit_tiny_patch16_224", "--pyramid"])
+    assert "--pyramid is for detectors" in capsys.readouterr().err

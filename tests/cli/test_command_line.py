@@ -1,70 +1,14 @@
-"""Arguments, configuration files and error messages of the tools."""
-
-import multiprocessing
-import time
+"""Configuration files of the commands, and their processes."""
 
 import pytest
 import torch
-from eventful_vitdet.cli import command_line
-from eventful_vitdet.cli.command_line import (
-    argument_parser,
-    build_cfg,
-    check_output_dir,
-    end_processes,
-    launch_main,
-    parse_arguments,
-    run,
-)
-from eventful_vitdet.errors import CheckpointError, VideoReadError, describe_error
-from torch.multiprocessing.spawn import ProcessRaisedException
+from eventful_vitdet.cli.arguments import parse_training, training_parser
+from eventful_vitdet.cli.command_line import build_cfg, check_output_dir
+from eventful_vitdet.cli.console import run
 
 
 def parse(*words):
-    return parse_arguments(argument_parser(), list(words))
-
-
-@pytest.mark.parametrize(
-    ("words", "budgets", "options"),
-    [
-        (["--eval-only", "--budgets", "dense", "64", "128"], ["dense", "64", "128"], []),
-        (["--eval-only", "--budgets", "dense", "0", "MODEL.DEVICE", "cpu"], ["dense", "0"], ["MODEL.DEVICE", "cpu"]),
-        (["--budgets", "64", "64", "--eval-only", "SEED", "1"], ["64"], ["SEED", "1"]),
-        (["--eval-only", "SEED", "1"], [], ["SEED", "1"]),
-    ],
-)
-def test_budgets_end_at_the_first_other_word(words, budgets, options):
-    args = parse("--config-file", "f.yaml", *words)
-    assert args.budgets == budgets
-    assert args.opts == options
-    assert args.eval_only
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["--eval-only", "--budgets"], "--budgets needs"),
-        (["--eval-only", "--budgets", "-3"], "found '-3'"),
-        (["--budgets", "64"], "add --eval-only"),
-        # argparse would take each of these for its own and leave the budgets out.
-        (["--eval-only", "--budgets=64"], "--budgets is written in full, once"),
-        (["--eval-only", "--budget", "64"], "--budgets is written in full, once"),
-        (["--eval-only", "--budgets", "64", "--budgets", "8"], "--budgets is written in full, once"),
-        (["--eval-only", "--num-gpus", "0"], "--num-gpus and --num-machines are 1 or larger"),
-        (["--eval-only", "--num-machines", "-1"], "--num-gpus and --num-machines are 1 or larger"),
-        (["--eval-only", "--test-root", "somewhere"], "--test-root belongs to --test-json"),
-    ],
-)
-def test_bad_arguments(words, message, capsys):
-    with pytest.raises(SystemExit) as caught:
-        parse(*words)
-    assert caught.value.code not in (0, None)
-    assert message in f"{caught.value.code} {capsys.readouterr().err}"
-
-
-def test_runs_at_the_same_time_do_not_share_a_port():
-    assert parse("--num-gpus", "2").dist_url == "auto"
-    assert parse("--num-gpus", "2", "--dist-url", "tcp://127.0.0.1:5000").dist_url == "tcp://127.0.0.1:5000"
-    assert parse("--num-machines", "2").dist_url != "auto"  # they have to agree on one
+    return parse_training(training_parser(), list(words))
 
 
 def test_device_is_resolved_once():
@@ -156,71 +100,6 @@ def test_output_dir_that_cannot_be_written(tmp_path, capsys):
     folder = tmp_path / "file" / "output"
     assert run(lambda: check_output_dir(str(folder))) == 1
     assert f"OUTPUT_DIR = {folder} cannot be written to" in capsys.readouterr().err
-
-
-def test_interruption_and_errors_have_exit_codes(capsys):
-    def interrupt():
-        raise KeyboardInterrupt
-
-    def misfit():
-        raise CheckpointError("MODEL.WEIGHTS: x")
-
-    assert run(interrupt) == 130
-    assert run(misfit) == 1
-    assert run(lambda: None) == 0
-    with pytest.raises(ZeroDivisionError):  # a defect keeps its traceback
-        run(lambda: 1 / 0)
-
-
-def test_errors_are_described_in_one_line():
-    assert describe_error(KeyError("data set 'x' is not registered")) == "data set 'x' is not registered"
-    assert describe_error(ValueError("first\n  second  line\n")) == "first second  line"
-    assert describe_error(EOFError()) == "EOFError"
-    worker = (
-        "Caught VideoReadError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n  ...\n"
-    )
-    assert describe_error(VideoReadError(worker + "data.VideoReadError: a: b.mp4: damaged\n")) == "a: b.mp4: damaged"
-    assert "OUTPUT_DIR" in describe_error(OSError(28, "No space left on device"))
-
-
-def fail(args):
-    raise args.error
-
-
-@pytest.mark.parametrize("error", [VideoReadError("v.mp4: damaged"), ZeroDivisionError("a defect")])
-def test_an_error_in_one_of_several_processes(error, monkeypatch, capsys):
-    def launch(main, *_, args, **__):
-        """Like the real one: the process with the error ends, and so do the others."""
-        try:
-            main(*args)
-        except (SystemExit, ZeroDivisionError) as end:
-            raise ProcessRaisedException("-- Process 1 ...\nTraceback ...", 1, 4711) from end
-
-    monkeypatch.setattr(command_line, "launch", launch)
-    args = parse("--num-gpus", "2")
-    args.error = error
-    if isinstance(error, VideoReadError):
-        assert run(lambda: launch_main(fail, args)) == 1
-        assert capsys.readouterr().err == "error: v.mp4: damaged\n"
-    else:
-        with pytest.raises(ProcessRaisedException):
-            launch_main(fail, args)
-
-
-def sleep_through_interruptions():
-    end = time.monotonic() + 60
-    while time.monotonic() < end:
-        try:
-            time.sleep(60)
-        except KeyboardInterrupt:
-            pass
-
-
-def test_processes_end_even_if_they_do_not_listen():
-    process = multiprocessing.get_context("fork").Process(target=sleep_through_interruptions)
-    process.start()
-    end_processes(patience=0.2)
-    assert not process.is_alive()
 
 
 def test_plain_detectron2_use_needs_no_tool(repository):

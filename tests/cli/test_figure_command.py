@@ -14,11 +14,11 @@ def test_it_wants_a_detector_for_its_video(repository, tmp_path, capsys):
     assert parse([]).frames == 180
     with pytest.raises(SystemExit):
         parse(["--frames", "0"])
-    assert "--frames is 1 or larger" in capsys.readouterr().err
+    assert "'0' is not a number, 1 or larger" in capsys.readouterr().err
     arguments = parse(["--config-file", str(repository / CONFIG), "--input", str(repository)])
     with pytest.raises(VideoReadError, match="no image and no video"):
         execute(arguments)
     cv2.imwrite(str(tmp_path / "0.png"), picture(0))
-    arguments.input = str(tmp_path / "0.png")
+    arguments.input, arguments.budget = str(tmp_path / "0.png"), "5"
     with pytest.raises(ValueError, match="MODEL.WEIGHTS is empty"):
         execute(arguments)

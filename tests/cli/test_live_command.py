@@ -6,13 +6,17 @@ import argparse
 import signal
 import subprocess
 import sys
+import time
 import urllib.request
 
 import pytest
+from eventful_vitdet.cli.checkout import how_to_install
 from eventful_vitdet.cli.live_command import execute, port
 from eventful_vitdet.errors import LiveError, VideoReadError
 from eventful_vitdet.live.server import open_socket
 from live.conftest import video
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
 
 __all__ = ["video"]
 
@@ -48,8 +52,16 @@ def test_mistakes(command, tmp_path):
         port("70000")
 
 
-@pytest.mark.long
-def test_interruption_ends_it_cleanly(command, repository):
+@pytest.mark.parametrize(
+    "signals",
+    [
+        [signal.SIGTERM],
+        pytest.param([signal.SIGINT], marks=pytest.mark.long),
+        pytest.param([signal.SIGINT, signal.SIGINT], marks=pytest.mark.long),
+    ],
+)
+def test_a_signal_ends_it_cleanly_within_two_seconds(command, repository, signals):
+    """Also with a viewer, and impatiently: not a word of tasks that were cancelled."""
     words = ["--config-file", command["config_file"], "--input", command["input"], "--port", "0", *command["opts"]]
     live = subprocess.Popen(
         [sys.executable, str(repository / "tools" / "live.py"), *words],
@@ -58,11 +70,41 @@ def test_interruption_ends_it_cleanly(command, repository):
         text=True,
     )
     try:
-        address = live.stdout.readline().split(" at ")[1].split()[0]
+        address = next(line for line in live.stdout if " at http" in line).split(" at ")[1].split()[0]
         with urllib.request.urlopen(address, timeout=30) as answer:
             assert b"Live detection" in answer.read()
-        live.send_signal(signal.SIGINT)
-        output, errors = live.communicate(timeout=30)
+        with connect(address.replace("http:", "ws:") + "updates", max_size=None) as viewer:
+            while b'"picture"' not in viewer.recv(timeout=30):
+                viewer.send("next")
+            began = time.monotonic()
+            for number in signals:
+                live.send_signal(number)
+            with pytest.raises(ConnectionClosed):
+                while True:
+                    viewer.recv(timeout=10)
+            output, errors = live.communicate(timeout=30)
+            assert time.monotonic() - began < 2
     finally:
         live.kill()
-    assert live.returncode == 0 and output == "ended\n" and "Traceback" not in errors
+    assert live.returncode == 0 and output.endswith("ended\n") and errors == ""
+
+
+@pytest.mark.parametrize(
+    ("here", "command"),
+    [
+        (".", "pip install '.[live]'"),
+        ("tools", "pip install '..[live]'"),
+        ("..", "pip install './{name}[live]'"),
+    ],
+)
+def test_the_extra_is_named_so_that_pip_finds_it(repository, monkeypatch, here, command):
+    monkeypatch.chdir(repository / here)
+    assert how_to_install("live") == command.format(name=repository.name)
+    monkeypatch.setattr("eventful_vitdet.cli.checkout.REPOSITORY", repository / "tests")  # as where it is installed
+    assert how_to_install("live") == "pip install 'eventful-vitdet[live]'"
+
+
+def test_absent_packages_are_named(command, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "uvicorn" else object())
+    with pytest.raises(LiveError, match=r"uvicorn not found; pip install '.*\[live\]' brings what the page needs"):
+        execute(argparse.Namespace(**command))

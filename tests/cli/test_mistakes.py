@@ -93,9 +93,11 @@ def finished(tmp_path) -> set[str]:
 def test_without_mistakes(train_net, tmp_path, capsys):
     assert train_net() == 0
     assert written(tmp_path) >= {"model_final.pth", "results.json"}
-    assert train_net("--eval-only", MODEL__WEIGHTS=tmp_path / "out" / "model_final.pth") == 0
-    assert train_net("--eval-only") == 0
-    assert "random weights" in capsys.readouterr().out
+    assert train_net("--eval-only", "--restart", MODEL__WEIGHTS=tmp_path / "out" / "model_final.pth") == 0
+    assert train_net("--eval-only") == 1
+    check_error(capsys, "holds the results of another evaluation (2 videos): weights was ")
+    assert train_net("--eval-only", OUTPUT_DIR=tmp_path / "other") == 0
+    assert "random weights" in capsys.readouterr().err
 
 
 def test_evaluation_of_a_truncated_video(train_net, tmp_path, capsys):
@@ -154,6 +156,9 @@ def test_training_without_evaluation(train_net, tmp_path):
         ("MODEL.EVENTFUL.STATE_DTYPE", "float8", "STATE_DTYPE = 'float8'"),
         ("MODEL.RPN.IN_FEATURES", "['res4']", "MODEL.RPN.IN_FEATURES names res4, but the pyramid makes p3"),
         ("INPUT.MIN_SIZE_TEST", -1, "INPUT.MIN_SIZE_TEST"),
+        # Errors of Detectron2's builders, which know no classes of ours.
+        ("MODEL.META_ARCHITECTURE", "Nothing", "No object named 'Nothing' found in 'META_ARCH' registry!"),
+        ("MODEL.PIXEL_MEAN", "[1.0]", "MODEL.PIXEL_MEAN"),
         ("MODEL.WEIGHTS", "absent.pth", "there is no file absent.pth"),
     ],
 )
@@ -164,12 +169,35 @@ def test_settings_that_cannot_be(train_net, tmp_path, capsys, key, value, messag
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [("SOLVER.MAX_ITER", 0), ("SOLVER.CHECKPOINT_PERIOD", 0), ("SOLVER.EMA_DECAY", -1.0)]
+    ("key", "value"),
+    [
+        ("SOLVER.LR_SCHEDULER_NAME", "none"),
+        ("SOLVER.IMS_PER_BATCH", 0),
+        ("SOLVER.MAX_ITER", 0),
+        ("SOLVER.CHECKPOINT_PERIOD", 0),
+        ("SOLVER.EMA_DECAY", -1.0),
+    ],
 )
 def test_training_settings_that_cannot_be(train_net, tmp_path, capsys, key, value):
     assert train_net(**{key.replace(".", "__"): value}) == 1
     check_error(capsys, key)
     assert written(tmp_path) == set()
+
+
+def test_a_training_that_diverges(train_net, tmp_path, capsys):
+    assert train_net(SOLVER__BASE_LR=1e30, SOLVER__OPTIMIZER="sgd", SOLVER__CLIP_GRADIENTS__ENABLED=False) == 1
+    check_error(capsys, "SOLVER.BASE_LR")
+    assert "Traceback" in (tmp_path / "out" / "log.txt").read_text()  # where it was found
+
+
+def test_a_defect_in_training_is_no_mistake_of_the_user(train_net, tmp_path, monkeypatch):
+    def defect(self, *arguments, **options):
+        raise ValueError("shapes do not fit")
+
+    monkeypatch.setattr("eventful_vitdet.training.VideoTrainer.run_step", defect)
+    with pytest.raises(ValueError, match="shapes do not fit"):
+        train_net()
+    assert "ValueError: shapes do not fit" in (tmp_path / "out" / "log.txt").read_text()
 
 
 def test_interrupted_training_goes_on(train_net, tmp_path, capsys, monkeypatch):
@@ -204,21 +232,21 @@ def test_resuming_from_a_file_of_weights_alone_says_so(train_net, tmp_path, caps
     torch.save({"model": torch.load(final, weights_only=True)["model"]}, final)
     capsys.readouterr()
     assert train_net("--resume", SOLVER__MAX_ITER=2) == 0
-    log = capsys.readouterr().out
-    assert "model_final.pth holds weights only; optimiser, schedule, moving average and iterations begin anew" in log
-    assert "Starting training from iteration 0" in log
+    shown = capsys.readouterr()
+    message = "model_final.pth holds weights only; optimiser, schedule, moving average and iterations begin anew"
+    assert message in shown.err and "Starting training from iteration 0" in shown.out
 
 
 def test_resuming_without_a_checkpoint_says_so(train_net, capsys):
     assert train_net("--resume", SOLVER__MAX_ITER=1) == 0
-    assert "--resume: no checkpoint in " in capsys.readouterr().out
+    assert "--resume: no checkpoint in " in capsys.readouterr().err
 
 
 def test_resuming_from_a_file_that_is_gone(train_net, tmp_path, capsys):
     assert train_net(SOLVER__MAX_ITER=1) == 0
     (tmp_path / "out" / "model_final.pth").unlink()
     assert train_net("--resume") == 1
-    assert "last_checkpoint names " in capsys.readouterr().out
+    assert "last_checkpoint names " in capsys.readouterr().err
     assert train_net("--resume") == 1
     check_error(capsys, "--resume: none of the checkpoints in ")
 
@@ -231,7 +259,8 @@ def test_resuming_falls_back_to_the_checkpoint_before_a_broken_one(train_net, tm
     whole = torch.load(folder / "model_0000003.pth", weights_only=True)
     capsys.readouterr()
     assert train_net("--resume", SOLVER__MAX_ITER=6, SOLVER__CHECKPOINT_PERIOD=2) == 0
-    log = capsys.readouterr().out
+    shown = capsys.readouterr()
+    log = shown.out + shown.err
     assert "--resume: " in log and "model_final.pth cannot be read as a checkpoint" in log
     assert "model_0000005.pth cannot be read as a checkpoint" in log and "Trying the checkpoint before it" in log
     assert "Starting training from iteration 4" in log and whole["iteration"] == 3

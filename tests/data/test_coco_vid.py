@@ -376,15 +376,6 @@ def test_absent_annotation_file(tmp_path):
         load_coco_vid(str(tmp_path / "gone.json"), str(tmp_path))
 
 
-def test_airborne_vid(shared_data):
-    root = shared_data / "airborne_vid"
-    data = parse_coco_vid(str(root / "annotations" / "val.json"), str(root))
-    assert data.classes == ["airplane", "bird", "drone", "helicopter"]
-    assert len(data.frames) == 7501
-    assert sum(len(f["annotations"]) for f in data.frames) == 7501
-    assert len(split_sequences(data.frames)) == 24
-
-
 def test_flags_are_kept_where_they_are_given(write_dataset):
     document = make_document({1: [0, 1]})
     document["annotations"][0].update(occluded=True, generated=0)

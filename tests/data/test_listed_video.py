@@ -17,7 +17,8 @@ def test_exactly_the_listed_frames_at_the_rate_that_their_step_leaves(write_data
     assert source.paths == [frames[0]["file_name"]]
     for start in (0, 2):
         given = [(frame.index, frame_number(frame.image), frame.seconds) for frame in source.frames(start)]
-        assert given == [(0, 1, 0.0), (1, 3, pytest.approx(1 / 15)), (2, 5, pytest.approx(2 / 15))][start:]
+        assert given == [(i, 2 * i + 1, pytest.approx((2 * i + 1) / 30)) for i in range(3)][start:]  # the file's times
+    assert [(f.index, f.step, frame_number(f.image)) for f in source.frames(0, 2)] == [(0, 2, 1), (2, 2, 5)]
 
 
 def test_a_folder_of_frames(tmp_path):

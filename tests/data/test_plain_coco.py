@@ -7,9 +7,9 @@ import json
 import cv2
 import pytest
 from eventful_vitdet.data import load_coco_vid
+from eventful_vitdet.data.listed_frames import read_listed_frame
 from eventful_vitdet.data.plain_coco import convert_plain_coco
 from eventful_vitdet.errors import DatasetError
-from eventful_vitdet.video import read_frame
 
 from .conftest import HEIGHT, WIDTH, frame_number, grey_frame
 
@@ -65,7 +65,7 @@ def test_frames_of_a_video_as_cvat_exports_it(convert):
     done, frames = convert(export([f"frame_{i:06d}.PNG" for i in (0, 1, 2, 10)]), folder="images")
     assert (done.videos, done.tracks, done.single_frames, done.absent_files) == (1, 1, 0, 0)
     assert numbers(frames) == [(1, 0), (1, 1), (1, 2), (1, 10)]
-    assert [frame_number(read_frame(frame)) for frame in frames] == [0, 1, 2, 3]
+    assert [frame_number(read_listed_frame(frame)) for frame in frames] == [0, 1, 2, 3]
     (box,) = frames[1]["annotations"]
     assert (box["bbox"], box["instance_id"], box["category_id"], box["occluded"]) == ([3, 2, 10, 8], 4, 1, 1)
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
+import logging
 import threading
-import time
 
 import numpy as np
 import pytest
@@ -11,6 +11,7 @@ from eventful_vitdet.data import (
     VideoTestLoader,
     add_data_config,
     build_video_test_loader,
+    input_preparation,
     load_coco_vid,
     register_test_json,
 )
@@ -73,7 +74,10 @@ def test_channel_order(write_dataset, tmp_path, image_format, channel):
 
 @pytest.mark.parametrize(
     "min_size, max_size, shape",
-    [(24, 1000, (24, 32)), (96, 1000, (96, 128)), (96, 100, (75, 100)), (0, 10, (HEIGHT, WIDTH))],
+    [
+        *((24, 1000, (24, 32)), (96, 1000, (96, 128)), (96, 100, (75, 100))),
+        *((0, 1000, (HEIGHT, WIDTH)), (0, WIDTH, (HEIGHT, WIDTH)), (0, 32, (24, 32))),
+    ],
 )
 def test_resizing_keeps_the_aspect_and_the_limit(frames, min_size, max_size, shape):
     (model_input,) = next(iter(make_loader(frames[:1], min_size=min_size, max_size=max_size)))
@@ -81,15 +85,34 @@ def test_resizing_keeps_the_aspect_and_the_limit(frames, min_size, max_size, sha
     assert (model_input["height"], model_input["width"]) == (HEIGHT, WIDTH)
 
 
+def test_frames_that_are_shrunk_only_because_of_the_limit_are_told_once(frames, caplog):
+    input_preparation.say_shrunk.cache_clear()
+    with caplog.at_level(logging.WARNING):
+        list(make_loader(frames[:3], min_size=0, max_size=30))
+        list(make_loader(frames[:3], min_size=24, max_size=30))
+    assert caplog.messages == [
+        "frames of 64 x 48 pixels are shrunk to a long edge of 30 for the model; INPUT.MAX_SIZE_TEST is that limit"
+    ]
+
+
 def test_prefetch_is_bounded(frames, monkeypatch):
-    decoded = []
+    decoded, changed = [], threading.Condition()
     loader = make_loader(frames, prefetch=2)
     make_input = loader._make_input
-    monkeypatch.setattr(loader, "_make_input", lambda *a: decoded.append(1) or make_input(*a))
+
+    def counted(*arguments):
+        with changed:
+            decoded.append(1)
+            changed.notify()
+        return make_input(*arguments)
+
+    monkeypatch.setattr(loader, "_make_input", counted)
     for consumed, _ in enumerate(loader, start=1):
-        time.sleep(0.02)  # a slow model gives the reader every chance to run ahead
-        # one frame is with the consumer, two wait in the queue, one in the reader's hand
-        assert len(decoded) <= consumed + 3
+        # One frame is with the consumer, two wait in the queue, one in the reader's hand: so far it runs ahead, and
+        # when it has come there, it has gone no farther.
+        allowed = min(consumed + 3, 15)
+        with changed:
+            assert changed.wait_for(lambda allowed=allowed: len(decoded) >= allowed, 10) and len(decoded) == allowed
     assert len(decoded) == 15
 
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 from eventful_vitdet.draw.boxes import class_color, draw_detections
+from eventful_vitdet.draw.labels import label_size, text_scale
 from eventful_vitdet.structures import Detections
 
 
@@ -22,8 +23,24 @@ def test_boxes_are_drawn_where_they_are_and_weak_ones_are_not():
 
 
 def test_box_at_the_upper_edge_keeps_its_label_inside():
-    drawn = draw_detections(np.zeros((60, 100, 3), np.uint8), detections(([80, 0, 99, 30], 0.8, 0)), ["aeroplane"])
-    assert drawn.shape == (60, 100, 3) and drawn[:10, 30:70].any()
+    image = np.zeros((60, 100, 3), np.uint8)
+    drawn = draw_detections(image, detections(([80, 0, 99, 30], 0.8, 0)), ["bird"])
+    width, height = label_size("bird 80%", text_scale(image))
+    assert drawn.shape == (60, 100, 3)
+    assert (drawn == np.array(class_color(0), np.uint8)).all(axis=2).sum() > 0.55 * width * height
+    assert not drawn[2:28, 83:96].any()  # and not on the object
+
+
+def test_labels_of_boxes_in_one_place_can_all_be_read():
+    image = np.full((200, 300, 3), 90, np.uint8)
+    found = detections(([100, 80, 160, 130], 0.9, 0), ([102, 82, 158, 128], 0.8, 1), ([98, 78, 162, 132], 0.7, 2))
+    drawn = draw_detections(image, found, ["helicopter", "aeroplane", "drone"])
+    for index, name in enumerate(("helicopter 90%", "aeroplane 80%", "drone 70%")):
+        color = np.array(class_color(index), np.uint8)
+        width, height = label_size(name, text_scale(image))
+        ground = (drawn == color).all(axis=2).sum()
+        # Letters take some of a label's ground; boxes have lines of its colour.
+        assert ground > 0.55 * width * height, name
 
 
 def test_colors_are_stable_and_differ():

@@ -40,3 +40,16 @@ def test_tokens_are_tinted_where_they_lie():
     changed = (drawn != image).any(axis=2)
     assert changed[:20, 20:40].all() and changed.sum() == 400
     assert abs(int(drawn[5, 25, 2]) - TOKEN_COLOR[2]) < abs(200 - TOKEN_COLOR[2])
+
+
+def test_the_tint_does_not_hide_what_it_marks():
+    image = np.full((40, 40, 3), 200, np.uint8)
+    image[8:12, 8:12] = 0  # something dark in the first token
+    share = np.ones((2, 2), np.float32)
+    share[1, 1] = 0
+    drawn = draw_tokens(image, share, (40, 40)).astype(int)
+    assert abs(drawn[10, 10] - drawn[5, 5]).min() > 0.6 * 200  # nearly as clear as it was
+    # A line around the three together, where they end inside of the picture, and none between them.
+    inner, edge = abs(drawn[5, 5] - 200).sum(), abs(drawn[10, 39] - 200).sum()
+    assert abs(drawn[19, 30] - 200).sum() > 2 * inner and abs(drawn[30, 19] - 200).sum() > 2 * inner
+    assert edge == abs(drawn[5, 19] - 200).sum() == inner

@@ -127,8 +127,8 @@ def test_batch_without_foreground_trains_the_classifier_alone(loss_type):
 
 
 def test_unknown_box_loss_is_refused():
-    predictor = make_predictor(bbox_reg_loss_type="l7")
-    with EventStorage(), pytest.raises(ValueError, match="l7"):
+    with EventStorage(), pytest.raises(ValueError, match="l7"):  # when it is built, or used
+        predictor = make_predictor(bbox_reg_loss_type="l7")
         predictor.losses(predictor(torch.randn(10, 16)), labelled_proposals())
 
 

@@ -8,6 +8,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable
+from datetime import timedelta
 
 import cv2
 import torch
@@ -15,12 +16,20 @@ import torch.distributed as dist
 from detectron2.utils import comm
 
 
-def run_forked(number: int, function: Callable[..., object], *args: object, timeout: float = 60) -> list[int | None]:
-    """Call a function in processes of one gloo group (1: in one without a group); returns their exit codes."""
+def run_forked(
+    number: int, function: Callable[..., object], *args: object, timeout: float = 60, patience: float = 600
+) -> list[int | None]:
+    """Call a function in processes of one gloo group (1: in one without a group); returns their exit codes.
+
+    Processes that run for longer than `timeout` seconds are killed; `patience` is the group's own timeout.
+    """
     context = multiprocessing.get_context("fork")
     with tempfile.TemporaryDirectory() as folder:
         meeting = f"file://{folder}/meeting"
-        processes = [context.Process(target=_child, args=(r, number, meeting, function, args)) for r in range(number)]
+        processes = [
+            context.Process(target=_child, args=(rank, number, meeting, patience, function, args))
+            for rank in range(number)
+        ]
         # OpenCV's threads end here: a child waits for ever where it finds a pool whose threads it does not have.
         threads = cv2.getNumThreads()
         cv2.setNumThreads(1)
@@ -35,14 +44,14 @@ def run_forked(number: int, function: Callable[..., object], *args: object, time
     return [process.exitcode for process in processes]
 
 
-def _child(rank: int, number: int, meeting: str, function: Callable[..., object], args: tuple) -> None:
+def _child(rank: int, number: int, meeting: str, patience: float, function: Callable[..., object], args: tuple) -> None:
     # The threads that the parent's libraries had started do not exist here.
     torch.set_num_threads(1)
     try:
         if number > 1:
-            dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=number)
-            if hasattr(comm, "create_local_process_group"):  # what Detectron2's own launch does
-                comm.create_local_process_group(number)
+            limit = timedelta(seconds=patience)
+            dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=number, timeout=limit)
+            comm.create_local_process_group(number)
         function(*args)
     except BaseException:
         traceback.print_exc()

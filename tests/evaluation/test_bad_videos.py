@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from eventful_vitdet.data import listed_frames
 from eventful_vitdet.errors import DetectionError, EvaluationError, VideoReadError
 from eventful_vitdet.evaluation import evaluate_once, record_paths
-from eventful_vitdet.video import reading
 
 from .conftest import OracleDetector, make_document, read_strict
 from .gloo import run_forked
@@ -27,14 +27,15 @@ def folder(tmp_path) -> Path:
 def bad_frame(cfg, write_dataset, monkeypatch):
     """Five videos; frame 3 of video 2 cannot be decoded."""
     cfg.DATASETS.TEST = (write_dataset(make_document(LENGTHS), "five")[0],)
-    retrieve = reading._retrieve
+    decode = listed_frames._decode
 
-    def fail(capture, path, frame_id):
-        if path.endswith("2.avi") and frame_id == 3:
-            raise VideoReadError(f"{path}: frame 3 cannot be decoded; the video is damaged")
-        return retrieve(capture, path, frame_id)
+    def fail(path, numbers):
+        for number, image in zip(numbers, decode(path, numbers)):
+            if path.endswith("2.avi") and number == 3:
+                raise VideoReadError(f"{path}: frame 3 cannot be decoded; the video is damaged")
+            yield image
 
-    monkeypatch.setattr(reading, "_retrieve", fail)
+    monkeypatch.setattr(listed_frames, "_decode", fail)
     return monkeypatch
 
 

@@ -17,6 +17,7 @@ EXPECTED_KEYS = {
     "bbox",
     "gflops_per_frame",
     "seconds_per_frame",
+    "seconds_by_machine",
     "videos",
     "frames",
     "motion",
@@ -51,7 +52,8 @@ def test_results_file(cfg, model, tmp_path, capsys):
     assert results["bbox"]["APl"] is None and math.isnan(returned["bbox"]["APl"])
     # Detectron2's EvalHook wants {task: {metric: float}}.
     assert all(isinstance(value, float) for task in returned.values() for value in task.values())
-    assert "| AP50 " in capsys.readouterr().out
+    assert "| AP50 " in (tmp_path / "out" / "inference" / "results.md").read_text()
+    assert "top-r 7" in capsys.readouterr().out
 
 
 def test_disabled_model_is_reported_as_dense(cfg, model, tmp_path):
@@ -78,7 +80,8 @@ def test_budgets(cfg, model, tmp_path, capsys):
     assert [line.split("|")[1].strip() for line in by_budget.splitlines()[2:]] == ["dense", "top-r 20", "top-r 5"]
     names = [line.split("|")[1].strip() for line in by_range.splitlines()[2:]]
     assert names[0] == "size: small" and "frames since flush: 4-7" in names  # without tracks, there is no motion
-    assert table in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert by_budget in shown and by_range not in shown
 
 
 def test_budgets_leave_the_model_as_configured(cfg, model):

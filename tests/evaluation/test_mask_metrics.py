@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from eventful_vitdet.errors import EvaluationError
 from eventful_vitdet.evaluation import evaluate_budgets, evaluate_once, read_record, record_paths, write_record
 from eventful_vitdet.masks import NO_MASKS, MaskRequest, RunLengths
 from pycocotools.coco import COCO
@@ -127,7 +128,9 @@ def test_a_resumed_evaluation_has_the_same_masks(mask_cfg, tmp_path):
     assert model.requests == [] and read_strict(path)["segm"] == before
     # Other limits need other masks.
     cfg.TEST.DETECTIONS_PER_IMAGE = 1
-    evaluate_once(cfg, model)
+    with pytest.raises(EvaluationError, match="masks was score 0.31, per image 100, now it is .* per image 1"):
+        evaluate_once(cfg, model)
+    evaluate_once(cfg, model, restart=True)
     assert set(model.requests) == {MaskRequest(0.31, 1)}
 
 

@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 import errno
+import functools
+import itertools
 import json
 import os
 import random
+import shutil
 import signal
 from pathlib import Path
 
 import pytest
 import torch
 from eventful_vitdet import files
+from eventful_vitdet.data import register_test_json
 from eventful_vitdet.errors import EvaluationError
-from eventful_vitdet.evaluation import collect, evaluate_budgets, evaluate_once, fingerprint, read_record, record_paths
+from eventful_vitdet.evaluation import (
+    collect,
+    evaluate_budgets,
+    evaluate_once,
+    fingerprint,
+    from_config,
+    read_record,
+    record_paths,
+)
 from eventful_vitdet.evaluation.fingerprint import hash_frames, hash_weights
+from eventful_vitdet.evaluation.replacement import finish_replacement
 
 from .conftest import OracleDetector, make_document, read_strict
 from .gloo import run_forked
@@ -49,7 +62,7 @@ def interrupt(cfg, **where) -> None:
 def test_finished_videos_are_not_run_again(cfg, model, folder, caplog):
     interrupt(cfg)
     assert [Path(path).name for path in record_paths(str(folder))] == ["1.npz"]
-    assert "the same command goes on" in caplog.text and not (folder / "results.json").exists()
+    assert "Rerun the same command to resume" in caplog.text and not (folder / "results.json").exists()
     before = read_record(record_paths(str(folder))[0])
     evaluate_once(cfg, model)
     assert model.seen == [(2, 0), (2, 1), (2, 2)]
@@ -145,12 +158,106 @@ def test_a_changed_annotation_is_another_data_set(cfg, model, write_dataset):
         evaluate_once(cfg, model)
 
 
-def test_a_complete_evaluation_is_replaced_by_another(cfg, model, folder, caplog):
-    evaluate_once(cfg, OracleDetector())
+def other_settings(cfg) -> None:
     cfg.INPUT.MIN_SIZE_TEST = 40
-    evaluate_once(cfg, model)
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    """All files of an evaluation, without the lock."""
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+def test_other_settings_do_not_touch_a_complete_evaluation(cfg, model, folder):
+    evaluate_once(cfg, OracleDetector())
+    before = content(folder)
+    other_settings(cfg)
+    with pytest.raises(EvaluationError) as caught:
+        evaluate_once(cfg, model)
+    assert str(caught.value) == (
+        f"{folder} holds the results of another evaluation (2 videos): INPUT.MIN_SIZE_TEST was 0, now it is 40. Start "
+        "over with --restart, or choose another OUTPUT_DIR"
+    )
+    assert model.seen == [] and content(folder) == before
+
+
+def test_restart_replaces_a_complete_evaluation(cfg, model, folder):
+    evaluate_once(cfg, OracleDetector())
+    other_settings(cfg)
+    evaluate_once(cfg, model, restart=True)
     assert len(model.seen) == 8
-    assert "results of another evaluation, which are replaced: INPUT.MIN_SIZE_TEST was 0, now it is 40" in caplog.text
+    assert {name for name in content(folder) if "replac" in name} == set()
+    assert read_strict(folder / "fingerprint.json")["fingerprint"]["INPUT.MIN_SIZE_TEST"] == 40
+    evaluate_once(cfg, again := OracleDetector())
+    assert again.seen == []
+
+
+def test_a_complete_evaluation_stays_until_its_replacement_is_complete(cfg, model, folder, caplog):
+    evaluate_once(cfg, OracleDetector())
+    before = content(folder)
+    settings = cfg.clone()
+    other_settings(cfg)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_once(cfg, Interrupted(), restart=True)
+    assert {name: data for name, data in content(folder).items() if not name.startswith("replacement/")} == before
+    assert f"finished videos are safe in {folder}/replacement. Rerun" in caplog.text
+    # The settings of before still find their results, ...
+    evaluate_once(settings, model)
+    assert model.seen == [] and len(record_paths(str(folder))) == 2
+    # ... and the interrupted evaluation resumes, without --restart, and takes their place.
+    evaluate_once(cfg, model)
+    assert model.seen == [(2, 0), (2, 1), (2, 2)]
+    assert not (folder / "replacement").exists()
+    with pytest.raises(EvaluationError, match="INPUT.MIN_SIZE_TEST was 40, now it is 0"):
+        evaluate_once(settings, model)
+
+
+def test_restart_drops_an_unfinished_replacement(cfg, model, folder):
+    evaluate_once(cfg, OracleDetector())
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_once(cfg, Interrupted(), restart=True)
+    assert len(record_paths(str(folder / "replacement"))) == 1
+    evaluate_once(cfg, model, restart=True)
+    assert len(model.seen) == 8
+
+
+def test_a_third_evaluation_is_told_of_the_replacement(cfg, model, folder):
+    evaluate_once(cfg, OracleDetector())
+    other_settings(cfg)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_once(cfg, Interrupted(), restart=True)
+    cfg.INPUT.MIN_SIZE_TEST = 50
+    with pytest.raises(EvaluationError, match="replacement holds 1 finished videos of .* was 40, now it is 50"):
+        evaluate_once(cfg, model)
+
+
+def test_a_sweep_is_replaced_as_a_whole(cfg, folder):
+    evaluate_budgets(cfg, OracleDetector(), ["dense", "5", "7"])
+    before = content(folder)
+
+    class Fails(OracleDetector):
+        def detect(self, frame):
+            return super().detect(frame) if self.policy is None or self.policy.r != 5 else 1 / 0
+
+    other_settings(cfg)
+    with pytest.raises(ZeroDivisionError):
+        evaluate_budgets(cfg, Fails(), ["dense", "5"], restart=True)
+    now = content(folder)
+    assert {name: data for name, data in now.items() if "replacement/" not in name} == before
+    assert "dense/replacement/results.json" in now
+    evaluate_budgets(cfg, model := OracleDetector(), ["dense", "5"])
+    assert len(model.seen) == 8  # those of budget 5
+    assert [result["policy"] for result in read_strict(folder / "budgets.json")] == ["dense", "top-r 5"]
+    assert not [name for name in content(folder) if "replac" in name]
+
+
+def test_a_table_of_more_budgets_stays_until_there_are_as_many(cfg, folder):
+    evaluate_budgets(cfg, OracleDetector(), ["dense", "5"])
+    before = (folder / "budgets.json").read_bytes()
+    (folder / "5" / "videos" / "2.npz").unlink()
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_budgets(cfg, Interrupted(), ["dense", "5"])
+    assert (folder / "budgets.json").read_bytes() == before
 
 
 def full_disk(*_args, **_kwargs):
@@ -173,14 +280,14 @@ def test_a_full_disk_at_the_results_loses_no_video(cfg, model, folder, monkeypat
 
 def test_results_made_with_other_kernels_are_not_mixed(cfg, model, monkeypatch):
     interrupt(cfg)
-    monkeypatch.setattr(fingerprint, "describe_kernels", lambda: "kernels-0")
+    monkeypatch.setattr(fingerprint.cpu, "describe_kernels", lambda: "kernels-0")
     with pytest.raises(EvaluationError, match="kernels was .*, now it is kernels-0"):
         evaluate_once(cfg, model)
 
 
 def test_records_without_a_fingerprint_are_not_trusted(cfg, model, folder):
     interrupt(cfg)
-    for content in (None, "{", "[]", "{}"):
+    for content in (None, "{", "[]", "{}", '{"complete": true, "fingerprint": 3}', '{"complete": true}'):
         (folder / "fingerprint.json").unlink()
         if content is not None:
             (folder / "fingerprint.json").write_text(content)
@@ -191,12 +298,53 @@ def test_records_without_a_fingerprint_are_not_trusted(cfg, model, folder):
     assert len(model.seen) == 8
 
 
+@pytest.mark.parametrize("damaged", ["replacement", "."])
+def test_restart_gets_over_a_damaged_fingerprint(cfg, model, folder, damaged):
+    evaluate_once(cfg, OracleDetector())
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_once(cfg, Interrupted(), restart=True)
+    (folder / damaged / "fingerprint.json").write_text("")
+    evaluate_once(cfg, model, restart=True)
+    assert len(model.seen) == 8 and read_strict(folder / "fingerprint.json")["complete"]
+
+
 def test_a_damaged_record_is_evaluated_again(cfg, model, folder):
     interrupt(cfg)
     (path,) = record_paths(str(folder))
     os.truncate(path, 100)  # as a power failure may leave it
     evaluate_once(cfg, model)
     assert len(model.seen) == 8 and len(read_record(path)) == 5
+
+
+def test_damage_is_found_when_an_evaluation_starts(cfg, model, folder, caplog):
+    """Also in a record that nobody has to wait for, and in the part that says nothing of its frames."""
+    evaluate_once(cfg, OracleDetector())
+    path = folder / "videos" / "1.npz"
+    data = bytearray(path.read_bytes())
+    data[len(data) * 3 // 4] ^= 1
+    path.write_bytes(data)
+    evaluate_once(cfg, model)
+    assert model.seen == [(1, frame) for frame in range(5)]
+    assert "video 1 is evaluated again" in caplog.text and results_of(folder)["frames"] == 8
+
+
+def test_a_video_whose_file_has_changed_is_evaluated_again(cfg, model, folder, tmp_path, caplog):
+    evaluate_once(cfg, OracleDetector())
+    path = tmp_path / "videos" / "2.avi"
+    path.write_bytes(path.read_bytes() + bytes(16))
+    evaluate_once(cfg, model)
+    assert model.seen == [(2, frame) for frame in range(3)]
+    assert "video 2 is evaluated again" in caplog.text and "files have changed" in caplog.text
+
+
+def test_a_data_set_may_move(cfg, model, folder, write_dataset, tmp_path):
+    evaluate_once(cfg, OracleDetector())
+    (tmp_path / "elsewhere").mkdir()
+    for name in ("videos", "set.json"):
+        (tmp_path / name).rename(tmp_path / "elsewhere" / name)
+    cfg.DATASETS.TEST = (register_test_json(str(tmp_path / "elsewhere" / "set.json")),)
+    evaluate_once(cfg, model)
+    assert model.seen == []
 
 
 def test_hashes():
@@ -232,6 +380,14 @@ def evaluate_until_killed(cfg, frame: int, fsync: int, rename: int) -> None:
     os.fsync = Killed(os.fsync, fsync)
     files.os.replace = Killed(os.replace, rename)
     evaluate_once(cfg, model)
+
+
+def replace_until_killed(cfg, move: int) -> None:
+    """Put a complete replacement in place, and be killed before one of the moves or deletions."""
+    moves = Killed(lambda function, *args, **kwargs: function(*args, **kwargs), move)
+    for name in ("rename", "replace", "rmdir", "unlink"):
+        setattr(os, name, functools.partial(moves, getattr(os, name)))
+    finish_replacement(str(Path(cfg.OUTPUT_DIR) / "inference"))
 
 
 @pytest.fixture
@@ -271,6 +427,34 @@ def test_killed_at_any_moment_and_continued(three_videos, tmp_path):
     for name in ("coco_instances_results.json", "vid_submission.txt"):
         assert (whole / name).read_bytes() == (continued / name).read_bytes()
     assert not list((continued / "videos").glob(".*"))
+
+
+def test_killed_while_a_replacement_takes_its_place(three_videos, tmp_path):
+    cfg = three_videos
+    folder = Path(cfg.OUTPUT_DIR) / "inference"
+    evaluate_once(cfg, OracleDetector())
+    before = content(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(from_config, "put_in_place", lambda outcomes: None)
+        evaluate_once(cfg, OracleDetector(shift=1.0), restart=True)
+    ready = content(folder)
+    new = {name.removeprefix("replacement/"): data for name, data in ready.items() if name.startswith("replacement/")}
+    assert new.keys() == before.keys() and {**before, **ready} == ready
+    shutil.copytree(folder, tmp_path / "ready")
+    for move in itertools.count(1):
+        shutil.rmtree(folder)
+        shutil.copytree(tmp_path / "ready", folder)
+        (code,) = run_forked(1, replace_until_killed, cfg, move)
+        if code == 0:
+            break
+        assert code == -signal.SIGKILL
+        evaluate_once(cfg, model := OracleDetector(shift=1.0))
+        assert model.seen == []
+        assert {name: data for name, data in content(folder).items() if name.startswith("videos/")} == {
+            name: data for name, data in new.items() if name.startswith("videos/")
+        }
+        assert results_of(folder)["frames"] == 12
+    assert move > 10 and content(folder) == new
 
 
 @pytest.mark.long

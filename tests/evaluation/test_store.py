@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from eventful_vit.cost import CATEGORIES
 from eventful_vitdet.errors import EvaluationError
-from eventful_vitdet.evaluation import DetectionTable, VideoRecord, read_record, record_paths, write_record
+from eventful_vitdet.evaluation import DetectionTable, VideoRecord, read_record, record_paths, store, write_record
 from eventful_vitdet.evaluation.store import is_record_of, record_path, remove_unfinished
 
 
@@ -31,11 +31,13 @@ def make_record(video_id: int | str = 7, counts: tuple[int, ...] = (2, 0, 3)) ->
             rng.uniform(size=rows).astype(np.float32),
             rng.normal(size=(rows, 4)).astype(np.float32),
         ),
+        source="files",
+        machine="a processor",
     )
 
 
 def assert_same(one: VideoRecord, other: VideoRecord) -> None:
-    assert one.video_id == other.video_id
+    assert (one.video_id, one.source, one.machine) == (other.video_id, other.source, other.machine)
     for column in ("image_ids", "flushed", "macs", "backbone_seconds", "total_seconds"):
         np.testing.assert_array_equal(getattr(one, column), getattr(other, column), strict=True)
     for column in fields(DetectionTable):
@@ -58,39 +60,83 @@ def test_any_id_makes_a_file_of_its_own_in_the_folder(tmp_path, video_id):
     assert read_record(path).video_id == video_id and not os.path.basename(path).startswith(".")
 
 
-def test_what_is_no_record_is_no_record(tmp_path):
+def test_what_is_no_record_is_no_record(tmp_path, caplog):
     record = make_record()
     path, ids = write_record(str(tmp_path), record), record.image_ids.tolist()
-    assert is_record_of(path, 7, ids)
-    assert not is_record_of(path, 8, ids)
-    assert not is_record_of(path, 7, ids[:-1]) and not is_record_of(path, 7, ids[::-1])
-    assert not is_record_of(str(tmp_path / "absent.npz"), 7, ids)
+    assert is_record_of(path, 7, ids, "files")
+    assert not is_record_of(path, 8, ids, "files")
+    assert not is_record_of(path, 7, ids[:-1], "files") and not is_record_of(path, 7, ids[::-1], "files")
+    assert not is_record_of(str(tmp_path / "absent.npz"), 7, ids, "files")
+    caplog.clear()
+    assert not is_record_of(path, 7, ids, "other files")
+    assert f"video 7 is evaluated again, {path} cannot be used: the video's files have changed" in caplog.text
 
 
-@pytest.mark.parametrize("damage", ["cut", "empty", "text", "other", "pickle", "flipped"])
+def check_damaged(path: str, record: VideoRecord) -> None:
+    """It is noticed at the beginning of an evaluation, and by whoever reads it."""
+    assert not is_record_of(path, record.video_id, record.image_ids.tolist(), record.source)
+    with pytest.raises(EvaluationError, match="7.npz: is no record .* Rerun the evaluation's command"):
+        read_record(path)
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "text", "longer", "other", "pickle", "folder"])
 def test_damaged_files_are_named(tmp_path, damage):
-    path = write_record(str(tmp_path), make_record(counts=(50, 60)))
+    record = make_record(counts=(50, 60))
+    path = write_record(str(tmp_path), record)
     with open(path, "rb") as file:
-        content = bytearray(file.read())
+        content = file.read()
     if damage == "other":
         np.savez(path, a=np.zeros(3))
     elif damage == "pickle":
         np.savez(path, image_ids=np.array([{}], dtype=object))
+    elif damage == "folder":
+        os.unlink(path)
+        os.mkdir(path)
     else:
-        content[len(content) // 2] ^= 0xFF
-        damaged = {"cut": content[:-40], "empty": b"", "text": b"{}", "flipped": content}[damage]
+        damaged = {"cut": content[:-40], "empty": b"", "text": b"{}", "longer": content + b"\0"}[damage]
         with open(path, "wb") as file:
             file.write(damaged)
-    with pytest.raises(EvaluationError, match="7.npz: is no record .* delete it"):
+    check_damaged(path, record)
+
+
+def test_a_bit_that_flips_anywhere_is_noticed(tmp_path):
+    record = make_record()
+    path = write_record(str(tmp_path), record)
+    with open(path, "rb") as file:
+        content = file.read()
+    assert len(content) > 1500
+    for position in range(len(content)):
+        flipped = bytearray(content)
+        flipped[position] ^= 1 << position % 8
+        with open(path, "wb") as file:
+            file.write(flipped)
+        assert not is_record_of(path, 7, record.image_ids.tolist(), record.source), position
+    check_damaged(path, record)
+
+
+def test_a_record_is_an_ordinary_npz_file(tmp_path):
+    record = make_record()
+    with np.load(write_record(str(tmp_path), record), allow_pickle=False) as file:
+        np.testing.assert_array_equal(file["scores"], record.detections.scores)
+
+
+def test_a_record_of_another_version_is_no_record(tmp_path, monkeypatch):
+    record = make_record()
+    path = write_record(str(tmp_path), record)
+    monkeypatch.setattr(store, "COLUMNS", {*store.COLUMNS, "later"})
+    with pytest.raises(EvaluationError, match="written by another version"):
         read_record(path)
 
 
-def test_columns_that_do_not_fit_together(tmp_path):
+def test_columns_that_do_not_fit_together_are_not_written(tmp_path):
     record = make_record()
     for column in ("flushed", "macs", "total_seconds"):
-        path = write_record(str(tmp_path), replace(record, **{column: getattr(record, column)[:-1]}))
-        with pytest.raises(EvaluationError, match="do not fit together"):
-            read_record(path)
+        with pytest.raises(ValueError, match=f"video 7: {column} has shape"):
+            write_record(str(tmp_path), replace(record, **{column: getattr(record, column)[:-1]}))
+    table = replace(record.detections, boxes=record.detections.boxes[:, :3])
+    with pytest.raises(ValueError, match=r"video 7: boxes has shape \(5, 3\)"):
+        write_record(str(tmp_path), replace(record, detections=table))
+    assert not record_paths(str(tmp_path))
 
 
 def test_detections_out_of_order_are_refused(tmp_path):

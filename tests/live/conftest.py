@@ -43,6 +43,7 @@ def make_session(tiny_cfg, tiny_model, video):
     def make(source=None, start: bool = True, **overrides) -> LiveSession:
         source = source or FileSource([video])
         session = LiveSession(tiny_cfg(**overrides), tiny_model(**overrides), source, ["a", "b"])
+        session._changed = Bell()
         if start:
             sessions.append(session)
             session.start()
@@ -50,8 +51,29 @@ def make_session(tiny_cfg, tiny_model, video):
 
     yield make
     for session in sessions:
-        session.stop()
+        assert session.stop(patience=10)
         assert session.failure is None
+
+
+class Bell(threading.Condition):
+    """A condition that tells when the session's thread waits for somebody to ask for something."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.at_rest = threading.Event()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        if timeout is None:
+            self.at_rest.set()
+        try:
+            return super().wait(timeout)
+        finally:
+            self.at_rest.clear()
+
+
+def rest(session: LiveSession) -> None:
+    """Wait until a session has nothing to do. Until something is asked of it, it then does nothing."""
+    assert session._changed.at_rest.wait(10)
 
 
 @contextmanager

@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 
+import cv2
+import numpy as np
 import pytest
+from browser import browser, complaints, resize, wait
 from detectron2.modeling import build_model
 from eventful_vitdet.checkpoint import VideoCheckpointer
 from eventful_vitdet.cli.command_line import build_cfg
 from eventful_vitdet.data.builtin import DEMO_VID_CLASSES
+from eventful_vitdet.draw.label_placement import corners_around, place_label
 from eventful_vitdet.live.session import LiveSession
+from eventful_vitdet.predictor import share_weights
 from eventful_vitdet.video import open_source
 
 from .conftest import serving
 
-webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed (extra 'test')")
-BROWSERS, DRIVERS = ("chromium", "chromium-browser", "google-chrome"), ("chromedriver",)
-SECONDS = 30
-"""Longer than any step takes on a busy machine."""
-GFLOPS_OF_EVENTFUL_FRAME = """
-const eventful = document.getElementById("saving").textContent !== "";
+__all__ = ["browser"]
+
+GFLOPS_OF_EVENTFUL_FRAMES = """
+const eventful = document.getElementById("gflops-saving").textContent !== "";
 return eventful ? Number(document.getElementById("gflops").textContent) : null;
 """
 MOVE_SLIDER = """
@@ -45,57 +45,45 @@ return [copy.width, redness];
 
 
 @pytest.fixture(scope="module")
-def browser():
-    """Chromium without a window, whose log is checked at the end of each test."""
-    found = [next(filter(None, map(shutil.which, names)), None) for names in (BROWSERS, DRIVERS)]
-    if None in found:
-        pytest.skip("Chromium and chromedriver are not installed (Debian: apt-get install chromium chromium-driver)")
-    options = webdriver.ChromeOptions()
-    options.binary_location = found[0]
-    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"):
-        options.add_argument(argument)
-    options.add_argument("--window-size=1440,900")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(found[1]))
-    driver.set_script_timeout(SECONDS)
-    yield driver
-    driver.quit()
-
-
-@pytest.fixture(scope="module")
-def address(tmp_path_factory, repository):
-    """The page of the demo's detector on a rendered video of 30 frames."""
+def video(tmp_path_factory, repository) -> str:
+    """A rendered video of 30 frames."""
     folder = tmp_path_factory.mktemp("demo_vid")
     script = str(repository / "datasets" / "render_synthetic_vid.py")
     options = ["--split", "test", "--videos", "1", "--frames", "30"]
     subprocess.run([sys.executable, script, "--output", str(folder), *options], check=True, capture_output=True)
+    return str(folder / "videos" / "test_000.mp4")
+
+
+@pytest.fixture(scope="module")
+def make_session(repository):
+    """Sessions of the demo's detector."""
     weights = str(repository / "weights" / "demo_vitdet_tiny.safetensors")
     config = str(repository / "configs" / "demo" / "vitdet_tiny.yaml")
     cfg = build_cfg(config, ["MODEL.WEIGHTS", weights, "MODEL.DEVICE", "cpu"])
     model = build_model(cfg).eval()
     VideoCheckpointer(model).load(weights)
-    session = LiveSession(cfg, model, open_source(str(folder / "videos" / "test_000.mp4")), DEMO_VID_CLASSES)
-    with serving(session) as address:
+    # Each with a state of its own, as one may still be in the midst of a frame when the next one begins.
+    return lambda path: LiveSession(cfg, share_weights(model), open_source(path), DEMO_VID_CLASSES)
+
+
+@pytest.fixture(scope="module")
+def address(make_session, video):
+    with serving(make_session(video)) as address:
         yield f"http://{address}/"
+
+
+def open_page(browser, address: str) -> None:
+    browser.get(address)
+    wait(browser, "return document.getElementById('status').dataset.state === 'playing'")
+    wait(browser, "return document.getElementById('gflops').textContent !== '–'")
 
 
 @pytest.fixture
 def page(browser, address):
     """The page, with frames arriving; afterwards the browser must have had nothing to complain of."""
-    browser.get(address)
-    wait(browser, "return document.getElementById('status').dataset.state === 'playing'")
-    wait(browser, "return document.getElementById('gflops').textContent !== '–'")
+    open_page(browser, address)
     yield browser
-    assert [entry for entry in browser.get_log("browser") if entry["level"] in ("WARNING", "SEVERE")] == []
-
-
-def wait(browser, script: str, *arguments: object, until: Callable[[object], bool] = bool) -> object:
-    """Evaluate a script in the page until its value is as wanted."""
-    end = time.monotonic() + SECONDS
-    while not until(value := browser.execute_script(script, *arguments)):
-        assert time.monotonic() < end, f"{script} is still {value!r}"
-        time.sleep(0.05)
-    return value
+    assert complaints(browser) == []
 
 
 def click(browser, name: str) -> None:
@@ -108,10 +96,10 @@ def text(browser, name: str) -> str:
 
 def test_slider_lowers_the_measured_operations(page):
     assert "64" in text(page, "budget-value") and "of 320" in text(page, "budget-of")
-    before = wait(page, GFLOPS_OF_EVENTFUL_FRAME)
+    before = wait(page, GFLOPS_OF_EVENTFUL_FRAMES)
     page.execute_script(MOVE_SLIDER, "budget", 158)  # of 1000, on a quadratic scale: 8 of 320 tokens
     wait(page, "return document.getElementById('budget-value').textContent === '8'")
-    after = wait(page, GFLOPS_OF_EVENTFUL_FRAME, until=lambda gflops: gflops is not None and gflops < 0.85 * before)
+    after = wait(page, GFLOPS_OF_EVENTFUL_FRAMES, until=lambda gflops: gflops is not None and gflops < 0.85 * before)
     assert 0 < after
     # With the arrow keys, as one who cannot use a mouse would do it.
     page.find_element("id", "budget").send_keys("\ue014" * 40)
@@ -124,12 +112,15 @@ def test_overlay_toggles_on_a_still_picture(page):
     for frame in (3, 7):  # two, since it may have stopped at one of them
         page.execute_script(MOVE_SLIDER, "seek", frame)
         wait(page, "return document.getElementById('time').textContent.endsWith(arguments[0])", f"· {frame} / 29")
-    width, plain = page.execute_script(PIXELS)
+    # Tokens are shown from the start, and it is said what their colour means.
+    assert "recomputed in this frame" in text(page, "key") and page.find_element("id", "key").is_displayed()
+    width, tinted = page.execute_script(PIXELS)
     click(page, "tokens")
-    _, tinted = page.execute_script(PIXELS)
+    _, plain = page.execute_script(PIXELS)
     assert width > 320 and tinted < plain  # bluer
+    assert not page.find_element("id", "key").is_displayed()
     click(page, "tokens")
-    assert page.execute_script(PIXELS)[1] == plain
+    assert page.execute_script(PIXELS)[1] == tinted
     click(page, "play")
     wait(page, "return document.getElementById('status').dataset.state === 'playing'")
 
@@ -137,10 +128,110 @@ def test_overlay_toggles_on_a_still_picture(page):
 def test_switch_to_dense_and_back(page):
     click(page, "dense")
     wait(page, "return document.getElementById('budget').disabled")
-    wait(page, GFLOPS_OF_EVENTFUL_FRAME, until=lambda gflops: gflops is None)
+    wait(page, GFLOPS_OF_EVENTFUL_FRAMES, until=lambda gflops: gflops is None)
     assert page.find_element("id", "dense").get_attribute("aria-pressed") == "true"
     click(page, "eventful")
-    wait(page, GFLOPS_OF_EVENTFUL_FRAME)
+    wait(page, GFLOPS_OF_EVENTFUL_FRAMES)
+
+
+def test_the_dense_model_beside_the_eventful_one(page):
+    screen = "return document.querySelector('.screen').getBoundingClientRect()"
+    before = page.execute_script(screen)
+    click(page, "beside")
+    wait(page, "return document.getElementById('gflops-saving').textContent.endsWith('than dense')")
+    # Two pictures of five to four, and the stage takes their shape.
+    ratio = "const s = document.querySelector('.screen'); return s.clientWidth / s.clientHeight"
+    wait(page, ratio, until=lambda value: value == pytest.approx(2 * 320 / 256, rel=0.02))
+    assert page.execute_script(screen)["width"] > before["width"]
+    saving = text(page, "milliseconds-saving")
+    assert saving == "no faster than dense" or saving.endswith("× faster than dense")
+    click(page, "beside")
+    wait(page, ratio, until=lambda value: value == pytest.approx(320 / 256, rel=0.02))
+
+
+def test_a_target_in_milliseconds(page):
+    field = page.find_element("id", "target")
+    field.send_keys("1\n")  # out of reach, so the budget becomes small
+    wait(page, "return Number(document.getElementById('budget-value').textContent) < 32")
+    assert field.get_attribute("value") == "1"
+    page.execute_script(MOVE_SLIDER, "budget", 447)  # 64 of 320 tokens
+    wait(page, "return document.getElementById('target').value === ''")
+    wait(page, "return document.getElementById('budget-value').textContent === '64'")
+
+
+def test_a_portrait_video_uses_the_stage(browser, make_session, tmp_path):
+    path = str(tmp_path / "portrait.avi")
+    writer = cv2.VideoWriter(path, cv2.VideoWriter_fourcc(*"MJPG"), 30, (128, 256))
+    for index in range(8):
+        writer.write(np.full((256, 128, 3), 20 * index, np.uint8))
+    writer.release()
+    with serving(make_session(path)) as address:
+        for width in (1440, 390):
+            resize(browser, width)
+            open_page(browser, f"http://{address}/")
+            screen, canvas = (
+                browser.execute_script(f"return document.querySelector('{name}').getBoundingClientRect()")
+                for name in (".screen", "#picture")
+            )
+            assert screen["width"] / screen["height"] == pytest.approx(0.5, rel=0.02)
+            # As high as the window allows, with what belongs to it in view.
+            assert screen["height"] > 0.6 * 880 and screen["width"] <= width
+            assert canvas["width"] == pytest.approx(screen["width"], abs=1)
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    complaints(browser)  # the server is gone, which the page tries in vain
+
+
+def test_labels_stand_where_the_drawn_videos_have_them(page):
+    """The page's rules and those of draw/label_placement.py are the same."""
+    generator = np.random.default_rng(0)
+    starts = generator.uniform((0, 0), (260, 170), (12, 2)).round(1)
+    boxes = np.concatenate([starts, starts + generator.uniform(10, 60, (12, 2)).round(1)], axis=1).tolist()
+    bounds, size = (0.0, 0.0, 300.0, 200.0), (60.0, 14.0)
+    expected: list = []
+    for box in boxes:
+        place_label(size, corners_around(box, size, bounds), bounds, expected, boxes)
+    found = page.execute_async_script(
+        """
+        const [boxes, bounds, size, done] = arguments;
+        import("/labels.js").then(({ placeLabel }) => {
+          const labels = [];
+          for (const box of boxes) placeLabel(box, ...size, bounds, labels, boxes);
+          done(labels);
+        });
+        """,
+        boxes,
+        bounds,
+        size,
+    )
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_savings_are_medians_of_later_frames(page):
+    """Neither the session's first frame nor a single slow one makes them look better."""
+    costs = [{"serial": 0, "gflops": 4.0, "ms": 900.0, "kind": "flush"}]
+    costs += [{"serial": i, "gflops": 1.0, "ms": 500.0 if i == 3 else 10.0, "kind": "eventful"} for i in range(1, 8)]
+
+    def evaluate(costs: list[dict]) -> dict:
+        return page.execute_async_script(
+            """
+            const [costs, done] = arguments;
+            import("/costs.js").then(({ later, reference }) => done({
+              later: [later(costs, "gflops"), later(costs, "ms")],
+              reference: [reference(costs, "gflops"), reference(costs, "ms")],
+            }));
+            """,
+            costs,
+        )
+
+    found = evaluate(costs)
+    assert found["later"] == [1.0, 10.0]
+    assert found["reference"] == [{"value": 4.0, "name": "in full"}, {"value": None, "name": "in full"}]
+    costs.append({"serial": 8, "gflops": 4.0, "ms": 30.0, "kind": "flush"})
+    assert evaluate(costs)["reference"][1] == {"value": 30.0, "name": "in full"}
+    costs += [{"serial": 9, "gflops": 4.0, "ms": 28.0, "kind": "dense"}]
+    assert evaluate(costs)["reference"][1] == {"value": 28.0, "name": "dense"}
+    costs[-3] |= {"dense_gflops": 4.0, "dense_ms": 25.0}  # beside an eventful frame
+    assert evaluate(costs)["reference"][1] == {"value": 25.0, "name": "dense"}
 
 
 def test_detections_are_listed(page):
@@ -165,22 +256,24 @@ def test_two_pages_show_the_same(page, address):
     wait(page, "return document.getElementById('viewers').textContent === '1 viewer'")
 
 
-@pytest.mark.parametrize("width", [320, 390, 820, 1020])
+@pytest.mark.parametrize("width", [320, 390, 820, 1280])
 def test_it_fits_windows_of_any_width(page, tmp_path, width):
     """The widest of the pictures that this leaves is the one in the docs."""
-    size = {"width": width, "height": 880, "deviceScaleFactor": 1, "mobile": width < 800}
-    page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    resize(page, width)
     try:
-        click(page, "tokens")
+        assert text(page, "source") == "test_000.mp4"  # also on a phone
         wait(page, "return document.getElementById('picture').getBoundingClientRect().width <= arguments[0]", width)
         assert page.execute_script("return document.documentElement.scrollWidth") <= width
         for name in ("play", "seek", "time", "repeat", "eventful", "budget"):
             box = page.find_element("id", name).rect
             assert box["x"] >= 0 and box["x"] + box["width"] <= width and box["width"] >= 30, (name, box)
         assert page.find_element("id", "seek").rect["width"] >= 150
+        cut = """return [...document.querySelectorAll("aside, aside .card, #detections")].filter(
+            (part) => part.scrollHeight > part.clientHeight + 1).length"""
+        assert page.execute_script(cut) == 0  # nothing, the list of detections least of all, is cut off inside the page
         page.execute_script(MOVE_SLIDER, "budget", 316)  # 32 of 320 tokens
         wait(page, "return document.getElementById('budget-value').textContent === '32'")
-        wait(page, GFLOPS_OF_EVENTFUL_FRAME)
+        wait(page, GFLOPS_OF_EVENTFUL_FRAMES)
         assert page.save_screenshot(str(tmp_path / f"live_{width}.png"))
     finally:
         page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
@@ -196,4 +289,4 @@ def test_refusals_are_shown(page):
     )
     assert "budget is a number from 0 to 320" in reason
     # Chromium itself notes refused requests in its log.
-    assert all("422" in entry["message"] for entry in page.get_log("browser"))
+    assert all("422" in message for message in complaints(page))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import http.client
 import json
+import logging
 import re
 import socket
+from contextlib import ExitStack
 
 import pytest
 from eventful_vitdet.errors import LiveError
@@ -151,21 +153,51 @@ def test_other_sites_are_kept_out(client):
         assert client.ask("GET", "/", host=nonsense)[0] in (400, 403)
 
 
+def test_links_of_other_sites_lead_to_the_page(client):
+    link = {"sec_fetch_site": "cross-site", "sec_fetch_mode": "navigate", "sec_fetch_dest": "document"}
+    assert client.ask("GET", "/", **link)[0] == 200
+    assert client.ask("GET", "/", **{**link, "sec_fetch_site": "same-site"})[0] == 200
+    for change in (
+        {"sec_fetch_dest": "iframe"},
+        {"sec_fetch_dest": "empty", "sec_fetch_mode": "cors"},
+        {"sec_fetch_dest": "script", "sec_fetch_mode": "no-cors"},
+        {"host": "evil.example:8000"},
+        {"origin": "http://evil.example"},
+    ):
+        assert client.ask("GET", "/", **{**link, **change})[0] == 403, change
+    # What changes something, or shows it to a script, is as strict as ever, whatever it says it is.
+    assert client.post("/api/settings", {"paused": True}, **link)[0] == 403
+    with pytest.raises(InvalidStatus, match="403"):
+        client.watch(**link)
+
+
+def test_the_dense_model_beside_the_eventful_one(client):
+    with client.watch() as websocket:
+        assert read_until_picture(websocket)["picture"]["dense_detections"] is None
+        assert client.post("/api/settings", {"beside": True})[1]["beside"] is True
+        state = {}
+        while not state.get("picture", {}).get("dense_detections"):
+            websocket.send("next")
+            state = read(websocket)[0]
+        eventful = next(cost for cost in reversed(state["costs"]) if cost["kind"] == "eventful")
+        assert eventful["dense_gflops"] > eventful["gflops"] and eventful["dense_ms"] > 0
+
+
 def test_viewers_get_what_is_new_to_them(client):
     with client.watch() as slow, client.watch() as quick:
         first = read(slow)[0]  # and does not ask for more
         seen = []
         while len(seen) < 30:
-            seen += [cost[0] for cost in read(quick)[0]["costs"]]
+            seen += [cost["serial"] for cost in read(quick)[0]["costs"]]
             quick.send("next")
         assert seen == list(range(len(seen)))  # no cost twice, none left out
         slow.send("next")
         late, jpeg = read(slow)
-        known = [cost[0] for cost in first["costs"]]
+        known = [cost["serial"] for cost in first["costs"]]
         # It goes on with the newest frame, and hears what the ones in between have cost.
         assert jpeg[:2] == b"\xff\xd8" and late["viewers"] == 2
-        assert known + [cost[0] for cost in late["costs"]] == list(range(late["costs"][-1][0] + 1))
-        assert late["costs"][-1][0] >= seen[-1]
+        newest = late["costs"][-1]["serial"]
+        assert known + [cost["serial"] for cost in late["costs"]] == list(range(newest + 1)) and newest >= seen[-1]
 
 
 def test_viewers_that_break_rules_or_are_too_many(client, session, monkeypatch):
@@ -203,6 +235,21 @@ def test_server_ends_with_its_session(make_session, monkeypatch):
     monkeypatch.setattr(session, "_play", lambda *args: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         server.serve_session(open_socket("127.0.0.1", 0))
+
+
+def test_viewers_are_let_go_when_the_server_ends(session, caplog):
+    """Also those that never ask for more: no task is left to be cancelled, which would be an error in the log."""
+    with ExitStack() as viewers:
+        with serving(session) as address:
+            client = Client(address)
+            joined = [viewers.enter_context(client.watch()) for _ in range(3)]
+            for viewer in joined:
+                read(viewer)
+        for viewer in joined:
+            with pytest.raises(ConnectionClosed):
+                while True:
+                    viewer.recv(timeout=10)
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
 def test_socket_family():

@@ -5,19 +5,42 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from fractions import Fraction
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
 from eventful_vitdet.errors import VideoReadError
 from eventful_vitdet.live.broadcast import Broadcast
+from eventful_vitdet.structures import Detections
 from eventful_vitdet.video import FileSource, StreamSource
+from video.encoded_videos import encode
 
-from .conftest import FRAMES, TOKENS, watch
+from .conftest import FRAMES, TOKENS, rest, watch
 
 
 def index(update) -> int:
     return -1 if update.picture is None else update.picture.index
+
+
+def is_full(update) -> bool:
+    """Whether the last frame was computed in full."""
+    return update.costs[-1].kind != "eventful"
+
+
+def stay(session, until: threading.Event | None = None) -> None:
+    """Be a viewer until the session has nothing to do, or until something else has happened."""
+
+    async def look() -> None:
+        viewer = session.broadcast.join()
+        try:
+            happened = until.wait if until is not None else session._changed.at_rest.wait
+            assert await asyncio.to_thread(happened, 10)
+        finally:
+            session.broadcast.leave(viewer)
+
+    asyncio.run(look())
 
 
 def test_frames_are_detected_while_somebody_watches(make_session):
@@ -31,11 +54,9 @@ def test_frames_are_detected_while_somebody_watches(make_session):
     assert picture.tokens.shape == (6, 6) and 6 <= np.count_nonzero(picture.tokens) < TOKENS
     assert picture.detections and picture.detections[0]["score"] >= picture.detections[-1]["score"]
     first, *later = seen[-1].costs
-    assert first.full and all(cost.gflops < first.gflops and not cost.full for cost in later)
-    time.sleep(0.1)  # whatever was under way
-    rested = session.broadcast.newest.costs[-1].serial
-    time.sleep(0.2)
-    assert session.broadcast.newest.costs[-1].serial == rested
+    assert first.kind == "flush" and all(cost.gflops < first.gflops and cost.kind == "eventful" for cost in later)
+    rest(session)  # although nobody has paused it
+    assert not session.broadcast.newest.settings.paused
 
 
 def test_budget_changes_the_cost_and_the_video_repeats(make_session):
@@ -44,15 +65,13 @@ def test_budget_changes_the_cost_and_the_video_repeats(make_session):
     gflops = {}
     for budget in (30, 2):
         assert session.change({"budget": budget}).budget == budget
-        seen = watch(
-            session, lambda u, b=budget: u.picture.budget == f"top-r {b}" and not u.costs[-1].full and index(u) > 1
-        )
+        seen = watch(session, lambda u, b=budget: u.picture.budget == f"top-r {b}" and not is_full(u) and index(u) > 1)
         gflops[budget] = seen[-1].costs[-1].gflops
     assert gflops[2] < gflops[30]
     serial = session.broadcast.newest.costs[-1].serial
     seen = watch(session, lambda update: update.costs[-1].serial > serial + FRAMES)
     # Another round begins with a flush.
-    assert any(index(update) == 0 and update.costs[-1].full for update in seen)
+    assert any(index(update) == 0 and is_full(update) for update in seen)
 
 
 def test_dense_and_back_without_a_flush(make_session):
@@ -60,38 +79,66 @@ def test_dense_and_back_without_a_flush(make_session):
     watch(session, lambda update: index(update) >= 1)
     session.change({"eventful": False})
     seen = watch(session, lambda update: update.picture.budget == "dense")
-    assert seen[-1].picture.tokens is None and seen[-1].costs[-1].full
+    assert seen[-1].picture.tokens is None and seen[-1].costs[-1].kind == "dense"
     session.change({"eventful": True, "paused": True})
     session.seek({"frame": 0})
     watch(session, lambda update: index(update) == 0)
     session.seek({"frame": 1})
     seen = watch(session, lambda update: index(update) == 1)
-    assert seen[-1].picture.budget == "top-r 6" and not seen[-1].costs[-1].full
+    assert seen[-1].picture.budget == "top-r 6" and not is_full(seen[-1])
+
+
+def test_the_dense_model_runs_beside_the_eventful_one_on_demand(make_session):
+    session = make_session()
+    seen = watch(session, lambda update: index(update) >= 2)
+    assert seen[-1].picture.dense_detections is None and seen[-1].costs[-1].dense is None
+    session.change({"beside": True})
+    seen = watch(session, lambda u: u.picture.dense_detections is not None and not is_full(u))
+    gflops, milliseconds = seen[-1].costs[-1].dense
+    assert gflops > seen[-1].costs[-1].gflops and milliseconds > 0
+    assert seen[-1].picture.budget == "top-r 6" and seen[-1].picture.tokens is not None  # the eventful one is as it was
+    assert not session.broadcast.newest.costs[-1].kind == "dense"
+    session.change({"eventful": False})  # then there is nothing to be beside of
+    seen = watch(session, lambda update: update.picture.budget == "dense")
+    assert seen[-1].picture.dense_detections is None
+    session.change({"beside": False, "eventful": True})
+    watch(session, lambda u: u.picture.budget == "top-r 6" and u.picture.dense_detections is None)
+    assert session._dense is None
+
+
+def test_a_target_in_milliseconds_steers_the_budget(make_session):
+    session = make_session()
+    watch(session, lambda update: index(update) >= 1)
+    session.change({"target_ms": 60_000})  # any budget is quick enough
+    seen = watch(session, lambda update: update.picture.budget == f"top-r {TOKENS}")
+    assert seen[-1].settings.target_ms == 60_000
+    session.change({"target_ms": None})
+    watch(session, lambda update: update.picture.budget == "top-r 6")  # that of before
+
+
+def test_all_detections_are_told(make_session):
+    session = make_session(start=False)
+    found = Detections(np.zeros((150, 4), np.float32), np.linspace(0.0, 1.0, 150, dtype=np.float32), np.zeros(150, int))
+    described = session._describe(SimpleNamespace(detections=found))
+    assert len(described) == (found.scores >= 0.05).sum() > 100  # below that, they are noise
+    assert [d["score"] for d in described] == sorted((d["score"] for d in described), reverse=True)
 
 
 def test_pause_and_seek(make_session):
     session = make_session()
     watch(session, lambda update: index(update) >= 1)
     session.change({"paused": True})
-    seen = watch(session, lambda update: update.settings.paused)
-    at = index(seen[-1])
-    time.sleep(0.1)
-    assert index(session.broadcast.newest) in (at, at + 1)  # a frame may have been under way
+    watch(session, lambda update: update.settings.paused)
+    stay(session)
     for target in (9, 2, FRAMES - 1):
         assert session.seek({"frame": target}) == target
         seen = watch(session, lambda update, target=target: index(update) == target)
-        assert seen[-1].settings.paused and seen[-1].costs[-1].full
+        assert seen[-1].settings.paused and is_full(seen[-1])
     session.seek({"frame": 3})
     watch(session, lambda update: index(update) == 3)
     session.seek({"frame": 4})  # a step
     watch(session, lambda update: index(update) == 4)
-
-    async def linger() -> None:
-        viewer = session.broadcast.join()
-        await asyncio.sleep(0.2)
-        session.broadcast.leave(viewer)
-
-    asyncio.run(linger())
+    stay(session)
     assert index(session.broadcast.newest) == 4  # one frame, not two
     # The patch shows which frame it is.
     image = cv2.imdecode(np.frombuffer(seen[-1].picture.jpeg, np.uint8), cv2.IMREAD_GRAYSCALE)
@@ -136,8 +183,8 @@ class BrokenSource(FileSource):
 
     failures = 1
 
-    def frames(self, start: int = 0):
-        for frame in super().frames(start):
+    def frames(self, start: int = 0, every: int = 1):
+        for frame in super().frames(start, every):
             if frame.index == 2 and self.failures:
                 self.failures -= 1
                 raise VideoReadError("video.avi: frame 2 cannot be decoded; the video is damaged")
@@ -162,34 +209,56 @@ def test_frames_too_large_for_the_model_are_said(make_session, tmp_path):
     assert "lower INPUT.MAX_SIZE_TEST" in seen[-1].error
 
 
-class DroppingCapture:
+class DroppingConnection:
     """A camera that gives three frames and is gone."""
+
+    fps, live, num_frames, seconds, is_over = 30.0, True, None, 0.0, False
 
     def __init__(self) -> None:
         self.left = 3
 
-    def isOpened(self) -> bool:
-        return True
-
-    def read(self):
+    def grab(self) -> bool:
         self.left -= 1
-        return (True, np.full((64, 96, 3), 90, np.uint8)) if self.left >= 0 else (False, None)
+        return self.left >= 0
 
-    def get(self, key: int) -> float:
-        return 0.0 if key == cv2.CAP_PROP_FRAME_COUNT else 30.0
+    def image(self) -> np.ndarray:
+        return np.full((64, 96, 3), 90, np.uint8)
 
-    def release(self) -> None:
+    def close(self) -> None:
         pass
 
 
 def test_lost_stream_is_said_and_comes_back(make_session, monkeypatch):
     monkeypatch.setattr("eventful_vitdet.video.stream_source.FIRST_WAIT_SECONDS", 0.05)
-    session = make_session(StreamSource("camera 0", DroppingCapture))
+    session = make_session(StreamSource("camera 0", DroppingConnection))
     seen = watch(session, lambda update: "back after" in update.notice and update.picture is not None)
     assert any(update.lost and "lost; trying again" in update.notice for update in seen)
-    seen = watch(session, lambda update: "started anew" in update.notice)
+    seen = watch(session, lambda update: "started again" in update.notice)
     assert not seen[-1].lost
     assert not seen[-1].limits.seekable and seen[-1].limits.num_frames is None
+
+
+def test_frames_are_shown_as_long_as_their_file_says(make_session, tmp_path):
+    path = encode(tmp_path / "v.mp4", seconds=[0.0, 0.6, 0.61], tick=Fraction(1, 1000))
+    session = make_session(FileSource([str(path)]))
+    session.change({"repeat": False})
+    watch(session, lambda update: index(update) == 0)
+    began = time.monotonic()
+    watch(session, lambda update: index(update) == 1)
+    assert time.monotonic() - began > 0.4
+
+
+def test_a_thread_that_waits_for_a_stream_is_not_waited_for(make_session):
+    class Silent(DroppingConnection):
+        def grab(self) -> bool:
+            return asked.set() or answer.wait(30)
+
+    asked, answer = threading.Event(), threading.Event()
+    session = make_session(StreamSource("camera 0", Silent))
+    with pytest.raises(asyncio.TimeoutError):
+        watch(session, lambda update: index(update) == 0, seconds=0.2)
+    assert asked.wait(10) and session.stop(patience=0.1) is False
+    answer.set()
 
 
 def test_defect_ends_the_session_and_is_kept(make_session, monkeypatch):
@@ -197,9 +266,8 @@ def test_defect_ends_the_session_and_is_kept(make_session, monkeypatch):
     ended = threading.Event()
     session.on_failure = ended.set
     monkeypatch.setattr(session, "_show", lambda *args: 1 / 0)
-    with pytest.raises(asyncio.TimeoutError):
-        watch(session, lambda update: False, seconds=0.5)
-    assert ended.wait(5) and isinstance(session.failure, ZeroDivisionError)
+    stay(session, until=ended)
+    assert isinstance(session.failure, ZeroDivisionError)
     session.failure = None
 
 

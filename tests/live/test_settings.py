@@ -13,7 +13,13 @@ def test_changes():
     # Who moves the slider takes over from the controller.
     assert change_settings(settings, {"budget": 320}, LIMITS) == Settings(320)
     assert change_settings(settings, {"budget": 0, "eventful": False}, LIMITS) == Settings(0, eventful=False)
-    assert change_settings(settings, {}, LIMITS) is not None
+    assert change_settings(settings, {}, LIMITS) == settings
+    # Only one of the three chooses the budget: the slider, a target, the configuration.
+    aiming = change_settings(settings, {"target_ms": 50}, LIMITS)
+    assert aiming == Settings(64, target_ms=50.0)
+    assert change_settings(aiming, {"budget": 32}, LIMITS) == Settings(32)
+    assert change_settings(aiming, {"target_ms": None}, LIMITS) == Settings(64)
+    assert change_settings(aiming, {"automatic": True}, LIMITS) == settings
 
 
 @pytest.mark.parametrize(
@@ -29,7 +35,11 @@ def test_changes():
         ({"budget": 10**5000}, r"found a number of \d+ bits"),
         ({"eventful": 1}, "eventful is true or false, found 1"),
         ({"paused": "no"}, "paused is true or false"),
-        ({"file": "/etc/passwd"}, "'file' is unknown; known are budget, eventful"),
+        ({"file": "/etc/passwd"}, "'file' is unknown; known are budget, target_ms, eventful"),
+        ({"target_ms": 0.5}, "target_ms is a number from 1 to 60000, or null, found 0.5"),
+        ({"target_ms": float("nan")}, "target_ms is a number from 1 to 60000, or null, found nan"),
+        ({"target_ms": True}, "found True"),
+        ({"target_ms": "50"}, "found '50'"),
         ({"x" * 5000: 1}, "is unknown"),
         ([1], r"expected a JSON object, found \[1\]"),
         (None, "expected a JSON object, found None"),

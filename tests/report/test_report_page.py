@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import re
+import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -13,12 +17,22 @@ from eventful_vitdet.data import register_test_json
 from eventful_vitdet.errors import ReportError
 from eventful_vitdet.evaluation.detection_table import DetectionTable
 from eventful_vitdet.evaluation.store import VideoRecord, write_record
-from eventful_vitdet.report import write_report
-from eventful_vitdet.report.charts import Point, tick_text, ticks, timeline_chart, tradeoff_chart
+from eventful_vitdet.report import write_report, write_tradeoff
+from eventful_vitdet.report.advice import advise
+from eventful_vitdet.report.charts import (
+    CHARACTER,
+    LINE,
+    Point,
+    make_axis,
+    tick_text,
+    ticks,
+    timeline_chart,
+    tradeoff_chart,
+)
 from eventful_vitdet.report.charts import Series as Line
 from eventful_vitdet.report.disagreement import box_iou, compare_frames
-from eventful_vitdet.report.markup import Markup, tag
-from eventful_vitdet.report.pictures import choose_view
+from eventful_vitdet.report.evaluation_folder import Budget
+from eventful_vitdet.report.pictures import choose_view, whole_view
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'&\x00\ud800"
 
@@ -107,16 +121,18 @@ def test_report_shows_every_part(folder, dataset):
         "77.2<",
         "59.50",
         "4.0×",
-        "cheapest within a point",
+        "r = 9 keeps the dense model&#39;s AP50 (59.5 against 60.0), runs 4.0 times fewer operations",
         "2 videos, 8 frames",
     ):
         assert text in page, text
     elements = Elements(page)
     assert elements.count("svg", **{"class": "chart"}) == 4
     assert elements.count("svg", **{"class": "chart timeline"}) == 4  # two videos, GFlops and milliseconds
-    assert elements.count("svg", **{"class": "picture"}) == 1
+    # The middle frames of both videos, then the one in which the two differ.
+    assert elements.count("svg", **{"class": "picture"}) == 3
+    assert page.index("At r = 9") < page.index("Quality against cost") < page.index("Largest disagreements")
     assert "2.avi</bdi>, frame 2" in page and "1 only dense, 1 only eventful" in page
-    assert "dog 0.70" in page
+    assert "dog 0.70" in page and "cat 0.90" in page
     # Shared in video 2: the boxes of frame 0, and the dense one of frame 1, found at 0.4; 2 of the dense run's three
     # and 1 of the other's two: 3 of 5.
     assert ">60.0<" in page and ">100.0<" in page
@@ -144,7 +160,7 @@ def test_names_remain_text(folder, tmp_path, dataset):
     page = report(folder, dataset=register_test_json(str(tmp_path / "hostile.json")), title=HOSTILE)
     elements = Elements(page)
     assert elements.count("script") == 1 and elements.count("img") == 0
-    assert not any(key.startswith("on") for _, attributes in elements.found for key in attributes)
+    assert not any(key.startswith("on") or key == "style" for _, attributes in elements.found for key in attributes)
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page and "\ufffd" in page
 
 
@@ -220,14 +236,115 @@ def test_iou():
     np.testing.assert_allclose(box_iou(boxes, boxes), [[1, 1 / 3, 0], [1 / 3, 1, 0], [0, 0, 0]], atol=1e-6)
 
 
-def test_ticks_are_round_and_reach_the_top():
-    assert ticks(0.7) == pytest.approx([0, 0.2, 0.4, 0.6, 0.8])
-    assert ticks(100) == [0, 20, 40, 60, 80, 100]
-    assert ticks(0) == [0, 1]
-    for top in (1e-9, 0.013, 3.3, 17.0, 99.9, 12345.0):
-        assert ticks(top)[-1] >= top and 3 <= len(ticks(top)) <= 8
-    assert [tick_text(value, ticks(0.7)) for value in ticks(0.7)] == ["0.0", "0.2", "0.4", "0.6", "0.8"]
+def test_the_page_allows_itself_nothing_but_its_own_style_and_script(folder, dataset):
+    page = report(folder, dataset=dataset[0])
+    policies = [a["content"] for _, a in Elements(page).found if a.get("http-equiv") == "Content-Security-Policy"]
+    assert len(policies) == 1
+    rules = dict(rule.strip().split(" ", 1) for rule in policies[0].split(";"))
+    for name in ("style", "script"):
+        (content,) = re.findall(rf"<{name}>(.*?)</{name}>", page, re.DOTALL)
+        digest = base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
+        assert rules.pop(f"{name}-src") == f"'sha256-{digest}'"
+    assert rules == {"default-src": "'none'", "img-src": "data:", "base-uri": "'none'", "form-action": "'none'"}
+
+
+def test_ticks_are_round_and_within_the_axis():
+    assert ticks(0, 0.7) == pytest.approx([0, 0.2, 0.4, 0.6])
+    assert ticks(70.3, 96.1) == [75, 80, 85, 90, 95]
+    for low, high in ((0, 1e-9), (0, 0.013), (3.2, 3.3), (17.0, 99.9), (12_345.0, 12_346.0)):
+        marks = ticks(low, high)
+        assert low - 1e-9 <= marks[0] and marks[-1] <= high + 1e-9 and 3 <= len(marks) <= 7
+    assert [tick_text(value, ticks(0, 0.7)) for value in ticks(0, 0.7)] == ["0.0", "0.2", "0.4", "0.6"]
     assert tick_text(2.5, [0, 2.5]) == "2.5" and tick_text(2000, [0, 1000]) == "2,000"
+
+
+def test_an_axis_begins_where_the_data_are():
+    near, far = make_axis("AP50", [72.0, 94.0], 300, 10), make_axis("GFlops", [0.1, 0.9], 40, 400)
+    assert near.is_broken and 65 < near.low < 72 and near.high > 94
+    assert not far.is_broken and far.low == 0 and far.place(0.0) == 40
+    assert near.place(near.low) == 300 and near.place(near.high) == 10
+    assert max(float(text) for _, text in make_axis("x", [90.0, 100.0], 300, 10, most=100).ticks) == 100  # not 102
+    equal = make_axis("AP50", [16.70, 17.05], 300, 10, 5.0, most=100)
+    assert equal.high - equal.low == pytest.approx(5.0) and equal.low < 16.7  # a third of a point is to look small
+    for values in ([0.0], [5.0], [3.0, 3.0]):  # no span of their own
+        axis = make_axis("x", values, 0, 100)
+        assert all(0 <= axis.place(value) <= 100 for value in values)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_every_point_has_a_label_and_none_hides_another(seed):
+    generator = np.random.default_rng(seed)
+    costs = np.sort(generator.uniform(0.28, 0.4, 10))
+    points = [Point(float(c), float(90 + 5 * c), f"r = {2**i}", "p1", False) for i, c in enumerate(costs)]
+    chart = tradeoff_chart([Point(0.7, 93.0, "dense", "p0", True), *points], "GFlops", "AP50")
+    assert [mark.text for mark in chart.marks] == ["dense", *(point.label for point in points)]
+    boxes = []
+    for mark in chart.marks:
+        width = CHARACTER * len(mark.text)
+        boxes.append((mark.text_x, mark.text_y - LINE, mark.text_x + width, mark.text_y))
+        assert 0 <= mark.text_x and mark.text_x + width <= chart.width and LINE <= mark.text_y <= chart.height
+    covered = [pair for pair in combinations(boxes, 2) if cover(*pair)]
+    assert not covered
+    assert any(mark.leader for mark in chart.marks)  # ten in a corner: some stand away, with a line
+
+
+def cover(first: tuple, second: tuple) -> bool:
+    return min(first[2], second[2]) > max(first[0], second[0]) and min(first[3], second[3]) > max(first[1], second[1])
+
+
+def budget(policy: str, ap50: float | None, gflops: float, **groups) -> Budget:
+    return Budget(policy, result(policy, ap50, gflops, **groups), {})
+
+
+@pytest.mark.parametrize(
+    ("budgets", "sentence"),
+    [
+        (
+            [budget("dense", 60.0, 4.0), budget("top-r 9", 59.2, 2.0), budget("top-r 4", 59.1, 1.0)],
+            "r = 4 keeps the dense model's AP50 (59.1 against 60.0), runs 4.0 times fewer operations and is 4.0 times "
+            "faster per frame.",
+        ),
+        (
+            [budget("dense", 60.0, 4.0), budget("top-r 9", 57.7, 2.0), budget("top-r 4", 50.0, 1.0)],
+            "r = 9 loses 2.3 points of AP50, runs 2.0 times fewer operations and is 2.0 times faster per frame. "
+            "No other budget loses less.",
+        ),
+        ([budget("dense", 60.0, 4.0), budget("top-r 9", 60.0, 4.4)], "No budget that was evaluated takes fewer"),
+        (
+            [budget("dense", None, 4.0), budget("top-r 9", None, 2.0, agreement={"VID-AP50": 96.5})],
+            "r = 9 loses 3.5 points of agreement",
+        ),
+    ],
+)
+def test_headline_gives_advice(budgets, sentence):
+    assert advise(budgets).sentence.startswith(sentence)
+
+
+def test_headline_says_where_time_is_not_saved():
+    dense, slow, same = (budget(policy, 60.0, g) for policy, g in (("dense", 4.0), ("top-r 9", 2.0), ("top-r 8", 2.0)))
+    slow.results["seconds_per_frame"]["total"] = 0.12
+    same.results["seconds_per_frame"]["total"] = 0.08
+    assert "runs 2.0 times fewer operations, but is 1.5 times slower per frame" in advise([dense, slow]).sentence
+    assert "but is no faster per frame" in advise([dense, same]).sentence
+    assert advise([dense, slow]).tiles[-1] == ("1.5×", "slower per frame: 80 ms dense, 120 ms at r = 9")
+
+
+def test_no_advice_without_something_to_compare_with():
+    assert advise([budget("top-r 9", 60.0, 1.0)]) is None
+    assert advise([budget("dense", 60.0, 1.0)]) is None
+    assert advise([budget("dense", None, 1.0), budget("top-r 9", None, 1.0)]) is None
+
+
+def test_plot_as_a_picture_of_its_own(folder, tmp_path):
+    path = tmp_path / "plots" / "tradeoff.svg"
+    write_tradeoff(str(folder), str(path), "<a> title")
+    root = ET.parse(path).getroot()
+    texts = ["".join(element.itertext()) for element in root.iter("{http://www.w3.org/2000/svg}text")]
+    assert "<a> title" in texts and texts.count("r = 9") == texts.count("dense") == 2
+    assert {"AP50 (percent)", "milliseconds per frame"} <= set(texts) and "agreement" not in " ".join(texts)
+    (folder / "budgets.json").write_text(json.dumps([result("dense", None, 4.0)]))
+    with pytest.raises(ReportError, match="no AP50 was measured"):
+        write_tradeoff(str(folder), str(path))
 
 
 def test_budgets_are_joined_by_their_operations_and_not_by_noisy_times(tmp_path):
@@ -242,9 +359,10 @@ def test_budgets_are_joined_by_their_operations_and_not_by_noisy_times(tmp_path)
 
 
 def test_charts_take_extreme_values():
-    assert "polyline" in tradeoff_chart([Point(0.0, 0.0, "r = 0", "red", False)], "x", "y")
-    long = timeline_chart([Line("a", "red", np.arange(100_000.0))], "GFlops", [0], width=900)
-    assert len(long) < 60_000 and "100000.0" in long  # the last of 99,999 to four digits
+    assert tradeoff_chart([Point(0.0, 0.0, "r = 0", "p1", False)], "x", "y").marks[0].text == "r = 0"
+    long = timeline_chart([Line("a", "p1", np.arange(100_000.0))], "GFlops", [0], width=900)
+    assert len(long.values) < 20_000 and "100000.0" in long.values  # the last of 99,999 to four digits
+    assert long.lines[0][1].count(",") <= 600
 
 
 def test_view_lies_inside_the_frame_and_holds_the_boxes():
@@ -254,6 +372,7 @@ def test_view_lies_inside_the_frame_and_holds_the_boxes():
         assert view.x <= max(0, box[0]) and box[2] <= view.x + view.width
 
 
-def test_only_what_was_made_as_markup_is_markup():
-    assert tag("b", {"title": Markup("<i>")}, "<i>", Markup("<i>")) == '<b title="&lt;i&gt;">&lt;i&gt;<i></b>'
-    assert tag("input", {"disabled": True, "value": None, "checked": False}) == "<input disabled>"
+def test_a_whole_frame_fits_a_picture_also_in_portrait():
+    assert whole_view(1920, 1080).scale * 1920 == pytest.approx(440)
+    portrait = whole_view(1080, 1920)
+    assert portrait.scale * 1920 == pytest.approx(550) and (portrait.width, portrait.height) == (1080, 1920)

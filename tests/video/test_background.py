@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import threading
-import time
 
 import pytest
 from eventful_vitdet.errors import VideoReadError
@@ -20,21 +19,21 @@ def test_error_in_the_consumer_ends_the_thread():
 
 
 def test_the_newest_item_is_what_a_slow_consumer_gets():
-    produced = threading.Semaphore(0)
-    asked = threading.Event()
+    asked, produced, taken = threading.Event(), threading.Event(), threading.Event()
 
     def items():
         yield 0
         asked.wait(5)
         yield from range(1, 100)
-        produced.release()
-        time.sleep(0.01)
+        produced.set()
+        taken.wait(5)
 
     with NewestItem(items, 5) as newest:
         assert next(newest) == 0
         asked.set()
-        assert produced.acquire(timeout=5)
+        assert produced.wait(5)
         assert next(newest) == 99
+        taken.set()
         with pytest.raises(StopIteration):
             next(newest)
 

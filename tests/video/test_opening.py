@@ -6,8 +6,8 @@ from contextlib import closing
 import cv2
 import pytest
 from eventful_vitdet.errors import VideoReadError
-from eventful_vitdet.video import open_source
-from eventful_vitdet.video.opening import hide_password
+from eventful_vitdet.video import FileSource, ImageSource, open_source, open_sources
+from eventful_vitdet.video.connections import hide_secrets
 
 from .conftest import frame_number, grey_frame, write_video
 
@@ -52,12 +52,63 @@ def test_a_name_with_brackets_is_a_file_first(tmp_path):
     assert open_source(str(path)).num_frames == 1
 
 
+def test_each_video_as_a_source_of_its_own(tmp_path):
+    for name in ("a/2.avi", "a/10.avi", "b.avi"):
+        write_video(tmp_path / name, [grey_frame(1)])
+    (tmp_path / "images").mkdir()
+    for i in range(3):
+        cv2.imwrite(str(tmp_path / "images" / f"{i}.png"), grey_frame(i))
+    sources = open_sources([str(tmp_path / "a"), str(tmp_path / "b.avi"), str(tmp_path / "images" / "*.png")])
+    names = [os.path.basename(source.name) for source in sources]
+    assert names == ["2.avi", "10.avi", "b.avi", "*.png"] and sources[3].num_frames == 3
+    with pytest.raises(VideoReadError, match="gone: there is no such file"):
+        open_sources([str(tmp_path / "b.avi"), str(tmp_path / "gone")])
+
+
+def test_every_nth_frame_with_its_number_and_time(tmp_path):
+    for name in ("1.avi", "2.avi"):
+        write_video(tmp_path / name, [grey_frame(i) for i in range(5)])
+    source = open_source(str(tmp_path))
+    frames = list(source.frames(1, 3))
+    assert [(f.index, f.sequence, f.step, frame_number(f.image)) for f in frames] == [
+        *((1, 0, 3, 1), (4, 0, 3, 4), (7, 1, 3, 2)),
+    ]
+    assert [frame.seconds for frame in frames] == pytest.approx([1 / 30, 4 / 30, 2 / 30])
+
+
+def test_contents_decide_and_not_names(tmp_path):
+    video = write_video(tmp_path / "v.avi", [grey_frame(i) for i in range(3)])
+    video.rename(tmp_path / "a_video.jpg")
+    cv2.imwrite(str(tmp_path / "b.png"), grey_frame(4))
+    (tmp_path / "b.png").rename(tmp_path / "an_image.mp4")
+    cv2.imwrite(str(tmp_path / "c.png"), grey_frame(5))
+    (tmp_path / "c.png").rename(tmp_path / "no_suffix")
+    assert numbers(open_source(str(tmp_path / "a_video.jpg"))) == [(i, 0, i) for i in range(3)]
+    assert numbers(open_source(str(tmp_path / "an_image.mp4"))) == [(0, 0, 4)]
+    assert numbers(open_source(str(tmp_path / "no_suffix"))) == [(0, 0, 5)]
+
+
+@pytest.mark.parametrize("pattern", ["", "*"])
+def test_hidden_files_are_passed_over(tmp_path, pattern):
+    for name in (".DS_Store", "._0.jpg", "._0.png", "Thumbs.db", "notes.txt", "data.json"):
+        (tmp_path / name).write_bytes(b"\x00\x05\x16\x07" + b"Mac OS X" * 10)
+    cv2.imwrite(str(tmp_path / "0.png"), grey_frame(0))
+    source = open_source(str(tmp_path / pattern))
+    assert isinstance(source, ImageSource) and numbers(source) == [(0, 0, 0)]
+    (tmp_path / "0.png").unlink()
+    write_video(tmp_path / "v.avi", [grey_frame(1)])
+    (tmp_path / "._v.avi").write_bytes(b"\x00\x05\x16\x07")
+    source = open_source(str(tmp_path / pattern))
+    assert isinstance(source, FileSource) and numbers(source) == [(0, 0, 1)]
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
         ("absent.mp4", None, "there is no such file or folder .streams begin with rtsp://"),
         ("*.mp4", None, "no such file|no image and no video among 0 files"),
         ("text.mp4", b"this is no video at all", "cannot be opened as a video"),
+        ("notes.txt", b"words and words\n" * 50, "cannot be opened as a video"),
         ("empty.mp4", b"", "the file is empty"),
         ("picture.png", b"\x89PNG\r\n\x1a\nnothing", "cannot be read as an image"),
     ],
@@ -115,10 +166,10 @@ def test_an_address_of_nothing_and_an_unknown_one(capfd):
 
 
 def test_a_name_that_is_not_utf8(tmp_path):
-    path = tmp_path / os.fsdecode(b"\xff\xfe.mp4")
-    path.write_bytes(b"anything")
-    with pytest.raises(VideoReadError, match="the name is not UTF-8"):
-        open_source(str(path))
+    path = tmp_path / os.fsdecode(b"\xff\xfe.avi")
+    write_video(tmp_path / "v.avi", [grey_frame(3)]).rename(path)
+    source = open_source(str(path))
+    assert numbers(source) == [(0, 0, 3)] and source.name.encode() and source.name.endswith("\ufffd\ufffd.avi")
 
 
 def test_a_number_that_no_camera_has():
@@ -126,6 +177,32 @@ def test_a_number_that_no_camera_has():
         open_source("99999999999")
 
 
-def test_passwords_are_left_out():
-    assert hide_password("rtsp://me:pw@cam/1") == "rtsp://cam/1"
-    assert hide_password("http://cam/a@b") == "http://cam/a@b"
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("rtsp://me:pw@cam/1", "rtsp://cam/1"),
+        ("rtsp://me:p@w@cam:554/1", "rtsp://cam:554/1"),
+        ("rtsp://me:p/w?x#y@cam/1", "rtsp://cam/1"),
+        ("http://cam/video.mp4?token=secret&x=1", "http://cam/video.mp4"),
+        ("http://cam/video.mp4?mail=a@b", "http://b"),  # rather too little than too much
+        ("https://me:pw@cam/live#secret", "https://cam/live"),
+        ("rtsp:/me:pw@cam/1", "rtsp:/cam/1"),
+        ("http://cam/a.jpg", "http://cam/a.jpg"),
+        ("clip@2x?.mp4", "clip@2x?.mp4"),
+        ("", ""),
+    ],
+)
+def test_secrets_are_left_out(address, shown):
+    assert hide_secrets(address) == shown
+
+
+@pytest.mark.parametrize("scheme", ["rtsp", "http", "gopher", "rtsp:/x:secret@y ", "file+x"])
+def test_no_error_shows_a_secret(scheme, capfd):
+    with pytest.raises(VideoReadError) as raised:
+        open_source(f"{scheme}://user:se@cret@127.0.0.1:9/x?key=secret")
+    error, messages = raised.value, []
+    while error is not None:
+        messages.append(str(error))
+        error = error.__cause__ or error.__context__
+    assert not any("secret" in message or "se@cret" in message for message in messages), messages
+    assert capfd.readouterr().err == ""

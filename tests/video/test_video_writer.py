@@ -1,18 +1,24 @@
 from __future__ import annotations
 
-import errno
 import logging
 import os
+import resource
+import shutil
+import subprocess
+import sys
+import textwrap
+from fractions import Fraction
+from pathlib import Path
 
 import av
-import cv2
 import numpy as np
 import pytest
 from eventful_vitdet.errors import VideoWriteError
-from eventful_vitdet.video import VideoWriter, probe_video, reserved_file
+from eventful_vitdet.video import SoundCopy, VideoWriter, iterate_frames, probe_video
 from eventful_vitdet.video import video_writer as module
-from eventful_vitdet.video.containers import count_missing_bytes
 from eventful_vitdet.video.json_lines import JsonLinesWriter
+
+from .encoded_videos import add_sound, encode, loud_from, number_in, numbered_image
 
 SIZE = (48, 64, 3)
 
@@ -22,10 +28,12 @@ def noise(index: int) -> np.ndarray:
 
 
 def decode(path) -> list[np.ndarray]:
-    capture, images = cv2.VideoCapture(str(path)), []
-    while (read := capture.read())[0]:
-        images.append(read[1])
-    return images
+    return [frame.image for frame in iterate_frames(str(path))]
+
+
+def times(path) -> list[float]:
+    with av.open(str(path)) as container:
+        return [round(float(frame.time), 4) for frame in container.decode(video=0)]
 
 
 def test_a_written_video_is_h264_with_all_frames(tmp_path):
@@ -43,19 +51,31 @@ def test_a_written_video_is_h264_with_all_frames(tmp_path):
 
 def test_frames_with_their_own_times(tmp_path):
     path = tmp_path / "v.mp4"
-    with VideoWriter(str(path), None) as video:
-        for seconds in (0.0, 0.5, 0.5, 2.0):  # a camera's clock may stand still
-            video.write(noise(0), seconds)
+    with VideoWriter(str(path), 30) as video:
+        for seconds in (7.0, 7.5, 7.5, 9.0, 507.25):  # a camera's clock may stand still
+            video.write(noise(0), seconds, duration=0.75)
+    assert times(path) == [0.0, 0.5, 0.5, 2.0, 500.25]  # from the first frame on
     with av.open(str(path)) as container:
-        times = [round(float(frame.time), 3) for frame in container.decode(video=0)]
-    assert times == [0.0, 0.5, 0.501, 2.0]
+        stream = container.streams.video[0]
+        assert float(stream.duration * stream.time_base) == pytest.approx(501.0)
+
+
+@pytest.mark.parametrize("fps", [24, 25, 30, 50, 60, 30000 / 1001])
+def test_usual_frame_rates_are_exact(tmp_path, fps):
+    rate = Fraction(fps).limit_denominator(1001)
+    with VideoWriter(str(tmp_path / "v.mp4"), fps) as video:
+        for i in range(20):
+            video.write(noise(0), i / fps)
+    with av.open(str(tmp_path / "v.mp4")) as container:
+        assert [frame.pts * frame.time_base for frame in container.decode(video=0)] == [i / rate for i in range(20)]
 
 
 def test_a_key_frame_a_second_however_slowly_frames_come(tmp_path):
-    for name, fps, expected in (("camera.mp4", None, [0, 3, 5, 6, 7]), ("file.mp4", 2, [0, 2, 4, 6])):
+    for name, fps, expected in (("camera.mp4", 30, [0, 1, 4, 5, 6, 7]), ("file.mp4", 2, [0, 1, 3, 5, 7])):
         with VideoWriter(str(tmp_path / name), fps) as video:
             for i in range(8):
-                video.write(np.full(SIZE, 100, np.uint8), 0.4 * i if i < 5 else i)
+                seconds = None if name == "file.mp4" else 0.4 * i if i < 5 else i
+                video.write(np.full(SIZE, 100, np.uint8), seconds)
         with av.open(str(tmp_path / name)) as container:
             keys = [index for index, frame in enumerate(container.decode(video=0)) if frame.key_frame]
         assert keys == expected, name
@@ -65,8 +85,22 @@ def test_videos_slower_than_a_frame_a_second(tmp_path):
     with VideoWriter(str(tmp_path / "v.mp4"), 0.25) as video:
         for i in range(3):
             video.write(noise(i))
-    with av.open(str(tmp_path / "v.mp4")) as container:
-        assert [float(frame.time) for frame in container.decode(video=0)] == [0, 4, 8]
+    assert times(tmp_path / "v.mp4") == [0, 4, 8]
+
+
+def test_colours_are_tagged_and_right(tmp_path):
+    path = tmp_path / "v.mp4"
+    blocks = [(0, 0, 255), (0, 255, 0), (255, 0, 0), (255, 255, 255), (40, 120, 200)]  # BGR
+    image = np.repeat(np.repeat(np.array([blocks], np.uint8), 64, axis=0), 64, axis=1)
+    with VideoWriter(str(path), 25, pixel_aspect=Fraction(16, 11)) as video:
+        for _ in range(5):
+            video.write(image)
+    with av.open(str(path)) as container:
+        context = container.streams.video[0].codec_context
+        assert (context.color_primaries, context.color_trc, context.colorspace, context.color_range) == (1, 1, 1, 1)
+        assert container.streams.video[0].sample_aspect_ratio == Fraction(16, 11)
+    shown = decode(path)[4][32, 32::64, ::-1]
+    assert np.abs(shown.astype(int) - np.array(blocks)).max() < 12
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, VideoWriteError])
@@ -87,96 +121,128 @@ def test_nothing_is_kept_of_nothing(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
-class SmallDisk:
-    """Stands in for `open`: files that share so many bytes."""
-
-    def __init__(self, capacity: int) -> None:
-        self.capacity = capacity
-
-    def open(self, path: str, mode: str, buffering: int = -1) -> SmallFile:
-        return SmallFile(self, path)
-
-    def room(self, folder: str) -> int:
-        return self.capacity - sum(entry.stat().st_size for entry in os.scandir(folder))
+# Killed at any moment.
 
 
-class SmallFile:
-    def __init__(self, disk: SmallDisk, path: str) -> None:
-        self.disk, self.folder = disk, os.path.dirname(path)
-        self.file = open(path, "wb", buffering=0)
+def test_a_part_plays_as_soon_as_it_is_there(tmp_path):
+    part = tmp_path / "v.part.mp4"
+    with VideoWriter(str(tmp_path / "v.mp4"), 25) as video:
+        found = []
+        for i in range(60):
+            video.write(noise(i))
+            if part.exists():  # as it would be left by `kill -9`
+                shutil.copy(part, tmp_path / "copy.mp4")
+                found.append((i, len(decode(tmp_path / "copy.mp4"))))
+    assert found[0] == (2, 1)  # with the third frame
+    assert all(frames >= index - 25 - 3 for index, frames in found)  # a second, and what the encoder holds
 
-    def write(self, data) -> int:
-        behind = self.file.tell() + len(data) - os.fstat(self.file.fileno()).st_size
-        if behind > 0:
-            data = data[: len(data) - behind + min(behind, self.disk.room(self.folder))]
-        if not data:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        return self.file.write(data)
 
-    def __getattr__(self, name: str):
-        return getattr(self.file, name)
+def test_with_sound_too(tmp_path):
+    source = add_sound(tmp_path / "s.mp4", encode(tmp_path / "v.mp4", b_frames=0), seconds=1.4)
+    part = tmp_path / "o.part.mp4"
+    with VideoWriter(str(tmp_path / "o.mp4"), 30, sound=SoundCopy(str(source))) as video:
+        for i in range(40):
+            video.write(numbered_image(i), i / 30)
+            if i == 3:
+                shutil.copy(part, tmp_path / "copy.mp4")
+    assert number_in(decode(tmp_path / "copy.mp4")[0]) == 0
 
-    def __enter__(self) -> SmallFile:
-        return self
 
-    def __exit__(self, *exc_info) -> None:
-        self.file.close()
-        # As with a real file, a write may have stopped half-way.
+# A full disk.
 
 
 @pytest.fixture
-def small_disk(monkeypatch):
-    def make(capacity: int) -> None:
-        monkeypatch.setattr(reserved_file, "open", SmallDisk(capacity).open, raising=False)
+def small_disk():
+    """Lets files grow to so many bytes; the operating system refuses more."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
 
-    return make
+    def limit(size: int) -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+
+    yield limit
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-@pytest.mark.parametrize("capacity", [700_000, 3_000_000])
-def test_full_disk_leaves_a_valid_file(tmp_path, small_disk, capacity):
-    small_disk(capacity)
+@pytest.mark.parametrize("size", [200_000, 700_000, 1_234_567])
+def test_a_full_disk_leaves_whole_fragments(tmp_path, small_disk, size):
     path = tmp_path / "v.mp4"
-    with pytest.raises(VideoWriteError, match="the disk is full") as raised:
+    small_disk(size)
+    with pytest.raises(VideoWriteError, match=r"v\.mp4: cannot be written any further \(File too large\)"):
         with VideoWriter(str(path), 25, keep_partial=True) as video:
             for i in range(2000):
                 video.write(noise(i))
-    assert str(path) in str(raised.value) and os.listdir(tmp_path) == ["v.mp4"]
-    assert count_missing_bytes(str(path)) == 0
-    assert probe_video(str(path)).num_frames == len(decode(path)) == video.frames > 10
-
-
-def test_full_disk_without_any_reserve_leaves_whole_fragments(tmp_path, small_disk, monkeypatch):
-    monkeypatch.setattr(reserved_file, "RESERVES", ())
-    small_disk(400_000)
-    path = tmp_path / "v.mp4"
-    with pytest.raises(VideoWriteError, match="the disk is full"):
-        with VideoWriter(str(path), 25, keep_partial=True) as video:
-            for i in range(2000):
-                video.write(noise(i))
-    assert count_missing_bytes(str(path)) == 0
+    assert os.listdir(tmp_path) == ["v.mp4"]
     # A second of the last fragment is lost, and what the encoder still held.
     assert video.frames - 2 * 25 <= len(decode(path)) <= video.frames
 
 
-def test_full_disk_and_nothing_to_keep(tmp_path, small_disk):
-    small_disk(700_000)
-    with pytest.raises(VideoWriteError, match="the disk is full"):
+def test_a_full_disk_and_nothing_to_keep(tmp_path, small_disk):
+    small_disk(300_000)
+    with pytest.raises(VideoWriteError, match="cannot be written any further"):
         with VideoWriter(str(tmp_path / "v.mp4"), 25) as video:
             for i in range(2000):
                 video.write(noise(i))
     assert os.listdir(tmp_path) == []
 
 
+def test_a_disk_that_is_full_from_the_beginning(tmp_path, small_disk):
+    with pytest.raises(VideoWriteError, match="cannot be written any further"):
+        with VideoWriter(str(tmp_path / "v.mp4"), 25, keep_partial=True) as video:
+            small_disk(0)
+            for i in range(10):
+                video.write(noise(i))
+    assert os.listdir(tmp_path) == []
+
+
+ON_A_FULL_DISK = """
+    import sys
+    import numpy as np
+    from eventful_vitdet.errors import VideoWriteError
+    from eventful_vitdet.video import VideoWriter, iterate_frames
+
+    folder = sys.argv[1]
+    try:
+        with VideoWriter(f"{folder}/v.mp4", 25, keep_partial=True) as video:
+            for i in range(2000):
+                video.write(np.random.default_rng(i).integers(0, 256, (48, 64, 3), dtype=np.uint8))
+    except VideoWriteError as error:
+        print(error)
+    print(video.frames, sum(1 for _ in iterate_frames(f"{folder}/v.mp4")))
+"""
+
+
+def test_a_disk_that_is_really_full(tmp_path):
+    """On a disk of a megabyte in memory, which other processes do not see."""
+    disk, script = tmp_path / "disk", tmp_path / "script.py"
+    disk.mkdir()
+    script.write_text(textwrap.dedent(ON_A_FULL_DISK))
+    apart = ["unshare", "--mount", "--map-root-user", "sh", "-c"]
+    mount = f"mount -t tmpfs -o size=1m tmpfs {disk}"
+    if shutil.which("unshare") is None or subprocess.run([*apart, mount], capture_output=True).returncode:
+        pytest.skip("this machine does not let its users mount a disk in memory")
+    path = os.pathsep.join(str(Path(folder)) for folder in sys.path if folder)
+    command = f"{mount} && {sys.executable} {script} {disk}"
+    ended = subprocess.run([*apart, command], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path})
+    message, counts = ended.stdout.splitlines()[-2:]
+    assert message == f"{disk}/v.mp4: cannot be written any further (the disk is full)", ended.stderr
+    written, decoded = map(int, counts.split())
+    assert written - 50 <= decoded <= written and decoded > 10
+
+
 def test_a_missing_encoder_is_said_once_and_replaced(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(module, "ENCODERS", {"no-such-encoder": {}, "mpeg4": {}})
+    fallback = {"no-such-encoder": {}, "mpeg4": module.ENCODERS["mpeg4"]}
+    monkeypatch.setattr(module, "ENCODERS", fallback)
     module.say_once.cache_clear()
     with caplog.at_level(logging.WARNING):
         for name in ("a.mp4", "b.mp4"):
             with VideoWriter(str(tmp_path / name), 25) as video:
-                video.write(noise(0))
+                for i in range(3):
+                    video.write(numbered_image(i), i * 0.4)
     assert caplog.text.count("cannot encode H.264: videos are MPEG-4") == 1
     with av.open(str(tmp_path / "a.mp4")) as container:
         assert container.streams[0].codec_context.name == "mpeg4"
+    assert times(tmp_path / "a.mp4") == [0.0, 0.4, 0.8]
+    assert [number_in(image) for image in decode(tmp_path / "a.mp4")] == [0, 1, 2]
 
 
 def test_names_that_are_no_video(tmp_path):
@@ -185,6 +251,13 @@ def test_names_that_are_no_video(tmp_path):
     (tmp_path / "v.part.mp4").mkdir()
     with pytest.raises(VideoWriteError, match="v.mp4: cannot be written to"):
         VideoWriter(str(tmp_path / "v.mp4"), 25).__enter__()
+
+
+@pytest.mark.parametrize("name", ["12:30.mp4", "a b.mp4", "%d.mov"])
+def test_names_of_all_kinds(tmp_path, name):
+    with VideoWriter(str(tmp_path / name), 25) as video:
+        video.write(numbered_image(7))
+    assert os.listdir(tmp_path) == [name] and number_in(decode(tmp_path / name)[0]) == 7
 
 
 def test_written_video_can_be_read(tmp_path):
@@ -236,6 +309,78 @@ def test_a_file_that_somebody_else_is_writing(make, tmp_path):
     left = tmp_path / ("out.part.mp4" if make is not JsonLinesWriter else "out.mp4.part")
     assert size > 0 and not left.exists()
     left.write_bytes(bytes(10**6))
+    (tmp_path / ".out.mp4.tmp.lock").touch()
+    (tmp_path / ".out.mp4.tmp").write_bytes(bytes(10**6))
     with make(path) as second:
         second.write(record)
-    assert os.path.getsize(path) == size and os.listdir(tmp_path) == ["out.mp4"]
+    assert os.path.getsize(path) == size
+    assert make is JsonLinesWriter or os.listdir(tmp_path) == ["out.mp4"]
+
+
+# Sound.
+
+
+@pytest.mark.parametrize("name", ["aac.mp4", "aac.ts", "opus.mkv", "pcm.avi", "flac.mkv", "mp3.mkv"])
+@pytest.mark.parametrize("start", [0, 15])
+def test_the_sound_is_copied_in_step(tmp_path, name, start):
+    codec = {"pcm": "pcm_s16le", "opus": "libopus", "mp3": "libmp3lame"}.get(name.split(".")[0], name.split(".")[0])
+    if codec not in av.codecs_available:
+        pytest.skip(f"this FFmpeg has no encoder {codec}")
+    pictures = encode(tmp_path / "v.mkv", "mpeg2video" if name.endswith("ts") else "mpeg4", b_frames=0)
+    source = add_sound(tmp_path / name, pictures, codec=codec, seconds=4, tone_from=0.8)
+    path = tmp_path / "o.mp4"
+    with VideoWriter(str(path), 15, sound=SoundCopy(str(source))) as video:
+        for frame in iterate_frames(str(source), start=start, every=2):
+            if frame.number == start:
+                first = frame.seconds
+            video.write(frame.image[:, :, ::-1], frame.seconds)
+    with av.open(str(path)) as container:
+        copied, original = container.streams.audio[0], av.open(str(source)).streams.audio[0]
+        assert copied.codec_context.name == original.codec_context.name
+        # Not longer than the frames, although the source's is.
+        assert float(copied.duration * copied.time_base) == pytest.approx((40 - start) / 30, abs=0.15)
+    with av.open(str(source)) as container:
+        clock = container.start_time / av.time_base if name.endswith("ts") else 0.0
+    # In both files, as long after the first picture that is shown.
+    assert loud_from(path) == pytest.approx(loud_from(source) - clock - first, abs=0.03)
+
+
+def test_sounds_that_an_mp4_cannot_hold_are_left_out_with_a_warning(tmp_path, caplog):
+    pictures = encode(tmp_path / "v.avi", "mpeg4", b_frames=0)
+    source = add_sound(tmp_path / "s.avi", pictures, codec="adpcm_ms", seconds=1.4)
+    with VideoWriter(str(tmp_path / "o.mp4"), 30, sound=SoundCopy(str(source))) as video:
+        for i in range(5):
+            video.write(numbered_image(i), i / 30)
+    assert "s.avi: its sound (adpcm_ms) is left out, as an mp4 file cannot hold it" in caplog.text
+    with av.open(str(tmp_path / "o.mp4")) as container:
+        assert [stream.type for stream in container.streams] == ["video"]
+
+
+def test_a_video_without_sound_and_one_whose_sound_is_over(tmp_path):
+    pictures = encode(tmp_path / "v.mp4", b_frames=0)
+    short = add_sound(tmp_path / "short.mp4", pictures, seconds=0.3)
+    for source in (pictures, short):
+        path = tmp_path / "o.mp4"
+        with VideoWriter(str(path), 30, sound=SoundCopy(str(source))) as video:
+            for frame in iterate_frames(str(source), start=20):
+                video.write(frame.image, frame.seconds)
+        assert len(decode(path)) == 20
+
+
+@pytest.mark.parametrize("place", ["_copy_sound", "_mux", "_show_when_it_plays"])
+def test_an_interruption_in_the_middle_of_a_frame(tmp_path, monkeypatch, place):
+    path = tmp_path / "v.mp4"
+    with pytest.raises(KeyboardInterrupt), VideoWriter(str(path), 25, keep_partial=True) as video:
+        for i in range(31):
+            if i == 30:
+                step = getattr(video, place)
+                monkeypatch.setattr(video, place, lambda *args, step=step: interrupt(step, *args))
+            video.write(numbered_image(i))
+    shown = [number_in(image) for image in decode(path)]
+    assert shown == list(range(len(shown))) and 28 <= len(shown) <= 31
+    assert os.listdir(tmp_path) == ["v.mp4"]
+
+
+def interrupt(step, *args) -> None:
+    step(*args)
+    raise KeyboardInterrupt

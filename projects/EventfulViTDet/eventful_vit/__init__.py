@@ -3,6 +3,7 @@
 Nothing here depends on Detectron2, or on any package but PyTorch.
 """
 
+from .adapters.make_eventful import make_eventful
 from .block import BlockSpec, EventfulBlock, EventfulOptions
 from .cost import OperationCounts, count_operations
 from .frame import FrameTrace
@@ -24,4 +25,5 @@ __all__ = [
     "TopFraction",
     "TopR",
     "count_operations",
+    "make_eventful",
 ]

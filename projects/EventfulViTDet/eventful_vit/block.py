@@ -6,18 +6,22 @@ stands here once.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Union
 
 import torch
 from torch import Tensor, nn
 
+from . import ops
 from .attention.core import AttentionSpec
 from .attention.layout import AttentionLayout, attention_layout
 from .attention.modes import make_core
+from .attention.rotary import RotaryTables
 from .buffer import TokenBuffer
 from .frame import AttentionWork, BlockTrace, Frame, FrameTrace
 from .gate import GATE_REFERENCES, GateReference, TokenGate
-from .layers import Mlp, call, is_plain, run_linear, run_mlp, run_norm
+from .layers import Linear, MlpParts, Norm, call, is_plain, run_linear, run_mlp, run_norm
 from .selection import Selection
 
 
@@ -44,6 +48,10 @@ class EventfulOptions:
             )
 
 
+Scale = Union[nn.Module, Tensor, None]
+"""LayerScale: a factor for each channel (D,), or a module."""
+
+
 @dataclass(frozen=True)
 class BlockSpec:
     """What a block consists of. Modules stay where the model has them, with their parameters and names.
@@ -56,25 +64,26 @@ class BlockSpec:
     heads: int
     head_dim: int
     """d, channels of a head."""
-    norm1: nn.Module
-    qkv: nn.Module
+    norm1: Norm
+    qkv: Linear
     """(..., D) -> (..., 3 H d): queries, keys and values side by side, the heads of each one after the other."""
-    projection: nn.Module
+    projection: Linear
     """(..., H d) -> (..., D)."""
-    norm2: nn.Module
-    mlp: nn.Module
+    norm2: Norm
+    mlp: MlpParts | nn.Module
     scale: float | None = None
     """Of the scores; None: d^-0.5."""
     rel_pos: tuple[Tensor, ...] = ()
     """Tables of decomposed relative positions along rows and columns (attention/position.py)."""
-    query_norm: nn.Module | None = None
+    query_norm: Norm | None = None
     """Norms of the queries and keys of each head, (..., H, d)."""
-    key_norm: nn.Module | None = None
-    rotary: nn.Module | None = None
-    """Rotary positions: (queries or keys (..., H, d), places of their tokens (...,)) -> the same, turned."""
-    layer_scale1: nn.Module | None = None
+    key_norm: Norm | None = None
+    rotary: RotaryTables | None = None
+    projection_norm: Norm | None = None
+    """Norm of what goes into the output projection."""
+    layer_scale1: Scale = None
     """What scales the two branches before they are added."""
-    layer_scale2: nn.Module | None = None
+    layer_scale2: Scale = None
     drop_path: nn.Module | None = None
     """Stochastic depth, in training."""
     window: int = 0
@@ -83,13 +92,13 @@ class BlockSpec:
     """Keys and values are averaged over kv_pool x kv_pool tokens."""
     prefix: int = 0
     """Class and register tokens before those of the grid; only without windows, pooling and relative positions."""
-    other_attention: nn.Module | None = None
-    """Attention by code that is not known, on windows or grids (G, a, b, D) of normalised tokens. It runs on all tokens
-    of every frame."""
+    other_attention: Callable[[Tensor], Tensor] | None = None
+    """Attention by code that is not known, on windows or grids (G, a, b, D) of normalised tokens; with prefix tokens,
+    on (B, N, 1, D). It runs on all tokens of every frame."""
     after: nn.Module | None = None
     """A layer on the whole map (B, D, h, w) behind the block. It runs in every frame."""
 
-    def adds_plainly(self, scale: nn.Module | None) -> bool:
+    def adds_plainly(self, scale: Scale) -> bool:
         """Whether a branch is added to the residual stream as it is: not scaled, and not dropped."""
         dropped = self.drop_path is not None and self.drop_path.training and type(self.drop_path) is not nn.Identity
         return scale is None and not dropped
@@ -168,7 +177,7 @@ class EventfulBlock:
         frame.trace.blocks.append(BlockTrace(spec, layout, work, (picked1, picked2, picked3)))
         return self._after(spec, x, grid)
 
-    def _gate(self, gate: TokenGate, norm: nn.Module, x: Tensor, frame: Frame) -> tuple[Selection, Tensor]:
+    def _gate(self, gate: TokenGate, norm: Norm, x: Tensor, frame: Frame) -> tuple[Selection, Tensor]:
         """Gate and layer norm in the order that the options ask for."""
         if not self.options.gate_before_norm:
             return gate(x, frame, norm)
@@ -186,13 +195,12 @@ class EventfulBlock:
         if spec.query_norm is None and spec.key_norm is None and spec.rotary is None:
             return qkv
         q, k, v = qkv.unflatten(-1, (3, spec.heads, -1)).unbind(-3)
-        q = q if spec.query_norm is None else call(spec.query_norm, q)
-        k = k if spec.key_norm is None else call(spec.key_norm, k)
+        q = q if spec.query_norm is None else run_norm(spec.query_norm, q)
+        k = k if spec.key_norm is None else run_norm(spec.key_norm, k)
         if spec.rotary is not None:
-            places = torch.arange(layout.tokens, device=rows.device)
-            if selection is not None:
-                places = selection.take(places.expand(selection.streams, -1)[..., None]).squeeze(-1)
-            q, k = spec.rotary(q, places), spec.rotary(k, places)
+            everything = selection is None
+            places = torch.arange(layout.tokens, device=q.device) if everything else selection.places(q.device)
+            q, k = spec.rotary.turn(q, places), spec.rotary.turn(k, places)
         return torch.stack([q, k, v], dim=-3).flatten(-3)
 
     def _attention_spec(self, spec: BlockSpec, layout: AttentionLayout, x: Tensor) -> AttentionSpec:
@@ -211,6 +219,7 @@ class EventfulBlock:
     ) -> Tensor:
         """The output projection; of all tokens, with the residual stream added."""
         added = residual if spec.adds_plainly(spec.layer_scale1) else None
+        rows = rows if spec.projection_norm is None else run_norm(spec.projection_norm, rows)
         result = run_linear(spec.projection, rows, self.options.compute_dtype, added=added, used=used)
         if residual is None or added is not None:
             return result if added is not None else self._scaled(spec.layer_scale1, result)
@@ -218,19 +227,21 @@ class EventfulBlock:
 
     def _mlp(self, spec: BlockSpec, rows: Tensor, residual: Tensor | None = None, used: Tensor | None = None) -> Tensor:
         """The MLP; of all tokens, with the residual stream added."""
-        plain = is_plain(spec.mlp, Mlp)
+        plain = isinstance(spec.mlp, MlpParts)
         added = residual if plain and spec.adds_plainly(spec.layer_scale2) else None
         result = run_mlp(spec.mlp, rows, self.options.compute_dtype, added, used) if plain else call(spec.mlp, rows)
         if residual is None or added is not None:
             return result if added is not None else self._scaled(spec.layer_scale2, result)
         return residual + self._branch(spec, spec.layer_scale2, result)
 
-    def _branch(self, spec: BlockSpec, scale: nn.Module | None, y: Tensor) -> Tensor:
+    def _branch(self, spec: BlockSpec, scale: Scale, y: Tensor) -> Tensor:
         y = self._scaled(scale, y)
         return y if spec.drop_path is None else spec.drop_path(y)
 
-    def _scaled(self, scale: nn.Module | None, rows: Tensor) -> Tensor:
-        return rows if scale is None else call(scale, rows)
+    def _scaled(self, scale: Scale, rows: Tensor) -> Tensor:
+        if scale is None:
+            return rows
+        return ops.scale_channels(rows, scale) if isinstance(scale, Tensor) else call(scale, rows)
 
     def _after(self, spec: BlockSpec, x: Tensor, grid: tuple[int, int]) -> Tensor:
         if spec.after is None:
@@ -239,7 +250,7 @@ class EventfulBlock:
         return maps.flatten(2).transpose(1, 2).contiguous()
 
 
-def _attend_by(attention: nn.Module, x: Tensor, layout: AttentionLayout) -> Tensor:
+def _attend_by(attention: Callable[[Tensor], Tensor], x: Tensor, layout: AttentionLayout) -> Tensor:
     """Attention of a module that takes windows or grids: (B, N, D) -> (B, N, D)."""
     groups = layout.partition(x, None)
     out = call(attention, groups.unflatten(1, layout.query_grid))

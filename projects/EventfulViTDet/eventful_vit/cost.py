@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from .frame import AttentionWork, BlockTrace, FrameTrace
+from .layers import linear_sizes
 from .model import Traced
 
 BACKBONE_CATEGORIES = ("linear", "bias", "matmul", "position", "add", "gate", "accumulator")
@@ -151,21 +152,14 @@ def _width(block: BlockTrace) -> int:
 def _token_functions(block: BlockTrace) -> Iterator[Count]:
     spec = block.spec
     for module, selection in zip((spec.qkv, spec.projection, spec.mlp), block.selections):
-        for layer in linear_layers(module):
-            yield "linear", [n * layer.in_features * layer.out_features for n in selection.counts]
-            if layer.bias is not None:
-                yield "bias", [n * layer.out_features for n in selection.counts]
+        for inputs, outputs, has_bias in linear_sizes(module):
+            yield "linear", [n * inputs * outputs for n in selection.counts]
+            if has_bias:
+                yield "bias", [n * outputs for n in selection.counts]
     if spec.after is not None:
         positions = block.layout.tokens
         macs = sum(m.weight.numel() for m in spec.after.modules() if isinstance(m, nn.Conv2d))
         yield "linear", [positions * macs] * block.selections[0].streams
-
-
-def linear_layers(module: nn.Module) -> list[nn.Linear]:
-    """The linear layers of a token-wise function."""
-    if isinstance(module, nn.Linear):
-        return [module]
-    return [layer for layer in module.modules() if isinstance(layer, nn.Linear)]
 
 
 Flushed = tuple[bool, ...]
@@ -270,7 +264,7 @@ def _padding_additions(block: BlockTrace) -> int:
     """Turning the windows' zero padding into the QKV bias."""
     if not any(block.layout.padding):
         return 0
-    return sum(layer.out_features for layer in linear_layers(block.spec.qkv) if layer.bias is not None)
+    return sum(outputs for _, outputs, has_bias in linear_sizes(block.spec.qkv) if has_bias)
 
 
 # Whole models.
@@ -288,8 +282,7 @@ def count_operations(model: nn.Module) -> Iterator[OperationCounts]:
     """
     counts = OperationCounts()
     traced = [module for module in model.modules() if isinstance(module, Traced)]
-    inside = {child for module in traced for child in module.modules()}
-    hooks = _hook_layers(model, inside, counts)
+    hooks = _hook_layers(model, traced, counts)
     for module in traced:
         module.observers.append(counts.add_frame)
     try:
@@ -301,9 +294,12 @@ def count_operations(model: nn.Module) -> Iterator[OperationCounts]:
             hook.remove()
 
 
-def _hook_layers(model: nn.Module, skip: set[nn.Module], counts: OperationCounts) -> list:
-    """Count the layers outside the modules that count for themselves, through forward hooks."""
+def _hook_layers(model: nn.Module, traced: Sequence[Traced], counts: OperationCounts) -> list:
+    """Count the layers that are in no trace, through forward hooks."""
     hooks = []
+    skip = {child for module in traced for child in module.counted()}
+    categories = {child: category for module in traced for child, category in module.categories().items()}
+    behind = traced[0].category_behind if traced else Traced.category_behind
     boxes = _BoxesPerImage()
     for name, module in model.named_modules():
         if module in skip:
@@ -312,7 +308,8 @@ def _hook_layers(model: nn.Module, skip: set[nn.Module], counts: OperationCounts
             hooks.append(module.register_forward_pre_hook(boxes.remember))
         macs = _layer_macs(module)
         if macs is not None:
-            hooks.append(module.register_forward_hook(_counting_hook(counts, _category(name), macs, boxes)))
+            category = categories.get(module) or _category(name, behind)
+            hooks.append(module.register_forward_hook(_counting_hook(counts, category, macs, boxes)))
     return hooks
 
 
@@ -338,13 +335,13 @@ class _BoxesPerImage:
         return [rows // images + (image < rows % images) for image in range(images)]
 
 
-def _category(name: str) -> str:
+def _category(name: str, other: str) -> str:
     parts = name.split(".")
     if "proposal_generator" in parts:
         return "proposals"
     if "roi_heads" in parts:
         return "heads"
-    return "pyramid"
+    return other
 
 
 def _counting_hook(

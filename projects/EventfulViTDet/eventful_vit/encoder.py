@@ -3,15 +3,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
-from .block import EventfulBlock, EventfulOptions
+from .block import BlockSpec, EventfulBlock, EventfulOptions
 from .frame import Frame, FrameTrace
 from .ops.tape import Recorder
 from .policies import Policy
@@ -21,13 +21,13 @@ TAPED_VALUES = 2**18
 """Most values (tokens x channels x streams) of a frame that is recorded on a CPU. Small frames gain most
 (docs/performance.md)."""
 
+Block = Callable[[Tensor, Callable[[BlockSpec, Tensor], Tensor]], Tensor]
+"""A block as the encoder calls it: with its tokens and a way to run a specification on them. A module, so that hooks on
+a block see its tokens, or a function."""
+
 
 class EventfulEncoder:
-    """Runs a model's blocks.
-
-    Blocks are modules that are called with (tokens, run) and return `run(specification, tokens)`, so hooks on a block
-    see its tokens.
-    """
+    """Runs a model's blocks."""
 
     def __init__(self, depth: int, options: EventfulOptions) -> None:
         """
@@ -41,7 +41,7 @@ class EventfulEncoder:
         self._can_record = all(gate.can_take_numbers() for gate in gates)
 
     def dense(
-        self, blocks: Sequence[nn.Module], x: Tensor, grid: tuple[int, int], trace: FrameTrace | None,
+        self, blocks: Sequence[Block], x: Tensor, grid: tuple[int, int], trace: FrameTrace | None,
         recorded: RecordedFrames | None = None,
     ) -> Tensor:  # fmt: skip
         """All tokens (B, N, D) -> (B, N, D).
@@ -57,7 +57,7 @@ class EventfulEncoder:
         return x
 
     def _repeat_dense(
-        self, blocks: Sequence[nn.Module], x: Tensor, grid: tuple[int, int], trace: FrameTrace, recorded: RecordedFrames
+        self, blocks: Sequence[Block], x: Tensor, grid: tuple[int, int], trace: FrameTrace, recorded: RecordedFrames
     ) -> Tensor:
         def make(recorder: Recorder) -> RecordedFrame:
             return RecordedFrame(recorder, torch.empty_like(x), None)
@@ -68,7 +68,7 @@ class EventfulEncoder:
         recorded.keep(key, kind)
         return result
 
-    def eventful(self, blocks: Sequence[nn.Module], x: Tensor, frame: Frame, observed: bool) -> Tensor:
+    def eventful(self, blocks: Sequence[Block], x: Tensor, frame: Frame, observed: bool) -> Tensor:
         """Changed tokens of (B, N, D) -> (B, N, D), updating the frame's state. x may be overwritten.
 
         Args:
@@ -91,7 +91,12 @@ class EventfulEncoder:
         recorded.keep(key, kind)
         return result
 
-    def _run(self, blocks: Sequence[nn.Module], x: Tensor, frame: Frame, keep: bool = False) -> Tensor:
+    def eventful_block(self, number: int, spec: BlockSpec, x: Tensor, frame: Frame) -> Tensor:
+        """One block, for models that call their blocks themselves: changed tokens of (B, N, D) -> (B, N, D). x may be
+        overwritten."""
+        return self._runners[number].eventful(spec, x, frame.trace.grid, frame)
+
+    def _run(self, blocks: Sequence[Block], x: Tensor, frame: Frame, keep: bool = False) -> Tensor:
         """`keep`: what a hook sees of a block stays as it is."""
         for block, runner in zip(blocks, self._runners):
             x = block(x.clone() if keep else x, partial(runner.eventful, grid=frame.trace.grid, frame=frame))

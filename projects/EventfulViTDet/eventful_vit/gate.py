@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from . import ops
 from .frame import Frame, GateBudget, GateTrace
-from .layers import call, norm_arguments
+from .layers import Norm, call, norm_arguments
 from .selection import Selection
 
 GateReference = Literal["last-sent", "previous-frame"]
@@ -36,7 +36,7 @@ class TokenGate:
         self._last_sent = reference == "last-sent"
         self._state_dtype = state_dtype
 
-    def __call__(self, x: Tensor, frame: Frame, norm: nn.Module | None = None) -> tuple[Selection, Tensor]:
+    def __call__(self, x: Tensor, frame: Frame, norm: Norm | None = None) -> tuple[Selection, Tensor]:
         """Gate one frame.
 
         Args:

@@ -5,6 +5,10 @@ User code inside a layer (a subclass, an adapter, a hook, a parametrisation) is 
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Union
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -14,17 +18,75 @@ from .ops import tape
 
 MLP_ROWS = 1024
 """Rows of an MLP computed at a time on a CPU: their hidden values are still in cache when they are read again."""
+PASSIVE_HOOKS = ("eventful_vit.cost", "transformers.utils.output_capturing")
+"""Python modules whose forward hooks only look on, and need no frame to be computed in another way for it."""
 
 
-def is_plain(module: nn.Module, kind: type) -> bool:
-    """Whether a module is of this very class and nothing is hooked into it (hooks for all modules do not count)."""
-    return (
-        type(module) is kind
-        and not module._forward_hooks
-        and not module._forward_pre_hooks
-        and not module._backward_hooks
-        and not module._backward_pre_hooks
-        and "forward" not in module.__dict__
+# Layers as data: what a model keeps in modules of other kinds.
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A linear layer whose weight and bias lie in a module of another kind."""
+
+    weight: Tensor
+    """(outputs, inputs)."""
+    bias: Tensor | None
+
+
+@dataclass(frozen=True)
+class SideBySide:
+    """Linear layers on the same rows, with their results side by side, such as [queries | keys | values]."""
+
+    layers: tuple[nn.Module | Weights, ...]
+
+
+Linear = Union[nn.Module, Weights, SideBySide]
+"""What stands in the place of a linear layer: it, or any module on rows."""
+
+
+@dataclass(frozen=True)
+class NormWeights:
+    """A layer norm over the channels by its parameters."""
+
+    weight: Tensor | None
+    bias: Tensor | None
+    eps: float
+
+
+Norm = Union[nn.Module, NormWeights]
+
+
+@dataclass(frozen=True)
+class MlpParts:
+    """An MLP by its layers."""
+
+    fc1: Linear
+    act: nn.Module
+    fc2: Linear
+    gate: int | None = None
+    """Which half of the first layer's outputs goes through the activation and multiplies the other; None: no gate."""
+    norm: Norm | None = None
+    """Norm of the hidden values."""
+
+
+# Which layers are what they seem.
+
+
+def is_plain(module: object, kind: type[nn.Module]) -> bool:
+    """Whether something is a module of this very class, and the `forward` of that class is all that runs."""
+    return type(module) is kind and not is_observed(module)
+
+
+def is_observed(module: nn.Module) -> bool:
+    """Whether somebody hooked into a module or gave it another `forward` (hooks for all modules do not count)."""
+    if module._forward_hooks and any(hook.__module__ not in PASSIVE_HOOKS for hook in module._forward_hooks.values()):
+        return True
+    return bool(
+        module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+        or "forward" in module.__dict__
     )
 
 
@@ -35,7 +97,7 @@ def call(module: nn.Module, x: Tensor) -> Tensor:
 
 
 def run_linear(
-    layer: nn.Module,
+    layer: Linear,
     x: Tensor,
     dtype: torch.dtype | None = None,
     gelu: bool = False,
@@ -49,14 +111,22 @@ def run_linear(
         added: (..., outputs), what is added to the result.
         used: how many of the rows count (ops/gating.py); None: all.
     """
-    if is_plain(layer, nn.Linear):
+    if isinstance(layer, Weights) or is_plain(layer, nn.Linear):
         return ops.linear(x, layer.weight, layer.bias, gelu, added, used, dtype or autocast_dtype(x))
-    result = call(layer, x)
+    result = _run_side_by_side(layer.layers, x, dtype, used) if isinstance(layer, SideBySide) else call(layer, x)
     result = F.gelu(result) if gelu else result
     return result if added is None else added + result
 
 
-def run_norm(norm: nn.Module, x: Tensor) -> Tensor:
+def _run_side_by_side(layers: Sequence[Linear], x: Tensor, dtype: torch.dtype | None, used: Tensor | None) -> Tensor:
+    if all(isinstance(layer, Weights) or is_plain(layer, nn.Linear) for layer in layers):
+        weights, biases = [layer.weight for layer in layers], [layer.bias for layer in layers]
+        return ops.linear_side_by_side(x, weights, biases, used, dtype or autocast_dtype(x))
+    tape.refuse("layers side by side may run other code")
+    return torch.cat([run_linear(layer, x, dtype, used=used) for layer in layers], dim=-1)
+
+
+def run_norm(norm: Norm, x: Tensor) -> Tensor:
     """A norm, or whatever module stands in its place."""
     affine = norm_arguments(norm)
     if affine is None or affine[2] is None:
@@ -72,11 +142,13 @@ def autocast_dtype(x: Tensor) -> torch.dtype | None:
     return torch.get_autocast_dtype(device)
 
 
-def norm_arguments(norm: nn.Module | None) -> tuple[Tensor | None, Tensor | None, float | None] | None:
+def norm_arguments(norm: Norm | None) -> tuple[Tensor | None, Tensor | None, float | None] | None:
     """Weight, bias and eps for the operators that normalise; (None, None, None) for no norm.
 
     None for a module that has to be called.
     """
+    if isinstance(norm, NormWeights):
+        return norm.weight, norm.bias, norm.eps
     if norm is None or is_plain(norm, nn.Identity):
         return None, None, None
     if is_plain(norm, nn.LayerNorm) and len(norm.normalized_shape) == 1:
@@ -94,11 +166,16 @@ class Mlp(nn.Module):
         self.fc2 = nn.Linear(hidden, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        return run_mlp(self, x)
+        return run_mlp(self.parts, x)
+
+    @property
+    def parts(self) -> MlpParts:
+        """The MLP by its layers."""
+        return MlpParts(self.fc1, self.act, self.fc2)
 
 
 def run_mlp(
-    mlp: Mlp, x: Tensor, dtype: torch.dtype | None = None, added: Tensor | None = None, used: Tensor | None = None
+    mlp: MlpParts, x: Tensor, dtype: torch.dtype | None = None, added: Tensor | None = None, used: Tensor | None = None
 ) -> Tensor:
     """An MLP on (..., D), plus `added`; some rows at a time where that keeps the hidden ones in cache."""
     rows = x.flatten(0, -2)
@@ -109,7 +186,32 @@ def run_mlp(
     return torch.cat([_run_mlp(mlp, part, dtype, also, None) for part, also in zip(parts, sums)]).view(x.shape)
 
 
-def _run_mlp(mlp: Mlp, x: Tensor, dtype: torch.dtype | None, added: Tensor | None, used: Tensor | None) -> Tensor:
-    gelu = is_plain(mlp.act, nn.GELU) and mlp.act.approximate == "none"
+def _run_mlp(mlp: MlpParts, x: Tensor, dtype: torch.dtype | None, added: Tensor | None, used: Tensor | None) -> Tensor:
+    gelu = mlp.gate is None and is_plain(mlp.act, nn.GELU) and mlp.act.approximate == "none"
     hidden = run_linear(mlp.fc1, x, dtype, gelu, used=used)
-    return run_linear(mlp.fc2, hidden if gelu else call(mlp.act, hidden), dtype, added=added, used=used)
+    if mlp.gate is not None:
+        halves = hidden.chunk(2, dim=-1)
+        hidden = call(mlp.act, halves[mlp.gate]) * halves[1 - mlp.gate]
+    elif not gelu:
+        hidden = call(mlp.act, hidden)
+    hidden = hidden if mlp.norm is None else run_norm(mlp.norm, hidden)
+    return run_linear(mlp.fc2, hidden, dtype, added=added, used=used)
+
+
+# What counting needs to know.
+
+
+def linear_sizes(part: Linear | MlpParts) -> Iterator[tuple[int, int, bool]]:
+    """Inputs, outputs, and whether there is a bias, of the linear layers that a token-wise function consists of."""
+    if isinstance(part, Weights):
+        yield part.weight.shape[1], part.weight.shape[0], part.bias is not None
+    elif isinstance(part, SideBySide):
+        for layer in part.layers:
+            yield from linear_sizes(layer)
+    elif isinstance(part, MlpParts):
+        yield from linear_sizes(part.fc1)
+        yield from linear_sizes(part.fc2)
+    else:
+        for layer in part.modules():
+            if isinstance(layer, nn.Linear):
+                yield layer.in_features, layer.out_features, layer.bias is not None

@@ -4,7 +4,7 @@ frames."""
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from types import MappingProxyType
@@ -27,6 +27,9 @@ _in_use: ContextVar[Mapping[int, Streams]] = ContextVar("states in use", default
 class Traced(nn.Module):
     """A module that tells observers what its frames executed (see `count_operations`)."""
 
+    category_behind = "pyramid"
+    """What the operations of layers around it are counted as, unless their names say."""
+
     def __init__(self) -> None:
         super().__init__()
         self.observers: list[Observer] = []
@@ -35,6 +38,14 @@ class Traced(nn.Module):
         """Show a finished frame to all observers."""
         for observer in self.observers:
             observer(trace)
+
+    def counted(self) -> Iterable[nn.Module]:
+        """The modules inside whose operations are in the traces."""
+        return self.modules()
+
+    def categories(self) -> Mapping[nn.Module, str]:
+        """What the operations of other modules inside are counted as, such as "heads"."""
+        return {}
 
     def __getstate__(self) -> dict:
         """For copies and pickles: without who watches."""

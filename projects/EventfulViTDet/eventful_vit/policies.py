@@ -87,7 +87,7 @@ class TopFraction(Policy):
         return math.floor(self.fraction * tokens), -math.inf
 
     def __str__(self) -> str:
-        return f"fraction {self.fraction:g}"
+        return f"fraction {_write_number(self.fraction)}"
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class Threshold(Policy):
         return tokens, self.threshold
 
     def __str__(self) -> str:
-        return f"threshold {self.threshold:g}"
+        return f"threshold {_write_number(self.threshold)}"
 
 
 @dataclass(frozen=True)
@@ -143,3 +143,9 @@ class PerGate(Policy):
 
     def __str__(self) -> str:
         return "per gate " + ", ".join(f"{name}: {policy}" for name, policy in self.gates.items())
+
+
+def _write_number(value: float) -> str:
+    """A number as short as possible, from which it can be read again."""
+    short = f"{value:g}"
+    return short if float(short) == value else repr(float(value))

@@ -59,6 +59,15 @@ class Selection:
         rows = values.reshape(self.streams * self.tokens, values.shape[-1])
         return rows if self.index is None else rows.index_select(0, self.index)
 
+    def places(self, device: torch.device) -> Tensor:
+        """Which token (0 ... N - 1) of its stream each packed row belongs to, (R,); 0 for rows that do not count."""
+        if self.index is None:
+            return torch.arange(self.tokens, device=device).repeat(self.streams)
+        if self.used is None:
+            return self.index % self.tokens
+        counts = torch.arange(len(self.index), device=device) < self.used
+        return torch.where(counts, self.index % self.tokens, 0)
+
     def mask(self) -> Tensor:
         """The selection as a boolean mask (B, N)."""
         if self.index is None:

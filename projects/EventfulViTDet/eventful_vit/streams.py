@@ -6,7 +6,7 @@ import math
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -26,6 +26,8 @@ class FrameForm:
     """Tokens (h, w)."""
     dtype: torch.dtype
     device: torch.device
+    prefix: int = 0
+    """Tokens beside those of the grid."""
 
 
 class Streams:
@@ -83,7 +85,7 @@ class Streams:
         self.trace = None
         self._slots = {name: slot.to(device) for name, slot in self._slots.items()}
         if self._form is not None:
-            self._form = FrameForm(self._form.grid, self._form.dtype, torch.empty(0, device=device).device)
+            self._form = replace(self._form, device=torch.empty(0, device=device).device)
         return self
 
     @property

@@ -8,6 +8,7 @@ import weakref
 from torch import Tensor, nn
 
 from . import ops
+from .layers import is_observed
 from .ops import derived
 
 
@@ -56,7 +57,7 @@ class WeightWatch:
 
     def is_observed(self) -> bool:
         """Whether somebody hooked into a module inside, or gave one another `forward`, as of the last `version`."""
-        return any(m._forward_hooks or m._forward_pre_hooks or "forward" in m.__dict__ for m in self._modules)
+        return any(is_observed(module) for module in self._modules)
 
     def _forget(self) -> None:
         model = self._model()

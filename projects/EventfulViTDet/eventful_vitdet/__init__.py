@@ -1,10 +1,23 @@
 """EventfulViTDet: video object detection that recomputes only what changed, for Detectron2."""
 
 import sys
-import warnings
+from importlib import import_module
 from pathlib import Path
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    "EventfulViT": ".modeling",
+    "PerGate": "eventful_vit",
+    "Threshold": "eventful_vit",
+    "TopFraction": "eventful_vit",
+    "TopR": "eventful_vit",
+    "add_eventful_vitdet_config": ".config",
+    "count_operations": "eventful_vit",
+}
+"""Modules of the public names. They are imported when a name is first used: a command's --help needs no torch."""
+
+__all__ = list(_HOMES)
 
 
 def _append_embedded_detectron2() -> None:
@@ -15,22 +28,16 @@ def _append_embedded_detectron2() -> None:
             sys.path.append(str(folder))
 
 
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name], __name__), name)
+    globals()[name] = value  # the next time, it is there
+    return value
+
+
+def __dir__() -> list:
+    return sorted([*globals(), *__all__])
+
+
 _append_embedded_detectron2()
-
-from eventful_vit import PerGate, Threshold, TopFraction, TopR, count_operations  # noqa: E402
-
-with warnings.catch_warnings():
-    warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)  # fvcore uses it
-    from . import data, modeling  # noqa: F401  (registers data sets, the backbone and the detector in Detectron2)
-from .config import add_eventful_vitdet_config  # noqa: E402
-from .modeling import EventfulViT  # noqa: E402
-
-__all__ = [
-    "EventfulViT",
-    "PerGate",
-    "Threshold",
-    "TopFraction",
-    "TopR",
-    "add_eventful_vitdet_config",
-    "count_operations",
-]

@@ -8,20 +8,22 @@ from collections.abc import Sequence
 from eventful_vit import TopR
 from torch import nn
 
+from .errors import ConfigError
+
 DENSE = "dense"
 
 
 def parse_budgets(budgets: Sequence[str | int]) -> dict[str, TopR | None]:
-    """Map each budget, as text, to its policy; "dense" to None. Raises ValueError for anything else."""
+    """Map each budget, as text, to its policy; "dense" to None. Raises ConfigError for anything else."""
     policies: dict[str, TopR | None] = {}
     for budget in budgets:
         word = str(budget).strip()
         if word != DENSE and not re.fullmatch(r"\d+", word):
-            raise ValueError(f"budget {word!r} is neither 'dense' nor a number of tokens, 0 or more")
+            raise ConfigError(f"budget {word!r} is neither 'dense' nor a number of tokens, 0 or more")
         word = word if word == DENSE else str(int(word))
         policies[word] = None if word == DENSE else TopR(int(word))
     if not policies:
-        raise ValueError("no budgets to evaluate: name 'dense' or numbers of tokens")
+        raise ConfigError("no budgets to evaluate: name 'dense' or numbers of tokens")
     return policies
 
 

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from detectron2.config import CfgNode
 
+from .errors import ConfigError
+
+KEY = re.compile(r"\b(MODEL|INPUT|DATASETS|DATALOADER|SOLVER|TEST|VIS_PERIOD|SEED|OUTPUT_DIR)\b")
+"""How configuration keys begin."""
+
 
 def add_eventful_vitdet_config(cfg: CfgNode) -> None:
-    """Add every key that the project defines, with its default, to a Detectron2 configuration."""
+    """Add every key that the project defines, with its default, to a Detectron2 configuration.
+
+    What the keys may name, the backbone, the detector and the data sets, is then registered in Detectron2.
+    """
+    from . import modeling  # noqa: F401  (registers; not at the top, as its modules read configurations too)
     from .data.data_config import add_data_config
 
     # Device to run on: cuda where available, else cpu, unless set.
@@ -32,6 +45,21 @@ def add_eventful_vitdet_config(cfg: CfgNode) -> None:
     _add_solver_config(cfg)
     _add_test_config(cfg)
     add_data_config(cfg)
+
+
+@contextmanager
+def config_errors() -> Iterator[None]:
+    """Around Detectron2's builders: an error that names a key, or what a registry lacks, is a ConfigError.
+
+    Their other errors are left as they are, for they may be defects.
+    """
+    try:
+        yield
+    except (ValueError, KeyError, AssertionError) as error:
+        text = str(error.args[0]) if error.args else ""
+        if isinstance(error, ConfigError) or not (KEY.search(text) or text.endswith("registry!")):
+            raise
+        raise ConfigError(text) from error
 
 
 def _add_vit_config(cfg: CfgNode) -> None:

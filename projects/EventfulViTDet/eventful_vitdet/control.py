@@ -28,6 +28,7 @@ from .controllers import (
     Schedule,
     TargetState,
 )
+from .errors import ConfigError
 from .modeling.backbone import build_policy
 from .scene_cuts import SceneCuts
 from .structures import FrameCost, TokenGrid
@@ -101,28 +102,26 @@ class RuntimeControl:
 def budget_options(schedule: str | None) -> list[str]:
     """A schedule from the command line as KEY VALUE pairs of the configuration; none for None.
 
-    Raises ValueError, quoting what is wrong.
+    Raises ConfigError, quoting what is wrong.
     """
     if schedule is None:
         return []
     try:
-        steps = Schedule.parse(schedule).steps
-    except ValueError as error:
-        raise ValueError(f"--budget: {error}") from error
-    # Written out, as a single number would be taken for one, where the key is a text.
-    written = ",".join(f"{frame}:{policy.r}" for frame, policy in steps)
+        written = str(Schedule.parse(schedule))  # a single number as a text too, as the key is one
+    except ConfigError as error:
+        raise ConfigError(f"--budget: {error}") from error
     prefix = "MODEL.EVENTFUL.CONTROLLER"
     return [f"{prefix}.NAME", "schedule", f"{prefix}.SCHEDULE", written]
 
 
 def build_controller(cfg: CfgNode) -> Controller:
-    """The controller that MODEL.EVENTFUL.CONTROLLER asks for. Raises ValueError, naming the key."""
+    """The controller that MODEL.EVENTFUL.CONTROLLER asks for. Raises ConfigError, naming the key."""
     eventful = cfg.MODEL.EVENTFUL
     keys = eventful.CONTROLLER
     prefix = "MODEL.EVENTFUL.CONTROLLER"
     if keys.NAME not in CONTROLLERS:
         known = ", ".join(map(repr, CONTROLLERS))
-        raise ValueError(f"{prefix}.NAME = {keys.NAME!r} is unknown; choose one of {known}")
+        raise ConfigError(f"{prefix}.NAME = {keys.NAME!r} is unknown; choose one of {known}")
     bounds = build_bounds(cfg)
     builders = {
         "": ("NAME", lambda: Constant(build_policy(cfg))),
@@ -133,25 +132,25 @@ def build_controller(cfg: CfgNode) -> Controller:
     key, build = builders[keys.NAME]
     try:
         return build()
-    except ValueError as error:
+    except ConfigError as error:
         if key == "NAME":
             raise
-        raise ValueError(f"{prefix}.{key}: {error}") from error
+        raise ConfigError(f"{prefix}.{key}: {error}") from error
 
 
 def build_bounds(cfg: CfgNode) -> Bounds:
-    """The bounds of r from the configuration. Raises ValueError, naming the keys."""
+    """The bounds of r from the configuration. Raises ConfigError, naming the keys."""
     keys = cfg.MODEL.EVENTFUL.CONTROLLER
     try:
         return Bounds(keys.R_MIN, keys.R_MAX)
-    except ValueError as error:
-        raise ValueError(f"MODEL.EVENTFUL.CONTROLLER: {error}") from error
+    except ConfigError as error:
+        raise ConfigError(f"MODEL.EVENTFUL.CONTROLLER: {error}") from error
 
 
 def build_runtime_control(cfg: CfgNode, model: Controllable) -> RuntimeControl:
-    """Everything that MODEL.EVENTFUL.CONTROLLER asks for, ready to steer `model`. Raises ValueError, naming the key."""
+    """All that MODEL.EVENTFUL.CONTROLLER asks for, ready to steer `model`. Raises ConfigError, naming the key."""
     try:
         cuts = SceneCuts(cfg.MODEL.EVENTFUL.CONTROLLER.SCENE_CUT)
-    except ValueError as error:
-        raise ValueError(f"MODEL.EVENTFUL.CONTROLLER: {error}") from error
+    except ConfigError as error:
+        raise ConfigError(f"MODEL.EVENTFUL.CONTROLLER: {error}") from error
     return RuntimeControl(model, build_controller(cfg), build_bounds(cfg), cuts)

@@ -13,6 +13,7 @@ from detectron2.config import CfgNode
 from torch import nn
 
 from .control import Bounds, GFlopsController, LatencyController, Regulator, RuntimeControl
+from .errors import ConfigError
 from .markdown_table import format_table
 from .predictor import VideoDetector
 from .structures import FrameCost
@@ -67,7 +68,7 @@ def measure_responses(
 ) -> list[StepResponse]:
     """Run a model over a source under a controller ("latency" or "gflops") whose target changes every `frames` frames.
 
-    Raises ValueError if the source ends before the last target's turn is over.
+    Raises ConfigError if the source ends before the last target's turn is over.
     """
     controller: Regulator = REGULATORS[name](targets[0], cfg.MODEL.EVENTFUL.R, Bounds(r_min=1))
     responses: list[StepResponse] = []
@@ -78,7 +79,7 @@ def measure_responses(
             controller.target = target
             results = [detector.detect(frame) for frame in itertools.islice(stream, frames)]
             if len(results) < frames:
-                raise ValueError(f"{source.name} has too few frames for {len(targets)} targets of {frames} frames")
+                raise ConfigError(f"{source.name} has too few frames for {len(targets)} targets of {frames} frames")
             costs = tuple(cost_in_unit(name, result.cost) for result in results)
             flushed = tuple(result.cost.flushed for result in results)
             later = [cost for cost, flush in zip(costs, flushed) if not flush]

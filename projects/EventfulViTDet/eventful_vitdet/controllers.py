@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from eventful_vit import Policy, TopR
 from eventful_vit.frame import GateTrace
 
+from .errors import ConfigError
 from .structures import FrameCost
 
 LARGEST_STEP = 2.0
@@ -53,9 +54,9 @@ class Bounds:
 
     def __post_init__(self) -> None:
         if self.r_min < 0 or self.r_max < 0:
-            raise ValueError(f"R_MIN and R_MAX are 0 or larger, found {self.r_min} and {self.r_max}")
+            raise ConfigError(f"R_MIN and R_MAX are 0 or larger, found {self.r_min} and {self.r_max}")
         if self.r_max and self.r_max < self.r_min:
-            raise ValueError(f"R_MAX = {self.r_max} is below R_MIN = {self.r_min}")
+            raise ConfigError(f"R_MAX = {self.r_max} is below R_MIN = {self.r_min}")
 
     def clamp(self, r: float) -> float:
         """The nearest value within the bounds."""
@@ -123,21 +124,21 @@ class Schedule(Controller):
             steps: (frame, r), ascending, beginning at frame 0.
 
         Raises:
-            ValueError: no steps, not from frame 0, or not ascending.
+            ConfigError: no steps, not from frame 0, or not ascending.
         """
         frames = [frame for frame, _ in steps]
         if not frames or frames[0] != 0:
-            raise ValueError("a schedule begins at frame 0")
+            raise ConfigError("a schedule begins at frame 0")
         for before, frame in zip(frames, frames[1:]):
             if frame <= before:
-                raise ValueError(f"the frames of a schedule ascend, but {frame} follows {before}")
+                raise ConfigError(f"the frames of a schedule ascend, but {frame} follows {before}")
         self.steps = tuple((frame, TopR(r)) for frame, r in steps)
 
     @classmethod
     def parse(cls, text: str) -> Schedule:
         """From text such as "0:512,120:128,240:2048" (frame:r), or a single r.
 
-        Raises ValueError, quoting what is wrong.
+        Raises ConfigError, quoting what is wrong.
         """
         steps = []
         if re.fullmatch(r"[0-9]+", text.strip()):
@@ -145,12 +146,15 @@ class Schedule(Controller):
         for word in text.split(","):
             found = re.fullmatch(r"\s*([0-9]+)\s*:\s*([0-9]+)\s*", word)
             if found is None:
-                raise ValueError(f"{word.strip()!r} in schedule {text!r} is not FRAME:TOKENS, such as 120:512")
+                raise ConfigError(f"{word.strip()!r} in schedule {text!r} is not FRAME:TOKENS, such as 120:512")
             steps.append((int(found[1]), int(found[2])))
         try:
             return cls(steps)
-        except ValueError as error:
-            raise ValueError(f"schedule {text!r}: {error}") from error
+        except ConfigError as error:
+            raise ConfigError(f"schedule {text!r}: {error}") from error
+
+    def __str__(self) -> str:
+        return ",".join(f"{frame}:{policy.r}" for frame, policy in self.steps)
 
     def before_frame(self, index: int) -> Policy:
         return next(policy for frame, policy in reversed(self.steps) if frame <= index)
@@ -189,13 +193,13 @@ class Regulator(Controller):
 
     @property
     def target(self) -> float:
-        """What a frame should cost; may be changed between any two frames. ValueError unless it is above 0."""
+        """What a frame should cost; may be changed between any two frames. ConfigError unless it is above 0."""
         return self._target
 
     @target.setter
     def target(self, value: float) -> None:
         if not 0 < value < math.inf:
-            raise ValueError(f"a target is a number above 0, found {value:g} {self.unit}")
+            raise ConfigError(f"a target is a number above 0, found {value:g} {self.unit}")
         self._target = value
         self._gain = 1.0  # part of the correction that is made; the way to another target is no oscillation
 

@@ -1,11 +1,30 @@
-"""All errors of the package whose messages are written for the user, and how an error reads as one line."""
+"""All errors of the package whose messages are written for the user, and how an error reads as one line.
+
+Commands show a `UserError` as one line. Whatever else is raised is a defect and shows its traceback. So an error of a
+library that the user can put right is turned into one of these where it is raised, and nowhere else.
+"""
 
 from __future__ import annotations
 
 import errno
 
+DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+"""Whoever writes may meet these, libraries too, and they are never a defect."""
 
-class DataError(Exception):
+
+class UserError(Exception):
+    """Something that the user can put right; the message names file or key and says what to do."""
+
+
+class ConfigError(UserError, ValueError):
+    """A configuration key, an option or an argument that cannot be."""
+
+
+class FileError(UserError, OSError):
+    """A file or folder that cannot be read or written: (errno, reason, path), as the system's error, or a message."""
+
+
+class DataError(UserError):
     """Something about the user's data is wrong; the message names the file and says what was expected."""
 
 
@@ -41,7 +60,7 @@ class ReportError(DataError):
     """There is nothing that a report could be made of."""
 
 
-class CheckpointError(RuntimeError):
+class CheckpointError(UserError, RuntimeError):
     """A checkpoint cannot be used; the message names the file and says why."""
 
 
@@ -49,29 +68,36 @@ class DamagedCheckpointError(CheckpointError):
     """A checkpoint file cannot be read, or holds no sound weights; another file of the same training may do."""
 
 
-class DetectionError(ValueError):
+class DetectionError(UserError, ValueError):
     """A model gave boxes or scores that are no numbers."""
 
 
-class EvaluationError(ValueError):
+class EvaluationError(UserError, ValueError):
     """What is evaluated cannot be: no ground truth, classes that the data set lacks, damaged records."""
 
 
-class ToolError(RuntimeError):
+class TrainingError(UserError, RuntimeError):
+    """A training cannot continue, as its loss is no number."""
+
+
+class ToolError(UserError, RuntimeError):
     """An error of the user that another process of this run has met."""
 
 
-USER_ERRORS = (DataError, CheckpointError, ToolError, ValueError, KeyError, OSError, FloatingPointError)
-"""Errors whose message is for the user; anything else is a defect and shows its traceback."""
+def is_for_user(error: BaseException | None) -> bool:
+    """Whether the message of an error is enough: the user can put it right."""
+    return isinstance(error, UserError) or (isinstance(error, OSError) and error.errno in DISK_FULL)
 
 
 def describe_error(error: BaseException) -> str:
     """The message of an error in one line."""
-    text = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
+    text = str(error)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if text.startswith("Caught ") and len(lines) > 1:
         # From a worker process of a DataLoader, which puts its traceback into the message: "Class: message" ends it.
         return lines[-1].partition(": ")[2] or lines[-1]
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None:
-        lines.append("(is the disk that holds OUTPUT_DIR full?)")
+    if isinstance(error, OSError) and error.strerror:
+        lines = [f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror]
+        if error.errno in DISK_FULL and error.filename is None:
+            lines.append("(is the disk that holds OUTPUT_DIR full?)")
     return " ".join(lines) or type(error).__name__

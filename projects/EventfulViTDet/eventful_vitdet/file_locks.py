@@ -1,23 +1,38 @@
-"""Locks on open files, which end with the process that holds them."""
+"""Locks between processes, which end with the process that holds them; by filelock."""
 
 from __future__ import annotations
 
-import fcntl
+import errno
 import logging
-from typing import IO
+
+from filelock import FileLock
+
+WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
 logger = logging.getLogger(__name__)
 
 
-def try_lock(file: IO, name: str, caution: str) -> bool:
-    """Lock an open file against other processes, without waiting; False if another one has it.
+def acquire_lock(path: str, caution: str, *, timeout: float = 0.0, look_seconds: float = 0.05) -> FileLock | None:
+    """Lock a file, which is made if it is not there, against other processes.
 
-    Some network disks have no locks. There, a warning names `name` and says `caution`, and it is as if it were locked.
+    Args:
+        path: the file; nothing but the lock is to be in it.
+        caution: what the user should see to where the disk has no locks, as some network disks; the result is then
+            None, after a warning.
+        timeout: seconds to wait for whoever holds it; below 0, without end.
+        look_seconds: time between two looks.
+
+    Raises filelock.Timeout if another process still holds it, another OSError if the file cannot be made.
     """
+    lock = FileLock(path, thread_local=False)  # any thread may release it
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
+        lock.acquire(timeout=timeout, poll_interval=look_seconds)
+    except NotImplementedError as error:  # what some versions of filelock make of ENOSYS
+        logger.warning("%s: cannot be locked (%s); %s", path, error, caution)
+        return None
     except OSError as error:
-        logger.warning("%s: cannot be locked (%s); %s", name, error.strerror, caution)
-    return True
+        if error.errno not in WITHOUT_LOCKS:
+            raise
+        logger.warning("%s: cannot be locked (%s); %s", path, error.strerror, caution)
+        return None
+    return lock

@@ -1,23 +1,28 @@
-"""Writing files so that an interruption never leaves half of one behind."""
+"""Files: written whole or not at all, removed, told apart by their content."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO
 
+from .errors import FileError
+
 TEMPORARY_PREFIX = "."
 TEMPORARY_SUFFIX = ".tmp"
+DIGEST_PART_BYTES = 1 << 16
 
 
 def write_atomically(path: str, content: bytes | str) -> None:
     """Write `content` to a temporary neighbour of `path` and rename it, making folders as needed.
 
     Whoever reads `path`, at whatever moment, sees the old file or the new one, never a part.
-    Raises OSError if the folder cannot be written.
+    Raises FileError if the folder cannot be written.
     """
     with open_atomically(path) as file:
         file.write(content.encode("utf-8") if isinstance(content, str) else content)
@@ -33,13 +38,14 @@ def open_atomically(path: str, *, durable: bool = False) -> Iterator[IO[bytes]]:
     """A binary file to write, which becomes `path` when the block ends, and vanishes if it ends by an error.
 
     `durable` waits until the disk has the content, so that not even a power failure leaves `path` without it.
+    Raises FileError, naming `path`, if it cannot be written.
     """
     folder = os.path.dirname(os.path.abspath(path))
-    os.makedirs(folder, exist_ok=True)
     try:
+        os.makedirs(folder, exist_ok=True)
         descriptor, temporary = tempfile.mkstemp(dir=folder, prefix=TEMPORARY_PREFIX, suffix=TEMPORARY_SUFFIX)
     except OSError as error:  # it would name the temporary file, which nobody knows
-        raise OSError(error.errno, error.strerror, path) from error
+        raise FileError(error.errno, error.strerror, path) from error
     try:
         with os.fdopen(descriptor, "wb") as file:
             yield file
@@ -52,8 +58,14 @@ def open_atomically(path: str, *, durable: bool = False) -> Iterator[IO[bytes]]:
         os.unlink(temporary)
         if isinstance(error, OSError) and error.filename in (None, temporary):
             # A full disk is reported without a name, other errors with that of the temporary file.
-            raise OSError(error.errno, error.strerror, path) from error
+            raise FileError(error.errno, error.strerror, path) from error
         raise
+
+
+def user_cache_folder() -> str:
+    """Where this package keeps what it can make again: below XDG_CACHE_HOME, or ~/.cache. It may not exist."""
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    return os.path.join(base, "eventful_vitdet")
 
 
 def remove_temporary_files(folder: str) -> None:
@@ -69,3 +81,25 @@ def remove_if_there(path: str) -> None:
         os.unlink(path)
     except FileNotFoundError:
         pass
+
+
+def remove_folder(path: str) -> None:
+    """Delete a folder with all that is in it; other processes may be doing the same."""
+    while os.path.isdir(path):
+        try:
+            shutil.rmtree(path)
+        except FileNotFoundError:  # another process was faster
+            continue
+
+
+def digest_ends(path: str) -> str:
+    """A digest of a file's size and of its first and last 64 KiB, in hexadecimal. Raises OSError.
+
+    Enough to tell videos apart without reading gigabytes.
+    """
+    size = os.path.getsize(path)
+    with open(path, "rb") as file:
+        digest = hashlib.sha1(f"{size}:".encode() + file.read(DIGEST_PART_BYTES))
+        file.seek(max(0, size - DIGEST_PART_BYTES))
+        digest.update(file.read())
+    return digest.hexdigest()

@@ -1,15 +1,107 @@
-"""Interruptions that come when they are welcome: during the work, and not while files are opened or closed."""
+"""What Ctrl-C, and a politely ended process, do at which moment. Imports nothing that takes time."""
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from types import FrameType
+from typing import NoReturn
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Ctrl-C, what ends a process politely, and a terminal that was closed."""
+EXIT_CODE = 130
+"""Of a command that was interrupted: what shells expect."""
+
+
+def say_interrupted() -> int:
+    """Say that the command was interrupted, in the first of its processes; returns the exit code."""
+    if _speaks():
+        print("interrupted", file=sys.stderr, flush=True)
+    return EXIT_CODE
+
+
+def leave(number: int, stack: FrameType | None) -> None:
+    """A handler that ends the process at once, while there is nothing to lose: as long as modules are imported.
+
+    An exception would be lost, or turned into another one, in some library's import.
+    """
+    if _speaks():
+        os.write(sys.stderr.fileno(), b"interrupted\n")
+    os._exit(EXIT_CODE)
+
+
+def _speaks() -> bool:
+    """Whether this is the only, or the first, process of a command."""
+    # By name: a process that is being spawned does not know its parent yet.
+    return multiprocessing.current_process().name == "MainProcess" and os.environ.get("RANK", "0") == "0"
+
+
+def listen() -> None:
+    """Hear what `held_back` has held back."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
+@contextmanager
+def held_back() -> Iterator[None]:
+    """Within this context, processes are started deaf to Ctrl-C until they `listen`; this one hears it as always.
+
+    A new interpreter would print a traceback of its own start.
+    """
+    resource_tracker.ensure_running()  # which would end the blocking
+    over = threading.Event()
+    hearing = threading.Thread(target=over.wait, name="hears Ctrl-C", daemon=True)
+    hearing.start()  # before the main thread is deaf, as new threads and processes inherit that
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        listen()
+        over.set()
+        hearing.join()
+
+
+def raise_once(number: int, stack: FrameType | None) -> None:
+    """A handler that raises KeyboardInterrupt, and has the process ignore further interruptions."""
+    signal.signal(number, signal.SIG_IGN)
+    _raise()
+
+
+def raise_then_leave(number: int, stack: FrameType | None) -> None:
+    """A handler that raises KeyboardInterrupt; a second interruption ends the process at once."""
+    signal.signal(number, lambda *_: os._exit(EXIT_CODE))
+    _raise()
+
+
+@contextmanager
+def left_at_once() -> Iterator[None]:
+    """Within this context, in which modules are imported, an interruption of a command ends it at once (see `leave`).
+
+    Elsewhere than in a command nothing changes.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGINT)
+    if before is not raise_then_leave:
+        yield
+        return
+    signal.signal(signal.SIGINT, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _raise() -> NoReturn:
+    # Objects that were interrupted while they were made cannot always be deleted, which Python would tell at length.
+    sys.unraisablehook = lambda unraisable: None
+    raise KeyboardInterrupt
 
 
 class Interruptions:

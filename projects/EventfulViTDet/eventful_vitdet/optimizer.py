@@ -10,6 +10,8 @@ from detectron2.modeling.backbone.vit import get_vit_lr_decay_rate
 from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
 from torch import nn
 
+from .errors import ConfigError
+
 OPTIMIZERS = ("adamw", "muon", "sgd")
 
 
@@ -21,12 +23,12 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     one block to the one before it.
 
     Raises:
-        ValueError: an unknown optimiser, or Muon with a torch that has none.
+        ConfigError: an unknown optimiser, or Muon with a torch that has none.
     """
     solver = cfg.SOLVER
     if solver.OPTIMIZER not in OPTIMIZERS:
         known = ", ".join(map(repr, OPTIMIZERS))
-        raise ValueError(f"SOLVER.OPTIMIZER = {solver.OPTIMIZER!r} is unknown; choose one of {known}")
+        raise ConfigError(f"SOLVER.OPTIMIZER = {solver.OPTIMIZER!r} is unknown; choose one of {known}")
     if solver.OPTIMIZER == "muon":
         return with_clipping(cfg, MuonAdamW)(cfg, model)
     parameters = parameter_groups(cfg, model)
@@ -79,7 +81,7 @@ class MuonAdamW(torch.optim.Optimizer):
 
     def __init__(self, cfg: CfgNode, model: nn.Module) -> None:
         if not hasattr(torch.optim, "Muon"):
-            raise ValueError(f"SOLVER.OPTIMIZER = 'muon' needs torch 2.9 or later, this is {torch.__version__}")
+            raise ConfigError(f"SOLVER.OPTIMIZER = 'muon' needs torch 2.9 or later, this is {torch.__version__}")
         solver = cfg.SOLVER
         matrices = [
             parameter

@@ -20,8 +20,10 @@ from torch import nn
 from .budgets import DENSE
 from .checkpoint import VideoCheckpointer
 from .class_lists import model_class_names
+from .config import config_errors
 from .control import Constant, RuntimeControl, TargetState, build_runtime_control
 from .data.input_preparation import InputPreparation
+from .errors import ConfigError
 from .masks import NO_MASKS, MaskRequest, masks_requested
 from .structures import Detections, FrameCost, SourceFrame, TokenGrid
 from .timing import frame_cost, run_timed
@@ -103,7 +105,7 @@ class VideoDetector:
             "width": width,
             "video_id": frame.sequence,
             "frame_id": frame.index,
-            "frame_step": 1,
+            "frame_step": frame.step,
             "file_name": frame.name,
         }
         policy = self.control.before_frame(frame.index)
@@ -136,11 +138,12 @@ class VideoDetector:
 def load_detector(cfg: CfgNode) -> nn.Module:
     """The model of a configuration in eval mode, with the weights of MODEL.WEIGHTS.
 
-    Raises ValueError if that names none, CheckpointError if the file cannot be used.
+    Raises ConfigError if that names none, CheckpointError if the file cannot be used.
     """
     if not cfg.MODEL.WEIGHTS:
-        raise ValueError("MODEL.WEIGHTS is empty: add MODEL.WEIGHTS and the file to the command")
-    model = build_model(cfg).eval()
+        raise ConfigError("MODEL.WEIGHTS is empty: add MODEL.WEIGHTS and the file to the command")
+    with config_errors():
+        model = build_model(cfg).eval()
     VideoCheckpointer(model, weights_set=cfg.MODEL.WEIGHTS_SET).load(cfg.MODEL.WEIGHTS)
     return model
 

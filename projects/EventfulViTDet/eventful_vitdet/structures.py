@@ -20,18 +20,22 @@ class SourceFrame:
     """One frame, as it comes from a source."""
 
     index: int
-    """Counts the frames that are given, from 0 at the source's beginning."""
+    """Its number in the source, from 0 at the beginning."""
     sequence: int
     """Another number than that of the frame before where the two do not belong together: another file, or a
     stream that was away."""
     seconds: float
-    """Since the first frame: by the frame rate for files, by the clock for streams and cameras."""
+    """When its file shows it; for streams and cameras by the clock, since the first frame."""
     image: np.ndarray
     """BGR uint8, (H, W, 3). The size may change from frame to frame."""
     name: str
     """File, address or camera; passwords are left out."""
     notice: str = ""
     """What happened shortly before this frame, for the screen."""
+    step: int = 1
+    """By how much the number of the next frame is larger, as a rule."""
+    duration: float = 0.0
+    """Seconds that it is shown; 0 where nobody knows."""
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,9 @@ from detectron2.engine import DefaultTrainer, HookBase, SimpleTrainer, hooks
 from torch import Tensor, nn
 
 from .checkpoint import VideoCheckpointer
+from .config import config_errors
 from .data import build_video_train_loader
-from .errors import USER_ERRORS
+from .errors import ConfigError, TrainingError, is_for_user
 from .evaluation import evaluate_once, load_test_frames
 from .optimizer import build_optimizer
 
@@ -27,7 +28,8 @@ class VideoTrainer(DefaultTrainer):
 
     def __init__(self, cfg: CfgNode) -> None:
         check_training(cfg)
-        super().__init__(cfg)
+        with config_errors():
+            super().__init__(cfg)
         if cfg.SOLVER.AMP.ENABLED and cfg.MODEL.DEVICE == "cpu":
             self._trainer = Bfloat16Trainer(self._trainer.model, self._trainer.data_loader, self._trainer.optimizer)
 
@@ -77,7 +79,16 @@ class VideoTrainer(DefaultTrainer):
 
     def train(self) -> Any:
         with user_errors_without_traceback():
-            return super().train()
+            try:
+                return super().train()
+            except FloatingPointError as error:  # Detectron2's name for a loss that is no number
+                hint = "" if "SOLVER" in str(error) else "; lower SOLVER.BASE_LR, or look at the data"
+                raise TrainingError(f"{error}{hint}") from error
+
+    @classmethod
+    def build_model(cls, cfg: CfgNode) -> nn.Module:
+        with config_errors():
+            return super().build_model(cfg)
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
@@ -99,7 +110,7 @@ def check_training(cfg: CfgNode) -> None:
     """Find what would end a training only after its first iterations, or at the evaluation after its last."""
     for key in ("MAX_ITER", "CHECKPOINT_PERIOD"):
         if cfg.SOLVER[key] < 1:
-            raise ValueError(f"SOLVER.{key} must be 1 or larger, found {cfg.SOLVER[key]}")
+            raise ConfigError(f"SOLVER.{key} must be 1 or larger, found {cfg.SOLVER[key]}")
     for name in cfg.DATASETS.TEST:
         load_test_frames(cfg, name)
 
@@ -110,7 +121,8 @@ def user_errors_without_traceback() -> Iterator[None]:
     and whoever catches the exception prints that."""
 
     def is_defect(record: logging.LogRecord) -> bool:
-        return not (record.exc_info and isinstance(record.exc_info[1], USER_ERRORS))
+        error = record.exc_info[1] if record.exc_info else None
+        return not (is_for_user(error) or isinstance(error, FloatingPointError))
 
     loop_logger = logging.getLogger("detectron2.engine.train_loop")
     loop_logger.addFilter(is_defect)
@@ -142,7 +154,7 @@ class WeightAverage(HookBase):
 
     def __init__(self, model: nn.Module, decay: float, output_dir: str) -> None:
         if not 0.0 < decay < 1.0:
-            raise ValueError(f"SOLVER.EMA_DECAY must lie between 0 and 1, got {decay}")
+            raise ConfigError(f"SOLVER.EMA_DECAY must lie between 0 and 1, got {decay}")
         self.model = unwrap(model)
         self.decay = decay
         self.output_dir = output_dir

@@ -9,8 +9,8 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from eventful_vitdet.data import load_frames
 from eventful_vitdet.data.coco_vid import group_by_video
+from eventful_vitdet.data.listed_frames import read_listed_frame
 from eventful_vitdet.errors import DatasetError
-from eventful_vitdet.video import read_frame
 
 from .conftest import HEIGHT, WIDTH, write_jpeg
 
@@ -55,7 +55,7 @@ def test_gaps_split_sequences(root):
     assert frames[1]["annotations"][0]["bbox"] == [0, 2, 9, 9] and frames[0]["annotations"][0]["category_id"] == 5
     metadata = MetadataCatalog.get("imagenet_vid_archive_vid_val")
     assert metadata.video_names == {1: "00000003_000000", 2: "00000007_000004", 3: "00000007_000009"}
-    assert all(read_frame(frame).shape == (HEIGHT, WIDTH, 3) for frame in frames)
+    assert all(read_listed_frame(frame).shape == (HEIGHT, WIDTH, 3) for frame in frames)
 
 
 def test_part_of_the_validation_set_shares_its_frames(root):

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 
 import numpy as np
 import pytest
 from detectron2.data import DatasetCatalog
+from eventful_vitdet.cli.convert_imagenet_vid_command import main
 from eventful_vitdet.data import load_coco_vid
 from eventful_vitdet.data.imagenet_vid.convert import coco_to_official, official_to_coco
 from eventful_vitdet.data.imagenet_vid.xml_files import XmlFrame, XmlObject, format_xml, read_xml
+from eventful_vitdet.data.listed_frames import read_listed_frame
 from eventful_vitdet.errors import DatasetError
-from eventful_vitdet.video import read_frame
 
 from ..conftest import grey_frame, write_video
 from .conftest import xml_object, xml_text
@@ -46,7 +45,7 @@ def test_round_trip_of_the_official_layout(full_tree, tmp_path, monkeypatch, nam
     frames = DatasetCatalog.get(name)
     assert without_files(frames) == without_files(expected)
     assert all(frame["file_name"].startswith(str(target)) for frame in frames)
-    assert np.array_equal(read_frame(frames[1]), read_frame(expected[1]))
+    assert np.array_equal(read_listed_frame(frames[1]), read_listed_frame(expected[1]))
     for frame in expected:
         stem = frame["file_name"].split(f"Data/{kind}/")[1][: -len(".JPEG")]
         assert read_xml(str(target / "Annotations" / kind / f"{stem}.xml")) == without_others(full_tree, kind, stem)
@@ -122,7 +121,7 @@ def test_round_trip_of_a_coco_file(tree, tmp_path):
     assert [{**a, "category_id": 29 if a["category_id"] == 0 else 4} for a in expected[0]["annotations"]] == (
         frames[0]["annotations"]
     )
-    difference = read_frame(frames[2]).astype(int) - read_frame(expected[2])
+    difference = read_listed_frame(frames[2]).astype(int) - read_listed_frame(expected[2])
     assert np.abs(difference).max() <= 3  # JPEG of a grey frame
 
 
@@ -209,16 +208,9 @@ def test_unusable_xml_is_named(full_tree):
     assert not (full_tree.root / "set.json").exists()
 
 
-def test_script(full_tree, tmp_path, repository, monkeypatch, capsys):
-    path = repository / "datasets" / "convert_imagenet_vid.py"
-    spec = importlib.util.spec_from_file_location("convert_imagenet_vid", path)
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
-
+def test_command(full_tree, tmp_path, capsys):
     def call(*words) -> None:
-        monkeypatch.setattr(sys, "argv", ["convert_imagenet_vid.py", *map(str, words)])
-        arguments = script.parse_arguments()
-        arguments.call(arguments)
+        assert main(list(map(str, words))) == 0
 
     call("to-coco", "imagenet_vid_val", full_tree.root / "set.json")
     call("to-official", full_tree.root / "set.json", tmp_path / "new")

@@ -15,9 +15,9 @@ from eventful_vitdet.data import load_frames, parallel_map, split_sequences
 from eventful_vitdet.data.coco_vid import group_by_video
 from eventful_vitdet.data.imagenet_vid import index as index_module
 from eventful_vitdet.data.imagenet_vid.official import OFFICIAL_SPLITS
+from eventful_vitdet.data.listed_frames import iterate_listed_frames, read_listed_frame
 from eventful_vitdet.errors import DatasetError, VideoReadError
 from eventful_vitdet.evaluation.targets import load_test_set
-from eventful_vitdet.video import iterate_frames, read_frame
 from PIL import Image
 
 from .conftest import HEIGHT, WIDTH, xml_object, xml_text
@@ -50,7 +50,7 @@ def test_validation_frames(full_tree):
     dog = {"bbox": [5, 10, 35, 26], "category_id": 8, "instance_id": 1, "area": 910, "occluded": 1, "generated": 1}
     assert annotations == [{**common, **car}, {**common, **dog}]
     assert frames[4]["annotations"] == []
-    assert [image.shape for _, image in iterate_frames(group_by_video(frames)[1])] == [(HEIGHT, WIDTH, 3)] * 3
+    assert [image.shape for _, image in iterate_listed_frames(group_by_video(frames)[1])] == [(HEIGHT, WIDTH, 3)] * 3
     metadata = MetadataCatalog.get("imagenet_vid_val")
     assert metadata.video_names == {1: FIRST, 2: SECOND}
     assert (metadata.evaluator_type, metadata.thing_dataset_id_to_contiguous_id[30]) == ("coco_vid", 29)
@@ -73,7 +73,7 @@ def test_images_show_other_classes_too(full_tree, caplog):
     assert frames[0]["annotations"][0].keys().isdisjoint({"occluded", "generated"})
     assert frames[0]["annotations"][0]["instance_id"] == -1
     assert "left out 2 objects of 1 other classes" in caplog.text
-    assert all(read_frame(frame).shape == (HEIGHT, WIDTH, 3) for frame in frames)
+    assert all(read_listed_frame(frame).shape == (HEIGHT, WIDTH, 3) for frame in frames)
 
 
 @pytest.mark.parametrize("folder", ["ImageSets/VID", "ImageSets", "Lists"])
@@ -253,7 +253,7 @@ def test_truncated_jpeg_in_the_middle_of_a_video(full_tree):
         path.write_bytes(content)
         read = []
         with pytest.raises(VideoReadError, match=f"{path}: cannot be read as an image") as caught:
-            for frame, _ in iterate_frames(frames):
+            for frame, _ in iterate_listed_frames(frames):
                 read.append(frame["frame_id"])
         assert read == [0, 1]
         error = caught.value
@@ -264,7 +264,7 @@ def test_frame_of_another_size_than_its_xml(full_tree):
     path = full_tree.xml("VID", f"{FIRST}/000001")
     path.write_text(path.read_text().replace(f"<width>{WIDTH}", "<width>50"))
     with pytest.raises(VideoReadError, match="frame 1 is 48 x 36 pixels, but .* lists 50 x 36") as caught:
-        list(iterate_frames(DatasetCatalog.get("imagenet_vid_val")[:5]))
+        list(iterate_listed_frames(DatasetCatalog.get("imagenet_vid_val")[:5]))
     assert caught.value.video_id == 1
 
 
@@ -276,8 +276,9 @@ def test_orientation_in_the_image_file_is_ignored(full_tree):
     exif[0x0112] = 6  # to be turned by 90 degrees
     Image.fromarray(pixels).save(path, format="PNG", exif=exif)
     frame = DatasetCatalog.get("imagenet_det_30_train")[0]
-    assert np.array_equal(read_frame(frame)[:, :, ::-1], pixels)
-    assert read_frame({**frame, "as_stored": False, "width": HEIGHT, "height": WIDTH}).shape == (WIDTH, HEIGHT, 3)
+    assert np.array_equal(read_listed_frame(frame)[:, :, ::-1], pixels)
+    upright = {**frame, "as_stored": False, "width": HEIGHT, "height": WIDTH}
+    assert read_listed_frame(upright).shape == (WIDTH, HEIGHT, 3)
 
 
 def test_several_processes_read_the_same(full_tree, monkeypatch):

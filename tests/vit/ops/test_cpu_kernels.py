@@ -149,6 +149,24 @@ class TestLinear:
         part = ops.linear(x, layer.weight, layer.bias, True, None, torch.tensor(5), None)
         assert part.shape == whole.shape and torch.equal(part[:5], whole[:5])
 
+    @pytest.mark.parametrize("sizes", [(64, 64, 64), (5, 70, 1), (130, 3, 65)])
+    @pytest.mark.parametrize("rows", [0, 1, 11, 300])
+    def test_side_by_side_is_each_of_them(self, rows, sizes):
+        layers, x = [nn.Linear(300, size) for size in sizes], torch.randn(rows, 300)
+        weights, biases = [layer.weight for layer in layers], [layer.bias for layer in layers]
+        biases[1] = None
+        result = ops.linear_side_by_side(x, weights, biases, None, None)
+        alone = [ops.linear(x, *part, False, None, None, None) for part in zip(weights, biases)]
+        assert torch.equal(result, torch.cat(alone, dim=-1))
+        if rows > 5:
+            part = ops.linear_side_by_side(x, weights, biases, torch.tensor(5), None)
+            assert part.shape == result.shape and torch.equal(part[:5], result[:5])
+
+    @pytest.mark.parametrize("shape", [(0, 8), (1, 1), (2, 300, 50)])
+    def test_scale_channels(self, shape):
+        rows, factors = torch.randn(shape), torch.randn(shape[-1])
+        assert torch.equal(ops.scale_channels(rows, factors), rows * factors)
+
     @pytest.mark.parametrize("change", ["in place", "another parameter", "loaded"])
     def test_packed_weights_follow_the_parameter(self, change):
         layer, x = nn.Linear(40, 30), torch.randn(5, 40)

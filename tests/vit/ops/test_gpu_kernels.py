@@ -205,6 +205,16 @@ class TestLinear:
         part = run(ops.linear, x, layer.weight, layer.bias, True, None, torch.tensor(5), None)[0]
         assert part.shape == whole.shape and torch.equal(part[:5], whole[:5])
 
+    @pytest.mark.parametrize("sizes", [(5, 70, 1), (64, 64, 64)])
+    def test_side_by_side(self, run, close, dtype, sizes):
+        layers, x = [nn.Linear(20, size, dtype=dtype) for size in sizes], torch.randn(70, 20).to(dtype)
+        weights, biases = [layer.weight for layer in layers], [layer.bias for layer in layers]
+        biases[1] = None
+        result = run(ops.linear_side_by_side, x, weights, biases, None, None)[0]
+        close(result, in_double(ops.linear_side_by_side, x, weights, biases, None, None)[0], 2)
+        part = run(ops.linear_side_by_side, x, weights, biases, torch.tensor(5), None)[0]
+        assert part.shape == result.shape and torch.equal(part[:5], result[:5])
+
 
 def attention_arguments(grid, window, pool, heads, channels, positions=True):
     query_grid = (window, window) if window else grid

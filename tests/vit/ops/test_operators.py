@@ -19,6 +19,10 @@ def sums():
 NORM = (torch.ones(D), torch.zeros(D), 1e-6)
 ARGUMENTS = {
     "linear": lambda: (torch.randn(N, D), torch.randn(5, D), torch.randn(5), True, torch.randn(N, 5), None, None),
+    "linear_side_by_side": lambda: (
+        torch.randn(N, D), [torch.randn(5, D), torch.randn(3, D)], [torch.randn(5), None], None, None,
+    ),
+    "scale_channels": lambda: (torch.randn(2, N, D), torch.randn(D)),
     "embed": lambda: (torch.randn(2, 3, 8, 16), torch.randn(D, 3, 4, 4), torch.randn(D), torch.randn(1, 8, D)),
     "normalise": lambda: (torch.randn(2, N, D), *NORM),
     "error_norms": lambda: (torch.randn(2, N, D), torch.randn(2, N, D), *NORM),
@@ -55,14 +59,14 @@ def test_schema_and_shapes(name, kernels, request):
         torch.library.opcheck(overload, ARGUMENTS[name](), test_utils=("test_schema", "test_faketensor"))
 
 
-@pytest.mark.parametrize("name", ["linear", "embed", "attend", "normalise"])
+@pytest.mark.parametrize("name", ["linear", "linear_side_by_side", "scale_channels", "embed", "attend", "normalise"])
 def test_gradients(name):
     """Those of the parts that an operator consists of."""
     tensors = []
 
     def widen(x):
         if isinstance(x, list) and isinstance(x[0], torch.Tensor):
-            return [widen(part) for part in x]
+            return [None if part is None else widen(part) for part in x]
         if isinstance(x, torch.Tensor) and x.is_floating_point():
             tensors.append(x.double().requires_grad_())
             return tensors[-1]

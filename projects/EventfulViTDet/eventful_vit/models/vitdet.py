@@ -204,7 +204,7 @@ class Block(nn.Module):
             qkv=attention.qkv if known else attention,
             projection=attention.proj if known else nn.Identity(),
             norm2=self.norm2,
-            mlp=self.mlp,
+            mlp=self.mlp.parts if is_plain(self.mlp, Mlp) else self.mlp,
             rel_pos=attention.position_tables() if known else (),
             drop_path=self.drop_path,
             window=self.window_size,

@@ -6,7 +6,7 @@ They are registered with PyTorch as `torch.ops.eventful_vit.*`, so compilers, ex
 from . import cpu, gpu
 from .attention import attend, attend_windows, divide, update_sums
 from .gating import error_norms, finite, gate, normalise, replace, send, store, store_and_add
-from .linear import embed, linear
+from .linear import embed, linear, linear_side_by_side, scale_channels
 from .operator import Operator
 
 __all__ = [
@@ -21,8 +21,10 @@ __all__ = [
     "gate",
     "gpu",
     "linear",
+    "linear_side_by_side",
     "normalise",
     "replace",
+    "scale_channels",
     "send",
     "store",
     "store_and_add",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -54,6 +56,41 @@ def linear(
     result = F.linear(x if dtype is None else x.to(dtype), weight, bias)
     result = F.gelu(result) if gelu else result
     return result if added is None else added + result
+
+
+def _side_by_side_shapes(x: Tensor, weights: Sequence[Tensor], biases, used, dtype: torch.dtype | None) -> Tensor:
+    return x.new_empty(*x.shape[:-1], sum(map(len, weights)), dtype=dtype or x.dtype)
+
+
+def _side_by_side_flops(x: Tensor, weights: Sequence[Tensor], biases, used, *args, out_val: Tensor, **kwargs) -> int:
+    return sum(_linear_flops(x, weight, None, False, None, used, out_val=out_val) for weight in weights)
+
+
+@operator(
+    "linear_side_by_side(Tensor x, Tensor[] weights, Tensor?[] biases, Tensor? used, ScalarType? dtype) -> Tensor",
+    shapes=_side_by_side_shapes,
+    flops=_side_by_side_flops,
+)
+def linear_side_by_side(
+    x: Tensor,
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor | None],
+    used: Tensor | None,
+    dtype: torch.dtype | None,
+) -> Tensor:
+    """Several linear layers on the same rows, their results side by side: (..., inputs) -> (..., all outputs)."""
+    parts = (linear.reference(x, *part, False, None, used, dtype) for part in zip(weights, biases))
+    return torch.cat(list(parts), dim=-1)
+
+
+def _scale_shapes(rows: Tensor, factors: Tensor) -> Tensor:
+    return torch.empty_like(rows, memory_format=torch.contiguous_format)
+
+
+@operator("scale_channels(Tensor rows, Tensor factors) -> Tensor", shapes=_scale_shapes)
+def scale_channels(rows: Tensor, factors: Tensor) -> Tensor:
+    """rows * factors of the channels: (..., D) -> (..., D)."""
+    return (rows * factors).contiguous()
 
 
 def rounded(parameter: Tensor, dtype: torch.dtype) -> Tensor:

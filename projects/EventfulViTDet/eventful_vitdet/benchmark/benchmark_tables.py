@@ -28,8 +28,8 @@ def format_benchmark(result: dict) -> str:
     """The result as a heading and a markdown table."""
     rates = ", ".join(f"{rate:.0f} GFLOP/s {dtype}" for dtype, rate in result["matmul_gflops_per_second"].items())
     head = (
-        f"{result['image_size']} px, {result['device']} with {result['threads']} threads, torch {result['torch']}, "
-        f"medians of {result['rounds']} frames. Matrix products here: {rates}."
+        f"{result['name']}, {result['image_size']} px, {result['device']} with {result['threads']} threads, "
+        f"torch {result['torch']}, medians of {result['rounds']} frames. Matrix products here: {rates}."
     )
     for dtype, error in result["output_errors"].items():
         head += f" The dense backbone's output in {dtype} differs from float32 by {error:.2%} (root mean square)."
@@ -83,7 +83,11 @@ def _plot_size(axes, result: dict) -> None:
     for dtype, rate in result["matmul_gflops_per_second"].items():
         axes.plot([0, limit], [0, 2 * limit / rate], ":", linewidth=1, color="gray")
         axes.annotate(f"matmul, {dtype}", (0.7 * limit, 1.4 * limit / rate), fontsize=8, color="gray")
-    axes.set(xlabel="backbone GMACs per frame", ylabel="backbone seconds per frame", title=f"{result['image_size']} px")
+    axes.set(
+        xlabel="backbone GMACs per frame",
+        ylabel="backbone seconds per frame",
+        title=f"{result['name']}, {result['image_size']} px",
+    )
     axes.set_xlim(left=0)
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)

@@ -21,10 +21,10 @@ from torch import nn
 from tqdm import tqdm
 
 from ..structures import MACS_PER_GFLOP
-from ..timing import run_timed
 from .profile import profile_frame
 from .roofline import matmul_rate
-from .variants import Variant, build_models, dense_attention, prepare
+from .subjects import Subject, detector_subject
+from .variants import Variant, dense_attention, prepare
 
 
 def benchmark(cfg: CfgNode, variants: Sequence[Variant], rounds: int, profile: bool = False) -> dict:
@@ -39,11 +39,25 @@ def benchmark(cfg: CfgNode, variants: Sequence[Variant], rounds: int, profile: b
     Returns:
         A dict of plain values with a row for each variant: medians, ratios to dense, operations, memory.
     """
-    models = build_models(cfg, variants)
-    frames = moving_video(cfg.MODEL.VIT.IMG_SIZE)
-    size, device = cfg.MODEL.VIT.IMG_SIZE, next(iter(models.values())).device
+    subject = detector_subject(cfg, variants)
+    frames = moving_video(subject.size)
+    result = compare(subject, variants, rounds, frames)
+    if profile:
+        for variant in variants:
+            model = subject.models[variant.model_key]
+            prepare(model, variant)
+            with dense_attention(variant):
+                parts = profile_frame(model, next(frames), subject.device)
+            result["profiles"][f"{variant.dtype}, {variant.name}"] = parts
+    result["output_errors"] = output_errors(subject.models, next(frames))
+    return result
+
+
+def compare(subject: Subject, variants: Sequence[Variant], rounds: int, frames: Iterator[dict]) -> dict:
+    """Time later frames of a subject in several variants, in turn; arguments and result are those of `benchmark`."""
+    models, device = subject.models, subject.device
     rates = measure_rates(device, variants)
-    for turn in tqdm(range(rounds + 2), desc=f"{size} px", unit="round"):
+    for turn in tqdm(range(rounds + 2), desc=f"{subject.size} px", unit="round"):
         flushed: set[tuple] = set()
         for variant in variants:
             model = models[variant.model_key]
@@ -51,27 +65,21 @@ def benchmark(cfg: CfgNode, variants: Sequence[Variant], rounds: int, profile: b
             with dense_attention(variant), torch.no_grad():
                 if turn > 1 and variant.r is not None and variant.model_key not in flushed:
                     flushed.add(variant.model_key)
-                    time_flush(model, variant, frames)
-                run_turn(model, variant, frames, turn)
+                    time_flush(subject, model, variant, frames)
+                run_turn(subject, model, variant, frames, turn)
     # Again, and the better one counts: a limit that was measured while the machine did something else is none.
     rates = {dtype: max(rate, rates[dtype]) for dtype, rate in measure_rates(device, variants).items()}
-    profiles = {}
-    if profile:
-        for variant in variants:
-            model = models[variant.model_key]
-            prepare(model, variant)
-            with dense_attention(variant):
-                profiles[f"{variant.dtype}, {variant.name}"] = profile_frame(model, next(frames), device)
     return {
-        "image_size": size,
+        "name": subject.name,
+        "image_size": subject.size,
         "device": str(device),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "rounds": rounds,
         "matmul_gflops_per_second": rates,
-        "output_errors": output_errors(models, next(frames)),
+        "output_errors": {},
         "rows": [row(variant, dense_of(variant, variants), rates, models) for variant in variants],
-        "profiles": profiles,
+        "profiles": {},
     }
 
 
@@ -94,31 +102,27 @@ def output_errors(models: dict[tuple, nn.Module], frame: dict) -> dict[str, floa
     return {dtype: float((output - precise).norm() / precise.norm()) for dtype, output in outputs.items()}
 
 
-def run_turn(model: nn.Module, variant: Variant, frames: Iterator[dict], turn: int) -> None:
+def run_turn(subject: Subject, model: nn.Module, variant: Variant, frames: Iterator[dict], turn: int) -> None:
     """One frame of a variant. The first turn sets up state, the second one counts operations and memory."""
     if turn == 0:
-        model([next(frames)])
+        subject.run(model, next(frames))
     elif turn == 1:
-        with count_operations(model) as counts, peak_memory(model.device) as peak:
-            model([next(frames)])
+        with count_operations(model) as counts, peak_memory(subject.device) as peak:
+            subject.run(model, next(frames))
         variant.backbone_gmacs = counts.backbone() / MACS_PER_GFLOP
         variant.total_gmacs = counts.total() / MACS_PER_GFLOP
         variant.peak_bytes = peak[0]
     else:
-        time_frame(model, variant, next(frames))
+        seconds, backbone_seconds = subject.time(model, next(frames))
+        variant.total_seconds.append(seconds)
+        variant.backbone_seconds.append(backbone_seconds)
 
 
-def time_flush(model: nn.Module, variant: Variant, frames: Iterator[dict]) -> None:
+def time_flush(subject: Subject, model: nn.Module, variant: Variant, frames: Iterator[dict]) -> None:
     """Time a frame that begins a sequence, on state that is allocated already, and run one that follows it."""
     model.reset([0])
-    variant.flush_seconds.append(run_timed(model, [next(frames)], model.device).backbone_seconds)
-    model([next(frames)])
-
-
-def time_frame(model: nn.Module, variant: Variant, frame: dict) -> None:
-    call = run_timed(model, [frame], model.device)
-    variant.total_seconds.append(call.seconds)
-    variant.backbone_seconds.append(call.backbone_seconds)
+    variant.flush_seconds.append(subject.time(model, next(frames))[1])
+    subject.run(model, next(frames))
 
 
 def dense_of(variant: Variant, variants: Sequence[Variant]) -> Variant | None:

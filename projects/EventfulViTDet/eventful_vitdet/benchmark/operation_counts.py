@@ -21,7 +21,7 @@ from eventful_vit.frame import AttentionWork, BlockTrace
 from eventful_vit.selection import Selection
 from torch import Tensor
 
-from ..errors import EvaluationError
+from ..errors import EvaluationError, FileError
 from ..markdown_table import format_table
 from ..modeling.backbone import build_vit
 from ..structures import MACS_PER_GFLOP
@@ -105,12 +105,14 @@ def operation_table(cfg: CfgNode, reference: dict) -> list[Row]:
 
 
 def read_reference(path: str) -> dict:
-    """Read a reference file. Raises EvaluationError if it is none, OSError if it cannot be read."""
-    with open(path, encoding="utf-8") as file:
-        try:
+    """Read a reference file. Raises EvaluationError if it is none, FileError if it cannot be read."""
+    try:
+        with open(path, encoding="utf-8") as file:
             reference = json.load(file)
-        except ValueError as error:
-            raise EvaluationError(f"{path} is not valid JSON ({error})") from error
+    except OSError as error:
+        raise FileError(error.errno, error.strerror, path) from error
+    except ValueError as error:
+        raise EvaluationError(f"{path} is not valid JSON ({error})") from error
     check_keys(path, reference, ("model", "configurations"))
     check_keys(f"{path}, model", reference["model"], MODEL_KEYS)
     for name, configuration in reference["configurations"].items():

@@ -11,8 +11,8 @@ import torch
 from eventful_vit import encoder, ops
 from torch import nn
 
+from ..attribute_swap import swapped
 from ..timing import run_timed, synchronize
-from .attribute_swap import swapped
 
 PARTS: dict[str, tuple[str, ...]] = {
     "embedding": ("embed",),

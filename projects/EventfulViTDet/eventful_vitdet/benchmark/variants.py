@@ -15,7 +15,8 @@ from eventful_vit.attention.position import position_tables, position_terms
 from eventful_vit.ops.attention import split_heads
 from torch import Tensor, nn
 
-from .attribute_swap import swapped
+from ..attribute_swap import swapped
+from ..config import config_errors
 
 DTYPES = ("float32", "bfloat16", "float16")
 MODES = ("exact", "full", "query-key", "tokenwise")
@@ -90,7 +91,8 @@ def build_models(cfg: CfgNode, variants: Sequence[Variant]) -> dict[tuple, nn.Mo
         own.MODEL.EVENTFUL.ATTENTION = mode
         own.MODEL.EVENTFUL.PYRAMID.ENABLED = pyramid
         own.MODEL.EVENTFUL.STATE_DTYPE = own.MODEL.EVENTFUL.COMPUTE_DTYPE = "" if dtype == "float32" else dtype
-        model = build_model(own).eval()
+        with config_errors():
+            model = build_model(own).eval()
         if models:
             model.load_state_dict(next(iter(models.values())).state_dict(), assign=True)
         models[mode, dtype, pyramid] = model

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from detectron2.config import CfgNode
 
+from ..errors import ConfigError
+
 FOLDER = Path(__file__).parent
 
 
@@ -18,7 +20,7 @@ def model_class_names(cfg: CfgNode) -> list[str] | None:
     """The names of the model's classes, by MODEL.CLASS_NAMES; None where that is empty.
 
     Raises:
-        ValueError: it names no file, or one with another number of names than MODEL.ROI_HEADS.NUM_CLASSES.
+        ConfigError: it names no file, or one with another number of names than MODEL.ROI_HEADS.NUM_CLASSES.
     """
     name, number = cfg.MODEL.CLASS_NAMES, cfg.MODEL.ROI_HEADS.NUM_CLASSES
     if not name:
@@ -27,13 +29,13 @@ def model_class_names(cfg: CfgNode) -> list[str] | None:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(
+        raise ConfigError(
             f"MODEL.CLASS_NAMES is {name!r}: name {' or '.join(known_lists())}, or a text file with a class in every "
             f"line ({getattr(error, 'strerror', None) or 'it is no text'})"
         ) from error
     names = [line.strip() for line in text.splitlines() if line.strip()]
     if len(names) != number:
-        raise ValueError(
+        raise ConfigError(
             f"MODEL.CLASS_NAMES: {name} has {len(names)} names, but MODEL.ROI_HEADS.NUM_CLASSES is {number}"
         )
     return names

@@ -11,22 +11,27 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-import torch
-from detectron2.modeling import build_model
-
-from ..benchmark.pyramid_times import time_parts, time_patterns, time_units
-from .command_line import build_cfg, command_parser, run
+from .arguments import command_parser, whole_number
+from .console import run
 
 CONFIG = "imagenet_vid/vitdet_b_1024_eventful_r512.yaml"  # by its name below configs/
 
 
 def execute(arguments: argparse.Namespace) -> None:
+    import torch
+    from detectron2.modeling import build_model
+
+    from ..benchmark.pyramid_times import time_parts, time_patterns, time_units
+    from ..config import config_errors
+    from .command_line import build_cfg
+
     torch.manual_seed(0)
     cfg = build_cfg(
         CONFIG,
         ["MODEL.DEVICE", "cpu", "MODEL.VIT.IMG_SIZE", arguments.size, "MODEL.EVENTFUL.PYRAMID.ENABLED", True],
     )
-    model = build_model(cfg).eval()
+    with config_errors():
+        model = build_model(cfg).eval()
     side = arguments.size // cfg.MODEL.VIT.PATCH_SIZE
     print(f"{arguments.size} px, {torch.get_num_threads()} threads, medians of {arguments.rounds}\n")
     with torch.no_grad():
@@ -37,12 +42,12 @@ def execute(arguments: argparse.Namespace) -> None:
 
 def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser = command_parser(__doc__)
-    parser.add_argument("--size", type=int, default=1024, help="side of the frames in pixels (default: 1024)")
-    parser.add_argument("--rounds", type=int, default=5, help="timed calls of each (default: 5)")
+    parser.add_argument("--size", type=whole_number(1), default=1024, help="side of a frame in pixels (default: 1024)")
+    parser.add_argument("--rounds", type=whole_number(1), default=5, help="timed calls of each (default: 5)")
     return parser.parse_args(words)
 
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     arguments = parse(words)
-    return run(lambda: execute(arguments))
+    return run(lambda: execute(arguments), arguments)

@@ -11,16 +11,20 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from detectron2.utils.logger import setup_logger
+from .arguments import add_pairs, command_parser
+from .console import run
 
-from ..data import ReadRules, register_test_json
-from ..data.dataset_check import DatasetReport, check_dataset, format_report
-from .command_line import add_pairs, build_cfg, command_parser, run
+if TYPE_CHECKING:
+    from ..data.dataset_check import DatasetReport
 
 
 def execute(arguments: argparse.Namespace) -> DatasetReport:
-    setup_logger(name="eventful_vitdet")
+    from ..data import ReadRules, register_test_json
+    from ..data.dataset_check import check_dataset, format_report
+    from .command_line import build_cfg
+
     is_file = arguments.name.endswith(".json")
     name = register_test_json(arguments.name, arguments.root) if is_file else arguments.name
     rules = ReadRules.from_config(build_cfg("", arguments.opts))
@@ -43,5 +47,5 @@ def main(words: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     arguments = parse(words)
     reports: list[DatasetReport] = []
-    code = run(lambda: reports.append(execute(arguments)))
+    code = run(lambda: reports.append(execute(arguments)), arguments)
     return code or int(not reports[0].is_sound)

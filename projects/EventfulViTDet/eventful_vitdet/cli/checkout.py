@@ -2,28 +2,41 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
-from ..data import dataset_folder
+from ..errors import FileError
 
 REPOSITORY = Path(__file__).parent.joinpath("..", "..", "..", "..").resolve()
 """The checkout that this package lies in. Of an installed package, a folder without any of these files."""
 
 
 def checkout_file(name: str) -> Path:
-    """A file of the repository by its path in there. Raises FileNotFoundError where there is no checkout."""
+    """A file of the repository by its path in there. Raises FileError where there is no checkout."""
     path = REPOSITORY / name
     if not path.is_file():
-        raise FileNotFoundError(f"{name} is not part of the installed package; run this command in a checkout")
+        raise FileError(f"{name} is not part of the installed package; run this command in a checkout")
     return path
+
+
+def how_to_install(extra: str) -> str:
+    """The pip command for one of the package's extras, as it works where the package is."""
+    if not (REPOSITORY / "setup.py").is_file():
+        return f"pip install 'eventful-vitdet[{extra}]'"
+    here = os.path.relpath(REPOSITORY)
+    here = here if here.startswith(".") else os.path.join(".", here)  # else pip would take it for a package's name
+    return f"pip install {shlex.quote(f'{here}[{extra}]')}"
 
 
 def render_demo_videos() -> Path:
     """Render the demo's test videos, if they are not there, and return the folder of the data set."""
+    from ..data import dataset_folder
+
     folder = dataset_folder("demo_vid")
     script = checkout_file("datasets/render_synthetic_vid.py")
     if subprocess.run([sys.executable, str(script), "--output", folder, "--split", "test"]).returncode:
-        raise OSError(f"the test videos could not be rendered to {folder}")
+        raise FileError(f"the test videos could not be rendered to {folder}")
     return Path(folder)

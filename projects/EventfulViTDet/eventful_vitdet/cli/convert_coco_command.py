@@ -14,15 +14,14 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from detectron2.utils.logger import setup_logger
-
-from ..data import default_test_root
-from ..data.plain_coco import convert_plain_coco
-from .command_line import command_parser, run
+from .arguments import command_parser
+from .console import run
 
 
 def execute(arguments: argparse.Namespace) -> None:
-    setup_logger(name="eventful_vitdet")
+    from ..data import default_test_root
+    from ..data.plain_coco import convert_plain_coco
+
     root = default_test_root(arguments.output) if arguments.root is None else arguments.root
     done = convert_plain_coco(
         arguments.input,
@@ -60,4 +59,4 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
 def main(words: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     arguments = parse(words)
-    return run(lambda: execute(arguments))
+    return run(lambda: execute(arguments), arguments)

@@ -3,65 +3,92 @@
     python tools/demo.py
 
 Renders the test videos, evaluates the same weights at every budget, and writes tables, a plot, a report and one
-annotated video per budget to output/demo.
+annotated video per budget to output/demo. An interrupted run continues with the same command; after a complete one,
+everything is measured again.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from detectron2.data import DatasetCatalog
-from detectron2.modeling import build_model
+from .arguments import add_pairs, command_parser
+from .console import run
 
-from ..benchmark import format_times, time_budgets
-from ..checkpoint import VideoCheckpointer
-from ..data import build_video_test_loader
-from ..data.coco_vid import group_by_video
-from ..draw.annotated_budgets import annotate_budgets
-from ..draw.tradeoff_plot import plot_budgets
-from ..evaluation import evaluate_budgets
-from ..files import write_atomically
-from ..report import write_report
-from .checkout import checkout_file, render_demo_videos
-from .command_line import add_pairs, build_cfg, check_output_dir, command_parser, run
+if TYPE_CHECKING:
+    from detectron2.config import CfgNode
+    from torch import nn
 
 CONFIG = "configs/demo/vitdet_tiny.yaml"
 WEIGHTS = "weights/demo_vitdet_tiny.safetensors"
 BUDGETS = ["dense", "64", "32", "16", "8"]
+TITLE = "Rendered videos, tiny ViTDet"
 MOVING_VIDEO = 0
 """Index of the test video to annotate: several moving objects before a static camera."""
+UNFINISHED = "demo_unfinished"
+"""A file that is there from the beginning of a demo to its end."""
 
 
 def execute(arguments: argparse.Namespace) -> None:
+    from ..draw.annotated_budgets import annotate_budgets
+    from ..evaluation import evaluate_budgets
+    from ..files import write_atomically
+    from ..predictor import load_detector
+    from ..report import write_report, write_tradeoff
+    from .checkout import checkout_file, render_demo_videos
+    from .command_line import build_cfg, check_output_dir
+
     options = ["MODEL.WEIGHTS", str(checkout_file(WEIGHTS)), "OUTPUT_DIR", "output/demo", *arguments.opts]
     cfg = build_cfg(str(checkout_file(CONFIG)), options)
     check_output_dir(cfg.OUTPUT_DIR)
     render_demo_videos()
-    model = build_model(cfg).eval()
-    VideoCheckpointer(model, weights_set=cfg.MODEL.WEIGHTS_SET).load(cfg.MODEL.WEIGHTS)
-    evaluate_budgets(cfg, model, BUDGETS, restart=True)  # the times are to be those of this run
+    model = load_detector(cfg)
     inference = Path(cfg.OUTPUT_DIR, "inference")
-    plot = inference / "tradeoff.png"
-    plot_budgets(str(inference / "budgets.json"), str(plot), "Rendered videos, tiny ViTDet: accuracy against cost")
     (name,) = cfg.DATASETS.TEST
-    report = inference / "report.html"
-    write_report(str(inference), str(report), dataset=name, title="Rendered videos, tiny ViTDet")
-    loader = build_video_test_loader(cfg, name, group_by_video(DatasetCatalog.get(name))[MOVING_VIDEO])
-    times = format_times(time_budgets(model, [frame for batch in loader for frame in batch], BUDGETS))
-    write_atomically(str(inference / "times.md"), times + "\n")
-    print(f"Later frames of one video in memory, the budgets in turn, medians\n\n{times}\n")
-    videos = annotate_budgets(cfg, model, BUDGETS, name, str(inference / "videos"), video_index=MOVING_VIDEO)
-    print(f"{len(DatasetCatalog.get(name))} frames evaluated at {len(BUDGETS)} budgets")
+    with unfinished(inference) as resumes:
+        # Complete results are of another run, and the times are to be of this one.
+        evaluate_budgets(cfg, model, BUDGETS, restart=arguments.restart or not resumes)
+        plot, report = inference / "tradeoff.svg", inference / "report.html"
+        write_tradeoff(str(inference), str(plot), TITLE)
+        write_report(str(inference), str(report), dataset=name, title=TITLE)
+        times = measure_times(cfg, model, name)
+        write_atomically(str(inference / "times.md"), times + "\n")
+        print(f"Later frames of one video in memory, the budgets in turn, medians\n\n{times}\n")
+        videos = annotate_budgets(cfg, model, BUDGETS, name, str(inference / "videos"), video_index=MOVING_VIDEO)
     tables = [("table", inference / "budgets.md"), ("times", inference / "times.md")]
     outputs = [*tables, ("plot", plot), *(("video", video) for video in videos)]
     for title, path in (*outputs, ("report", report)):
         print(f"{title}: {path}")
 
 
+@contextmanager
+def unfinished(folder: Path) -> Iterator[bool]:
+    """Mark a folder as long as its results are being made; yields whether an earlier run was interrupted there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    mark = folder / UNFINISHED
+    was_there = mark.exists()
+    mark.touch()
+    yield was_there
+    mark.unlink()  # not where the block was left by an error or an interruption
+
+
+def measure_times(cfg: CfgNode, model: nn.Module, dataset_name: str) -> str:
+    """A table of the times of later frames, side by side."""
+    from ..benchmark import format_times, time_budgets
+    from ..data import build_video_test_loader, load_frames
+    from ..data.coco_vid import group_by_video
+
+    frames, _ = load_frames(dataset_name)
+    loader = build_video_test_loader(cfg, dataset_name, group_by_video(frames)[MOVING_VIDEO])
+    return format_times(time_budgets(model, [frame for batch in loader for frame in batch], BUDGETS))
+
+
 def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser = command_parser(__doc__)
+    parser.add_argument("--restart", action="store_true", help="start over, also after an interruption")
     add_pairs(parser)
     return parser.parse_args(words)
 
@@ -69,4 +96,4 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
 def main(words: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     arguments = parse(words)
-    return run(lambda: execute(arguments))
+    return run(lambda: execute(arguments), arguments)

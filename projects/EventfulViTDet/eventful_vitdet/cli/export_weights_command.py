@@ -9,17 +9,19 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
-
 from ..errors import CheckpointError
-from ..weight_files import first_line, read_checkpoint
-from ..weight_sets import choose_set
-from .command_line import command_parser, run
+from .arguments import command_parser
+from .console import run
 
 
 def execute(arguments: argparse.Namespace) -> None:
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    from ..weight_files import first_line, read_checkpoint
+    from ..weight_sets import choose_set
+
     if not Path(arguments.checkpoint).is_file():
         raise CheckpointError(f"there is no file {arguments.checkpoint}")
     _, stored = choose_set(arguments.checkpoint, read_checkpoint(arguments.checkpoint), arguments.set)
@@ -32,7 +34,7 @@ def execute(arguments: argparse.Namespace) -> None:
     try:
         save_file(weights, temporary)
         temporary.replace(output)
-    except SafetensorError as error:
+    except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{output} cannot be written: {first_line(error)}") from error
     finally:
         temporary.unlink(missing_ok=True)
@@ -53,4 +55,4 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
 def main(words: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     arguments = parse(words)
-    return run(lambda: execute(arguments))
+    return run(lambda: execute(arguments), arguments)

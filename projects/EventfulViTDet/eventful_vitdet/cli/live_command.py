@@ -10,24 +10,30 @@ Then open the address that it prints. Only --input is ever opened; a page cannot
 from __future__ import annotations
 
 import argparse
-import logging
+import importlib.util
+import os
 import sys
 from collections.abc import Sequence
 
 from ..errors import LiveError
-from ..predictor import class_names, load_detector
-from ..video import open_source
-from .command_line import add_pairs, build_cfg, command_parser, run
+from .arguments import add_pairs, command_parser
+from .checkout import how_to_install
+from .console import run
 
 LOCAL_ADDRESSES = ("127.0.0.1", "localhost", "::1")
+EXTRA_PACKAGES = ("fastapi", "uvicorn", "websockets")
+"""What the extra "live" brings."""
 
 
 def execute(arguments: argparse.Namespace) -> None:
-    try:
-        from ..live.server import LiveServer, address_of, open_socket
-    except ModuleNotFoundError as error:
-        raise LiveError(f"{error.name} is missing; pip install 'eventful-vitdet[live]' brings it") from error
+    missing = [name for name in EXTRA_PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        raise LiveError(f"{', '.join(missing)} not found; {how_to_install('live')} brings what the page needs")
+    from ..live.server import LiveServer, address_of, open_socket
     from ..live.session import LiveSession
+    from ..predictor import class_names, load_detector
+    from ..video import open_source
+    from .command_line import build_cfg
 
     with open_socket(arguments.host, arguments.port) as bound:
         # What may be wrong is found out before the model is made.
@@ -38,8 +44,10 @@ def execute(arguments: argparse.Namespace) -> None:
             print("whoever can reach this machine over the network can watch and steer", file=sys.stderr)
         server = LiveServer(LiveSession(cfg, model, source, class_names(cfg)), arguments.allow_host)
         print(f"{source.name} at {address_of(bound)} (Ctrl-C ends)", flush=True)
-        server.serve_session(bound)
-    print("ended")
+        has_ended = server.serve_session(bound)
+    print("ended", flush=True)
+    if not has_ended:
+        os._exit(0)  # a thread in the middle of a frame would crash, or hold up, the ordinary way out
 
 
 def port(text: str) -> int:
@@ -66,5 +74,4 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
 def main(words: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     arguments = parse(words)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    return run(lambda: execute(arguments))
+    return run(lambda: execute(arguments), arguments)

@@ -11,16 +11,19 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from ..control_response import REGULATORS, count_scene_cuts, format_responses, measure_responses
-from ..draw.response_plot import plot_responses
-from ..predictor import load_detector
-from ..video import open_source
-from .command_line import build_cfg, command_parser, parse_with_pairs, run
+from .arguments import command_parser, parse_with_pairs, whole_number
+from .console import run
 
 SCENE_CUTS = "scene-cuts"
 
 
 def execute(arguments: argparse.Namespace) -> None:
+    from ..control_response import REGULATORS, count_scene_cuts, format_responses, measure_responses
+    from ..draw.response_plot import plot_responses
+    from ..predictor import load_detector
+    from ..video import open_source
+    from .command_line import build_cfg
+
     cfg = build_cfg(arguments.config_file, arguments.opts)
     source = open_source(arguments.input)
     model = load_detector(cfg)
@@ -38,15 +41,13 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser = command_parser(__doc__)
     parser.add_argument("--config-file", required=True, metavar="FILE", help="configuration, as in train_net.py")
     parser.add_argument("--input", required=True, help="video, folder or pattern, as in visualize_video.py")
-    parser.add_argument("--controller", required=True, choices=[*REGULATORS, SCENE_CUTS])
+    parser.add_argument("--controller", required=True, choices=["latency", "gflops", SCENE_CUTS])
     parser.add_argument("--targets", type=float, nargs="+", default=[], help="in ms or GFlops, one after the other")
-    parser.add_argument("--frames", type=int, default=60, help="frames of each target, or video (default: 60)")
+    parser.add_argument("--frames", type=whole_number(1), default=60, help="of each target, or video (default: 60)")
     parser.add_argument("--plot", metavar="FILE.png", help="draw costs, targets and budgets of all frames")
     parsed = parse_with_pairs(parser, words)
     if bool(parsed.targets) == (parsed.controller == SCENE_CUTS):
         parser.error("--targets belong to the controllers latency and gflops")
-    if parsed.frames < 1:
-        parser.error("--frames is 1 or larger")
     if parsed.plot and parsed.controller == SCENE_CUTS:
         parser.error("--plot belongs to the controllers latency and gflops")
     return parsed
@@ -55,4 +56,4 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
 def main(words: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     arguments = parse(words)
-    return run(lambda: execute(arguments))
+    return run(lambda: execute(arguments), arguments)

@@ -12,8 +12,8 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from ..benchmark.model_costs import format_model_costs, model_costs
-from .command_line import build_cfg, command_parser, run, whole_number
+from .arguments import command_parser, whole_number
+from .console import run
 
 MODELS = [
     f"{data}/{heads}_vitdet_{size}.yaml"
@@ -25,6 +25,9 @@ BUDGETS = [256, 512, 1024]
 
 
 def execute(arguments: argparse.Namespace) -> None:
+    from ..benchmark.model_costs import format_model_costs, model_costs
+    from .command_line import build_cfg
+
     costs = {
         name.removesuffix(".yaml"): model_costs(build_cfg(name), arguments.budgets)
         for name in arguments.models or MODELS

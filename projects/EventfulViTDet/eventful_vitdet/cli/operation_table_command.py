@@ -11,16 +11,19 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from ..benchmark.operation_counts import format_operation_table, operation_table, read_reference
 from ..errors import EvaluationError
+from .arguments import command_parser
 from .checkout import REPOSITORY
-from .command_line import build_cfg, command_parser, run
+from .console import run
 
 CONFIG = "imagenet_vid/vitdet_b_1024_eventful_r512.yaml"  # by its name below configs/
 REFERENCE = REPOSITORY / "tests" / "golden" / "vitdet_b_counts.json"
 
 
 def execute(arguments: argparse.Namespace) -> None:
+    from ..benchmark.operation_counts import format_operation_table, operation_table, read_reference
+    from .command_line import build_cfg
+
     rows = operation_table(build_cfg(CONFIG), read_reference(arguments.reference))
     print(format_operation_table(rows))
     wrong = [row for row in rows if row.differences()]
@@ -40,4 +43,4 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
 def main(words: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     arguments = parse(words)
-    return run(lambda: execute(arguments))
+    return run(lambda: execute(arguments), arguments)

@@ -13,16 +13,21 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from detectron2.config import CfgNode
-
-from ..data import ReadRules, register_test_json
 from ..errors import ReportError
-from ..report import write_report
-from .command_line import add_pairs, build_cfg, command_parser, run, whole_number
+from .arguments import add_pairs, command_parser, whole_number
+from .console import run
+
+if TYPE_CHECKING:
+    from detectron2.config import CfgNode
 
 
 def execute(arguments: argparse.Namespace) -> None:
+    from ..data import ReadRules
+    from ..report import write_report, write_tradeoff
+    from .command_line import build_cfg
+
     output = arguments.output or os.path.join(arguments.folder, "report.html")
     cfg = build_cfg(arguments.config_file, arguments.opts)
     write_report(
@@ -35,10 +40,15 @@ def execute(arguments: argparse.Namespace) -> None:
         thumbnails=arguments.thumbnails,
     )
     print(f"report: {output}")
+    if arguments.plot:
+        write_tradeoff(arguments.folder, arguments.plot, arguments.title)
+        print(f"plot: {arguments.plot}")
 
 
 def find_dataset(arguments: argparse.Namespace, cfg: CfgNode) -> str | None:
     """The evaluated data set's name: of --test-json, or of the configuration."""
+    from ..data import register_test_json
+
     if arguments.test_json:
         return register_test_json(arguments.test_json, arguments.test_root)
     if not arguments.config_file and not arguments.opts:
@@ -63,6 +73,7 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--thumbnails", type=whole_number(0), default=6, metavar="N", help="pictures per budget (default: 6)"
     )
+    parser.add_argument("--plot", metavar="FILE.svg", help="AP50 against cost as a picture of its own, too")
     parser.add_argument("--title", default="", help="heading of the report")
     add_pairs(parser)
     return parser.parse_intermixed_args(words)
@@ -71,4 +82,4 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
 def main(words: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     arguments = parse(words)
-    return run(lambda: execute(arguments))
+    return run(lambda: execute(arguments), arguments)

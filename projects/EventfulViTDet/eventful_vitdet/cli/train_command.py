@@ -9,21 +9,33 @@ from __future__ import annotations
 
 import argparse
 import logging
+import shlex
 from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ..checkpoint import VideoCheckpointer
-from ..evaluation import evaluate_budgets, evaluate_once
-from ..training import VideoTrainer
-from .command_line import argument_parser, launch_main, parse_arguments, run, setup
+from .arguments import parse_training, training_parser
+from .console import run
+
+if TYPE_CHECKING:
+    from detectron2.config import CfgNode
 
 logger = logging.getLogger("eventful_vitdet")
 
 
 def execute(args: argparse.Namespace) -> None:
+    """Train or evaluate in this process, which may be one of several."""
+    from ..checkpoint import VideoCheckpointer
+    from ..evaluation import evaluate_budgets, evaluate_once
+    from ..training import VideoTrainer
+    from .command_line import setup
+    from .process_launch import was_restarted
+
     cfg = setup(args)
+    again = was_restarted()
     if not args.eval_only:
         trainer = VideoTrainer(cfg)
-        trainer.resume_or_load(resume=args.resume)
+        trainer.resume_or_load(resume=args.resume or again)
         trainer.train()
         return
     model = VideoTrainer.build_model(cfg)
@@ -33,13 +45,40 @@ def execute(args: argparse.Namespace) -> None:
     checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
     if not (cfg.MODEL.WEIGHTS or resumed):
         logger.warning("MODEL.WEIGHTS is empty: what is evaluated are random weights")
+    restart = args.restart and not again  # what was finished before the failure is of this command
     if args.budgets:
-        evaluate_budgets(cfg, model, args.budgets, restart=args.restart)
+        evaluate_budgets(cfg, model, args.budgets, restart=restart)
     else:
-        evaluate_once(cfg, model, restart=args.restart)
+        evaluate_once(cfg, model, restart=restart)
+    print_outputs(cfg, args)
+
+
+def print_outputs(cfg: CfgNode, args: argparse.Namespace) -> None:
+    """Where an evaluation's table is, and the command that makes a report of it; by the first process."""
+    from detectron2.utils import comm
+
+    from ..evaluation.results import BUDGETS_TABLE, RESULTS_TABLE
+    from ..evaluation.targets import result_folders
+
+    if not comm.is_main_process():
+        return
+    given = {"--config-file": args.config_file, "--test-json": args.test_json, "--test-root": args.test_root}
+    options = [word for option, value in given.items() if value for word in (option, value)]
+    settings = dict(zip(args.opts[::2], args.opts[1::2]))
+    dataset = ["DATASETS.TEST", settings["DATASETS.TEST"]] if "DATASETS.TEST" in settings else []
+    for folder in result_folders(cfg).values():
+        print(f"table: {Path(folder, BUDGETS_TABLE if args.budgets else RESULTS_TABLE)}")
+        print("report:", shlex.join(["python", "tools/report.py", folder, *options, *dataset]))
 
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    arguments = parse_arguments(argument_parser(), words)
-    return run(lambda: launch_main(execute, arguments))
+    arguments = parse_training(training_parser(__doc__), words)
+    return run(lambda: launch(arguments), arguments)
+
+
+def launch(arguments: argparse.Namespace) -> None:
+    """Do the work in as many processes as the arguments ask for."""
+    from .process_launch import launch_main
+
+    launch_main(execute, arguments)

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
 from detectron2.config import CfgNode
+
+MOST_WORKERS = 8
+"""Unless a configuration asks for more; otherwise there are as many as cores that may be used."""
 
 
 def add_data_config(cfg: CfgNode) -> None:
@@ -32,6 +37,8 @@ def add_data_config(cfg: CfgNode) -> None:
     cfg.DATASETS.FIRST_FRAME_ID = 0
     # Let file names be absolute, or lead out of the data set's folder by "..".
     cfg.DATASETS.PATHS_OUTSIDE_ROOT = False
+    # Processes that read training images, for each training process; 0: that process itself.
+    cfg.DATALOADER.NUM_WORKERS = min(MOST_WORKERS, len(os.sched_getaffinity(0)))
     # Training uses every n-th listed frame of a video (neighbours hardly differ).
     cfg.DATALOADER.TRAIN_FRAME_STRIDE = 1
     # Of these, training uses this many of every video, evenly spaced (15 is usual for ImageNet VID); 0: all.

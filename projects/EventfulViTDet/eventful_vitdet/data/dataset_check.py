@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from tqdm import tqdm
 
 from ..errors import VideoReadError
-from ..video import iterate_frames
 from .builtin import KNOWN_TOTALS
 from .coco_vid import group_by_video, split_sequences
+from .listed_frames import iterate_listed_frames
 from .parallel_map import map_in_processes
 from .read_rules import DEFAULT_RULES, ReadRules
 from .registration import load_video_data
@@ -107,7 +107,7 @@ def read_video(video: list[dict]) -> tuple[Defect, ...]:
     # Image files do not depend on each other; behind a defect, a video file is as good as lost.
     for part in [video] if video[0]["is_video_file"] else ([frame] for frame in video):
         try:
-            for _ in iterate_frames(part):
+            for _ in iterate_listed_frames(part):
                 pass
         except VideoReadError as error:
             defects.append(Defect(error.file_name, str(error)))

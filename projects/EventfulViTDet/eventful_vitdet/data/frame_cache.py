@@ -6,7 +6,6 @@ content, so a changed video never meets stale frames and a moved data set keeps 
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 
@@ -14,14 +13,13 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from ..errors import VideoReadError
-from ..files import write_atomically
-from ..video import encode_jpeg, iterate_frames, read_frame
-from ..video.reading import check_size
+from ..errors import ConfigError, VideoReadError
+from ..files import digest_ends, write_atomically
+from ..video import encode_jpeg
 from .coco_vid import group_by_video
+from .listed_frames import check_size, iterate_listed_frames, read_listed_frame
 
 JPEG_QUALITY = 95
-FINGERPRINT_BYTES = 1 << 16
 
 logger = logging.getLogger(__name__)
 
@@ -44,10 +42,10 @@ class FrameCache:
     def read(self, frame: dict) -> np.ndarray:
         """Return the frame as BGR (H, W, 3). Frames that are image files already are read as they are."""
         if not frame["is_video_file"]:
-            return read_frame(frame)
+            return read_listed_frame(frame)
         image = cv2.imread(self.path(frame)) if os.path.isfile(self.path(frame)) else None
         if image is None:
-            image = read_frame(frame)
+            image = read_listed_frame(frame)
             self.store(frame, image)
         check_size(frame, image)
         return image
@@ -72,7 +70,7 @@ def extract_frames(frames: list[dict], folder: str, every_n: int = 1) -> int:
     logger.info("Extracting %d of %d training frames to %s", len(missing), len(wanted), folder)
     with tqdm(total=len(missing), desc="extracting frames", unit="frame", mininterval=1.0) as progress:
         for video in group_by_video(missing):
-            for frame, image in iterate_frames(video):
+            for frame, image in iterate_listed_frames(video):
                 cache.store(frame, image)
                 progress.update()
     return len(missing)
@@ -81,17 +79,12 @@ def extract_frames(frames: list[dict], folder: str, every_n: int = 1) -> int:
 def thin_frames(frames: list[dict], every_n: int) -> list[dict]:
     """Keep the first, the n-th, the 2n-th ... listed frame of every video."""
     if every_n < 1:
-        raise ValueError(f"every_n (DATALOADER.TRAIN_FRAME_STRIDE) must be 1 or larger, found {every_n}")
+        raise ConfigError(f"every_n (DATALOADER.TRAIN_FRAME_STRIDE) must be 1 or larger, found {every_n}")
     return [frame for video in group_by_video(frames) for frame in video[::every_n]]
 
 
 def _fingerprint(path: str) -> str:
     try:
-        size = os.path.getsize(path)
-        with open(path, "rb") as file:
-            digest = hashlib.sha1(f"{size}:".encode() + file.read(FINGERPRINT_BYTES))
-            file.seek(max(0, size - FINGERPRINT_BYTES))
-            digest.update(file.read())
+        return digest_ends(path)[:12]
     except OSError as error:
         raise VideoReadError(f"{path}: cannot be read ({error.strerror})") from error
-    return digest.hexdigest()[:12]

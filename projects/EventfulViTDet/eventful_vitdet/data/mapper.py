@@ -14,9 +14,10 @@ from detectron2.structures import BoxMode, Instances
 from detectron2.utils import comm
 from fvcore.transforms.transform import TransformList
 
-from ..video import read_frame
+from ..errors import ConfigError
 from .frame_cache import FrameCache, extract_frames
 from .input_preparation import check_image_format
+from .listed_frames import read_listed_frame
 from .training_frames import load_train_sets
 from .training_masks import check_masks, transform_masks
 from .training_sampler import MixedSampler
@@ -51,7 +52,7 @@ class VideoTrainMapper:
         self.image_format = image_format
         self.min_visibility = min_visibility
         self.masks = masks
-        self._read = FrameCache(frame_cache).read if frame_cache else read_frame
+        self._read = FrameCache(frame_cache).read if frame_cache else read_listed_frame
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict:
@@ -110,7 +111,7 @@ def build_train_augmentations(cfg: CfgNode) -> list[T.Augmentation]:
     """The training augmentations that INPUT.* asks for, in the order of application."""
     augmentations: list[T.Augmentation] = []
     if cfg.INPUT.RANDOM_FLIP not in ("none", "horizontal", "vertical"):
-        raise ValueError(f"INPUT.RANDOM_FLIP must be none, horizontal or vertical, found {cfg.INPUT.RANDOM_FLIP!r}")
+        raise ConfigError(f"INPUT.RANDOM_FLIP must be none, horizontal or vertical, found {cfg.INPUT.RANDOM_FLIP!r}")
     if cfg.INPUT.RANDOM_FLIP != "none":
         # First, so that padding lies at the bottom and on the right, where inference has it.
         vertical = cfg.INPUT.RANDOM_FLIP == "vertical"
@@ -154,7 +155,7 @@ class VideoTrainLoader:
 def build_video_train_loader(cfg: CfgNode) -> VideoTrainLoader:
     """The loader over single frames of the videos and images in DATASETS.TRAIN, mixed by DATALOADER.DATASET_RATIOS.
 
-    Fills DATALOADER.FRAME_CACHE first where it is set. Raises DatasetError if no frame is left to train on, ValueError
+    Fills DATALOADER.FRAME_CACHE first where it is set. Raises DatasetError if no frame is left to train on, ConfigError
     for ratios that do not fit the data sets.
     """
     sets = load_train_sets(cfg)

@@ -6,13 +6,15 @@ from dataclasses import dataclass
 
 from detectron2.config import CfgNode
 
+from ..errors import ConfigError
+
 BOXES_OVER_EDGE = ("clip", "drop", "error")
 EMPTY_BOXES = ("error", "drop")
 
 
 @dataclass(frozen=True)
 class ReadRules:
-    """How an annotation file is read. Raises ValueError, naming the key, for values that do not exist."""
+    """How an annotation file is read. Raises ConfigError, naming the key, for values that do not exist."""
 
     boxes_over_edge: str = "clip"
     """Boxes that reach over the edge of their image by more than a pixel: cut them off, leave them out, or refuse."""
@@ -29,9 +31,9 @@ class ReadRules:
             ("EMPTY_BOXES", self.empty_boxes, EMPTY_BOXES),
         ):
             if value not in known:
-                raise ValueError(f"DATASETS.{key} must be {' or '.join(map(repr, known))}, found {value!r}")
+                raise ConfigError(f"DATASETS.{key} must be {' or '.join(map(repr, known))}, found {value!r}")
         if self.first_frame_id < 0:
-            raise ValueError(f"DATASETS.FIRST_FRAME_ID must be 0 or larger, found {self.first_frame_id}")
+            raise ConfigError(f"DATASETS.FIRST_FRAME_ID must be 0 or larger, found {self.first_frame_id}")
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> ReadRules:

@@ -77,11 +77,14 @@ def load_frames(
 ) -> tuple[list[dict], list[BadVideo]]:
     """The frames of a registered data set, and the videos among them that were left out.
 
-    With "stop", as DatasetCatalog.get: raises DatasetError if a video is known to be unusable. With "skip", such
-    videos are left out and named in the log. What is only found in reading a frame is the reader's VideoReadError.
-    Those that Detectron2 or other code has registered are completed by what it does not know of.
+    Raises DatasetError for a name that is not registered and, with "stop", if a video is known to be unusable. With
+    "skip", such videos are left out and named in the log. What is only found in reading a frame is the reader's
+    VideoReadError. Frames that Detectron2 or other code has registered are completed by what it does not know of.
     """
     check_on_bad_video(on_bad_video, "TEST.ON_BAD_VIDEO (in training DATALOADER.ON_BAD_VIDEO)")
+    if name not in DatasetCatalog.list():
+        known = ", ".join(sorted(DatasetCatalog.list()))
+        raise DatasetError(f"data set '{name}' is not registered; known data sets: {known}")
     load = MetadataCatalog.get(name).get("load_video_data")
     if load is None:
         return complete_frames(name, DatasetCatalog.get(name)), []

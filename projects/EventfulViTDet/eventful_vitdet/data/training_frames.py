@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from ..errors import DatasetError
+from ..errors import ConfigError, DatasetError
 from .coco_vid import group_by_video
 from .frame_cache import thin_frames
 from .read_rules import ReadRules
@@ -60,7 +60,7 @@ def spread_frames(frames: Sequence[dict], per_video: int) -> list[dict]:
     A video that has fewer keeps all of its frames.
     """
     if per_video < 0:
-        raise ValueError(f"per_video (DATALOADER.FRAMES_PER_VIDEO) must be 0 or larger, found {per_video}")
+        raise ConfigError(f"per_video (DATALOADER.FRAMES_PER_VIDEO) must be 0 or larger, found {per_video}")
     if per_video == 0:
         return list(frames)
     kept = []

@@ -11,7 +11,7 @@ import numpy as np
 from detectron2.utils import comm
 from torch.utils.data import Sampler
 
-from ..errors import DatasetError
+from ..errors import ConfigError, DatasetError
 
 
 class Candidate(NamedTuple):
@@ -49,7 +49,7 @@ class MixedSampler(Sampler):
             seed: of the random stream; below 0, processes agree on a random one.
 
         Raises:
-            ValueError: the ratios do not fit the data sets.
+            ConfigError: the ratios do not fit the data sets.
             DatasetError: classes are to be balanced, and a data set has no annotation.
         """
         check_ratios(ratios, len(datasets))
@@ -80,13 +80,13 @@ class MixedSampler(Sampler):
 
 
 def check_ratios(ratios: Sequence[float], datasets: int) -> None:
-    """Raise ValueError unless there is one positive number for every data set, or none at all."""
+    """Raise ConfigError unless there is one positive number for every data set, or none at all."""
     key = "DATALOADER.DATASET_RATIOS"
     if len(ratios) not in (0, datasets):
-        raise ValueError(f"{key} has {len(ratios)} numbers, but DATASETS.TRAIN names {datasets} data sets")
+        raise ConfigError(f"{key} has {len(ratios)} numbers, but DATASETS.TRAIN names {datasets} data sets")
     for ratio in ratios:
         if isinstance(ratio, bool) or not isinstance(ratio, (int, float)) or not 0 < ratio < np.inf:
-            raise ValueError(f"{key} holds {ratio!r}; a ratio is a positive number (leave a data set out by its name)")
+            raise ConfigError(f"{key} holds {ratio!r}; a ratio is a positive number (leave a data set out by its name)")
 
 
 class Shuffled:

@@ -9,6 +9,8 @@ from detectron2.data import transforms as T
 from fvcore.transforms.transform import Transform
 from PIL import Image
 
+from ..errors import ConfigError
+
 
 class WindowTransform(Transform):
     """
@@ -89,11 +91,11 @@ class RandomWindow(T.Augmentation):
         """
         super().__init__()
         if sampling not in ("choice", "range"):
-            raise ValueError(f"INPUT.MIN_SIZE_TRAIN_SAMPLING must be 'choice' or 'range', found {sampling!r}")
+            raise ConfigError(f"INPUT.MIN_SIZE_TRAIN_SAMPLING must be 'choice' or 'range', found {sampling!r}")
         if not 0 < jitter[0] <= jitter[1]:
-            raise ValueError(f"INPUT.SCALE_JITTER must be two ascending positive factors, found {tuple(jitter)}")
+            raise ConfigError(f"INPUT.SCALE_JITTER must be two ascending positive factors, found {tuple(jitter)}")
         if min(crop_size) < 0 or (min(crop_size) == 0) != (max(crop_size) == 0):
-            raise ValueError(f"INPUT.CROP_PIXELS must be a height and a width, or (0, 0), found {tuple(crop_size)}")
+            raise ConfigError(f"INPUT.CROP_PIXELS must be a height and a width, or (0, 0), found {tuple(crop_size)}")
         self.short_edges = (short_edges,) if isinstance(short_edges, int) else tuple(short_edges)
         self.max_size = max_size
         self.sampling = sampling
@@ -161,7 +163,7 @@ class ChannelGain(T.Augmentation):
         """
         super().__init__()
         if not 0 < low <= high:
-            raise ValueError(f"INPUT.CHANNEL_GAIN must be two ascending positive factors, found {(low, high)}")
+            raise ConfigError(f"INPUT.CHANNEL_GAIN must be two ascending positive factors, found {(low, high)}")
         self.low, self.high = low, high
 
     def get_transform(self, image: np.ndarray) -> Transform:

@@ -6,7 +6,7 @@ import logging
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from ..errors import DatasetError, VideoReadError
+from ..errors import ConfigError, DatasetError, VideoReadError
 
 ON_BAD_VIDEO = ("stop", "skip")
 MAX_NAMED = 10
@@ -65,9 +65,9 @@ class VideoData:
 
 
 def check_on_bad_video(value: str, key: str) -> None:
-    """Raise ValueError unless a configuration key has one of the values of ON_BAD_VIDEO."""
+    """Raise ConfigError unless a configuration key has one of the values of ON_BAD_VIDEO."""
     if value not in ON_BAD_VIDEO:
-        raise ValueError(f"{key} must be 'stop' or 'skip', found {value!r}")
+        raise ConfigError(f"{key} must be 'stop' or 'skip', found {value!r}")
 
 
 def refuse_bad_videos(origin: str, bad_videos: list[BadVideo]) -> None:

@@ -12,11 +12,11 @@ import numpy as np
 from detectron2.config import CfgNode
 from detectron2.utils import comm
 
-from ..errors import DataError
-from ..video import iterate_frames
+from ..errors import ConfigError, DataError
 from ..video.background import BackgroundIterator
 from .coco_vid import group_by_video
 from .input_preparation import InputPreparation
+from .listed_frames import iterate_listed_frames
 from .read_rules import ReadRules
 from .registration import load_frames
 from .video_shards import schedule_streams, shard_videos
@@ -101,7 +101,7 @@ class VideoTestLoader:
     def _read(self, videos: list[list[dict]]) -> Iterator[dict]:
         for video in videos:
             try:
-                for frame, image in iterate_frames(video):
+                for frame, image in iterate_listed_frames(video):
                     yield self._make_input(frame, image)
             except DataError as error:
                 if not self.skip_bad_videos:
@@ -133,7 +133,7 @@ def build_video_test_loader(cfg: CfgNode, dataset_name: str, frames: list[dict] 
     if frames is None:
         frames, _ = load_frames(dataset_name, rules=ReadRules.from_config(cfg))
     frames = shard_videos(frames, comm.get_world_size(), comm.get_rank())
-    logger.info("%s: %d frames of %d videos", dataset_name, len(frames), len(group_by_video(frames)))
+    logger.debug("%s: %d frames of %d videos", dataset_name, len(frames), len(group_by_video(frames)))
     return make_test_loader(cfg, frames)
 
 
@@ -150,7 +150,7 @@ def make_test_loader(cfg: CfgNode, frames: list[dict], **options: Any) -> VideoT
 
 
 def check_loader(prefetch: int, streams: int) -> None:
-    """Raise ValueError, naming the key, for numbers that no loader can have."""
+    """Raise ConfigError, naming the key, for numbers that no loader can have."""
     for key, number in (("DATALOADER.PREFETCH_FRAMES", prefetch), ("TEST.STREAMS_PER_BATCH", streams)):
         if number < 1:
-            raise ValueError(f"{key} must be 1 or larger, found {number}")
+            raise ConfigError(f"{key} must be 1 or larger, found {number}")

@@ -5,9 +5,10 @@ from __future__ import annotations
 import itertools
 import logging
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
+from typing import TypeVar
 
 from detectron2.config import CfgNode
 from torch import nn
@@ -15,15 +16,17 @@ from tqdm import tqdm
 
 from ..control import RuntimeControl
 from ..costs import CostSums
-from ..errors import VideoWriteError
+from ..errors import ConfigError, VideoReadError, VideoWriteError
 from ..files import write_atomically
 from ..interruption import Interruptions
 from ..masks import MaskRequest, encode_mask, paste_mask
 from ..predictor import FrameResult, VideoDetector, class_names, dense_detector
 from ..structures import Detections, SourceFrame
-from ..video import JsonLinesWriter, VideoSource, VideoWriter, encode_png
+from ..video import JsonLinesWriter, SoundCopy, VideoSource, VideoWriter, encode_png
 from .painter import FramePainter
 from .preview_window import PreviewWindow
+
+Item = TypeVar("Item")
 
 logger = logging.getLogger(__name__)
 
@@ -42,8 +45,18 @@ class AnnotateOptions:
     """Weaker detections are not drawn; the JSON has all."""
     save_frames: Collection[int] = ()
     """Numbers of frames to write as pictures too, beside the video."""
+    start: int = 0
+    """Number of the first frame."""
+    end: int | None = None
+    """Number of the frame to stop before."""
+    every: int = 1
+    """Take every n-th frame."""
     max_frames: int | None = None
     """Stop after so many."""
+    sound: bool = True
+    """Copy the sound of a video file."""
+    enlarge: float = 1.0
+    """Factor by which the video is larger than the source."""
     window: bool = True
     """Show the video while it is made, where there is a display."""
 
@@ -60,36 +73,79 @@ def annotate_video(
 
     `control` steers the budget; by default that of MODEL.EVENTFUL.CONTROLLER. Memory does not grow with the length.
     When something goes wrong on the way, or at Ctrl-C, SIGTERM or SIGHUP, what was written up to there is kept as a
-    file that plays, and the error goes on to the caller. Returns the costs of the frames.
+    file that plays, and the error goes on to the caller. Of a damaged video all that can be decoded is written, and
+    VideoReadError raised at the end. Returns the costs of the frames.
     """
     options = options or AnnotateOptions()
     if options.show_tokens is not None and not model.enabled:
-        raise ValueError("MODEL.EVENTFUL.ENABLED is False: the dense model has no updated tokens to show")
+        raise ConfigError("MODEL.EVENTFUL.ENABLED is False: the dense model has no updated tokens to show")
+    check_part(source, options)
     check_outputs(source, output, options)
     classes = class_names(cfg)
-    painter = FramePainter(classes, model.vit.gate_names, tokens=options.show_tokens, min_score=options.min_score)
-    costs = CostSums()
+    painter = FramePainter(
+        classes,
+        model.vit.gate_names,
+        tokens=options.show_tokens,
+        min_score=options.min_score,
+        enlarge=options.enlarge,
+    )
+    costs, pictures, unread = CostSums(), set(options.save_frames), []
     with ExitStack() as stack:
         interruptions = stack.enter_context(Interruptions())
         # Files first: they fail at once where they cannot be written.
-        video = stack.enter_context(VideoWriter(output, None if source.live else source.fps, keep_partial=True))
+        video = stack.enter_context(_open_writer(source, output, options))
         lines = stack.enter_context(JsonLinesWriter(options.save_json)) if options.save_json else None
         window = stack.enter_context(PreviewWindow(source.name)) if options.window else None
         frames = stack.enter_context(closing(_detect_all(cfg, model, source, options, control)))
         stack.enter_context(interruptions.allowed())
-        for frame, result, dense in frames:
+        for frame, result, dense in _put_off_errors(frames, unread):
             picture = painter.paint(frame, result, dense)
-            video.write(picture, frame.seconds)
-            if frame.index in options.save_frames:
-                write_atomically(picture_path(output, frame.index), encode_png(picture))
+            video.write(picture, frame.seconds, frame.duration)
+            if frame.index in pictures:
+                path = picture_path(output, frame.index)
+                write_atomically(path, encode_png(picture))
+                pictures.remove(frame.index)
+                with tqdm.external_write_mode():
+                    logger.info("frame %d: %s", frame.index, path)
             if lines is not None:
                 lines.write(describe_frame(frame, result, classes))
             costs.add_frame(result.cost)
             if window is not None and not window.show(picture):
                 break
-    if missed := [number for number in options.save_frames if number >= costs.num_frames]:
-        logger.warning("no picture of frame %s: there were %d frames", ", ".join(map(str, missed)), costs.num_frames)
+    if pictures:
+        missed = ", ".join(map(str, sorted(pictures)))
+        logger.warning("no picture of frame %s: there were %d frames", missed, costs.num_frames)
+    if unread:
+        raise unread[0]
     return costs
+
+
+def _put_off_errors(frames: Iterable[Item], unread: list[VideoReadError]) -> Iterator[Item]:
+    """The frames up to one that cannot be read, which goes to `unread`: what was made of those before it is finished
+    first. Without any, the error is raised at once."""
+    is_first = True
+    try:
+        for frame in frames:
+            yield frame
+            is_first = False
+    except VideoReadError as error:
+        if is_first:
+            raise
+        unread.append(error)
+
+
+def _open_writer(source: VideoSource, output: str, options: AnnotateOptions) -> VideoWriter:
+    sound = SoundCopy(source.sound_path) if options.sound and source.sound_path else None
+    fps = source.fps / options.every
+    return VideoWriter(output, fps, keep_partial=True, pixel_aspect=source.pixel_aspect, sound=sound)
+
+
+def check_part(source: VideoSource, options: AnnotateOptions) -> None:
+    """Raise ConfigError for a part of a stream, which has no numbers, or for one that is empty."""
+    if source.live and (options.start, options.end, options.every) != (0, None, 1):
+        raise ConfigError(f"{source.name}: is live; a start, an end and a step are for files")
+    if options.end is not None and options.end <= options.start:
+        raise ConfigError(f"there is nothing from frame {options.start} to before frame {options.end}")
 
 
 def check_outputs(source: VideoSource, output: str, options: AnnotateOptions) -> None:
@@ -123,12 +179,21 @@ def _detect_all(
         detector = stack.enter_context(VideoDetector(cfg, model, control, masks=masks))
         beside = MaskRequest(options.min_score)
         dense = stack.enter_context(dense_detector(cfg, model, beside)) if options.side_by_side_dense else None
-        frames = stack.enter_context(closing(source.frames()))
-        total = min(filter(None, (source.num_frames, options.max_frames)), default=None)
+        frames = stack.enter_context(closing(source.frames(options.start, options.every)))
+        total = _count_frames(source, options)
         progress = stack.enter_context(tqdm(total=total, unit="frame", desc=os.path.basename(source.name)))
         for frame in itertools.islice(frames, options.max_frames):
+            if options.end is not None and frame.index >= options.end:
+                break
             yield frame, detector.detect(frame), dense.detect(frame) if dense else None
             progress.update()
+
+
+def _count_frames(source: VideoSource, options: AnnotateOptions) -> int | None:
+    """How many frames there will be; None where nobody knows."""
+    ends = [end for end in (source.num_frames, options.end) if end is not None]
+    counts = [len(range(options.start, min(ends), options.every))] if ends else []
+    return min(counts + [options.max_frames] if options.max_frames else counts, default=None)
 
 
 def describe_frame(frame: SourceFrame, result: FrameResult, classes: Sequence[str]) -> dict:

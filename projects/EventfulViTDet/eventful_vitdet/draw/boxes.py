@@ -10,7 +10,8 @@ import numpy as np
 
 from ..masks import paste_mask
 from ..structures import Detections
-from .labels import draw_label
+from .label_placement import corners_around, place_label
+from .labels import draw_label, label_size, text_scale
 
 GOLDEN_RATIO = 0.618034
 MASK_OPACITY = 0.4
@@ -28,25 +29,43 @@ def class_name(classes: Sequence[str], index: int) -> str:
 
 
 def draw_detections(
-    image: np.ndarray, detections: Detections, classes: Sequence[str], min_score: float = 0.3
+    image: np.ndarray,
+    detections: Detections,
+    classes: Sequence[str],
+    min_score: float = 0.3,
+    letters: float | None = None,
 ) -> np.ndarray:
     """
     Returns a copy of the image with a box, class name and score ("bird 93%") for every detection of at least
-    `min_score`, the best on top; and with its mask, where it has one.
+    `min_score`, the best on top; and with its mask, where it has one. Labels keep clear of each other where there is
+    room. `letters` is the size of their letters, for OpenCV; by default, one that suits the image.
     """
     canvas = image.copy()
     thickness = max(1, round(min(image.shape[:2]) / 256))
     if detections.masks is not None:
         draw_masks(canvas, detections, min_score)
-    for i in np.argsort(detections.scores, kind="stable"):
-        score, index = float(detections.scores[i]), int(detections.classes[i])
-        if score < min_score:
-            continue
-        x0, y0, x1, y1 = (round(float(value)) for value in detections.boxes[i])
-        color = class_color(index)
-        cv2.rectangle(canvas, (x0, y0), (x1, y1), color, thickness)
-        draw_label(canvas, f"{class_name(classes, index)} {score:.0%}", (x0, y0), color)
+    order = [int(i) for i in np.argsort(-detections.scores, kind="stable") if detections.scores[i] >= min_score]
+    boxes = {i: tuple(round(float(value)) for value in detections.boxes[i]) for i in order}
+    for i in reversed(order):
+        cv2.rectangle(canvas, boxes[i][:2], boxes[i][2:], class_color(int(detections.classes[i])), thickness)
+    height, width = canvas.shape[:2]
+    scale, bounds = letters or text_scale(canvas), (0, 0, width, height)
+    labels: list = []
+    for i in order:  # the best have the choice
+        index = int(detections.classes[i])
+        text = f"{class_name(classes, index)} {float(detections.scores[i]):.0%}"
+        size = label_size(text, scale)
+        corners = corners_around(_within(boxes[i], bounds), size, bounds)
+        corner = corners[place_label(size, corners, bounds, labels, list(boxes.values()))]
+        draw_label(canvas, text, (round(corner[0]), round(corner[1])), class_color(index), scale)
     return canvas
+
+
+def _within(box: tuple, bounds: tuple) -> tuple:
+    """The part of a box that can be seen."""
+    low = [max(bounds[axis], min(box[axis], bounds[axis + 2])) for axis in (0, 1)]
+    high = [max(bounds[axis], min(box[axis + 2], bounds[axis + 2])) for axis in (0, 1)]
+    return (*low, *high)
 
 
 def draw_masks(canvas: np.ndarray, detections: Detections, min_score: float) -> None:

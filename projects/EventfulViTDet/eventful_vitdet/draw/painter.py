@@ -9,7 +9,7 @@ import numpy as np
 
 from ..budgets import DENSE
 from ..predictor import FrameResult
-from ..structures import SourceFrame
+from ..structures import Detections, SourceFrame
 from .boxes import draw_detections
 from .cost_strip import GROUND, CostChart, add_strip, describe_cost, strip_scale
 from .labels import draw_caption
@@ -28,18 +28,24 @@ class FramePainter:
         *,
         tokens: str | None = None,
         min_score: float = 0.3,
+        enlarge: float = 1.0,
+        letters: float | None = None,
     ) -> None:
         """
         Args:
             gates: the model's, `EventfulViT.gate_names`.
             tokens: which updated tokens to show, see `choose_gates`; None shows none.
             min_score: weaker detections are not drawn.
+            enlarge: factor by which pictures are larger than the frames.
+            letters: size of the labels' letters, see `draw_detections`.
 
-        Raises ValueError if `tokens` names none.
+        Raises ConfigError if `tokens` names none.
         """
         self.classes = classes
         self.tokens = tokens
         self.min_score = min_score
+        self.enlarge = enlarge
+        self.letters = letters
         self._names = choose_gates(gates, tokens) if tokens is not None else []
         self._size: tuple[int, int] | None = None
         self._charts: dict[bool, CostChart] = {}
@@ -53,16 +59,22 @@ class FramePainter:
         return np.concatenate([picture, gap, self._paint_model(frame, dense)], axis=1)
 
     def draw_frame(self, frame: SourceFrame, result: FrameResult) -> np.ndarray:
-        """The frame with tokens and boxes alone, in its own size."""
-        image = frame.image
+        """The frame with tokens and boxes only."""
+        image, found, area = frame.image, result.detections, result.token_area
+        if self.enlarge != 1:
+            size = [max(1, round(self.enlarge * length)) for length in image.shape[1::-1]]
+            image = cv2.resize(image, size, interpolation=cv2.INTER_CUBIC if self.enlarge > 1 else cv2.INTER_AREA)
+            found = Detections(found.boxes * self.enlarge, found.scores, found.classes)
+            area = (area[0] * self.enlarge, area[1] * self.enlarge)
         if self._names and result.budget != DENSE:
-            image = draw_tokens(image, updated_share(result.gates, self._names, result.token_grid), result.token_area)
-        return draw_detections(image, result.detections, self.classes, self.min_score)
+            image = draw_tokens(image, updated_share(result.gates, self._names, result.token_grid), area)
+        return draw_detections(image, found, self.classes, self.min_score, self.letters)
 
     def _paint_model(self, frame: SourceFrame, result: FrameResult) -> np.ndarray:
+        image = self.draw_frame(frame, result)
         if self._size is None:
-            self._size = frame.image.shape[:2]
-        image = fit_into(self.draw_frame(frame, result), *self._size)
+            self._size = image.shape[:2]
+        image = fit_into(image, *self._size)
         caption = " | ".join(filter(None, [frame.notice, "scene cut" if result.scene_cut else ""]))
         if caption:
             image = draw_caption(image, caption)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -15,15 +16,21 @@ from matplotlib.gridspec import GridSpecFromSubplotSpec
 from torch import nn
 
 from ..control import RuntimeControl, Schedule
+from ..errors import ConfigError, DataError
 from ..masks import MaskRequest
-from ..predictor import VideoDetector, class_names, dense_detector
+from ..predictor import FrameResult, VideoDetector, class_names, dense_detector
 from ..structures import SourceFrame
 from ..video import VideoSource
 from .figure_files import write_figure
 from .painter import FramePainter
 
+logger = logging.getLogger(__name__)
+
 FIRST_GATE = "0.qkv"
-"""What the pictures show: the tokens that entered the Transformer's first block anew."""
+"""What the pictures show: the tokens that entered the Transformer's first block again."""
+WIDTH_INCHES, DOTS_PER_INCH = 10.0, 160
+LETTERS = 0.62
+"""Size of the letters in the pictures, for OpenCV: about 8 points in print."""
 
 
 @dataclass
@@ -43,6 +50,33 @@ class BudgetRun:
     pictures: dict[int, np.ndarray] = field(default_factory=dict)
     """Frames by number, BGR, with boxes and updated tokens."""
 
+    def add(self, result: FrameResult, r: int) -> None:
+        """Append a frame that ran with this budget."""
+        self.tokens = result.token_grid[0] * result.token_grid[1]
+        self.r.append(min(r, self.tokens))
+        self.backbone_gflops.append(result.cost.backbone_gflops)
+        self.total_gflops.append(result.cost.total_gflops)
+
+
+def fit_schedule(schedule: Schedule, frames: int) -> Schedule:
+    """A schedule whose every budget comes within so many frames: the same one, or one that changes sooner.
+
+    Raises ConfigError if there are fewer frames than budgets.
+    """
+    starts = [start for start, _ in schedule.steps]
+    if starts[-1] < frames:
+        return schedule
+    if frames < len(starts):
+        raise ConfigError(f"the video has {frames} frames, too few for the {len(starts)} budgets of {schedule}")
+    # As if the last stretch were as long as the others are on average.
+    length = starts[-1] * len(starts) / (len(starts) - 1)
+    steps: list[tuple[int, int]] = []
+    for index, (start, policy) in enumerate(schedule.steps):
+        earliest = steps[-1][0] + 1 if steps else 0
+        latest = frames - len(starts) + index
+        steps.append((min(max(earliest, round(start * frames / length)), latest), policy.r))
+    return Schedule(steps)
+
 
 def record_run(
     cfg: CfgNode,
@@ -55,23 +89,29 @@ def record_run(
 ) -> BudgetRun:
     """Run the model over the first frames of a source under a schedule.
 
-    A picture is kept from the middle of each stretch of the schedule.
+    A picture is kept from the middle of each stretch of the schedule, or from where the video ends in it.
     """
     starts = [start for start, _ in schedule.steps if start < frames]
     run = BudgetRun([(start + end) // 2 for start, end in zip(starts, [*starts[1:], frames])])
-    painter = FramePainter(class_names(cfg), model.vit.gate_names, tokens=FIRST_GATE, min_score=min_score)
+    painter = FramePainter(
+        class_names(cfg), model.vit.gate_names, tokens=FIRST_GATE, min_score=min_score, letters=LETTERS
+    )
     detector = VideoDetector(cfg, model, RuntimeControl(model, schedule), masks=MaskRequest(min_score))
     with detector, closing(source.frames()) as stream:
         for frame in itertools.islice(stream, frames):
             if frame.index == 0:
                 run.dense_gflops = _dense_cost(cfg, model, frame)
+                # Drawn as large as it is shown, so that letters and lines have the size that they should have.
+                painter.enlarge = WIDTH_INCHES * DOTS_PER_INCH / len(run.wanted) / frame.image.shape[1]
             result = detector.detect(frame)
-            run.tokens = result.token_grid[0] * result.token_grid[1]
-            run.r.append(min(schedule.before_frame(frame.index).r, run.tokens))
-            run.backbone_gflops.append(result.cost.backbone_gflops)
-            run.total_gflops.append(result.cost.total_gflops)
+            run.add(result, schedule.before_frame(frame.index).r)
             if frame.index in run.wanted:
                 run.pictures[frame.index] = painter.draw_frame(frame, result)
+        reached = sum(start < len(run.r) for start in starts)
+        if len(run.pictures) < reached:  # the video ended within a stretch, before its middle
+            run.pictures[frame.index] = painter.draw_frame(frame, result)
+    if reached < len(starts):
+        logger.warning("the video ends after %d frames, so %s was not reached", len(run.r), schedule.steps[reached][1])
     return run
 
 
@@ -82,17 +122,14 @@ def _dense_cost(cfg: CfgNode, model: nn.Module, frame: SourceFrame) -> tuple[flo
 
 
 def plot_run(run: BudgetRun, path: str, title: str = "") -> None:
-    """Write the figure as a PNG. Raises ValueError if the video ended before a picture could be kept."""
+    """Write the figure as a PNG. Raises DataError for a run of a video without frames."""
     pictures = sorted(run.pictures.items())
     if not pictures:
-        raise ValueError(
-            f"the video ends after {len(run.r)} frames, before the first picture, of frame {run.wanted[0]}; "
-            "shorten the schedule, or lower the number of frames"
-        )
+        raise DataError("the video has no frames, so there is nothing to draw")
     aspect = pictures[0][1].shape[0] / pictures[0][1].shape[1]
-    width = 10.0
-    figure = Figure(figsize=(width, width / len(pictures) * aspect + 3.8), layout="constrained")
-    rows = figure.add_gridspec(3, 1, height_ratios=[width / len(pictures) * aspect, 1.2, 2.0])
+    height = WIDTH_INCHES / len(pictures) * aspect
+    figure = Figure(figsize=(WIDTH_INCHES, height + 3.8), dpi=DOTS_PER_INCH, layout="constrained")
+    rows = figure.add_gridspec(3, 1, height_ratios=[height, 1.2, 2.0])
     _show_pictures(figure, rows[0].subgridspec(1, len(pictures)), pictures, run)
     budget = figure.add_subplot(rows[1])
     cost = figure.add_subplot(rows[2], sharex=budget)

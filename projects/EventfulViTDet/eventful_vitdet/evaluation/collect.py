@@ -14,6 +14,7 @@ from ..data.coco_vid import Video
 from .coco_metrics import keep_best
 from .detection_table import DetectionTable
 from .formats import DETECTIONS_FILE, SUBMISSION_FILE, write_coco_detections, write_vid_submission
+from .machine_times import MachineTimes
 from .metrics import compute_agreement, compute_metrics, undefined_metrics
 from .store import read_record, record_path
 from .targets import VideoTestSet
@@ -32,6 +33,7 @@ class Collected:
     frames: list[dict]
     detections: DetectionTable
     costs: CostSums
+    times: MachineTimes
     frames_since_flush: dict[int, int]
     """By image_id."""
 
@@ -52,13 +54,15 @@ def finished_videos(test_set: VideoTestSet, folder: str) -> list[Video]:
 
 def collect(videos: Sequence[Video], folder: str) -> Collected:
     """Join the records of finished videos. Raises EvaluationError, naming the file, if one is damaged."""
-    costs, tables, since_flush = CostSums(), [], {}
+    costs, times, tables, since_flush = CostSums(), MachineTimes(), [], {}
     for video in videos:
         record = read_record(record_path(folder, video[0]["video_id"]))
         costs.add_video(record.flushed, record.macs, record.backbone_seconds, record.total_seconds)
+        times.add(record)
         tables.append(record.detections)
         since_flush.update(zip(record.image_ids.tolist(), record.frames_since_flush().tolist()))
-    return Collected([frame for video in videos for frame in video], DetectionTable.join(tables), costs, since_flush)
+    frames = [frame for video in videos for frame in video]
+    return Collected(frames, DetectionTable.join(tables), costs, times, since_flush)
 
 
 def write_video_rows(test_set: VideoTestSet, folder: str, limits: dict) -> None:
@@ -76,7 +80,7 @@ def write_detections(test_set: VideoTestSet, folder: str, collected: Collected, 
     chosen = keep_best(collected.detections, **limits)
     write_coco_detections(os.path.join(folder, DETECTIONS_FILE), chosen, test_set.category_ids)
     write_vid_submission(os.path.join(folder, SUBMISSION_FILE), collected.detections, test_set.frame_numbers)
-    logger.info(
+    logger.debug(
         "%s: %d detections in %d frames, of which COCO's figures use %d",
         test_set.name,
         len(collected.detections),

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Collection, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
@@ -14,16 +15,17 @@ from detectron2.utils import comm
 from torch import nn
 
 from ..budgets import DENSE
-from ..errors import EvaluationError
+from ..errors import ConfigError, EvaluationError
 from ..files import write_json
 from ..masks import NO_MASKS, MaskRequest, has_masks, masks_requested
 from .collect import coco_limits, collect, finished_videos, measure, write_detections, write_video_rows
 from .fingerprint import hash_weights, make_fingerprint, write_fingerprint
 from .folder_lock import exclusive
-from .peer_watch import shared_fate
+from .process_barrier import patient_group, wait_for_all
 from .record_exchange import fetch_records
+from .replacement import finish_replacement
 from .results import RESULTS_FILE, describe_device, make_results
-from .resume_plan import make_plan
+from .resume_plan import choose_folder, in_turns, make_plan, plan_replacement
 from .run import run_share
 from .stored_detections import StoredDetections
 from .targets import VideoTestSet
@@ -39,7 +41,7 @@ def results_safe(folder: str) -> Iterator[None]:
     except OSError as error:
         raise EvaluationError(
             f"{error.filename or folder}: cannot be written ({error.strerror or error}); all videos are evaluated and "
-            "safe, and the same command makes their results"
+            "safe. Rerun the same command to make their results"
         ) from error
 
 
@@ -51,22 +53,49 @@ def check_records(test_set: VideoTestSet, folder: str, skipped: Collection[int |
     if vanished:
         raise EvaluationError(
             f"{folder}: the records of {len(vanished)} videos have vanished while the evaluation ran, the first that "
-            f"of video {test_set.video_name(vanished[0])}; the same command evaluates them again"
+            f"of video {test_set.video_name(vanished[0])}. Rerun the same command to evaluate them again"
         )
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of an evaluation."""
+
+    place: str
+    """Where its records and results are."""
+    results: dict | None
+    """The content of results.json in the first process, None in the others."""
+
+
+def start_over(folders: Iterable[str]) -> None:
+    """Let the next evaluation in each of these folders run all videos; what is there stays until `put_in_place`."""
+    for folder in folders:
+        with exclusive(folder):
+            wait_for_all()  # for the lock
+            plan_replacement(folder)
+
+
+def put_in_place(outcomes: Mapping[str, Outcome]) -> None:
+    """Where the outcome of an evaluation in a folder is the replacement of what is there, let it take its place."""
+    for folder, outcome in outcomes.items():
+        if outcome.place != folder:
+            with exclusive(folder):
+                wait_for_all()  # for the lock
+                in_turns(lambda folder=folder: finish_replacement(folder))
 
 
 class Evaluation:
     """Evaluates one model, at whatever policy it has at the moment; all processes do the same together."""
 
-    def __init__(self, cfg: CfgNode, model: nn.Module, *, restart: bool) -> None:
-        """`restart` forgets what earlier evaluations have finished. Raises ValueError for TEST.* out of range."""
+    def __init__(self, cfg: CfgNode, model: nn.Module) -> None:
+        """Raises ConfigError for TEST.* out of range."""
         if cfg.TEST.THREADS_PER_PROCESS < 0:
-            raise ValueError(f"TEST.THREADS_PER_PROCESS must be 0 or larger, found {cfg.TEST.THREADS_PER_PROCESS}")
+            raise ConfigError(f"TEST.THREADS_PER_PROCESS must be 0 or larger, found {cfg.TEST.THREADS_PER_PROCESS}")
         self.cfg = cfg
         self.model = model
-        self.restart = restart
         self.stored = StoredDetections.of(cfg)
         self.limits = coco_limits(cfg)
+        patient_group()
 
     @property
     def device(self) -> torch.device:
@@ -78,28 +107,30 @@ class Evaluation:
         """What tells the model's weights from others."""
         return hash_weights(self.model)
 
-    def run(self, test_set: VideoTestSet, folder: str, policy: str) -> dict | None:
-        """Evaluate the videos of a data set that have no record below `folder` yet, and write all results there.
+    def run(self, test_set: VideoTestSet, folder: str, policy: str) -> Outcome:
+        """Evaluate the videos of a data set that have no record in `folder` yet, and write all results there.
 
-        `policy` describes the one that the model has. Returns the content of results.json in the first process, None
-        in the others. Raises DataError or EvaluationError.
+        After `start_over`, the place is the replacement in that folder, until `put_in_place`. `policy` describes the
+        one that the model has. Raises DataError or EvaluationError; the latter also where records are there that were
+        made under other settings.
         """
-        with fixed_threads(self.cfg.TEST.THREADS_PER_PROCESS) as threads, ExitStack() as held:
+        with fixed_threads(self.cfg.TEST.THREADS_PER_PROCESS) as threads, exclusive(folder):
             fingerprint = self._fingerprint(test_set, policy, threads)
+            wait_for_all()  # for the lock
+            place = choose_folder(folder, fingerprint)
             try:
-                with shared_fate():
-                    held.enter_context(exclusive(folder))
-                    skipped = self._run_videos(test_set, folder, policy, fingerprint)
+                skipped = self._run_videos(test_set, place, policy, fingerprint)
+                wait_for_all()
             except KeyboardInterrupt:
-                logger.warning("interrupted; finished videos are safe in %s, and the same command goes on", folder)
+                logger.warning("interrupted; finished videos are safe in %s. Rerun the same command to resume", place)
                 raise
-            with shared_fate():  # the first process may need minutes
-                skipped = self._bring_together(test_set, folder, skipped)
-                with results_safe(folder):
-                    results = self._write_results(test_set, folder, policy, threads, skipped)
-            # Only now: records whose results nobody has seen are not to be replaced by those of other settings.
-            write_fingerprint(folder, fingerprint, complete=True)
-            return results
+            skipped = self._bring_together(test_set, place, skipped)
+            with results_safe(place):
+                results = self._write_results(test_set, place, policy, threads, skipped)
+            wait_for_all()  # for the first process, which may need minutes
+            # Only now: records whose results nobody has seen are not those of a complete evaluation.
+            write_fingerprint(place, fingerprint, complete=True)
+            return Outcome(place, results)
 
     def _fingerprint(self, test_set: VideoTestSet, policy: str, threads: int) -> dict:
         return make_fingerprint(
@@ -121,7 +152,7 @@ class Evaluation:
 
     def _run_videos(self, test_set: VideoTestSet, folder: str, policy: str, fingerprint: dict) -> dict:
         """Run this process's share; returns the videos that it skipped, with the reasons."""
-        plan = make_plan(folder, test_set.videos, fingerprint, restart=self.restart)
+        plan = make_plan(folder, test_set.videos, fingerprint)
         with self.stored.applied(self.model), masks_requested(self.model, self._masks(test_set)):
             return run_share(self.cfg, self.model, test_set, plan, policy)
 
@@ -157,6 +188,7 @@ class Evaluation:
         results = make_results(
             metrics,
             collected.costs,
+            collected.times,
             policy=policy,
             attention=self.cfg.MODEL.EVENTFUL.ATTENTION if policy != DENSE else DENSE,
             device=self.device,

@@ -1,32 +1,31 @@
 """What the numbers of an evaluation depend on, so that results of different settings are never mixed.
 
-The fingerprint lies beside the records of an evaluation. A run that finds another one there replaces a complete
-evaluation and refuses to touch an incomplete one.
+The fingerprint lies beside the records of an evaluation. A run that finds another one there says what differs and ends;
+only --restart replaces what is there.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
+from fnmatch import fnmatchcase
 
-import cv2
+import av
 import detectron2
 import PIL
 import torch
 import torchvision
 from detectron2.config import CfgNode
-from eventful_vit.ops.cpu import describe_kernels
+from eventful_vit.ops import cpu, gpu
 from torch import nn
 
-from .. import __version__
 from ..budgets import DENSE
 from ..errors import EvaluationError
-from ..files import remove_if_there, write_atomically
+from ..files import write_atomically
 from ..masks import NO_MASKS, MaskRequest
+from .computing_code import hash_detectron2, hash_our_code, hash_transformer
 from .stored_detections import StoredDetections
 
 FINGERPRINT_FILE = "fingerprint.json"
@@ -37,21 +36,36 @@ TEST_KEYS = (
     "INPUT.MAX_SIZE_TEST",
     "TEST.STREAMS_PER_BATCH",
 )
-# The policy and the weights have entries of their own, and the thresholds only select from the stored detections.
-LEFT_OUT = (
-    *("MODEL.WEIGHTS", "MODEL.WEIGHTS_SET", "MODEL.DEVICE", "MODEL.ROI_HEADS.SCORE_THRESH_TEST"),
+ELSEWHERE = (
+    "MODEL.WEIGHTS",
+    "MODEL.WEIGHTS_SET",
+    "MODEL.REINITIALIZE",
     "MODEL.CLASS_NAMES",
+    "MODEL.DEVICE",
+    "MODEL.ROI_HEADS.SCORE_THRESH_TEST",
 )
-EVENTFUL_ONLY = "MODEL.EVENTFUL."
-ALSO_DENSE = ("MODEL.EVENTFUL.KV_POOL",)
-POLICY_KEYS = tuple(EVENTFUL_ONLY + key for key in ("ENABLED", "POLICY", "R", "THRESHOLD", "FRACTION"))
+"""Weights, device and policy have entries of their own; the threshold only selects from the stored detections."""
+POLICY_KEYS = tuple(f"MODEL.EVENTFUL.{key}" for key in ("ENABLED", "POLICY", "R", "THRESHOLD", "FRACTION", "GATES"))
+TRAINING_ONLY = (
+    "MODEL.*_TRAIN",
+    "MODEL.*.BATCH_SIZE_PER_IMAGE",
+    "MODEL.*.POSITIVE_FRACTION",
+    "MODEL.*.IOU_THRESHOLDS",
+    "MODEL.*.IOU_LABELS",
+    "MODEL.*LOSS_TYPE",
+    "MODEL.*LOSS_WEIGHT",
+    "MODEL.*.SMOOTH_L1_BETA",
+    "MODEL.*.PROPOSAL_APPEND_GT",
+    "MODEL.*.TRAIN_ON_PRED_BOXES",
+    "MODEL.VIT.DROP_PATH_RATE",
+)
+NOT_IN_EVALUATION = ("MODEL.EVENTFUL.CONTROLLER.*",)
+"""An evaluation runs at a fixed budget."""
+EVENTFUL_ONLY = "MODEL.EVENTFUL.*"
+ALSO_DENSE = ("MODEL.EVENTFUL.KV_POOL", "MODEL.EVENTFUL.COMPUTE_DTYPE")
+PYRAMID = "MODEL.EVENTFUL.PYRAMID.*"
 
-COMPUTING = ("eventful", "modeling")
-"""Folders of the package that detections and counts come from."""
-
-logger = logging.getLogger(__name__)
-
-_MAX_NAMED = 5
+MAX_NAMED = 5
 
 
 def make_fingerprint(
@@ -68,28 +82,29 @@ def make_fingerprint(
     """Everything that detections and counts depend on, by name.
 
     Args:
-        policy: description of the policy that the model has, or "dense".
+        policy: description of the policy that the model has, with all its numbers, or "dense".
         stored: which detections are kept.
         masks: which of them with their masks.
         weights: `hash_weights` of the model.
         dataset: `hash_frames` of the data set.
         device: name of the device.
-        threads: CPU threads of every process. They matter, in the last bits of a sum, on the CPU only; so do the
-            compiled kernels, or that there are none.
+        threads: CPU threads of every process. They matter, in the last bits of a sum, on the CPU only.
     """
     on_cpu = device == "cpu"
-    model = {f"MODEL.{key}": value for key, value in _flatten(cfg.MODEL) if _matters(f"MODEL.{key}", policy)}
+    model = {f"MODEL.{key}": value for key, value in _flatten(cfg.MODEL) if _matters(f"MODEL.{key}", policy, cfg)}
     return {
         "weights": weights,
         "data set": dataset,
         "policy": policy,
         "device": device,
         "threads": threads if on_cpu else None,
-        "kernels": describe_kernels() if on_cpu else None,
-        "eventful_vitdet": f"{__version__}, code {hash_code()}",
-        "detectron2": detectron2.__version__,
+        "kernels": (cpu if on_cpu else gpu).describe_kernels(),
+        "arithmetic": _describe_arithmetic(on_cpu),
+        "code of eventful_vitdet": hash_our_code(),
+        "code of eventful_vit": hash_transformer(),
+        "detectron2": f"{detectron2.__version__}, code {hash_detectron2()}",
         "torch": f"{torch.__version__}, torchvision {torchvision.__version__}",
-        "decoders": f"OpenCV {cv2.__version__}, Pillow {PIL.__version__}",
+        "decoders": f"PyAV {av.__version__}, Pillow {PIL.__version__}",
         "TEST.VID_SCORE_FLOOR": stored.score_floor,
         "TEST.VID_DETECTIONS_PER_IMAGE": stored.per_image,
         **({} if masks == NO_MASKS else {"masks": f"score {masks.min_score}, per image {masks.per_image}"}),
@@ -107,15 +122,6 @@ def hash_weights(model: nn.Module) -> str:
     return state.hexdigest()
 
 
-def hash_code() -> str:
-    """A hash of the sources that compute, so that results of changed code are not mixed either."""
-    state = hashlib.blake2b(digest_size=4)
-    package = Path(__file__).resolve().parents[1]
-    for path in sorted(path for part in COMPUTING for path in (package / part).rglob("*.py")):
-        state.update(path.read_bytes())
-    return state.hexdigest()
-
-
 def hash_frames(frames: Iterable[Mapping], classes: list[str]) -> str:
     """A hash of a data set's frames, annotations and class names; not of the folder that it lies in."""
     state = hashlib.blake2b(json.dumps(classes).encode(), digest_size=16)
@@ -125,47 +131,32 @@ def hash_frames(frames: Iterable[Mapping], classes: list[str]) -> str:
     return state.hexdigest()
 
 
-def is_outdated(folder: str, fingerprint: Mapping, finished: int) -> bool:
-    """Whether the `finished` records in a folder belong to a *complete* evaluation under another fingerprint.
+def name_differences(found: Mapping, wanted: Mapping) -> str:
+    """How a fingerprint differs from the one that is wanted, in words; "" if it does not."""
+    # As they are read: JSON turns tuples into lists.
+    differences = list(_differences(*(json.loads(json.dumps(side)) for side in (found, wanted))))
+    more = f" and {len(differences) - MAX_NAMED} more" if len(differences) > MAX_NAMED else ""
+    return "; ".join(differences[:MAX_NAMED]) + more
 
-    Raises EvaluationError if they belong to one that is incomplete: many hours of work may be waiting to go on.
-    """
-    if not finished:
-        return False
+
+def read_fingerprint(folder: str) -> dict:
+    """{"complete", "fingerprint"} of the records in a folder. Raises EvaluationError if it cannot be read."""
     path = os.path.join(folder, FINGERPRINT_FILE)
     try:
         with open(path, encoding="utf-8") as file:
             found = json.load(file)
-        complete, before = found["complete"], found["fingerprint"]
+        return {"complete": bool(found["complete"]), "fingerprint": dict(found["fingerprint"])}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise EvaluationError(
-            f"{path}: cannot be read ({error}), so nobody knows how the {finished} finished videos beside it were "
-            "evaluated; start over with --restart"
+            f"{path}: cannot be read ({error}), so nobody knows how the finished videos beside it were evaluated; "
+            "start over with --restart, or choose another OUTPUT_DIR"
         ) from error
-    # Through JSON, which turns tuples into lists.
-    differences = list(_differences(before, json.loads(json.dumps(fingerprint))))
-    if not differences:
-        return False
-    more = f" and {len(differences) - _MAX_NAMED} more" if len(differences) > _MAX_NAMED else ""
-    named = "; ".join(differences[:_MAX_NAMED]) + more
-    if not complete:
-        raise EvaluationError(
-            f"{folder} holds {finished} finished videos of an incomplete evaluation that this one does not continue: "
-            f"{named}. Start over with --restart, or choose another OUTPUT_DIR"
-        )
-    logger.warning("%s holds the results of another evaluation, which are replaced: %s", folder, named)
-    return True
 
 
 def write_fingerprint(folder: str, fingerprint: Mapping, *, complete: bool) -> None:
-    """Say under which settings the records of a folder are made, and whether all videos have been run."""
+    """Say under which settings the records of a folder are made, and whether their results have been written."""
     content = {"complete": complete, "fingerprint": fingerprint}
     write_atomically(os.path.join(folder, FINGERPRINT_FILE), json.dumps(content, indent=2) + "\n")
-
-
-def remove_fingerprint(folder: str) -> None:
-    """Forget it; other processes may be doing the same."""
-    remove_if_there(os.path.join(folder, FINGERPRINT_FILE))
 
 
 def _differences(found: Mapping, wanted: Mapping) -> Iterator[str]:
@@ -175,10 +166,21 @@ def _differences(found: Mapping, wanted: Mapping) -> Iterator[str]:
             yield f"{key} was {before}, now it is {now}"
 
 
-def _matters(key: str, policy: str) -> bool:
-    if key in LEFT_OUT or key in POLICY_KEYS:
+def _matters(key: str, policy: str, cfg: CfgNode) -> bool:
+    idle = [*ELSEWHERE, *POLICY_KEYS, *TRAINING_ONLY, *NOT_IN_EVALUATION]
+    if not cfg.MODEL.EVENTFUL.PYRAMID.ENABLED:
+        idle.append(PYRAMID)
+    if any(fnmatchcase(key, pattern) for pattern in idle):
         return False
-    return policy != DENSE or not key.startswith(EVENTFUL_ONLY) or key in ALSO_DENSE
+    return policy != DENSE or not fnmatchcase(key, EVENTFUL_ONLY) or key in ALSO_DENSE
+
+
+def _describe_arithmetic(on_cpu: bool) -> str:
+    """What else decides the last bits of a sum: the processor's instructions, or how a GPU rounds factors."""
+    if on_cpu:
+        return torch.backends.cpu.get_cpu_capability()
+    convolutions = "TF32" if torch.backends.cudnn.allow_tf32 else "float32"
+    return f"products {torch.get_float32_matmul_precision()}, convolutions {convolutions}"
 
 
 def _flatten(node: CfgNode, prefix: str = "") -> Iterator[tuple[str, object]]:

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import logging
 import os
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import IO
 
 from detectron2.utils import comm
+from filelock import FileLock, Timeout
 
 from ..errors import EvaluationError
-from ..file_locks import try_lock
+from ..file_locks import acquire_lock
 
 LOCK_FILE = ".lock"
 PATIENCE_SECONDS = 60.0
-"""So long an evaluation waits for another one: processes of a command that was killed take seconds to notice."""
+"""How long an evaluation waits for another one: processes of a command that was killed take seconds to notice."""
 LOOK_SECONDS = 0.5
 
 logger = logging.getLogger(__name__)
@@ -26,27 +25,29 @@ logger = logging.getLogger(__name__)
 def exclusive(folder: str) -> Iterator[None]:
     """Hold the folder of an evaluation within this context, in the first process; the others need not.
 
-    However that process ends, the folder is free again. Raises EvaluationError if another command holds it and goes on
-    holding it.
+    However that process ends, the folder is free again. Raises EvaluationError if another command still holds it after
+    a minute.
     """
-    if not comm.is_main_process():
+    lock = None
+    if comm.is_main_process():
+        os.makedirs(folder, exist_ok=True)
+        lock = _acquire(folder)
+    try:
         yield
-        return
-    os.makedirs(folder, exist_ok=True)
-    with open(os.path.join(folder, LOCK_FILE), "w") as file:
-        _wait_for(file, folder)
-        yield
+    finally:
+        if lock is not None:
+            lock.release()
 
 
-def _wait_for(file: IO[str], folder: str) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    waiting = False
-    while not try_lock(file, folder, "see that no other evaluation runs there"):
-        if time.monotonic() > deadline:
-            raise EvaluationError(
-                f"{folder}: another evaluation is running there; wait for its end, or choose another OUTPUT_DIR"
-            )
-        if not waiting:
-            logger.info("%s: waiting for another evaluation that is running there", folder)
-            waiting = True
-        time.sleep(LOOK_SECONDS)
+def _acquire(folder: str) -> FileLock | None:
+    path, caution = os.path.join(folder, LOCK_FILE), "see that no other evaluation runs there"
+    try:
+        return acquire_lock(path, caution)
+    except Timeout:
+        logger.info("%s: waiting for another evaluation that is running there", folder)
+    try:
+        return acquire_lock(path, caution, timeout=PATIENCE_SECONDS, look_seconds=LOOK_SECONDS)
+    except Timeout as error:
+        raise EvaluationError(
+            f"{folder}: another evaluation is running there; wait for its end, or choose another OUTPUT_DIR"
+        ) from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from detectron2.config import CfgNode
 from eventful_vit import TopR
@@ -13,28 +13,34 @@ from ..budgets import DENSE, apply_budget, describe_budget, parse_budgets
 from ..files import write_json
 from ..modeling.backbone import build_policy
 from .collect import measure_agreement
-from .evaluate import Evaluation
-from .results import RESULTS_FILE, format_budgets, format_results, scalar_results, write_budgets
+from .evaluate import Evaluation, Outcome, put_in_place, start_over
+from .results import RESULTS_FILE, format_screen, scalar_results, write_budgets, write_progress, write_table
 from .targets import load_test_set, result_folders
 from .tensorboard_curves import write_sweep
 
 
 def evaluate_once(cfg: CfgNode, model: nn.Module, *, restart: bool = False) -> dict[str, dict]:
     """Evaluate a VideoRCNN as it is on every data set of DATASETS.TEST and write
-    OUTPUT_DIR/inference/results.json.
+    OUTPUT_DIR/inference/results.json, and the same as tables to results.md.
 
-    Videos that an earlier call has finished are not run again, unless `restart`. With several data sets each has a
-    folder of its own in there. Returns {task: {metric: float}}, as Detectron2's trainer expects (by data set if there
-    are several; {} in all processes but the first).
+    Videos that an earlier call has finished are not run again, unless `restart`; what is there then stays until its
+    replacement is complete. With several data sets each has a folder of its own in there. Returns
+    {task: {metric: float}}, as Detectron2's trainer expects (by data set if there are several; {} in all processes but
+    the first).
     """
     policy = str(build_policy(cfg)) if model.enabled else DENSE
-    evaluation = Evaluation(cfg, model, restart=restart)
+    evaluation, folders = Evaluation(cfg, model), result_folders(cfg)
+    if restart:
+        start_over(folders.values())
     returned = {}
-    for name, folder in result_folders(cfg).items():
-        results = evaluation.run(load_test_set(cfg, name), folder, policy)
-        if results is not None:
-            print(f"\n{name}\n\n{format_results(results)}\n")
-            returned[name] = scalar_results(results)
+    for name, folder in folders.items():
+        outcome = evaluation.run(load_test_set(cfg, name), folder, policy)
+        if outcome.results is not None:
+            write_table(outcome.place, outcome.results)
+        put_in_place({folder: outcome})
+        if outcome.results is not None:
+            print(format_screen(name, [outcome.results]))
+            returned[name] = scalar_results(outcome.results)
     return next(iter(returned.values())) if len(returned) == 1 else returned
 
 
@@ -46,18 +52,21 @@ def evaluate_budgets(
     A budget is "dense" or the r of top-r; if "dense" is among them, it comes first, and the others are compared with it
     too, which is all that a data set without annotations allows. Each writes results.json to the folder
     OUTPUT_DIR/inference/<budget>; the combined table is budgets.json and budgets.md beside these folders. Videos that
-    an earlier call has finished are not run again, unless `restart`. Afterwards the model has the configuration's
-    policy again. Returns the content of budgets.json by data set ({} in all processes but the first).
+    an earlier call has finished are not run again, unless `restart`; what is there then stays until its replacement is
+    complete. Afterwards the model has the configuration's policy again. Returns the content of budgets.json by data set
+    ({} in all processes but the first).
     """
     policies = parse_budgets(budgets)
-    evaluation = Evaluation(cfg, model, restart=restart)
+    evaluation, folders = Evaluation(cfg, model), result_folders(cfg)
+    if restart:
+        start_over(os.path.join(folder, budget) for folder in folders.values() for budget in policies)
     combined: dict[str, list[dict]] = {}
     try:
-        for name, folder in result_folders(cfg).items():
+        for name, folder in folders.items():
             results = _evaluate_policies(evaluation, name, folder, policies)
             if results:
                 combined[name] = results
-                print(f"\n{name}\n\n{format_budgets(results)}\n")
+                print(format_screen(name, results))
     finally:
         model.enabled = cfg.MODEL.EVENTFUL.ENABLED
         model.set_policy(build_policy(cfg))
@@ -68,19 +77,27 @@ def evaluate_budgets(
 def _evaluate_policies(evaluation: Evaluation, name: str, folder: str, policies: dict[str, TopR | None]) -> list[dict]:
     """One data set at every budget; the results, in the order of the budgets ([] but in the first process)."""
     test_set = load_test_set(evaluation.cfg, name, annotated=DENSE not in policies)
-    done: dict[str, dict] = {}
+    folders = {budget: os.path.join(folder, budget) for budget in policies}
+    outcomes: dict[str, Outcome] = {}
     for budget in sorted(policies, key=lambda budget: budget != DENSE):
         apply_budget(evaluation.model, policies[budget])
-        own_folder = os.path.join(folder, budget)
-        results = evaluation.run(test_set, own_folder, describe_budget(policies[budget]))
-        if results is None:
+        outcomes[budget] = outcome = evaluation.run(test_set, folders[budget], describe_budget(policies[budget]))
+        if outcome.results is None:
             continue
-        if DENSE in done:
-            results["agreement"] = measure_agreement(test_set, os.path.join(folder, DENSE), own_folder)
-            write_json(os.path.join(own_folder, RESULTS_FILE), results)
-        done[budget] = results
-        write_budgets(folder, [done[budget] for budget in policies if budget in done])
-    in_order = [done[budget] for budget in policies if budget in done]
-    if in_order:
-        write_sweep(folder, in_order)
-    return in_order
+        if budget != DENSE and DENSE in outcomes:
+            outcome.results["agreement"] = measure_agreement(test_set, outcomes[DENSE].place, outcome.place)
+            write_json(os.path.join(outcome.place, RESULTS_FILE), outcome.results)
+        if all(outcomes[other].place == folders[other] for other in outcomes):
+            write_progress(folder, _in_order(policies, outcomes))
+    put_in_place({folders[budget]: outcome for budget, outcome in outcomes.items()})
+    results = _in_order(policies, outcomes)
+    if results:
+        write_budgets(folder, results)
+        write_sweep(folder, results)
+    return results
+
+
+def _in_order(policies: Iterable[str], outcomes: dict[str, Outcome]) -> list[dict]:
+    """The results so far, in the order of the budgets; [] but in the first process."""
+    found = (outcomes[budget].results for budget in policies if budget in outcomes)
+    return [results for results in found if results is not None]

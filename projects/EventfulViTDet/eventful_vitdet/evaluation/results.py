@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 from collections.abc import Sequence
@@ -13,9 +14,11 @@ import torch
 from ..costs import CostSums
 from ..files import write_atomically, write_json
 from ..markdown_table import format_table
+from .machine_times import MachineTimes, comparable_times, describe_times
 from .metrics import VID_AP50
 
 RESULTS_FILE = "results.json"
+RESULTS_TABLE = "results.md"
 BUDGETS_FILE = "budgets.json"
 BUDGETS_TABLE = "budgets.md"
 MASK_AP = "mask AP"
@@ -47,6 +50,7 @@ OBJECTS = "objects-"
 def make_results(
     metrics: dict[str, dict],
     costs: CostSums,
+    times: MachineTimes,
     *,
     policy: str,
     attention: str,
@@ -69,7 +73,8 @@ def make_results(
         {
             **metrics,
             "gflops_per_frame": costs.gflops_per_frame(),
-            "seconds_per_frame": costs.seconds_per_frame(),
+            "seconds_per_frame": times.per_frame(),
+            "seconds_by_machine": times.by_machine(),
             "videos": costs.videos,
             "frames": costs.num_frames,
             "skipped": list(skipped),
@@ -102,10 +107,26 @@ def to_strict(value: object) -> object:
     return value
 
 
+def write_progress(folder: str, results: Sequence[dict]) -> None:
+    """Write the table of the budgets that are done so far, unless there is one of more: its results are still there."""
+    try:
+        with open(os.path.join(folder, BUDGETS_FILE), encoding="utf-8") as file:
+            before = len(json.load(file))
+    except (OSError, ValueError, TypeError):  # none, or one that is damaged
+        before = 0
+    if before <= len(results):
+        write_budgets(folder, results)
+
+
 def write_budgets(folder: str, results: Sequence[dict]) -> None:
     """Write the combined table of several budgets as budgets.json and budgets.md."""
     write_json(os.path.join(folder, BUDGETS_FILE), list(results))
     write_atomically(os.path.join(folder, BUDGETS_TABLE), format_budgets(results) + "\n")
+
+
+def write_table(folder: str, results: dict) -> None:
+    """Write the tables of one evaluation as results.md."""
+    write_atomically(os.path.join(folder, RESULTS_TABLE), format_results(results) + "\n")
 
 
 def scalar_results(results: dict) -> dict[str, dict[str, float]]:
@@ -122,6 +143,14 @@ def scalar_results(results: dict) -> dict[str, dict[str, float]]:
         task: {name: math.nan if value is None else float(value) for name, value in values.items()}
         for task, values in tasks.items()
     }
+
+
+def format_screen(name: str, results: Sequence[dict]) -> str:
+    """What is worth showing of the evaluations of a data set: a row for each, and the videos left out."""
+    skipped = {entry["video"]: entry["reason"] for result in results for entry in result["skipped"]}
+    lines = [f"skipped video {video}: {reason}" for video, reason in skipped.items()]
+    parts = (name, format_summary(results), *describe_times(results), "\n".join(lines))
+    return "\n" + "\n\n".join(part for part in parts if part) + "\n"
 
 
 def format_results(results: dict) -> str:
@@ -153,19 +182,20 @@ def format_results(results: dict) -> str:
         f"torch {results['torch']})"
     )
     skipped = [f"skipped video {entry['video']}: {entry['reason']}" for entry in results["skipped"]]
-    return "\n\n".join((head, *accuracy, cost, categories, *skipped))
+    return "\n\n".join((head, *accuracy, cost, categories, *describe_times([results]), *skipped))
 
 
 def format_budgets(results: Sequence[dict]) -> str:
     """Several evaluations as markdown tables: a row for each, and VID-AP50 by range with a column for each."""
-    return "\n\n".join(table for table in (format_summary(results), format_ranges(results)) if table)
+    parts = (format_summary(results), format_ranges(results), *describe_times(results))
+    return "\n\n".join(part for part in parts if part)
 
 
 def format_summary(results: Sequence[dict]) -> str:
-    """Accuracy and cost of several evaluations, a row for each."""
+    """Accuracy and cost of several evaluations, a row for each; without seconds of different machines."""
     with_masks = any("segm" in result for result in results)
     rows = []
-    for result in results:
+    for result in comparable_times(results):
         gflops, seconds = result["gflops_per_frame"], result["seconds_per_frame"]
         rows.append(
             (

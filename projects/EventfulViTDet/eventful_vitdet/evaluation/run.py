@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import closing
+from dataclasses import replace
 
 from detectron2.config import CfgNode
 from detectron2.utils import comm
@@ -13,6 +14,7 @@ from tqdm import tqdm
 from ..data.coco_vid import group_by_video
 from ..data.video_test_loader import VideoTestLoader, make_test_loader
 from ..structures import MACS_PER_GFLOP
+from .provenance import describe_machine, digest_video
 from .recorder import VideoRecorder
 from .resume_plan import Plan
 from .store import VideoRecord, write_record
@@ -42,11 +44,13 @@ def run_share(cfg: CfgNode, model: nn.Module, test_set: VideoTestSet, plan: Plan
 
 
 def _run(model: nn.Module, loader: VideoTestLoader, test_set: VideoTestSet, folder: str, description: str) -> None:
-    lengths = {video[0]["video_id"]: len(video) for video in group_by_video(loader.frames)}
+    videos = {video[0]["video_id"]: video for video in group_by_video(loader.frames)}
+    lengths = {video_id: len(video) for video_id, video in videos.items()}
     recorder = VideoRecorder(lengths, len(test_set.classes), test_set.name)
-    quiet = not comm.is_main_process()
+    machine = describe_machine(next(model.parameters()).device)
     frames = len(loader.frames)
-    progress = tqdm(total=frames, desc=description, unit="frame", mininterval=1.0, disable=quiet or not frames)
+    hidden = {"disable": True} if not (frames and comm.is_main_process()) else {}
+    progress = tqdm(total=frames, desc=description, unit="frame", mininterval=1.0, **hidden)
     with progress, closing(run_frames(model, loader)) as run:
         for model_input, output, cost in run:
             progress.update()
@@ -55,9 +59,10 @@ def _run(model: nn.Module, loader: VideoTestLoader, test_set: VideoTestSet, fold
                 continue
             record = recorder.add(model_input, output, cost)
             if record is not None:
-                write_record(folder, record)
+                source = digest_video(videos[record.video_id])
+                write_record(folder, replace(record, source=source, machine=machine))
                 with tqdm.external_write_mode():
-                    logger.info("%s: %s", description, describe(record, test_set.video_name(record.video_id)))
+                    logger.debug("%s: %s", description, describe(record, test_set.video_name(record.video_id)))
 
 
 def describe(record: VideoRecord, name: str) -> str:

@@ -1,14 +1,16 @@
 """One file per finished video: what was detected in its frames and what they cost.
 
-A file is there whole or not at all, so an evaluation that was ended at any moment goes on with the videos that have
-none.
+A file is there whole or not at all, so an evaluation that was interrupted at any moment resumes with the videos that
+have none. A file ends with a digest of everything before it, so damage of any kind is noticed when it is read.
 """
 
 from __future__ import annotations
 
+import hashlib
+import io
+import logging
 import os
-import zipfile
-import zlib
+import struct
 from dataclasses import dataclass
 from urllib.parse import quote
 
@@ -18,7 +20,7 @@ from eventful_vit.cost import CATEGORIES
 from ..errors import EvaluationError
 from ..files import open_atomically, remove_if_there, remove_temporary_files
 from .detection_table import DetectionTable
-from .stored_masks import pack_masks, unpack_masks
+from .stored_masks import MASK_COLUMNS, pack_masks, unpack_masks
 
 RECORDS_FOLDER = "videos"
 RECORD_SUFFIX = ".npz"
@@ -30,8 +32,11 @@ FRAME_COLUMNS = {
     "total_seconds": np.float64,
 }
 DETECTION_COLUMNS = {"classes": np.int32, "scores": np.float32, "boxes": np.float32}
-UNREADABLE = (OSError, EOFError, KeyError, ValueError, TypeError, zipfile.BadZipFile, zlib.error)
-"""What NumPy raises for a file that is damaged, cut short, or something else."""
+NAMES = ("video_id", "source", "machine")
+COLUMNS = {*FRAME_COLUMNS, *DETECTION_COLUMNS, *NAMES, "macs", "per_frame"}
+DIGEST_BYTES = 16
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,10 @@ class VideoRecord:
     """(F,) float64."""
     detections: DetectionTable
     """Of all frames, in their order."""
+    source: str = ""
+    """`digest_video` of the files that were read."""
+    machine: str = ""
+    """What the seconds were measured on."""
 
     def __len__(self) -> int:
         return len(self.image_ids)
@@ -79,55 +88,43 @@ def record_paths(folder: str) -> list[str]:
 def write_record(folder: str, record: VideoRecord) -> str:
     """Write a finished video's record and return its path. Raises EvaluationError if the disk is full or refuses."""
     path = record_path(folder, record.video_id)
-    table = record.detections
     try:
         with open_atomically(path, durable=True) as file:
-            np.savez_compressed(
-                file,
-                video_id=record.video_id,
-                macs=record.macs.astype(np.int64, copy=False),
-                # How many of the detections belong to each frame, in place of an id for every detection.
-                per_frame=_count_per_frame(record),
-                **{name: getattr(record, name).astype(kind, copy=False) for name, kind in FRAME_COLUMNS.items()},
-                **{name: getattr(table, name).astype(kind, copy=False) for name, kind in DETECTION_COLUMNS.items()},
-                **pack_masks(table.masks),
-            )
+            file.write(_encode(record))
     except OSError as error:
         raise EvaluationError(
             f"{path}: the results of video {record.video_id} cannot be written ({error.strerror or error}); those of "
-            "the videos before are safe, and the same command goes on from there"
+            "the videos before are safe. Rerun the same command to resume"
         ) from error
     return path
 
 
 def read_record(path: str) -> VideoRecord:
-    """Read a record. Raises EvaluationError, naming the file, if it is damaged or none of this version."""
+    """Read a record. Raises EvaluationError, naming the file, if it is damaged, or no record of this version."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            frames = {name: _column(file, name, kind) for name, kind in FRAME_COLUMNS.items()}
-            columns = {name: _column(file, name, kind) for name, kind in DETECTION_COLUMNS.items()}
-            per_frame, macs = _column(file, "per_frame", np.int64), _column(file, "macs", np.int64)
-            video_id = file["video_id"].item()
-            masks = unpack_masks(file, len(columns["scores"]))
-    except UNREADABLE as error:
-        raise _damaged(path, str(error)) from error
-    length, rows = len(frames["image_ids"]), len(columns["scores"])
-    aligned = [len(column) for column in (*frames.values(), per_frame, macs)] == [length] * (len(frames) + 2)
-    if not (aligned and macs.shape[1:] == (len(CATEGORIES),) and (per_frame >= 0).all() and per_frame.sum() == rows):
-        raise _damaged(path, "its columns do not fit together")
-    if not (columns["classes"].shape == (rows,) and columns["boxes"].shape == (rows, 4)):
-        raise _damaged(path, "its detections do not fit together")
-    table = DetectionTable(np.repeat(frames["image_ids"], per_frame), **columns, masks=masks)
-    return VideoRecord(video_id, macs=macs, detections=table, **frames)
+        return _read(path)
+    except Damage as damage:
+        raise EvaluationError(
+            f"{path}: is no record of an evaluated video, or it is damaged ({damage}). Rerun the evaluation's command "
+            "to evaluate this video again"
+        ) from damage
 
 
-def is_record_of(path: str, video_id: int | str, image_ids: list[int]) -> bool:
-    """Whether a file is a readable record of these frames; reads its frames' ids only."""
+def is_record_of(path: str, video_id: int | str, image_ids: list[int], source: str) -> bool:
+    """Whether a file is an undamaged record of these frames, made of the files that `source` is the digest of.
+
+    The log says why it is not.
+    """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return file["video_id"].item() == video_id and np.array_equal(file["image_ids"], image_ids)
-    except UNREADABLE:
+        record = _read(path)
+        if (record.video_id, record.image_ids.tolist()) != (video_id, image_ids):
+            raise Damage("it is of other frames")
+        if record.source != source:
+            raise Damage("the video's files have changed since")
+    except Damage as damage:
+        logger.warning("video %s is evaluated again, %s cannot be used: %s", video_id, path, damage)
         return False
+    return True
 
 
 def remove_records(folder: str) -> None:
@@ -143,6 +140,65 @@ def remove_unfinished(folder: str) -> None:
             remove_temporary_files(inside)
 
 
+class Damage(Exception):
+    """Why a file cannot be used as a record."""
+
+
+def _read(path: str) -> VideoRecord:
+    try:
+        with open(path, "rb") as file:
+            content = file.read()
+    except OSError as error:
+        raise Damage(error.strerror or str(error)) from error
+    if _digest(content[:-DIGEST_BYTES]) != content[-DIGEST_BYTES:]:
+        raise Damage("its content does not match its digest")
+    # From here on, the content is what `write_record` wrote, in this version or another.
+    with np.load(io.BytesIO(content), allow_pickle=False) as file:
+        if set(file.files) - MASK_COLUMNS != COLUMNS or file["macs"].shape[1:] != (len(CATEGORIES),):
+            raise Damage("it was written by another version")
+        frames = {name: file[name] for name in FRAME_COLUMNS}
+        detections = {name: file[name] for name in DETECTION_COLUMNS}
+        masks = unpack_masks(file, len(detections["scores"]))
+        table = DetectionTable(np.repeat(frames["image_ids"], file["per_frame"]), **detections, masks=masks)
+        return VideoRecord(macs=file["macs"], detections=table, **frames, **{name: file[name].item() for name in NAMES})
+
+
+def _encode(record: VideoRecord) -> bytes:
+    """An .npz file whose comment is a digest of all bytes before it."""
+    _check_lengths(record)
+    table, file = record.detections, io.BytesIO()
+    np.savez_compressed(
+        file,
+        **{name: getattr(record, name) for name in NAMES},
+        macs=record.macs.astype(np.int64, copy=False),
+        # How many of the detections belong to each frame, in place of an id for every detection.
+        per_frame=_count_per_frame(record),
+        **{name: getattr(record, name).astype(kind, copy=False) for name, kind in FRAME_COLUMNS.items()},
+        **{name: getattr(table, name).astype(kind, copy=False) for name, kind in DETECTION_COLUMNS.items()},
+        **pack_masks(table.masks),
+    )
+    # A zip file ends with its comment, after the comment's length in two bytes.
+    content = file.getvalue()[:-2] + struct.pack("<H", DIGEST_BYTES)
+    return content + _digest(content)
+
+
+def _digest(content: bytes) -> bytes:
+    return hashlib.blake2b(content, digest_size=DIGEST_BYTES).digest()
+
+
+def _check_lengths(record: VideoRecord) -> None:
+    table = record.detections
+    shapes = {
+        **{name: (getattr(record, name).shape, (len(record),)) for name in FRAME_COLUMNS},
+        "macs": (record.macs.shape, (len(record), len(CATEGORIES))),
+        **{name: (getattr(table, name).shape, (len(table),)) for name in DETECTION_COLUMNS if name != "boxes"},
+        "boxes": (table.boxes.shape, (len(table), 4)),
+    }
+    for name, (found, expected) in shapes.items():
+        if found != expected:
+            raise ValueError(f"video {record.video_id}: {name} has shape {found}, expected {expected}")
+
+
 def _count_per_frame(record: VideoRecord) -> np.ndarray:
     """(F,) number of detections of each frame; the table holds them in the order of the frames."""
     place = {image_id: i for i, image_id in enumerate(record.image_ids.tolist())}
@@ -150,17 +206,3 @@ def _count_per_frame(record: VideoRecord) -> np.ndarray:
     if (np.diff(places) < 0).any():
         raise ValueError(f"the detections of video {record.video_id} are not in the order of its frames")
     return np.bincount(places, minlength=len(record))
-
-
-def _column(file: np.lib.npyio.NpzFile, name: str, kind: type) -> np.ndarray:
-    values = file[name]
-    if values.dtype != kind or values.ndim == 0:
-        raise ValueError(f"{name} has type {values.dtype} and shape {values.shape}")
-    return values
-
-
-def _damaged(path: str, reason: str) -> EvaluationError:
-    return EvaluationError(
-        f"{path}: is no record of an evaluated video, or it is damaged ({reason}); delete it, and the same command "
-        "evaluates this video again"
-    )

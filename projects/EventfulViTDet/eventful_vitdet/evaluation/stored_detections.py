@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from detectron2.config import CfgNode
 from torch import nn
 
+from ..errors import ConfigError
+
 logger = logging.getLogger(__name__)
 
 
@@ -24,12 +26,12 @@ class StoredDetections:
 
     @classmethod
     def of(cls, cfg: CfgNode) -> StoredDetections:
-        """What VID-AP50 needs, and what the configuration's own thresholds ask for. Raises ValueError."""
+        """What VID-AP50 needs, and what the configuration's own thresholds ask for. Raises ConfigError."""
         floor, limit = cfg.TEST.VID_SCORE_FLOOR, cfg.TEST.VID_DETECTIONS_PER_IMAGE
         if not 0.0 <= floor < 1.0:
-            raise ValueError(f"TEST.VID_SCORE_FLOOR must be 0 or larger and below 1, found {floor}")
+            raise ConfigError(f"TEST.VID_SCORE_FLOOR must be 0 or larger and below 1, found {floor}")
         if limit < 1:
-            raise ValueError(f"TEST.VID_DETECTIONS_PER_IMAGE must be 1 or larger, found {limit}")
+            raise ConfigError(f"TEST.VID_DETECTIONS_PER_IMAGE must be 1 or larger, found {limit}")
         threshold, wanted = cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST, cfg.TEST.DETECTIONS_PER_IMAGE
         if threshold < floor:
             logger.info("MODEL.ROI_HEADS.SCORE_THRESH_TEST = %g is also the floor of VID-AP50", threshold)

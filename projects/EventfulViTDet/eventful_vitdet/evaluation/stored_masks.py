@@ -8,6 +8,8 @@ import numpy as np
 
 from ..masks import RunLengths
 
+MASK_COLUMNS = {"mask_sizes", "mask_lengths", "mask_counts"}
+"""In records of models with masks."""
 NO_MASK = -1
 """The length of what a detection without a mask has."""
 

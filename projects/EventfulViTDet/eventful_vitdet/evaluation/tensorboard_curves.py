@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Sequence
 
+from .machine_times import comparable_times
 from .results import scalar_results
 
 TENSORBOARD_FOLDER = "tensorboard"
@@ -21,13 +22,14 @@ def write_sweep(folder: str, results: Sequence[dict]) -> str:
     """
     from torch.utils.tensorboard import SummaryWriter  # takes a second to import, and only sweeps need it
 
+    results = sorted(comparable_times(results), key=lambda result: result["gflops_per_frame"]["backbone"]["mean"])
     target = os.path.join(folder, TENSORBOARD_FOLDER)
     # Written beside and renamed: a full disk, or an end at any moment, leaves no part of a file.
     temporary = target + UNFINISHED
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         with SummaryWriter(temporary) as writer:
-            for result in sorted(results, key=lambda result: result["gflops_per_frame"]["backbone"]["mean"]):
+            for result in results:
                 step = round(result["gflops_per_frame"]["backbone"]["mean"] * MMACS_PER_GFLOP)
                 for group, values in scalar_results(result).items():
                     for name, value in values.items():

@@ -89,7 +89,7 @@ class VIDEvaluator(DatasetEvaluator):
             chosen = keep_best(detections, **self.limits)
             write_coco_detections(os.path.join(self.output_dir, DETECTIONS_FILE), chosen, test_set.category_ids)
         evaluated = [frame for frame in test_set.frames if frame["image_id"] in processed]
-        logger.info("%s: %d detections in %d frames", test_set.name, len(detections), len(evaluated))
+        logger.debug("%s: %d detections in %d frames", test_set.name, len(detections), len(evaluated))
         masks = test_set.has_masks and detections.masks is not None
         return compute_metrics(
             evaluated, test_set.classes, test_set.category_ids, detections, masks=masks, **self.limits

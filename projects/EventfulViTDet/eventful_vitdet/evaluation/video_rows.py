@@ -33,6 +33,8 @@ class VideoRow:
     backbone_ms: float
     total_ms: float
     detections: int
+    machine: str
+    """What the milliseconds were measured on."""
 
 
 def make_row(
@@ -63,6 +65,7 @@ def make_row(
         backbone_ms=1000 * float(record.backbone_seconds.mean()),
         total_ms=1000 * float(record.total_seconds.mean()),
         detections=len(record.detections),
+        machine=record.machine,
     )
 
 

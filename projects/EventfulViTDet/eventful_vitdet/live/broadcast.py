@@ -24,6 +24,7 @@ class Broadcast(Generic[Item]):
         self._on_viewers = on_viewers
         self._lock = threading.Lock()
         self._viewers: set[Viewer] = set()
+        self._ended = False
         self.newest: Item | None = None
 
     def publish(self, item: Item) -> None:
@@ -34,12 +35,22 @@ class Broadcast(Generic[Item]):
         for viewer in viewers:
             viewer.wake()
 
+    def end(self) -> None:
+        """Let all viewers know that nothing will come any more; may be called by any thread."""
+        with self._lock:
+            self._ended = True
+            viewers = list(self._viewers)
+        for viewer in viewers:
+            viewer.wake(ended=True)
+
     def join(self) -> Viewer[Item]:
         """A new viewer; to be called in its event loop, and followed by `leave`."""
         viewer = Viewer(self)
         with self._lock:
             self._viewers.add(viewer)
-            count = len(self._viewers)
+            count, ended = len(self._viewers), self._ended
+        if ended:
+            viewer.wake(ended=True)
         self._on_viewers(count)
         return viewer
 
@@ -64,14 +75,19 @@ class Viewer(Generic[Item]):
         self._loop = asyncio.get_running_loop()
         self._changed = asyncio.Event()
         self._changed.set()  # what is there already is new to this viewer
+        self._ended = asyncio.Event()
         self._last: Item | None = None
 
-    def wake(self) -> None:
-        """Tell the viewer, from any thread, that there is a new item."""
+    def wake(self, *, ended: bool = False) -> None:
+        """Tell the viewer, from any thread, that there is a new item, or that there will be none."""
         try:
-            self._loop.call_soon_threadsafe(self._changed.set)
+            self._loop.call_soon_threadsafe((self._ended if ended else self._changed).set)
         except RuntimeError:
             pass  # its event loop has ended, and the viewer with it
+
+    async def wait_for_end(self) -> None:
+        """Return when nothing will come any more."""
+        await self._ended.wait()
 
     async def next(self) -> Item:
         """The newest item, once there is one that this viewer has not got yet."""

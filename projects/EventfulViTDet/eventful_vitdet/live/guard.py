@@ -37,7 +37,7 @@ class Guard:
             await self._app(scope, receive, send)
             return
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
-        reason = self.refusal(headers)
+        reason = self.refusal(headers, is_page=is_navigation(scope, headers))
         if reason is None:
             await self._app(scope, receive, lambda message: send(_with_headers(message)))
         elif scope["type"] == "websocket":
@@ -48,8 +48,12 @@ class Guard:
             await send({"type": "http.response.start", "status": 403, "headers": list(plain.items())})
             await send({"type": "http.response.body", "body": f"{reason}\n".encode()})
 
-    def refusal(self, headers: dict[bytes, str]) -> str | None:
-        """Why a request with these headers is refused; None if it is not."""
+    def refusal(self, headers: dict[bytes, str], *, is_page: bool = False) -> str | None:
+        """Why a request with these headers is refused; None if it is not.
+
+        Args:
+            is_page: somebody follows a link to the page, which may be anywhere, and sees it as a whole.
+        """
         host = headers.get(b"host", "").lower()
         name = _host_name(host)
         if name is None or not (name in self._names or _is_address(name)):
@@ -57,9 +61,19 @@ class Guard:
         origin = headers.get(b"origin")
         if origin is not None and origin.lower() not in (f"http://{host}", f"https://{host}"):
             return "requests from other sites are refused"
-        if headers.get(b"sec-fetch-site", "same-origin") not in ("same-origin", "none"):
+        if not is_page and headers.get(b"sec-fetch-site", "same-origin") not in ("same-origin", "none"):
             return "requests from other sites are refused"
         return None
+
+
+def is_navigation(scope: dict, headers: dict[bytes, str]) -> bool:
+    """Whether a browser opens what is asked for as the page of a window, not for a script or frame of another page."""
+    return (
+        scope["type"] == "http"
+        and scope["method"] == "GET"
+        and headers.get(b"sec-fetch-mode") == "navigate"
+        and headers.get(b"sec-fetch-dest") == "document"
+    )
 
 
 def _host_name(host: str) -> str | None:

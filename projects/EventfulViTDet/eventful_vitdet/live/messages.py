@@ -46,14 +46,16 @@ def _encode_limits(limits: Limits) -> dict:
     }
 
 
-def _encode_cost(cost: Cost) -> list:
-    return [
-        cost.serial,
-        round(cost.gflops, 6),
-        round(cost.backbone_gflops, 6),
-        round(cost.milliseconds, 3),
-        int(cost.full),
-    ]
+def _encode_cost(cost: Cost) -> dict:
+    encoded = {
+        "serial": cost.serial,
+        "gflops": round(cost.gflops, 6),
+        "ms": round(cost.milliseconds, 3),
+        "kind": cost.kind,
+    }
+    if cost.dense is not None:
+        encoded["dense_gflops"], encoded["dense_ms"] = round(cost.dense[0], 6), round(cost.dense[1], 3)
+    return encoded
 
 
 def _encode_picture(picture: Picture) -> dict:
@@ -65,6 +67,7 @@ def _encode_picture(picture: Picture) -> dict:
         "width": picture.width,
         "height": picture.height,
         "detections": picture.detections,
+        "dense_detections": picture.dense_detections,
         "budget": picture.budget,
         "tokens": None
         if tokens is None

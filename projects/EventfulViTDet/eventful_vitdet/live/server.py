@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import errno
 import json
+import signal
 import socket
-from collections.abc import Callable, Collection
-from contextlib import suppress
+import threading
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import uvicorn
@@ -15,6 +17,7 @@ from fastapi import FastAPI, Request, WebSocket, WebSocketDisconnect
 from fastapi.responses import FileResponse, JSONResponse
 
 from ..errors import LiveError
+from ..interruption import Interruptions
 from .guard import Guard
 from .messages import encode_update
 from .session import LiveSession
@@ -26,13 +29,17 @@ FILES = {
     "/live.css": ("live.css", "text/css"),
     "/live.js": ("live.js", "text/javascript"),
     "/charts.js": ("charts.js", "text/javascript"),
+    "/costs.js": ("costs.js", "text/javascript"),
+    "/labels.js": ("labels.js", "text/javascript"),
     "/picture.js": ("picture.js", "text/javascript"),
     "/icon.svg": ("icon.svg", "image/svg+xml"),
 }
 MAX_BODY_BYTES = 4096
 MAX_VIEWERS = 32
 TRY_AGAIN_LATER = 1013  # close code of a websocket
-SHUTDOWN_SECONDS = 2
+SHUTDOWN_SECONDS = 1
+"""Viewers end at once; this is for what else may be under way."""
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def make_app(session: LiveSession, names: Collection[str] = ()) -> Guard:
@@ -102,23 +109,22 @@ async def _serve_viewer(websocket: WebSocket, session: LiveSession) -> None:
         return
     viewer = session.broadcast.join()
     ready = asyncio.Event()
-    ready.set()
 
     async def send() -> None:
         before = None
         while True:
-            await ready.wait()
-            ready.clear()
             update = await viewer.next()
             await websocket.send_bytes(encode_update(update, before, session.broadcast.viewers))
             before = update
+            await ready.wait()
+            ready.clear()
 
     async def listen() -> None:
         while True:
             await websocket.receive_text()  # whatever it says: the page has shown the last update
             ready.set()
 
-    tasks = [asyncio.create_task(send()), asyncio.create_task(listen())]
+    tasks = [asyncio.create_task(part) for part in (send(), listen(), viewer.wait_for_end())]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
@@ -175,6 +181,8 @@ class LiveServer(uvicorn.Server):
         app = make_app(session, names)
         # Proxies' headers are not believed, and nothing is said that does not matter.
         options = {"log_level": "warning", "access_log": False, "proxy_headers": False, "server_header": False}
+        # The app has nothing to do at its start and end, and what waits for that would complain if it were cut short.
+        options["lifespan"] = "off"
         super().__init__(uvicorn.Config(app, timeout_graceful_shutdown=SHUTDOWN_SECONDS, **options))
         self._session = session
         session.on_failure = self.end
@@ -183,14 +191,39 @@ class LiveServer(uvicorn.Server):
         """Stop serving soon; may be called by any thread."""
         self.should_exit = True
 
-    def serve_session(self, bound: socket.socket) -> None:
-        """Serve until interrupted. An error that ended the session is raised here."""
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Let viewers go first: tasks that still run when uvicorn ends are cancelled, and complain."""
+        self._session.broadcast.end()
+        await super().shutdown(sockets)
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """A signal is the ordinary end of it, and so are two. uvicorn would raise them again, into a loop that is
+        ending, and cancel what runs at the second one."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        heard = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+        before = {number: signal.signal(number, lambda *_: self.end()) for number in heard}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def serve_session(self, bound: socket.socket) -> bool:
+        """Serve until interrupted; returns whether the session's thread has ended too, for which nobody waits long.
+
+        An error that ended the session is raised here.
+        """
         self._session.start()
         try:
-            with suppress(KeyboardInterrupt):  # the ordinary end of it
+            # An interruption just before or after uvicorn listens to signals is the ordinary end of it, too.
+            with suppress(KeyboardInterrupt), Interruptions() as interruptions, interruptions.allowed():
                 self.run(sockets=[bound])
         finally:
-            self._session.stop()
+            has_ended = self._session.stop()
             bound.close()
         if self._session.failure is not None:
             raise self._session.failure
+        return has_ended

@@ -6,7 +6,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 
 import cv2
@@ -16,11 +16,11 @@ from eventful_vit import TopR
 from torch import nn
 
 from ..budgets import DENSE
-from ..control import Constant, build_runtime_control
+from ..control import Constant, Controller, LatencyController, build_runtime_control
 from ..draw.boxes import class_color, class_name
 from ..draw.tokens import ANY, choose_gates, updated_share
-from ..errors import USER_ERRORS, LiveError, describe_error
-from ..predictor import FrameResult, VideoDetector
+from ..errors import LiveError, describe_error, is_for_user
+from ..predictor import FrameResult, VideoDetector, dense_detector
 from ..structures import SourceFrame
 from ..video import StreamSource, VideoSource, encode_jpeg
 from .broadcast import Broadcast
@@ -32,10 +32,11 @@ MAX_WIDTH = 1280
 """Pixels; wider frames are sent reduced. The model sees them whole."""
 JPEG_QUALITY = 85
 NOTICE_SECONDS = 5.0
-STOP_SECONDS = 10.0
-"""A thread that waits for a lost stream may take longer to end; the process does not wait for it."""
+STOP_SECONDS = 0.75
+"""A thread that is in a frame of a large model, or waits for a lost stream, may take longer to end."""
 LEAST_SCORE = 0.05
-MAX_DETECTIONS = 100
+EVENTFUL, FLUSH = "eventful", "flush"
+"""Kinds of frames beside budgets.DENSE."""
 
 
 @dataclass(frozen=True)
@@ -45,10 +46,11 @@ class Cost:
     serial: int
     """Counts the frames of this session."""
     gflops: float
-    backbone_gflops: float
     milliseconds: float
-    full: bool
-    """Computed in full: by the dense model, or as a flush."""
+    kind: str
+    """EVENTFUL, or computed in full: as a FLUSH, or by the DENSE model."""
+    dense: tuple[float, float] | None = None
+    """GFlops and milliseconds of the dense model on the same frame, where it ran beside the eventful one."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,8 @@ class Picture:
     height: int
     """Pixels of the original frame, which boxes are given in."""
     detections: tuple[dict, ...]
+    dense_detections: tuple[dict, ...] | None
+    """What the dense model found, where it ran beside the eventful one."""
     budget: str
     tokens: np.ndarray | None
     """(h, w) uint8, by how many of the gates updated each token; None in a dense frame."""
@@ -121,9 +125,12 @@ class LiveSession:
         self._cfg, self._model, self._classes, self._clock = cfg, model, classes, clock
         self._control = build_runtime_control(cfg, model)
         self._automatic = self._control.controller
+        self._latency: LatencyController | None = None
+        self._beside = ExitStack()
+        self._dense: VideoDetector | None = None
         has_automatic = bool(cfg.MODEL.EVENTFUL.CONTROLLER.NAME) or cfg.MODEL.EVENTFUL.POLICY != "top-r"
         limits = Limits(None, self._control.bounds, source.num_frames, not source.live, has_automatic)
-        settings = Settings(cfg.MODEL.EVENTFUL.R, cfg.MODEL.EVENTFUL.ENABLED, has_automatic)
+        settings = Settings(cfg.MODEL.EVENTFUL.R, eventful=cfg.MODEL.EVENTFUL.ENABLED, automatic=has_automatic)
         self._changed = threading.Condition()
         self._orders = _Orders(settings, limits=limits)
         self._update = Update(settings, limits)
@@ -143,12 +150,13 @@ class LiveSession:
         self.broadcast.publish(self._update)
         self._thread.start()
 
-    def stop(self) -> None:
-        """End the thread and wait for it, but not longer than STOP_SECONDS."""
+    def stop(self, patience: float = STOP_SECONDS) -> bool:
+        """End the thread and wait for it, but not longer than `patience` seconds; returns whether it has ended."""
         with self._changed:
             self._orders.stop = True
             self._changed.notify()
-        self._thread.join(STOP_SECONDS)
+        self._thread.join(patience)
+        return not self._thread.is_alive()
 
     def change(self, asked: object) -> Settings:
         """Change settings as a viewer asks, and return them. Raises RequestError with the reason of a refusal."""
@@ -179,7 +187,7 @@ class LiveSession:
 
     def _run(self) -> None:
         try:
-            with VideoDetector(self._cfg, self._model, self._control) as detector:
+            with VideoDetector(self._cfg, self._model, self._control) as detector, self._beside:
                 position: int | None = 0
                 while position is not None:
                     position = self._play(detector, position)
@@ -204,7 +212,9 @@ class LiveSession:
                         self._show(detector, frame)
                     elif position == 0:
                         raise LiveError(f"{self.source.name}: has no frames")
-                except USER_ERRORS as error:
+                except Exception as error:
+                    if not is_for_user(error):
+                        raise
                     self._halt(describe_error(error))
                     return 0
                 if frame is None:
@@ -233,13 +243,14 @@ class LiveSession:
         with self._changed:
             settings = self._orders.settings
         self._model.enabled = settings.eventful
-        self._control.controller = self._automatic if settings.automatic else Constant(TopR(settings.budget))
+        self._control.controller = self._controller(settings)
         began = self._clock()
         result = detector.detect(frame)
+        dense = self._detect_densely(frame, settings)
         self._times.append(began)
-        self._due = began + (0.0 if self.source.live else 1 / self.source.fps)
-        self._costs.append(_cost(self._costs[-1].serial + 1 if self._costs else 0, result))
-        picture = self._picture(frame, result)
+        self._due = began + (0.0 if self.source.live else frame.duration or 1 / self.source.fps)
+        self._costs.append(_cost(self._costs[-1].serial + 1 if self._costs else 0, result, dense))
+        picture = self._picture(frame, result, dense)
         grid = result.token_grid
         with self._changed:
             orders = self._orders
@@ -251,7 +262,28 @@ class LiveSession:
         costs, rate = tuple(self._costs), self._rate()
         self._tell(picture=picture, costs=costs, frames_per_second=rate, notice=notice, lost=False, error="")
 
-    def _picture(self, frame: SourceFrame, result: FrameResult) -> Picture:
+    def _controller(self, settings: Settings) -> Controller:
+        """What chooses the tokens of the next frame."""
+        if settings.automatic:
+            return self._automatic
+        if settings.target_ms is None:
+            self._latency = None
+            return Constant(TopR(settings.budget))
+        if self._latency is None or self._latency.target != settings.target_ms:
+            self._latency = LatencyController(settings.target_ms, settings.budget, self._control.bounds)
+        return self._latency
+
+    def _detect_densely(self, frame: SourceFrame, settings: Settings) -> FrameResult | None:
+        """The dense model's result beside the eventful one, where it is asked for."""
+        if not (settings.beside and settings.eventful):
+            self._beside.close()
+            self._dense = None
+            return None
+        if self._dense is None:
+            self._dense = self._beside.enter_context(dense_detector(self._cfg, self._model))
+        return self._dense.detect(frame)
+
+    def _picture(self, frame: SourceFrame, result: FrameResult, dense: FrameResult | None) -> Picture:
         height, width = frame.image.shape[:2]
         share = None
         if result.budget != DENSE:
@@ -265,16 +297,17 @@ class LiveSession:
             width,
             height,
             tuple(self._describe(result)),
+            tuple(self._describe(dense)) if dense is not None else None,
             result.budget,
             share,
             result.token_area,
         )
 
     def _describe(self, result: FrameResult) -> list[dict]:
-        """The best detections, for the page."""
+        """The detections for the page, the best first."""
         found = result.detections
         described = []
-        for i in np.argsort(-found.scores, kind="stable")[:MAX_DETECTIONS]:
+        for i in np.argsort(-found.scores, kind="stable"):
             score, index = float(found.scores[i]), int(found.classes[i])
             if score < LEAST_SCORE:
                 break
@@ -314,14 +347,13 @@ class LiveSession:
             self.broadcast.publish(self._update)
 
 
-def _cost(serial: int, result: FrameResult) -> Cost:
-    return Cost(
-        serial,
-        result.cost.total_gflops,
-        result.cost.backbone_gflops,
-        1000 * result.cost.total_seconds,
-        result.budget == DENSE or result.cost.flushed,
-    )
+def _cost(serial: int, result: FrameResult, dense: FrameResult | None) -> Cost:
+    kind = DENSE if result.budget == DENSE else FLUSH if result.cost.flushed else EVENTFUL
+    return Cost(serial, *_gflops_and_ms(result), kind, None if dense is None else _gflops_and_ms(dense))
+
+
+def _gflops_and_ms(result: FrameResult) -> tuple[float, float]:
+    return result.cost.total_gflops, 1000 * result.cost.total_seconds
 
 
 def _encode(image: np.ndarray) -> bytes:

@@ -21,8 +21,12 @@ class Settings:
 
     budget: int
     """r: tokens per gate and frame, where `automatic` does not decide."""
+    target_ms: float | None = None
+    """Milliseconds that a frame should take; the budget is then chosen for them. None: the budget is what it is."""
     eventful: bool = True
     """False runs the dense model, on the same weights."""
+    beside: bool = False
+    """Run the dense model too, to be seen beside the eventful one."""
     automatic: bool = False
     """The configuration's controller chooses the budget, or its policy the tokens."""
     paused: bool = False
@@ -58,12 +62,13 @@ class Limits:
         return min(int(self.bounds.clamp(budget)), self.tokens or 0)
 
 
-SWITCHES = tuple(field.name for field in fields(Settings) if field.name != "budget")
+LARGEST_TARGET_MS = 60_000
+SWITCHES = tuple(field.name for field in fields(Settings) if field.name not in ("budget", "target_ms"))
 
 
 def change_settings(settings: Settings, asked: object, limits: Limits) -> Settings:
     """The settings after a request such as {"budget": 64}. Raises RequestError with the reason of a refusal."""
-    _check_object(asked, ("budget", *SWITCHES))
+    _check_object(asked, ("budget", "target_ms", *SWITCHES))
     for name in SWITCHES:
         if name in asked and not isinstance(asked[name], bool):
             raise RequestError(f"{name} is true or false, found {_show(asked[name])}")
@@ -76,7 +81,11 @@ def change_settings(settings: Settings, asked: object, limits: Limits) -> Settin
         bounded = (least, most) != (0, limits.tokens)
         meaning = "MODEL.EVENTFUL.CONTROLLER.R_MIN and R_MAX" if bounded else "the tokens of a frame"
         _check_number("budget", asked["budget"], least, most, meaning)
-        asked = {"automatic": False, **asked}
+        asked = {"automatic": False, "target_ms": None, **asked}
+    if asked.get("target_ms") is not None:
+        asked = {"automatic": False, **asked, "target_ms": _check_target(asked["target_ms"])}
+    if asked.get("automatic"):
+        asked = {**asked, "target_ms": None}
     return replace(settings, **asked)
 
 
@@ -97,6 +106,13 @@ def _check_object(asked: object, known: tuple[str, ...]) -> None:
     for name in asked:
         if name not in known:
             raise RequestError(f"{_show(name)} is unknown; known are {', '.join(known)}")
+
+
+def _check_target(value: object) -> float:
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not is_number or not 1 <= value <= LARGEST_TARGET_MS:  # nor NaN
+        raise RequestError(f"target_ms is a number from 1 to {LARGEST_TARGET_MS}, or null, found {_show(value)}")
+    return float(value)
 
 
 def _check_number(name: str, value: object, bottom: int, top: int | None, meaning: str) -> int:

@@ -13,6 +13,8 @@ from detectron2.modeling.backbone.fpn import LastLevelMaxPool
 from detectron2.modeling.backbone.vit import SimpleFeaturePyramid
 from eventful_vit import PerGate, Policy, Threshold, TopFraction, TopR
 
+from ..errors import ConfigError
+
 PER_GATE = "per-gate"
 DTYPES = {"": None, "float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -42,26 +44,26 @@ def build_eventful_vitdet_backbone(cfg: CfgNode, input_shape: ShapeSpec | None =
 
 
 def check_levels(cfg: CfgNode, levels: list[str]) -> None:
-    """Raise ValueError, naming the key, if the detector wants feature maps that the pyramid does not make."""
+    """Raise ConfigError, naming the key, if the detector wants feature maps that the pyramid does not make."""
     for part in ("RPN", "ROI_HEADS"):
         unknown = [name for name in cfg.MODEL[part].IN_FEATURES if name not in levels]
         if unknown:
-            raise ValueError(
+            raise ConfigError(
                 f"MODEL.{part}.IN_FEATURES names {', '.join(unknown)}, but the pyramid makes {', '.join(levels)} "
                 "(was --config-file forgotten?)"
             )
 
 
 def check_vit(cfg: CfgNode) -> None:
-    """Raise ValueError, naming the key, for numbers that no ViT can have."""
+    """Raise ConfigError, naming the key, for numbers that no ViT can have."""
     vit = cfg.MODEL.VIT
     keys = ("IMG_SIZE", "PRETRAIN_IMG_SIZE", "PATCH_SIZE", "EMBED_DIM", "DEPTH", "NUM_HEADS")
     numbers = {f"VIT.{key}": vit[key] for key in keys} | {"EVENTFUL.KV_POOL": cfg.MODEL.EVENTFUL.KV_POOL}
     for key, number in numbers.items():
         if number < 1:
-            raise ValueError(f"MODEL.{key} must be 1 or larger, found {number}")
+            raise ConfigError(f"MODEL.{key} must be 1 or larger, found {number}")
     if len(vit.IMG_SIZE_HW) not in (0, 2):
-        raise ValueError(f"MODEL.VIT.IMG_SIZE_HW must be (height, width) or (), found {tuple(vit.IMG_SIZE_HW)}")
+        raise ConfigError(f"MODEL.VIT.IMG_SIZE_HW must be (height, width) or (), found {tuple(vit.IMG_SIZE_HW)}")
 
 
 def build_vit(cfg: CfgNode) -> EventfulViT:
@@ -90,7 +92,7 @@ def build_vit(cfg: CfgNode) -> EventfulViT:
         )
         return vit
     except ValueError as error:
-        raise ValueError(f"MODEL.VIT or MODEL.EVENTFUL: {error}") from error
+        raise ConfigError(f"MODEL.VIT or MODEL.EVENTFUL: {error}") from error
 
 
 def eventful_options(cfg: CfgNode) -> dict:
@@ -111,7 +113,7 @@ def build_policy(cfg: CfgNode) -> Policy:
     """The policy that MODEL.EVENTFUL asks for.
 
     Raises:
-        ValueError: an unknown policy, or a value that it cannot have; the message names the key.
+        ConfigError: an unknown policy, or a value that it cannot have; the message names the key.
     """
     return _policy(cfg.MODEL.EVENTFUL, "MODEL.EVENTFUL")
 
@@ -131,19 +133,19 @@ def _policy(settings: CfgNode, node: str) -> Policy:
         return _per_gate(settings.GATES, f"{node}.GATES")
     if settings.POLICY not in _POLICIES:
         known = ", ".join(map(repr, (*_POLICIES, PER_GATE) if "GATES" in settings else _POLICIES))
-        raise ValueError(f"{node}.POLICY = {settings.POLICY!r} is unknown; choose one of {known}")
+        raise ConfigError(f"{node}.POLICY = {settings.POLICY!r} is unknown; choose one of {known}")
     key, policy = _POLICIES[settings.POLICY]
     try:
         return policy(settings[key])
     except ValueError as error:
-        raise ValueError(f"{node}.{key}: {error}") from error
+        raise ConfigError(f"{node}.{key}: {error}") from error
 
 
 def _per_gate(gates: Sequence, node: str) -> PerGate:
     policies = {}
     for entry in gates:
         if len(entry) != 3 or entry[1] not in _POLICIES:
-            raise ValueError(
+            raise ConfigError(
                 f"{node} has {entry!r}; expected [NAME, POLICY, VALUE], such as ['blocks.*.mlp', 'top-r', 128], with a "
                 f"policy out of {', '.join(map(repr, _POLICIES))}"
             )
@@ -151,15 +153,15 @@ def _per_gate(gates: Sequence, node: str) -> PerGate:
         try:
             policies[name] = _POLICIES[policy][1](value)
         except (TypeError, ValueError) as error:
-            raise ValueError(f"{node}, {name}: {error}") from error
+            raise ConfigError(f"{node}, {name}: {error}") from error
     return PerGate(policies)
 
 
 def _dtype(cfg: CfgNode, key: str) -> torch.dtype | None:
-    """The type that a key of MODEL.EVENTFUL names. Raises ValueError where it is unknown, or the GPU has none such."""
+    """The type that a key of MODEL.EVENTFUL names. Raises ConfigError where it is unknown, or the GPU has none such."""
     name = cfg.MODEL.EVENTFUL[key]
     if name not in DTYPES:
-        raise ValueError(f"{key} = {name!r} is unknown; choose one of {', '.join(map(repr, DTYPES))}")
+        raise ConfigError(f"{key} = {name!r} is unknown; choose one of {', '.join(map(repr, DTYPES))}")
     if name == "bfloat16" and cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_bf16_supported():
-        raise ValueError(f"{key} = {name!r}: this GPU has no bfloat16; choose 'float16' or ''")
+        raise ConfigError(f"{key} = {name!r}: this GPU has no bfloat16; choose 'float16' or ''")
     return DTYPES[name]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from detectron2.config import CfgNode
 from detectron2.modeling import META_ARCH_REGISTRY
 
+from ..errors import ConfigError
 from .backbone import EventfulViT, build_policy, build_pyramid_policy, eventful_options
 from .pyramid import EventfulPyramid
 from .video_rcnn import VideoRCNN
@@ -33,9 +34,9 @@ def make_eventful(model: DictConfig, **options: Any) -> DictConfig:
     """
     for key in ("backbone", "proposal_generator", "roi_heads"):
         if key not in model:
-            raise ValueError(f"this LazyConfig's model has no {key}: it is no two-stage detector")
+            raise ConfigError(f"this LazyConfig's model has no {key}: it is no two-stage detector")
     if "net" not in model.backbone:
-        raise ValueError("this LazyConfig's model.backbone has no net: it is no ViTDet")
+        raise ConfigError("this LazyConfig's model.backbone has no net: it is no ViTDet")
     model["_target_"] = VideoRCNN
     model.backbone.net["_target_"] = EventfulViT
     model.backbone.net.update(options)
@@ -46,7 +47,7 @@ def lazy_settings(path: str) -> list:
     """KEY, VALUE, ...: the model of a LazyConfig file, and what data and evaluation need to know of it.
 
     Raises:
-        ValueError: the embedded Detectron2 runs, or the file has no ViTDet.
+        ConfigError: the embedded Detectron2 runs, or the file has no ViTDet.
     """
     config = _load(path)
     model, net, heads = config.model, config.model.backbone.net, config.model.roi_heads
@@ -88,12 +89,12 @@ def _load(path: str) -> DictConfig:
     try:
         from detectron2.config import LazyConfig
     except ImportError as error:
-        raise ValueError(
+        raise ConfigError(
             f"{path}: LazyConfig files need the real Detectron2, which is not installed (see docs/design.md); "
             "configs/coco and configs/lvis have the published models as yaml files"
         ) from error
     config = LazyConfig.load(path)
     if "model" not in config:
-        raise ValueError(f"{path}: this LazyConfig file has no 'model'")
+        raise ConfigError(f"{path}: this LazyConfig file has no 'model'")
     make_eventful(config.model)
     return config

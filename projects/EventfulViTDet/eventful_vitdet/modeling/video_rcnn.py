@@ -13,6 +13,7 @@ from detectron2.structures import ImageList, Instances
 from eventful_vit import EventfulViT, FrameTrace, Policy, Streams
 from torch import Tensor, nn
 
+from ..errors import ConfigError
 from ..masks import MaskRequest, has_masks
 from .backbone import build_pyramid_policy
 from .pyramid import EventfulPyramid
@@ -194,16 +195,20 @@ class VideoRCNN(GeneralizedRCNN):
         """Exchange the eventful pyramid's policy from the next frame on; None follows the backbone's policy.
 
         Raises:
-            ValueError: the detector was built without an eventful pyramid.
+            ConfigError: the detector was built without an eventful pyramid.
         """
         if self.eventful_pyramid is None:
-            raise ValueError("this detector has no eventful pyramid: set MODEL.EVENTFUL.PYRAMID.ENABLED to True")
+            raise ConfigError("this detector has no eventful pyramid: set MODEL.EVENTFUL.PYRAMID.ENABLED to True")
         self.eventful_pyramid.policy = policy
         self._check_pyramid_policy(self.vit.policy)
 
     def _check_pyramid_policy(self, policy: Policy) -> None:
-        if self.eventful_pyramid is not None:
+        if self.eventful_pyramid is None:
+            return
+        try:
             (self.eventful_pyramid.policy or policy).check([*self.vit.gate_names, self.eventful_pyramid.gate_name])
+        except ValueError as error:
+            raise ConfigError(f"MODEL.EVENTFUL.GATES: {error}") from error
 
     def state_bytes(self) -> int:
         """Bytes that the detector's own state holds, for the Transformer and the eventful pyramid."""
@@ -340,7 +345,7 @@ def check_fits(frame: Mapping, square: int) -> None:
     """Refuse a frame that is larger than the square it would be padded to (0: no such square)."""
     height, width = frame["image"].shape[-2:]
     if square and max(height, width) > square:
-        raise ValueError(
+        raise ConfigError(
             f"{describe(frame)}: {width} x {height} pixels after resizing do not fit into MODEL.VIT.IMG_SIZE = "
             f"{square}; lower INPUT.MAX_SIZE_TEST (in training, MAX_SIZE_TRAIN) to at most {square}"
         )

@@ -1,5 +1,5 @@
-"""A report of an evaluation at several budgets: one HTML file that needs nothing else."""
+"""A report of an evaluation at several budgets: one HTML file that needs nothing else; and its plot as a picture."""
 
-from .document import write_report
+from .document import write_report, write_tradeoff
 
-__all__ = ["write_report"]
+__all__ = ["write_report", "write_tradeoff"]

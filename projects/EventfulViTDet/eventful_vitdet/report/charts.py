@@ -1,27 +1,33 @@
-"""Charts as inline SVG. Axes begin at zero, so that neither saving nor loss looks larger than it is."""
+"""The geometry of the report's charts, in pixels; `templates/charts.html` draws them as SVG.
+
+Axes of quality against cost begin where the data are, and bear a mark where that is not zero.
+"""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from .markup import Markup, join, tag
+from ..draw.label_placement import Box, place_label
 
-MARGIN_LEFT, MARGIN_RIGHT, MARGIN_TOP, MARGIN_BOTTOM = 46, 14, 14, 40
-CHARACTER = 6.2
-"""Width in pixels of a character of a chart's labels, about."""
-PERCENT_END = 106
-"""Room above 100 percent for markers and their labels."""
+MARGIN_LEFT, MARGIN_RIGHT, MARGIN_TOP, MARGIN_BOTTOM = 56, 16, 14, 42
+CHARACTER, LINE = 6.4, 14.0
+"""Width of a character and height of a line of a chart's labels, about."""
+LONGEST_LABEL = 24
+DOT = 7.0
+"""Half the side of what a point's marker covers."""
+SMALLEST_SPAN = 5.0
+"""Points of quality that an axis covers at least: smaller differences are to look small."""
+EMPTY_SHARE = 0.4
+"""Where the smallest value lies above this part of the largest, an axis does not begin at zero."""
+RINGS = (0.0, 14.0, 30.0)
+"""How far from its usual place a label may stand; a line leads from the farther ones to the point."""
 MAX_COLUMNS = 600
 """Points of a timeline; longer videos show the largest value of several frames."""
-
-
-LABEL_PLACES = ((0, -11, "middle"), (-8, -9, "end"), (-10, 4, "end"), (10, 4, "start"), (0, 20, "middle"))
-"""Where a point's label may stand, by preference: pixels to its anchor."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +37,8 @@ class Point:
     x: float
     y: float
     label: str
-    color: str
+    style: str
+    """Name of the class that gives it its colour."""
     is_dense: bool
 
 
@@ -40,161 +47,225 @@ class Series:
     """A line over frames, (F,) values."""
 
     label: str
-    color: str
+    style: str
     values: np.ndarray
 
 
-class Plane:
-    """Maps values to the pixels of a chart that begins at (0, 0)."""
+@dataclass(frozen=True)
+class Axis:
+    """One axis: values from `low` to `high` lie at pixels from `start` to `end`."""
 
-    def __init__(self, width: int, height: int, x_max: float, y_max: float) -> None:
-        self.width, self.height = width, height
-        self.x_ticks, self.y_ticks = ticks(x_max), ticks(y_max)
-        # The plane ends a little above the largest value, or at the next tick where that is near.
-        self.x_max, self.y_max = (_end(top, marks) for top, marks in ((x_max, self.x_ticks), (y_max, self.y_ticks)))
+    label: str
+    low: float
+    high: float
+    start: float
+    end: float
+    ticks: tuple[tuple[float, str], ...] = ()
+    """Pixel and text of each."""
 
-    def x(self, value: float) -> float:
-        return MARGIN_LEFT + (self.width - MARGIN_LEFT - MARGIN_RIGHT) * value / self.x_max
+    @property
+    def is_broken(self) -> bool:
+        """Whether it begins elsewhere than at zero."""
+        return self.low > 0
 
-    def y(self, value: float) -> float:
-        return self.height - MARGIN_BOTTOM - (self.height - MARGIN_TOP - MARGIN_BOTTOM) * value / self.y_max
-
-    def axes(self, x_label: str, y_label: str) -> Markup:
-        """Grid, ticks and names of both axes."""
-        parts = []
-        left, right, bottom = MARGIN_LEFT, self.width - MARGIN_RIGHT, self.height - MARGIN_BOTTOM
-        for value in (mark for mark in self.y_ticks if mark <= self.y_max):
-            y = self.y(value)
-            parts.append(_line("grid" if value else "axis", left, y, right, y))
-            parts.append(_text("tick", left - 7, y + 3.5, tick_text(value, self.y_ticks), "end"))
-        for value in (mark for mark in self.x_ticks if mark <= self.x_max):
-            parts.append(_text("tick", self.x(value), bottom + 16, tick_text(value, self.x_ticks), "middle"))
-        parts.append(_text("label", (left + right) / 2, self.height - 6, x_label, "middle"))
-        middle = (MARGIN_TOP + bottom) / 2
-        turned = {"class": "label", "text-anchor": "middle", "transform": f"translate(11 {_px(middle)}) rotate(-90)"}
-        parts.append(tag("text", turned, y_label))
-        return join(*parts)
+    def place(self, value: float) -> float:
+        """The pixel of a value."""
+        return self.start + (self.end - self.start) * (value - self.low) / (self.high - self.low)
 
 
-def ticks(top: float, most: int = 5) -> list[float]:
-    """Round numbers from 0 up to at least `top`, at most about `most` of them above 0."""
-    if not top > 0:
-        return [0.0, 1.0]
-    raw = top / most
+@dataclass(frozen=True)
+class Mark:
+    """A budget's marker and its label."""
+
+    point: Point
+    x: float
+    y: float
+    tip: str
+    text: str
+    text_x: float
+    text_y: float
+    """The left end of the label's base line."""
+    leader: tuple[float, float] | None
+    """Where a line from the point to the label ends, if that is far."""
+
+
+@dataclass(frozen=True)
+class TradeoffChart:
+    """Quality (percent, upwards) against cost; dense as a square with a dotted level, the others joined."""
+
+    width: int
+    height: int
+    x: Axis
+    y: Axis
+    marks: tuple[Mark, ...]
+
+    @property
+    def title(self) -> str:
+        return f"{self.y.label} against {self.x.label}"
+
+    @property
+    def joint(self) -> str:
+        """The line through the budgets, for a polyline."""
+        return path((mark.x, mark.y) for mark in self.marks if not mark.point.is_dense)
+
+
+@dataclass(frozen=True)
+class TimelineChart:
+    """Values of every frame of a video."""
+
+    width: int
+    height: int
+    x: Axis
+    y: Axis
+    flushes: tuple[float, ...]
+    """Where frames were computed in full."""
+    lines: tuple[tuple[str, str], ...]
+    """Style and points of each series."""
+    values: str
+    """All that is needed to read the chart, as JSON."""
+
+    @property
+    def title(self) -> str:
+        return self.y.label
+
+
+def tradeoff_chart(
+    points: Sequence[Point], x_label: str, y_label: str, width: int = 400, height: int = 290
+) -> TradeoffChart:
+    """Place axes, points and labels. The points are joined in their order."""
+    x = make_axis(x_label, [p.x for p in points], MARGIN_LEFT, width - MARGIN_RIGHT)
+    y = make_axis(y_label, [p.y for p in points], height - MARGIN_BOTTOM, MARGIN_TOP, SMALLEST_SPAN, most=100.0)
+    marks = tuple(_place_marks(points, x, y))
+    return TradeoffChart(width, height, x, y, marks)
+
+
+def timeline_chart(
+    series: Sequence[Series], y_label: str, flushes: Sequence[int], width: int, height: int = 210
+) -> TimelineChart:
+    """Place the lines of a video.
+
+    Args:
+        series: lines over the same F frames, one or more.
+        flushes: indices of frames to mark on the axis: those computed in full.
+    """
+    count = len(series[0].values)
+    group = max(1, math.ceil(count / MAX_COLUMNS))
+    starts = np.arange(0, count, group)
+    columns = {s.label: np.maximum.reduceat(s.values, starts) for s in series}
+    last = max(1, count - 1)
+    x = _with_ticks("frame of the video", 0.0, last, MARGIN_LEFT, width - MARGIN_RIGHT)
+    top = max(float(v.max()) for v in columns.values()) or 1.0
+    y = _with_ticks(y_label, 0.0, 1.04 * top, height - MARGIN_BOTTOM, MARGIN_TOP)
+    lines = tuple(
+        (s.style, path((x.place(start), y.place(value)) for start, value in zip(starts, columns[s.label])))
+        for s in series
+    )
+    values = {
+        "left": x.start,
+        "right": x.end,
+        "last": last,
+        "group": group,
+        "series": [[s.label, s.style, [float(f"{v:.4g}") for v in columns[s.label]]] for s in series],
+    }
+    return TimelineChart(width, height, x, y, tuple(x.place(f) for f in flushes), lines, json.dumps(values))
+
+
+def make_axis(
+    label: str, values: Sequence[float], start: float, end: float, span: float = 0.0, most: float | None = None
+) -> Axis:
+    """An axis around some values. It begins at zero unless most of it would then be empty.
+
+    Args:
+        span: what it covers at least.
+        most: the largest value that has a meaning: no tick lies above it.
+    """
+    low, high = min(values), max(values)
+    if high <= 0:
+        return _with_ticks(label, 0.0, 1.0, start, end, most)
+    room = max(0.14 * (high - low), (span - high + low) / 2) or 0.1 * high
+    if low <= EMPTY_SHARE * high:
+        return _with_ticks(label, 0.0, max(high + min(room, 0.08 * high), span), start, end, most)
+    return _with_ticks(label, max(0.0, low - room), high + room, start, end, most)
+
+
+def _with_ticks(label: str, low: float, high: float, start: float, end: float, most: float | None = None) -> Axis:
+    axis = Axis(label, low, high, start, end)
+    values = ticks(low, high)
+    kept = [value for value in values if most is None or value <= most]
+    return Axis(label, low, high, start, end, tuple((axis.place(v), tick_text(v, values)) for v in kept))
+
+
+def ticks(low: float, high: float) -> list[float]:
+    """Round numbers within [low, high], three to seven of them."""
+    raw = (high - low) / 6
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= raw * (1 - 1e-9))
-    return [index * step for index in range(math.ceil(top / step - 1e-9) + 1)]
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [index * step for index in range(first, last + 1)]
 
 
 def tick_text(value: float, marks: Sequence[float]) -> str:
     """A tick's number with the digits that its step needs."""
-    step = marks[1] - marks[0]
+    step = marks[1] - marks[0] if len(marks) > 1 else abs(value) or 1.0
     digits = max(0, -math.floor(math.log10(step) + 1e-9))
     if abs(step * 10**digits - round(step * 10**digits)) > 1e-6:
         digits += 1
     return f"{value:,.{digits}f}"
 
 
-def tradeoff_chart(points: Sequence[Point], x_label: str, y_label: str, width: int = 460, height: int = 300) -> Markup:
-    """Quality (y, percent) against cost (x): dense as a square with a dotted level, the others joined as they come."""
-    plane = Plane(width, height, max(p.x for p in points), 100)
-    plane.x_max, plane.y_max = max(plane.x_max, 1.06 * max(p.x for p in points)), PERCENT_END
-    parts = [plane.axes(x_label, y_label)]
-    for point in (p for p in points if p.is_dense):
-        parts.append(_line("level", MARGIN_LEFT, plane.y(point.y), width - MARGIN_RIGHT, plane.y(point.y)))
-    path = " ".join(f"{_px(plane.x(p.x))},{_px(plane.y(p.y))}" for p in points if not p.is_dense)
-    parts.append(tag("polyline", {"class": "joint", "points": path}))
-    places = [(plane.x(p.x), plane.y(p.y)) for p in points]
-    taken = [(x - 6, y - 6, x + 6, y + 6) for x, y in places]
-    for point, (x, y) in zip(points, places):
-        parts.append(_marker(point, x, y, f"{point.label}: {point.y:.2f} at {point.x:.4g}"))
-        parts.append(_place_label(point.label, x, y, taken, plane))
-    title = f"{y_label} against {x_label}"
-    return _svg("chart", width, height, title, *parts)
+def _place_marks(points: Sequence[Point], x: Axis, y: Axis) -> Iterator[Mark]:
+    places = [(x.place(p.x), y.place(p.y)) for p in points]
+    labels = [(px - DOT, py - DOT, px + DOT, py + DOT) for px, py in places]
+    soft = list(_along([place for p, place in zip(points, places) if not p.is_dense]))
+    bounds = (MARGIN_LEFT + 4.0, 0.0, x.end + MARGIN_RIGHT, y.start - 2.0)
+    for point, (px, py) in zip(points, places):
+        text = point.label if len(point.label) <= LONGEST_LABEL else point.label[: LONGEST_LABEL - 1] + "…"
+        size = (CHARACTER * len(text) + 4, LINE)  # with room beside it
+        corners = list(_corners(px, py, size, bounds))
+        left, top = corners[place_label(size, corners, bounds, labels, soft)]
+        tip = f"{point.label}: {point.y:.2f} at {point.x:.4g}"
+        leader = _leader(px, py, (left, top, left + size[0], top + size[1]))
+        yield Mark(point, px, py, tip, text, left + 2, top + LINE - 3.5, leader)
 
 
-def _marker(point: Point, x: float, y: float, tip: str) -> Markup:
-    title = tag("title", None, tip)
-    style = f"--c:{point.color}"
-    if point.is_dense:
-        square = {"class": "dot", "style": style, "x": _px(x - 5), "y": _px(y - 5), "width": 10, "height": 10, "rx": 2}
-        return tag("rect", square, title)
-    return tag("circle", {"class": "dot", "style": style, "cx": _px(x), "cy": _px(y), "r": 5.5}, title)
+def _corners(x: float, y: float, size: tuple[float, float], bounds: Box) -> Iterator[tuple[float, float]]:
+    """Upper left corners of a label around a point: above, beside and below it, then the same farther away."""
+    width, height = size
+    for ring in RINGS:
+        gap = DOT + 1 + ring
+        for left, top in (
+            (x - width / 2, y - gap - height),
+            (x - gap - width, y - height / 2),
+            (x + gap, y - height / 2),
+            (x - width / 2, y + gap),
+            (x - gap - width, y - gap - height / 2),
+            (x + gap, y - gap - height / 2),
+            (x - gap - width, y + gap - height / 2),
+            (x + gap, y + gap - height / 2),
+        ):
+            yield max(bounds[0], min(left, bounds[2] - width)), max(bounds[1], min(top, bounds[3] - height))
 
 
-def _place_label(text: str, x: float, y: float, taken: list[tuple], plane: Plane) -> Markup | None:
-    """The label where it covers nothing; none at all if there is no such place (the legend has the colours)."""
-    text = text if len(text) <= 24 else text[:23] + "…"
-    length = CHARACTER * len(text)
-    for dx, dy, anchor in LABEL_PLACES:
-        start = x + dx - {"start": 0, "middle": length / 2, "end": length}[anchor]
-        box = (start, y + dy - 10, start + length, y + dy + 2)
-        inside = MARGIN_LEFT + 2 < box[0] and box[2] < plane.width and 0 < box[1] and box[3] < plane.y(0)
-        free = all(box[2] + 5 < t[0] or t[2] + 5 < box[0] or box[3] < t[1] or t[3] < box[1] for t in taken)
-        if inside and free:
-            taken.append(box)
-            return _text("name", x + dx, y + dy, text, anchor)
-    return None
+def _leader(x: float, y: float, box: Box) -> tuple[float, float] | None:
+    """The point of a label that is nearest to its point, if a line has to say which it belongs to."""
+    nearest = (max(box[0], min(x, box[2])), max(box[1], min(y, box[3])))
+    return nearest if math.dist((x, y), nearest) > DOT + RINGS[1] / 2 else None
 
 
-def timeline_chart(
-    series: Sequence[Series], y_label: str, marks: Sequence[int], width: int, height: int = 210
-) -> Markup:
-    """Values of every frame of a video.
-
-    Args:
-        series: lines over the same F frames, one or more.
-        marks: indices of frames to mark on the axis: those computed in full.
-    """
-    count = len(series[0].values)
-    group = max(1, math.ceil(count / MAX_COLUMNS))
-    starts = np.arange(0, count, group)
-    columns = {s.label: np.maximum.reduceat(s.values, starts) for s in series}
-    plane = Plane(width, height, max(1, count - 1), max(float(v.max()) for v in columns.values()) or 1.0)
-    plane.x_max = max(1, count - 1)  # lines reach the right edge
-    parts = [plane.axes("frame of the video", y_label)]
-    for mark in marks:
-        x = plane.x(mark)
-        parts.append(_line("flush", x, plane.y(0), x, plane.y(0) + 5))
-    for line in series:
-        points = " ".join(
-            f"{_px(plane.x(start))},{_px(plane.y(value))}" for start, value in zip(starts, columns[line.label])
-        )
-        parts.append(tag("polyline", {"class": "series", "style": f"--c:{line.color}", "points": points}))
-    parts.append(_line("cursor", 0, MARGIN_TOP, 0, height - MARGIN_BOTTOM))
-    values = {
-        "left": MARGIN_LEFT,
-        "right": width - MARGIN_RIGHT,
-        "last": max(1, count - 1),
-        "group": group,
-        "series": [[s.label, s.color, [float(f"{v:.4g}") for v in columns[s.label]]] for s in series],
-    }
-    return _svg("chart timeline", width, height, y_label, *parts, data=json.dumps(values))
+def _along(places: Sequence[tuple[float, float]], step: float = 6.0) -> Iterator[Box]:
+    """Small boxes along the line through some places."""
+    for (x0, y0), (x1, y1) in zip(places, places[1:]):
+        count = max(1, round(math.dist((x0, y0), (x1, y1)) / step))
+        for i in range(count + 1):
+            px, py = x0 + (x1 - x0) * i / count, y0 + (y1 - y0) * i / count
+            yield (px - 2, py - 2, px + 2, py + 2)
 
 
-def _svg(kind: str, width: int, height: int, title: str, *parts: Markup | None, data: str | None = None) -> Markup:
-    attributes = {
-        "class": kind,
-        "viewBox": f"0 0 {width} {height}",
-        "role": "img",
-        "aria-label": title,
-        "data-values": data,
-    }
-    return tag("svg", attributes, *parts)
+def path(places: object) -> str:
+    """Places (x, y) as the points of a polyline."""
+    return " ".join(f"{pixel(x)},{pixel(y)}" for x, y in places)
 
 
-def _line(kind: str, x1: float, y1: float, x2: float, y2: float) -> Markup:
-    return tag("line", {"class": kind, "x1": _px(x1), "y1": _px(y1), "x2": _px(x2), "y2": _px(y2)})
-
-
-def _text(kind: str, x: float, y: float, text: str, anchor: str) -> Markup:
-    return tag("text", {"class": kind, "x": _px(x), "y": _px(y), "text-anchor": anchor}, text)
-
-
-def _px(value: float) -> str:
+def pixel(value: float) -> str:
     """A coordinate in pixels, to a hundredth."""
     return f"{value:.2f}".rstrip("0").rstrip(".")
-
-
-def _end(top: float, marks: Sequence[float]) -> float:
-    return marks[-1] if marks[-1] <= 1.08 * top or top <= 0 else top

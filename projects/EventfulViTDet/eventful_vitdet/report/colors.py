@@ -1,6 +1,7 @@
 """Colours of the budgets: dense is neutral, the others run from cool (generous) to hot (frugal).
 
-All are of middle lightness, to stand out on white and on black.
+All are of middle lightness, to stand out on white and on black. A budget's colour is the variable --c of a class of its
+own, as the page allows no styles on single elements.
 """
 
 from __future__ import annotations
@@ -13,12 +14,18 @@ DENSE_COLOR = "var(--dense)"
 RAMP = ((37, 99, 235), (8, 145, 178), (5, 150, 105), (202, 138, 4), (220, 38, 38))
 
 
-def budget_colors(budgets: Sequence[Budget]) -> dict[str, str]:
-    """A CSS colour for every policy, by its place in the list."""
+def budget_styles(budgets: Sequence[Budget]) -> dict[str, str]:
+    """The name of every policy's class."""
+    return {budget.policy: f"p{index}" for index, budget in enumerate(budgets)}
+
+
+def style_rules(budgets: Sequence[Budget]) -> str:
+    """The style sheet of these classes."""
+    styles = budget_styles(budgets)
     sparse = [budget.policy for budget in budgets if not budget.is_dense]
     last = max(1, len(sparse) - 1)
     colors = {policy: _ramp(index / last) for index, policy in enumerate(sparse)}
-    return {budget.policy: colors.get(budget.policy, DENSE_COLOR) for budget in budgets}
+    return "".join(f".{name} {{ --c: {colors.get(policy, DENSE_COLOR)}; }}\n" for policy, name in styles.items())
 
 
 def _ramp(place: float) -> str:

@@ -1,27 +1,33 @@
-"""The report as a whole."""
+"""The report as a whole, and the plot of quality against cost as a file of its own."""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
+import jinja2
 from detectron2.data import MetadataCatalog
 
+from .. import data
 from ..data.read_rules import DEFAULT_RULES, ReadRules
-from ..data.registration import load_frames as load_data_set
-from ..errors import DataError
+from ..errors import DataError, ReportError
 from ..files import write_atomically
 from . import sections
-from .colors import budget_colors
+from .advice import TOLERATED_LOSS, advise
+from .charts import pixel
+from .colors import budget_styles, style_rules
 from .evaluation_folder import Budget, read_budgets
-from .markup import Markup, tag
+from .metric_tables import class_table, motion_table, summary_table
 from .pictures import Frames
-from .video_summaries import VideoSummary, summarise_videos
+from .video_summaries import summarise_videos
 
-PARTS = Path(__file__).resolve().parent
-# Even if a name slipped through unescaped, the page could load nothing and send nothing.
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
+TEMPLATES = Path(__file__).resolve().parent / "templates"
+# Not allowed in HTML, or, for lone surrogates, not representable in a file.
+FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
 
 def write_report(
@@ -50,53 +56,91 @@ def write_report(
     Raises DataError: nothing to report in `folder`, or a video that it does not have.
     """
     budgets = read_budgets(folder)
-    frames = load_frames(dataset, rules)
+    frames = load_pictures(dataset, rules)
     summaries = summarise_videos(budgets, videos, timelines)
-    body = _body(budgets, summaries, frames, title or "Eventful detection: evaluation", thumbnails)
-    write_atomically(path, body + "\n")
+    names = _video_names(frames)
+    advice = advise(budgets)
+    advised = advice.budget if advice else None
+    charts, absent = sections.tradeoff_charts(budgets)
+    style, script = _read("charts.css") + _read("page.css") + style_rules(budgets), _read("page.js")
+    template = environment().get_template("report.html")
+    page = template.render(
+        title=title or "Eventful detection: evaluation",
+        origin=_origin(budgets[0]),
+        style=style,
+        script=script,
+        style_hash=content_hash(style),
+        script_hash=content_hash(script),
+        budgets=budgets,
+        styles=budget_styles(budgets),
+        advice=advice,
+        tolerated_loss=TOLERATED_LOSS,
+        snapshots=sections.snapshots(advised, summaries, names, frames) if thumbnails else None,
+        charts=charts,
+        absent_charts=absent,
+        summary=summary_table(budgets),
+        classes=class_table(budgets),
+        motion=motion_table(budgets),
+        bars=sections.video_bars(budgets, summaries, names),
+        timelines=sections.timelines(budgets, summaries, names),
+        thumbnails=thumbnails,
+        galleries=sections.disagreements(budgets, advised, summaries, names, frames, thumbnails),
+        absent_frames=frames.absent,
+    )
+    write_atomically(path, page + "\n")
 
 
-def load_frames(dataset: str | None, rules: ReadRules) -> Frames:
+def write_tradeoff(folder: str, path: str, title: str = "") -> None:
+    """Write the report's charts of AP50 against cost as an SVG file, which follows its reader's colour scheme.
+
+    Raises DataError: nothing to show in `folder`.
+    """
+    budgets = read_budgets(folder)
+    charts, _ = sections.tradeoff_charts([b for b in budgets if b.number("bbox", "AP50") is not None])
+    if not charts:
+        raise ReportError(f"{folder}: no AP50 was measured, so there is no plot of it")
+    charts = [chart for chart in charts if chart.y.label.startswith("AP50")]
+    style = _read("charts.css") + style_rules(budgets)
+    text = environment().get_template("tradeoff.svg").render(title=title, style=style, charts=charts)
+    write_atomically(path, text + "\n")
+
+
+def environment() -> jinja2.Environment:
+    """Templates in which every value is text, unless it is said to be markup, and no value may be missing."""
+    made = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_without_forbidden,
+    )
+    made.filters["px"] = pixel
+    return made
+
+
+def _without_forbidden(value: object) -> object:
+    return FORBIDDEN.sub("\ufffd", value) if type(value) is str else value
+
+
+def content_hash(text: str) -> str:
+    """What a content security policy calls a style sheet or script of this content."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode("ascii")
+
+
+def load_pictures(dataset: str | None, rules: ReadRules) -> Frames:
     """The frames of a data set; if they are not there, the reason in their place."""
     if dataset is None:
         return Frames(absent="no data set was given (--config-file or --test-json)")
     try:
-        frames, _ = load_data_set(dataset, rules=rules)
+        frames, _ = data.load_frames(dataset, rules=rules)
     except DataError as error:
         return Frames(absent=str(error).rstrip("."))
     return Frames({frame["image_id"]: frame for frame in frames}, MetadataCatalog.get(dataset).thing_classes)
 
 
-def _body(
-    budgets: Sequence[Budget], summaries: Sequence[VideoSummary], frames: Frames, title: str, thumbnails: int
-) -> Markup:
-    colors = budget_colors(budgets)
-    names = _video_names(frames)
-    parts = (
-        tag("header", None, tag("h1", None, title), tag("p", {"class": "soft"}, _origin(budgets[0]))),
-        sections.tiles(budgets),
-        sections.tradeoff(budgets, colors),
-        sections.classes(budgets, colors),
-        sections.motion(budgets, colors),
-        sections.bars(budgets, colors, summaries, names),
-        sections.timelines(budgets, colors, summaries, names),
-        sections.disagreements(budgets, summaries, names, frames, thumbnails) if thumbnails else None,
-    )
-    head = tag(
-        "head",
-        None,
-        tag("meta", {"charset": "utf-8"}),
-        tag("meta", {"http-equiv": "Content-Security-Policy", "content": POLICY}),
-        tag("meta", {"name": "viewport", "content": "width=device-width, initial-scale=1"}),
-        tag("title", None, title),
-        tag("style", None, _read("page.css")),
-    )
-    body = tag("body", None, tag("main", None, *parts), tag("script", None, _read("page.js")))
-    return Markup("<!doctype html>\n" + tag("html", {"lang": "en"}, head, body))
-
-
-def _read(name: str) -> Markup:
-    return Markup(PARTS.joinpath(name).read_text(encoding="utf-8"))
+def _read(name: str) -> str:
+    return TEMPLATES.joinpath(name).read_text(encoding="utf-8")
 
 
 def _origin(budget: Budget) -> str:

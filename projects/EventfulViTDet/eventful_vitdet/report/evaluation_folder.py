@@ -14,6 +14,7 @@ from pathlib import Path
 from ..budgets import DENSE, short_label
 from ..errors import ReportError
 from ..evaluation.collect import VIDEOS_FILE
+from ..evaluation.machine_times import comparable_times
 from ..evaluation.results import BUDGETS_FILE, RESULTS_FILE
 from ..evaluation.store import record_paths
 
@@ -83,6 +84,8 @@ def read_budgets(folder: str) -> list[Budget]:
 def _make_budgets(folder: str, path: str, entries: object, alone: bool) -> Iterator[Budget]:
     if not isinstance(entries, list) or not entries:
         raise ReportError(f"{path}: expected a list of results, one for each budget")
+    if all(isinstance(entry, dict) for entry in entries):
+        entries = comparable_times(entries)
     seen = set()
     for entry in entries:
         policy = entry.get("policy") if isinstance(entry, dict) else None

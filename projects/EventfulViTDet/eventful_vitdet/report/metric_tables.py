@@ -1,4 +1,4 @@
-"""Tables of the report: a row per metric, a column per budget."""
+"""Tables of the report: what stands in their cells. `templates/tables.html` writes them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .evaluation_folder import Budget
-from .markup import Markup, join, tag
 
 SUMMARY = (
     ("AP", 2, ("bbox", "AP")),
@@ -22,22 +21,42 @@ SUMMARY = (
 )
 
 
-def summary_table(budgets: Sequence[Budget], colors: dict[str, str]) -> Markup:
-    """A row per budget with its quality and its costs per frame."""
-    head = [tag("th", None, "budget"), *(tag("th", None, name) for name, _, _ in SUMMARY)]
-    rows = []
-    for budget in budgets:
-        cells = [tag("td", None, swatch(colors[budget.policy], budget.is_dense), budget.label)]
-        for _, digits, keys in SUMMARY:
-            value = budget.number(*keys)
-            factor = 1000 if keys[0] == "seconds_per_frame" else 1
-            cells.append(tag("td", None, number(None if value is None else factor * value, digits)))
-        rows.append(tag("tr", None, *cells))
-    return _table(head, rows)
+@dataclass(frozen=True)
+class Row:
+    """A row: what it is about, and its cells; without cells, a heading of the rows below it."""
+
+    label: str
+    cells: tuple[str, ...] = ()
+    note: str = ""
+    budget: Budget | None = None
+    """If the row is a budget's."""
 
 
 @dataclass(frozen=True)
-class Rows:
+class Table:
+    """A table whose columns are budgets or, in the summary, metrics."""
+
+    corner: str
+    rows: tuple[Row, ...]
+    metrics: tuple[str, ...] = ()
+    budgets: tuple[Budget, ...] = ()
+
+
+def summary_table(budgets: Sequence[Budget]) -> Table:
+    """A row per budget with its quality and its costs per frame."""
+    rows = []
+    for budget in budgets:
+        cells = []
+        for _, digits, keys in SUMMARY:
+            value = budget.number(*keys)
+            factor = 1000 if keys[0] == "seconds_per_frame" else 1
+            cells.append(number(None if value is None else factor * value, digits))
+        rows.append(Row(budget.label, tuple(cells), budget=budget))
+    return Table("budget", tuple(rows), metrics=tuple(name for name, _, _ in SUMMARY))
+
+
+@dataclass(frozen=True)
+class MetricRows:
     """Some metrics of a group in results.json, a row for each."""
 
     heading: str
@@ -55,48 +74,51 @@ class Rows:
         rests = [name[len(self.prefix) :] for name in found if name.startswith(self.prefix)]
         return [rest for rest in rests if self.only is None or rest in self.only]
 
-    def label(self, rest: str, budgets: Sequence[Budget]) -> Markup:
-        """What a row is called."""
+    def note(self, rest: str, budgets: Sequence[Budget]) -> str:
+        """How many of the objects a row is about."""
         shares = (budget.number(self.group, self.shares + rest) for budget in budgets) if self.shares else ()
         share = next((value for value in shares if value is not None), None)
-        note = None if share is None else tag("small", None, f"{share:.1f} % of objects")
-        return join(tag("bdi", None, rest), note)
+        return "" if share is None else f"{share:.1f} % of objects"
 
-
-def metric_table(budgets: Sequence[Budget], colors: dict[str, str], parts: Sequence[Rows]) -> Markup | None:
-    """All rows of some parts under their headings; None if no budget has any."""
-    written = []
-    for part in parts:
-        names = part.names(budgets)
-        if names:
-            written.append(tag("tr", None, tag("td", {"class": "group", "colspan": len(budgets) + 1}, part.heading)))
+    def rows(self, budgets: Sequence[Budget]) -> list[Row]:
+        """The heading and the rows; nothing if no budget has any."""
+        names = self.names(budgets)
+        rows = [Row(self.heading)] if names else []
         for rest in names:
-            values = [number(budget.number(part.group, part.prefix + rest), 2) for budget in budgets]
-            label = tag("td", None, part.label(rest, budgets))
-            written.append(tag("tr", None, label, *(tag("td", None, value) for value in values)))
-    if not written:
-        return None
-    head = [tag("th", None, "percent")]
-    head += [tag("th", None, swatch(colors[b.policy], b.is_dense), b.label) for b in budgets]
-    return _table(head, written)
+            cells = tuple(number(budget.number(self.group, self.prefix + rest), 2) for budget in budgets)
+            rows.append(Row(rest, cells, self.note(rest, budgets)))
+        return rows
 
 
-def legend(budgets: Sequence[Budget], colors: dict[str, str]) -> Markup:
-    """The colour of every budget."""
-    keys = [tag("span", {"class": "key"}, swatch(colors[b.policy], b.is_dense), b.label) for b in budgets]
-    return tag("div", {"class": "legend"}, *keys)
+def metric_table(budgets: Sequence[Budget], parts: Sequence[MetricRows]) -> Table | None:
+    """All rows of some parts under their headings; None if no budget has any."""
+    rows = tuple(row for part in parts for row in part.rows(budgets))
+    return Table("percent", rows, budgets=tuple(budgets)) if rows else None
 
 
-def swatch(color: str, square: bool = False) -> Markup:
-    """A dot of a budget's colour."""
-    return tag("span", {"class": "swatch square" if square else "swatch", "style": f"--c:{color}"})
+def class_table(budgets: Sequence[Budget]) -> Table | None:
+    """AP per class."""
+    known = frozenset(name[3:] for b in budgets for name in b.group("bbox") if name.startswith("AP-"))
+    parts = (
+        MetricRows("AP", "bbox", "AP-"),
+        MetricRows("VID-AP50", "bbox", "VID-AP50-", only=known),
+        MetricRows("agreement with dense, VID-AP50", "agreement", "VID-AP50-", only=known),
+    )
+    return metric_table(budgets, parts)
+
+
+def motion_table(budgets: Sequence[Budget]) -> Table | None:
+    """Metrics by motion speed, object size and time since the last full frame."""
+    age = "objects-age-"
+    parts = (
+        MetricRows("by motion speed, VID-AP50", "motion", "VID-AP50-", "objects-"),
+        MetricRows("by object size, VID-AP50", "size", "VID-AP50-", "objects-"),
+        MetricRows("by frames since the last full one, VID-AP50", "stability", "VID-AP50-age-", age),
+        MetricRows("agreement by frames since the last full one, VID-AP50", "agreement", "VID-AP50-age-", age),
+    )
+    return metric_table(budgets, parts)
 
 
 def number(value: float | None, digits: int) -> str:
     """A number with fixed digits; a dash for none."""
     return "–" if value is None else f"{value:.{digits}f}"
-
-
-def _table(head: Sequence[Markup], rows: Sequence[Markup]) -> Markup:
-    table = tag("table", None, tag("thead", None, tag("tr", None, *head)), tag("tbody", None, join(*rows)))
-    return tag("div", {"class": "scroll"}, table)

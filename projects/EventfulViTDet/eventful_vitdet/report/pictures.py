@@ -1,19 +1,20 @@
-"""Pictures of frames in which the dense and the eventful detector differ, as data inside the page."""
+"""Pictures of frames with the boxes of the dense and the eventful detector: their pixels, and where everything is."""
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
 
+from ..data.listed_frames import read_listed_frame
 from ..draw.boxes import class_name
+from ..draw.label_placement import Box, corners_around, place_label
 from ..errors import DataError, ReportError
-from ..video import encode_jpeg, read_frame
+from ..video import encode_jpeg
 from .disagreement import STRONG, FrameDifference
-from .markup import Markup, join, tag
 
 WIDTH = 440
 """Pixels of a picture; enough for a sharp one on a screen, few enough for a page of many."""
@@ -21,8 +22,10 @@ ASPECT = 4 / 3
 SMALLEST_SHARE = 0.35
 """A picture shows at least this share of the frame's height: the surroundings tell where it is."""
 JPEG_QUALITY = 82
-CHARACTER = 7.2
-"""Width in pixels of a character of a label, about."""
+CHARACTER, LINE = 9.2, 20.0
+"""Width of a character and height of a label in pixels, about."""
+TALLEST = 1.25
+"""Height of a picture over its width, at most: a portrait frame leaves room at its sides."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,31 @@ class View:
     scale: float
 
 
+@dataclass(frozen=True)
+class PictureBox:
+    """A detection: in both runs ("both"), in one of them only ("dense", "eventful"). All in pixels of the picture."""
+
+    kind: str
+    x: float
+    y: float
+    width: float
+    height: float
+    text: str
+    label: tuple[float, float] | None
+    """The left end of its label's base line; None where it has no label."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A part of a frame with boxes."""
+
+    width: int
+    height: int
+    source: str
+    """A data URI."""
+    boxes: tuple[PictureBox, ...]
+
+
 def choose_view(frame_width: int, frame_height: int, boxes: np.ndarray) -> View:
     """The part of a frame around boxes (N, 4) with as much again around them, of a fixed aspect where it fits."""
     low, high = boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)
@@ -59,57 +87,68 @@ def choose_view(frame_width: int, frame_height: int, boxes: np.ndarray) -> View:
     return View(x, y, int(width), int(height), WIDTH / width)
 
 
-def draw_difference(frames: Frames, difference: FrameDifference) -> Markup:
+def whole_view(frame_width: int, frame_height: int) -> View:
+    """All of a frame."""
+    return View(0, 0, frame_width, frame_height, min(WIDTH / frame_width, TALLEST * WIDTH / frame_height))
+
+
+def draw_difference(frames: Frames, difference: FrameDifference, *, whole: bool = False) -> Picture:
     """A frame with what both found (thin), what the dense run alone found, and what the eventful run alone found.
 
-    Raises ReportError, with the reason, where the frame cannot be read.
+    `whole` shows all of the frame, with a label at every box; otherwise it is the part around the differences, and
+    these have labels. Raises ReportError, with the reason, where the frame cannot be read.
     """
     frame = frames.by_id.get(difference.image_id)
     if frame is None:
         raise ReportError(frames.absent or f"the data set has no image {difference.image_id}")
     try:
-        image = read_frame(frame)
+        image = read_listed_frame(frame)
     except DataError as error:
         raise ReportError(str(error)) from error
-    alone = [difference.dense.boxes[difference.only_dense], difference.eventful.boxes[difference.only_eventful]]
-    view = choose_view(image.shape[1], image.shape[0], np.concatenate(alone))
-    size = {"width": WIDTH, "height": round(view.height * view.scale)}
-    return tag(
-        "svg",
-        {"class": "picture", "viewBox": f"0 0 {size['width']} {size['height']}", "role": "img"},
-        tag("image", {"href": _data_uri(image, view), **size}),
-        *_boxes(difference, view, frames.classes),
-    )
+    height, width = image.shape[:2]
+    if whole:
+        view = whole_view(width, height)
+    else:
+        alone = [difference.dense.boxes[difference.only_dense], difference.eventful.boxes[difference.only_eventful]]
+        view = choose_view(width, height, np.concatenate(alone))
+    size = (round(view.width * view.scale), round(view.height * view.scale))
+    boxes = tuple(_boxes(difference, view, frames.classes, size, label_both=whole))
+    return Picture(*size, _data_uri(image, view, size), boxes)
 
 
-def _data_uri(image: np.ndarray, view: View) -> str:
+def _data_uri(image: np.ndarray, view: View, size: tuple[int, int]) -> str:
     part = image[view.y : view.y + view.height, view.x : view.x + view.width]
-    size = (WIDTH, round(view.height * view.scale))
     resized = cv2.resize(part, size, interpolation=cv2.INTER_AREA if view.scale < 1 else cv2.INTER_CUBIC)
     return "data:image/jpeg;base64," + base64.b64encode(encode_jpeg(resized, JPEG_QUALITY)).decode("ascii")
 
 
-def _boxes(difference: FrameDifference, view: View, classes: Sequence[str]) -> list[Markup]:
+def _boxes(
+    difference: FrameDifference, view: View, classes: Sequence[str], size: tuple[int, int], *, label_both: bool
+) -> Iterator[PictureBox]:
     shared = (difference.dense.scores >= STRONG) & ~difference.only_dense
-    drawn = []
+    found: list[tuple[str, Box, str]] = []
     for kind, table, mask in (
         ("both", difference.dense, shared),
         ("dense", difference.dense, difference.only_dense),
         ("eventful", difference.eventful, difference.only_eventful),
     ):
+        offset = np.array([view.x, view.y, view.x, view.y], table.boxes.dtype)
         for row in np.flatnonzero(mask):
-            name = class_name(classes, int(table.classes[row]))
-            drawn.append(_box(kind, table.boxes[row], f"{name} {table.scores[row]:.2f}", view))
-    return drawn
+            box = tuple(float(value) * view.scale for value in table.boxes[row] - offset)
+            found.append((kind, box, f"{class_name(classes, int(table.classes[row]))} {table.scores[row]:.2f}"))
+    labels: list[Box] = []
+    for kind, box, text in found:
+        label = None
+        if kind != "both" or label_both:
+            label = _place(text, box, size, labels, [other for _, other, _ in found])
+        yield PictureBox(kind, box[0], box[1], box[2] - box[0], box[3] - box[1], text, label)
 
 
-def _box(kind: str, box: np.ndarray, text: str, view: View) -> Markup:
-    x0, y0, x1, y1 = (float(v) * view.scale for v in box - np.array([view.x, view.y, view.x, view.y], box.dtype))
-    rectangle = {"x": f"{x0:.1f}", "y": f"{y0:.1f}", "width": f"{x1 - x0:.1f}", "height": f"{y1 - y0:.1f}"}
-    label = None
-    if kind != "both":
-        # Above the boxes of one, below those of the other, and inside the picture.
-        y = max(13.0, y0 - 5) if kind == "dense" else min(y1 + 14, view.height * view.scale - 5)
-        x = max(4.0, min(x0, WIDTH - 4 - CHARACTER * len(text)))
-        label = tag("text", {"class": "name", "x": f"{x:.1f}", "y": f"{y:.1f}"}, text)
-    return tag("g", {"class": f"box {kind}"}, tag("rect", rectangle, tag("title", None, text)), join(label))
+def _place(text: str, box: Box, size: tuple[int, int], labels: list[Box], boxes: list[Box]) -> tuple[float, float]:
+    """The left end of the base line of a label at a box."""
+    bounds = (3.0, 2.0, size[0] - 3.0, size[1] - 2.0)
+    extent = (CHARACTER * len(text), LINE)
+    inside = (max(box[0], 3.0), max(box[1], 2.0), min(box[2], bounds[2]), min(box[3], bounds[3]))
+    corners = corners_around(inside, extent, bounds)
+    left, top = corners[place_label(extent, corners, bounds, labels, boxes)]
+    return left, top + LINE - 5

@@ -32,7 +32,7 @@ class Timeline:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A frame in which the dense and the eventful detector differ."""
+    """A frame that the dense and the eventful detector can be compared in."""
 
     video_id: int | str
     position: int
@@ -55,6 +55,8 @@ class VideoSummary:
     """Strong detections found in both runs, and all of them; without the dense run itself."""
     timelines: dict[str, Timeline] = field(default_factory=dict)
     candidates: dict[str, list[Candidate]] = field(default_factory=dict)
+    middles: dict[str, Candidate] = field(default_factory=dict)
+    """The frame in the middle of the video, whatever is seen in it."""
 
     def agreement(self, policy: str) -> float | None:
         """Percent of the strong detections that both runs have; None without any."""
@@ -106,11 +108,13 @@ def _summarise(records: dict[str, VideoRecord], dense_policy: str | None) -> Vid
     first = next(iter(records.values()))
     summary = VideoSummary(first.video_id, len(first.image_ids))
     dense = records.get(dense_policy) if dense_policy else None
+    one_machine = len({record.machine for record in records.values()}) == 1  # times of several are not compared
     for policy, record in records.items():
         timeline = _timeline(record)
         if len(record.image_ids):
             summary.gflops[policy] = float(timeline.gflops.mean())
-            summary.milliseconds[policy] = float(timeline.milliseconds.mean())
+            if one_machine:
+                summary.milliseconds[policy] = float(timeline.milliseconds.mean())
         if dense is not None and record is not dense:
             _compare(summary, policy, dense, record)
     return summary
@@ -120,6 +124,9 @@ def _compare(summary: VideoSummary, policy: str, dense: VideoRecord, record: Vid
     both = dense.image_ids[np.isin(dense.image_ids, record.image_ids)]
     differences = list(compare_frames(both, dense.detections, record.detections))
     summary.shared[policy] = (sum(d.shared for d in differences), sum(d.strong for d in differences))
+    if differences:
+        middle = len(differences) // 2
+        summary.middles[policy] = Candidate(summary.video_id, middle, differences[middle])
     chosen: list[Candidate] = []
     # The largest first, of equal ones the earlier.
     for position in sorted(range(len(differences)), key=lambda i: (-differences[i].size, i)):

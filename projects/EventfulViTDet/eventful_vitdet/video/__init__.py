@@ -1,34 +1,36 @@
-"""Reading frames of files, folders, streams and cameras, and writing videos. Images are BGR uint8, (H, W, 3)."""
+"""Reading frames of files, folders, streams and cameras, and writing videos.
 
-import os
+`read_frame` and `iterate_frames` are for everybody: they give RGB images. Sources and writers, and all other parts of
+the package, exchange BGR images. All are uint8, (H, W, 3).
+"""
 
-# Failures are reported in a line of our own; OpenCV's FFmpeg, which looks here at its first use, prints more.
-os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-
-from .file_source import FileSource  # noqa: E402
-from .image_files import encode_jpeg, encode_png, read_image_file  # noqa: E402
-from .image_source import ImageSource  # noqa: E402
-from .json_lines import JsonLinesWriter  # noqa: E402
-from .opening import open_source  # noqa: E402
-from .reading import VideoInfo, check_size, decode_video, iterate_frames, probe_video, read_frame  # noqa: E402
-from .source import VideoSource  # noqa: E402
-from .stream_source import StreamSource  # noqa: E402
-from .video_writer import VideoWriter  # noqa: E402
+from .file_source import FileSource
+from .image_files import encode_jpeg, encode_png, read_image_file
+from .image_source import ImageSource
+from .json_lines import JsonLinesWriter
+from .opening import open_source, open_sources
+from .sound_copy import SoundCopy
+from .source import VideoSource
+from .stream_source import StreamSource
+from .video_file import NumberedImage, VideoFile, VideoInfo, iterate_frames, probe_video, read_frame
+from .video_writer import VideoWriter
 
 __all__ = [
     "FileSource",
     "ImageSource",
     "JsonLinesWriter",
+    "NumberedImage",
+    "SoundCopy",
     "StreamSource",
+    "VideoFile",
     "VideoInfo",
     "VideoSource",
     "VideoWriter",
-    "check_size",
-    "decode_video",
     "encode_jpeg",
     "encode_png",
     "iterate_frames",
     "open_source",
+    "open_sources",
     "probe_video",
     "read_frame",
     "read_image_file",

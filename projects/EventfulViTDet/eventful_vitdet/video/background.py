@@ -1,4 +1,4 @@
-"""Iterators that run in a thread of their own: some items ahead of the consumer, or the newest item only."""
+"""Work in threads of its own: iterators, some items ahead of the consumer or the newest item only, and single calls."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
+from typing import TypeVar
 
 POLL_SECONDS = 0.1
+
+Result = TypeVar("Result")
 
 
 class BackgroundIterator:
@@ -19,10 +22,22 @@ class BackgroundIterator:
 
     _END = object()
 
-    def __init__(self, make_iterable: Callable[[], Iterable], size: int) -> None:
+    def __init__(
+        self,
+        make_iterable: Callable[[], Iterable],
+        size: int,
+        patience: float | None = None,
+        left: threading.Event | None = None,
+    ) -> None:
+        """
+        Args:
+            patience: seconds that leaving waits for the thread; after that it is left to itself. None: for ever.
+            left: set when the consumer leaves.
+        """
         self._make_iterable = make_iterable
+        self._patience = patience
         self._queue: queue.Queue = queue.Queue(maxsize=size)
-        self._stop = threading.Event()
+        self._stop = left or threading.Event()
         self._error: Exception | None = None
         self._thread = threading.Thread(target=self._run, name="frame-reader", daemon=True)
 
@@ -32,7 +47,7 @@ class BackgroundIterator:
 
     def __exit__(self, *exc_info: object) -> None:
         self._stop.set()
-        self._thread.join()
+        self._thread.join(self._patience)
 
     def _run(self) -> None:
         try:
@@ -68,17 +83,20 @@ class NewestItem:
     A context manager: leaving it ends the thread at its next item.
     """
 
-    def __init__(self, make_iterator: Callable[[], Iterator], patience: float) -> None:
+    def __init__(
+        self, make_iterator: Callable[[], Iterator], patience: float, left: threading.Event | None = None
+    ) -> None:
         """
         Args:
             patience: seconds that leaving waits for the thread; after that it is left to itself.
+            left: set when the consumer leaves.
         """
         self._make_iterator = make_iterator
         self._patience = patience
         self._changed = threading.Condition()
         self._items: list = []  # the newest item, or nothing
         self._ended = False
-        self._stop = False
+        self._stop = left or threading.Event()
         self._error: Exception | None = None
         self._thread = threading.Thread(target=self._run, name="stream-reader", daemon=True)
 
@@ -87,7 +105,7 @@ class NewestItem:
         return self._consume()
 
     def __exit__(self, *exc_info: object) -> None:
-        self._stop = True
+        self._stop.set()
         self._thread.join(timeout=self._patience)
 
     def _run(self) -> None:
@@ -97,7 +115,7 @@ class NewestItem:
                     with self._changed:
                         self._items = [item]
                         self._changed.notify()
-                    if self._stop:
+                    if self._stop.is_set():
                         break
         except Exception as error:  # whatever it is, it belongs to the consumer, who raises it
             self._error = error
@@ -116,3 +134,9 @@ class NewestItem:
             yield items[0]
         if self._error is not None:
             raise self._error
+
+
+def call_aside(function: Callable[[], Result]) -> Result:
+    """Call a function that may wait in a library, so that Ctrl-C need not wait for it."""
+    with NewestItem(lambda: (function() for _ in range(1)), 0.0) as results:
+        return next(results)

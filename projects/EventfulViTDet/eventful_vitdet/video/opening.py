@@ -1,28 +1,28 @@
-"""From what a user names to a source."""
+"""From what a user names to sources."""
 
 from __future__ import annotations
 
 import glob
+import mimetypes
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import cv2
-
 from ..errors import VideoReadError
+from .connections import connect_address, connect_camera, hide_secrets
+from .container import open_container, video_stream
 from .file_source import FileSource
+from .image_files import count_pages, has_image_suffix
 from .image_source import ImageSource
 from .source import VideoSource
-from .stream_source import NETWORK_TIMEOUT_MS, StreamSource
+from .stream_source import StreamSource
 
-IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-VIDEO_SUFFIXES = (".avi", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wmv")
 SCHEMES = ("rtsp", "rtsps", "rtmp", "http", "https", "udp", "rtp", "srt")
 
 
 def open_source(text: str) -> VideoSource:
-    """Open what a user named.
+    """Open what a user named as one source; several videos are shown one after the other.
 
     Args:
         text: a video file or an image, a folder or pattern (quoted `*`) of images or videos, an address such as
@@ -30,54 +30,86 @@ def open_source(text: str) -> VideoSource:
 
     Raises VideoReadError, saying what was found and what was expected.
     """
+    return _open_stream(text) or _open_files(*_find_files(text))
+
+
+def open_sources(texts: Sequence[str]) -> list[VideoSource]:
+    """Open what a user named, each video as a source of its own; the images of a folder or pattern are one.
+
+    Raises VideoReadError.
+    """
+    sources: list[VideoSource] = []
+    for text in texts:
+        source = open_source(text)
+        several = isinstance(source, FileSource) and len(source.paths) > 1
+        sources += [FileSource([path]) for path in source.paths] if several else [source]
+    return sources
+
+
+def _open_stream(text: str) -> VideoSource | None:
+    """A camera or an address; None for what is neither."""
     if re.fullmatch(r"[0-9]{1,9}", text):
         number = int(text)
-        return StreamSource(f"camera {number}", lambda: cv2.VideoCapture(number))
+        return StreamSource(f"camera {number}", lambda: connect_camera(number))
     scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", text)
-    if scheme is not None:
-        return _open_address(text, scheme[1].lower())
+    if scheme is None:
+        return None
+    if scheme[1].lower() not in SCHEMES:
+        known = ", ".join(f"{name}://" for name in SCHEMES)
+        raise VideoReadError(f"{hide_secrets(text)}: addresses begin with one of {known}")
+    return StreamSource(hide_secrets(text), lambda: connect_address(text))
+
+
+def _find_files(text: str) -> tuple[list[str], str]:
+    """The files that are meant, and what to call them. Names that begin with a dot are passed over, unless it is the
+    one that was named."""
     if os.path.isdir(text):
-        return _open_files(sorted_naturally(str(path) for path in Path(text).iterdir() if path.is_file()), text)
-    if not os.path.exists(text) and glob.has_magic(text):
-        return _open_files(sorted_naturally(path for path in glob.glob(text) if os.path.isfile(path)), text)
-    if not os.path.exists(text):
+        found = (str(path) for path in Path(text).iterdir() if path.is_file())
+    elif not os.path.exists(text) and glob.has_magic(text):
+        found = (path for path in glob.glob(text) if os.path.isfile(path))
+    elif os.path.exists(text):
+        return [text], text
+    else:
+        shown = hide_secrets(text) or repr(text)
         raise VideoReadError(
-            f"{text or repr(text)}: there is no such file or folder (streams begin with rtsp:// or http://, a camera "
+            f"{shown}: there is no such file or folder (streams begin with rtsp:// or http://, a camera "
             "is a small number)"
         )
-    return ImageSource([text], text) if is_image(text) else FileSource([text])
-
-
-def _open_address(text: str, scheme: str) -> VideoSource:
-    if scheme not in SCHEMES:
-        raise VideoReadError(f"{text}: addresses begin with one of {', '.join(f'{s}://' for s in SCHEMES)}")
-    timeouts = [
-        *(cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, NETWORK_TIMEOUT_MS),
-        *(cv2.CAP_PROP_READ_TIMEOUT_MSEC, NETWORK_TIMEOUT_MS),
-    ]
-    return StreamSource(hide_password(text), lambda: cv2.VideoCapture(text, cv2.CAP_FFMPEG, timeouts))
+    return sorted_naturally(path for path in found if not os.path.basename(path).startswith(".")), text
 
 
 def _open_files(paths: list[str], name: str) -> VideoSource:
-    """Images if there are any, else videos; files of other kinds are passed over."""
-    images = [path for path in paths if is_image(path)]
-    videos = [path for path in paths if path.lower().endswith(VIDEO_SUFFIXES)]
+    """Images or videos; in a folder, files of other kinds are passed over."""
+    kinds = {path: _kind_of(path) for path in paths}
+    images = [path for path in paths if kinds[path] == "image"]
+    videos = [path for path in paths if kinds[path] == "video"]
     if images and videos:
-        raise VideoReadError(f"{name}: both images and videos; name one kind, such as '*{Path(images[0]).suffix}'")
+        suffix = Path(images[0]).suffix
+        raise VideoReadError(f"{hide_secrets(name)}: both images and videos; name one kind, such as '*{suffix}'")
     if images:
         return ImageSource(images, name)
-    if videos:
-        return FileSource(videos)
-    known = ", ".join(IMAGE_SUFFIXES + VIDEO_SUFFIXES)
-    raise VideoReadError(f"{name}: no image and no video among {len(paths)} files (known are {known})")
+    if videos or paths == [name]:
+        return FileSource(videos or paths)
+    raise VideoReadError(f"{hide_secrets(name)}: no image and no video among {len(paths)} files")
 
 
-def is_image(path: str) -> bool:
-    """Whether a file is an image, by its name."""
-    return path.lower().endswith(IMAGE_SUFFIXES)
+def _kind_of(path: str) -> str | None:
+    """ "image" or "video", as trying to open it tells, or where nothing can, its name; None for neither."""
+    if count_pages(path) is not None:
+        return "image"
+    try:
+        with open_container(path) as container:
+            video_stream(container, path)
+            if not container.format.name.endswith("_pipe"):  # which FFmpeg calls images that are opened as videos
+                return "video"
+    except VideoReadError:
+        pass
+    if has_image_suffix(path):
+        return "image"
+    return "video" if (mimetypes.guess_type(path)[0] or "").startswith("video/") else None
 
 
-def sorted_naturally(paths: Iterator[str]) -> list[str]:
+def sorted_naturally(paths: Iterable[str]) -> list[str]:
     """Sorted with numbers as numbers: 2.jpg before 10.jpg."""
 
     def key(path: str) -> list:
@@ -85,8 +117,3 @@ def sorted_naturally(paths: Iterator[str]) -> list[str]:
         return [(int(part), part) if i % 2 else (0, part) for i, part in enumerate(parts)]
 
     return sorted(paths, key=key)
-
-
-def hide_password(address: str) -> str:
-    """An address without the user and password that it may hold."""
-    return re.sub(r"(?<=://)[^/@]*@", "", address)

@@ -6,15 +6,12 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
-
-import cv2
-import numpy as np
 
 from ..errors import VideoReadError
 from ..structures import SourceFrame
-from .background import NewestItem
+from .background import BackgroundIterator, NewestItem, call_aside
+from .connections import Connection
 from .source import DEFAULT_FPS, VideoSource
 
 FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 0.5, 15.0
@@ -25,8 +22,9 @@ PATIENCE_SECONDS = 120.0
 """A stream that stays away for this long is given up."""
 FRUITLESS_ANSWERS = 3
 """A video at an address that so often could be reached and had no further frame is over."""
-NETWORK_TIMEOUT_MS = 8000
-LONGEST_VIDEO = 10**8  # frames
+LEAVING_SECONDS = 0.5
+"""Leaving waits so long for a thread that waits for the network; then it is left to itself."""
+READ_AHEAD = 2
 
 logger = logging.getLogger(__name__)
 
@@ -45,153 +43,145 @@ class Outage:
 class StreamSource(VideoSource):
     """A network stream or a camera. One that drops is tried again, with growing waits.
 
-    An address of a video with a known length is no live stream: all its frames are given, it ends, and after a loss it
-    goes on where it was.
+    An address of a file is no live stream: all its frames are given, with its own times; it ends, and after a loss it
+    continues where it was.
     """
 
     def __init__(
         self,
         name: str,
-        connect: Callable[[], cv2.VideoCapture],
+        connect: Callable[[], Connection | None],
         *,
         patience: float = PATIENCE_SECONDS,
         clock: Callable[[], float] = time.monotonic,
+        wait: Callable[[threading.Event, float], object] = threading.Event.wait,
     ) -> None:
         """
         Args:
             name: what to call it; without a password.
-            connect: opens it; the result may turn out not to be open.
+            connect: opens it; None where that fails.
             patience: seconds after which a lost stream is given up.
+            wait: waits for an event, but not longer than so many seconds.
 
         Raises VideoReadError if it cannot be opened now.
         """
         self.name = name
         self.patience = patience
-        self._connect = connect
-        self._clock = clock
-        self._left = threading.Event()
+        self.connect, self.clock, self.wait = connect, clock, wait
         self.on_notice: Callable[[str], None] = logger.warning
         """Told of losses and returns as they happen."""
-        self._capture = self._open()
-        if self._capture is None:
+        self._first = call_aside(connect)
+        if self._first is None:
             raise VideoReadError(f"{name}: cannot be opened; is it there, switched on, and not in use elsewhere?")
-        self.fps = _plausible_fps(self._capture.get(cv2.CAP_PROP_FPS))
-        length = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
-        self.num_frames = int(length) if 0 < length < LONGEST_VIDEO else None  # streams say nonsense
-        self.live = self.num_frames is None
+        self.fps = self._first.fps or DEFAULT_FPS
+        self.live = self._first.live
+        self.num_frames = None if self.live else self._first.num_frames
 
-    def frames(self, start: int = 0) -> Iterator[SourceFrame]:
+    def frames(self, start: int = 0, every: int = 1) -> Iterator[SourceFrame]:
         """Of a live stream the newest frame, each time one is asked for; `start` is then the number of the first."""
-        self._left.clear()
-        if not self.live:
-            yield from self.all_frames(start)
-            return
-        newest = NewestItem(lambda: self.all_frames(start), NETWORK_TIMEOUT_MS / 1000)
+        left = threading.Event()  # one for each pass: a thread that was left to itself must not wake up in the next
+        playback = _Playback(self, self._take_first(), left)
         try:
-            with newest as frames:
-                # Frames that were passed over leave no gap in the numbers: what is left is still one sequence.
-                for index, frame in enumerate(frames, start):
-                    yield replace(frame, index=index)
+            if self.live:
+                with NewestItem(lambda: playback.frames(start), LEAVING_SECONDS, left) as frames:
+                    # Frames that were passed over leave no gap in the numbers: what is left is still one sequence.
+                    for index, frame in enumerate(frames, start):
+                        yield replace(frame, index=index)
+            else:
+                ahead = BackgroundIterator(lambda: playback.frames(start, every), READ_AHEAD, LEAVING_SECONDS, left)
+                with ahead as frames:
+                    yield from frames
         finally:
-            self._left.set()
+            left.set()
 
-    def all_frames(self, start: int = 0) -> Iterator[SourceFrame]:
+    def _take_first(self) -> Connection | None:
+        """The connection that was opened to see whether it can be; for the first who asks."""
+        first, self._first = self._first, None
+        return first
+
+
+class _Playback:
+    """One pass over a stream, with its connection."""
+
+    def __init__(self, source: StreamSource, connection: Connection | None, left: threading.Event) -> None:
+        """
+        Args:
+            left: set as soon as nobody waits for frames any longer.
+        """
+        self._source = source
+        self._connection = connection
+        self._left = left
+        self._is_over = False
+
+    def frames(self, start: int = 0, every: int = 1) -> Iterator[SourceFrame]:
         """Every frame that arrives, which is more than a slow consumer can take."""
-        index, sequence, notice, began = start, 0, "", self._clock()
-        came_back, outage = began, None
+        source, clock = self._source, self._source.clock
+        index, sequence, notice, began = (start if source.live else 0), 0, "", clock()
+        came_back, outage, last = began, None, -1.0
         try:
             while True:
-                reached = self._reach(index)
-                for image in self._read_until_lost():
-                    now = self._clock()
+                reached = self._reach(last)
+                for seconds in self._seconds_of_frames(last):
+                    last, now = seconds, clock()
                     if outage is not None:
                         sequence, came_back = sequence + 1, now
-                        notice = f"stream was lost for {now - outage.since:.0f} s, started anew"
-                        self.on_notice(f"{self.name}: back after {now - outage.since:.1f} s")
+                        notice = f"stream was lost for {now - outage.since:.0f} s, started again"
+                        source.on_notice(f"{source.name}: back after {now - outage.since:.1f} s")
                         outage = None
-                    shown = notice if now - came_back < NOTICE_SECONDS else ""
-                    seconds = now - began if self.live else index / self.fps
-                    yield SourceFrame(index, sequence, seconds, image, self.name, shown)
+                    if index >= start and (index - start) % every == 0:
+                        shown = notice if now - came_back < NOTICE_SECONDS else ""
+                        when, duration = (now - began, 0.0) if source.live else (seconds, 1 / source.fps)
+                        image = self._connection.image()
+                        yield SourceFrame(index, sequence, when, image, source.name, shown, every, duration)
                     index += 1
-                outage = outage or Outage(self._clock(), FIRST_WAIT_SECONDS)
+                outage = outage or Outage(clock(), FIRST_WAIT_SECONDS)
                 outage.fruitless += reached
-                if self._ended(index, outage) or not self._wait_to_try_again(outage):
+                if self._has_ended(index, outage) or not self._wait_to_try_again(outage):
                     return
         finally:
-            self._release()
+            self._close()
 
-    def _reach(self, index: int) -> bool:
-        """Connect, and go to a frame where that is possible; returns whether anybody answered."""
-        if self._capture is None:
-            self._capture = self._open()
-        if self._capture is not None and not self.live and index > 0:
-            self._go_to(index)
-        return self._capture is not None
+    def _reach(self, seconds: float) -> bool:
+        """Connect, and of a file go to where it was left; returns whether anybody answered."""
+        if self._connection is None:
+            self._connection = self._source.connect()
+            if self._connection is not None and not self._source.live and seconds > 0:
+                self._connection.go_to(seconds)
+        return self._connection is not None
 
-    def _read_until_lost(self) -> Iterator[np.ndarray]:
-        while self._capture is not None:
-            arrived, image = self._capture.read()
-            if not arrived or image is None:
-                break
-            yield image
-        self._release()
+    def _seconds_of_frames(self, seconds: float) -> Iterator[float]:
+        """Take frames until they end, of a file those behind a time; yields the time of each."""
+        connection = self._connection
+        while connection is not None and not self._left.is_set() and connection.grab():
+            if self._source.live or connection.seconds > seconds:
+                yield connection.seconds
+        self._is_over = connection is not None and connection.is_over
+        self._close()
 
-    def _go_to(self, index: int) -> None:
-        """Go to a frame of a video at an address; frames are passed over where its server cannot jump."""
-        self._capture.set(cv2.CAP_PROP_POS_FRAMES, index)
-        if int(self._capture.get(cv2.CAP_PROP_POS_FRAMES)) == index:
-            return
-        self._release()
-        self._capture = self._open()
-        for _ in range(index):
-            if self._capture is None or not self._capture.grab():
-                break
-
-    def _ended(self, index: int, outage: Outage) -> bool:
-        """Whether a video at an address is over, and not lost."""
-        if self.num_frames is None:
-            return False
-        if index >= self.num_frames - 1:  # it may be one less than said
-            return True
+    def _has_ended(self, index: int, outage: Outage) -> bool:
+        """Whether a file at an address is over, and not lost."""
+        source = self._source
+        if source.live or self._is_over:
+            return not source.live
         over = outage.fruitless >= FRUITLESS_ANSWERS
         if over:
-            self.on_notice(f"{self.name}: ends after {index} of {self.num_frames} frames")
+            of = "" if source.num_frames is None else f" of {source.num_frames}"
+            source.on_notice(f"{source.name}: ends after {index}{of} frames")
         return over
 
     def _wait_to_try_again(self, outage: Outage) -> bool:
         """Wait, each time longer; False if nobody is waiting for frames any longer."""
-        if self._clock() - outage.since > self.patience:
-            raise VideoReadError(f"{self.name}: was lost and did not come back within {self.patience:.0f} s")
-        self.on_notice(f"{self.name}: lost; trying again in {outage.wait:g} s")
-        self._left.wait(outage.wait)
+        source = self._source
+        if self._left.is_set():
+            return False
+        if source.clock() - outage.since > source.patience:
+            raise VideoReadError(f"{source.name}: was lost and did not come back within {source.patience:.0f} s")
+        source.on_notice(f"{source.name}: lost; trying again in {outage.wait:g} s")
+        source.wait(self._left, outage.wait)
         outage.wait = min(2 * outage.wait, LONGEST_WAIT_SECONDS)
         return not self._left.is_set()
 
-    def _open(self) -> cv2.VideoCapture | None:
-        with quiet_opencv():
-            capture = self._connect()
-        if capture.isOpened():
-            return capture
-        capture.release()
-        return None
-
-    def _release(self) -> None:
-        if self._capture is not None:
-            self._capture.release()
-            self._capture = None
-
-
-@contextmanager
-def quiet_opencv() -> Iterator[None]:
-    """Keep OpenCV from printing about what fails; callers say it in one line."""
-    level = cv2.utils.logging.getLogLevel()
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    try:
-        yield
-    finally:
-        cv2.utils.logging.setLogLevel(level)
-
-
-def _plausible_fps(fps: float) -> float:
-    # Streams without a frame rate report 0, or the rate of their clock's ticks.
-    return float(fps) if 1 <= fps <= 240 else DEFAULT_FPS
+    def _close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None

@@ -41,7 +41,7 @@ def get_norm(norm: str, out_channels: int) -> nn.Module | None:
     if not norm:
         return None
     if norm not in _NORMS:
-        raise ValueError(f"unknown normalisation {norm!r}: use one of {', '.join(_NORMS)} or ''")
+        raise ValueError(f"NORM = {norm!r} (a key of MODEL) is unknown: use one of {', '.join(_NORMS)} or ''")
     return _NORMS[norm](out_channels)
 
 

@@ -4,8 +4,10 @@ import math
 from collections.abc import Sequence
 
 import torch
-from fvcore.nn import giou_loss, smooth_l1_loss
+from torch.nn import functional as F
+from torchvision.ops import generalized_box_iou_loss
 
+LOSS_TYPES = ("smooth_l1", "giou")
 # No box grows by more than what turns 16 pixels into 1000: exp() of a wild prediction stays finite.
 _SCALE_CLAMP = math.log(1000 / 16)
 
@@ -46,6 +48,12 @@ def _center_and_size(boxes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return boxes[..., :2] + 0.5 * size, size
 
 
+def check_loss_type(loss_type: str, key: str) -> None:
+    """Raise ValueError, naming the key of the configuration, for a loss that `box_regression_loss` does not have."""
+    if loss_type not in LOSS_TYPES:
+        raise ValueError(f"{key} = {loss_type!r} is unknown: use one of {', '.join(map(repr, LOSS_TYPES))}")
+
+
 def box_regression_loss(
     transform: Box2BoxTransform,
     src_boxes: torch.Tensor,
@@ -60,7 +68,6 @@ def box_regression_loss(
     """
     if loss_type == "smooth_l1":
         target_deltas = transform.get_deltas(src_boxes, target_boxes)
-        return smooth_l1_loss(pred_deltas.float(), target_deltas, beta=smooth_l1_beta, reduction="sum")
-    if loss_type == "giou":
-        return giou_loss(transform.apply_deltas(pred_deltas, src_boxes), target_boxes, reduction="sum")
-    raise ValueError(f"unknown box regression loss {loss_type!r}: use 'smooth_l1' or 'giou'")
+        return F.smooth_l1_loss(pred_deltas.float(), target_deltas, beta=smooth_l1_beta, reduction="sum")
+    check_loss_type(loss_type, "loss_type")
+    return generalized_box_iou_loss(transform.apply_deltas(pred_deltas, src_boxes), target_boxes, reduction="sum")

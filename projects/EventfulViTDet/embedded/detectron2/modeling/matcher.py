@@ -19,12 +19,12 @@ class Matcher:
             allow_low_quality_matches: label 1, for every ground truth, the predictions that fit it best, too (all
                 on a tie), however badly they do.
         """
-        if list(thresholds) != sorted(thresholds) or thresholds[0] <= 0:
-            raise ValueError(f"IOU_THRESHOLDS must rise and be above 0, got {list(thresholds)}")
+        if not thresholds or list(thresholds) != sorted(thresholds) or thresholds[0] <= 0:
+            raise ValueError(f"IOU_THRESHOLDS (a key of MODEL) must rise and be above 0, got {list(thresholds)}")
         if len(labels) != len(thresholds) + 1 or not set(labels) <= {-1, 0, 1}:
             raise ValueError(
                 f"IOU_LABELS must be one more than the {len(thresholds)} IOU_THRESHOLDS and out of -1, 0, 1, "
-                f"got {list(labels)}"
+                f"got {list(labels)} (keys of MODEL)"
             )
         self.thresholds = list(thresholds)
         self.labels = list(labels)

@@ -32,7 +32,7 @@ class ROIPooler(nn.Module):
         """
         super().__init__()
         if pooler_type not in ("ROIAlignV2", "ROIAlign"):
-            raise ValueError(f"unknown POOLER_TYPE {pooler_type!r}: use ROIAlignV2 or ROIAlign")
+            raise ValueError(f"POOLER_TYPE = {pooler_type!r} (a key of MODEL) is unknown: use ROIAlignV2 or ROIAlign")
         if any(fine != 2 * coarse for fine, coarse in zip(scales, scales[1:])) or math.log2(scales[0]) % 1:
             raise ValueError(f"levels to pool from need strides 2 ** n, 2 ** (n + 1), ...; got scales {scales}")
         self.output_size = (output_size, output_size) if isinstance(output_size, int) else tuple(output_size)

@@ -25,6 +25,12 @@ def get_rank() -> int:
     return dist.get_rank() if _is_distributed() else 0
 
 
+def create_local_process_group(num_workers_per_machine: int) -> None:
+    """Say how many processes every machine has; here, the launcher's variables say it already."""
+    if get_world_size() % num_workers_per_machine:
+        raise ValueError(f"{get_world_size()} processes cannot be {num_workers_per_machine} on every machine")
+
+
 def get_local_rank() -> int:
     """Number of this process on its machine: the variable LOCAL_RANK, which `launch` or torchrun sets."""
     return int(os.environ.get("LOCAL_RANK", get_rank())) if _is_distributed() else 0

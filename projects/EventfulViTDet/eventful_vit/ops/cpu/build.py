@@ -28,7 +28,7 @@ COMPILERS = ("c++", "g++", "clang++")
 COMPILE_SECONDS = 300
 KERNELS = (
     "attend", "attend_touched", "divide", "error_norms", "finite", "gate", "linear", "pack", "packed_size",
-    "patches", "replay", "sample", "send", "store", "store_and_add", "update_sums", "vector_length",
+    "patches", "replay", "sample", "scale_channels", "send", "store", "store_and_add", "update_sums", "vector_length",
 )  # fmt: skip
 """What a library has to contain."""
 

@@ -108,6 +108,15 @@ struct Linear {
     const float* added;  // [added_count][outputs], again and again, or null
     int64_t added_count;
     float* out;  // [number][outputs]
+    int64_t out_step;  // from one row of it to the next
+};
+
+// out = rows * factors of the channels.
+struct ScaleChannels {
+    const float *rows, *factors;
+    int64_t number;
+    int32_t channels;
+    float* out;
 };
 
 struct Pack {

@@ -8,6 +8,7 @@ for them.
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -31,8 +32,9 @@ from .library import (
 
 Linear = structure(
     "Linear", rows=POINTER, most=LONG, used=POINTER, inputs=INT, outputs=INT, weights=POINTER, bias=POINTER,
-    gelu=INT, added=POINTER, added_count=LONG, out=POINTER,
+    gelu=INT, added=POINTER, added_count=LONG, out=POINTER, out_step=LONG,
 )  # fmt: skip
+ScaleChannels = structure("ScaleChannels", rows=POINTER, factors=POINTER, number=LONG, channels=INT, out=POINTER)
 Patches = structure(
     "Patches", images=POINTER, streams=LONG, channels=INT, height=INT, width=INT, size=INT, rows=POINTER
 )
@@ -54,6 +56,37 @@ def linear(
     if not (fits and _runs(x, weight, bias, added)):
         return NotImplemented
     return _product(contiguous(x), weight, bias, gelu, added, used)
+
+
+@operators.linear_side_by_side.implement("CPU")
+def linear_side_by_side(
+    x: Tensor,
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor | None],
+    used: Tensor | None,
+    dtype: torch.dtype | None,
+) -> Tensor:
+    fits = all(weight.dim() == 2 and x.shape[-1:] == weight.shape[1:] for weight in weights)
+    if not (fits and dtype in (None, torch.float32) and all(_runs(x, *part, None) for part in zip(weights, biases))):
+        return NotImplemented
+    x, first = contiguous(x), 0
+    out = empty((*x.shape[:-1], sum(map(len, weights))))
+    for weight, bias in zip(weights, biases):
+        _multiply(x, weight, bias, False, None, used, out, first)
+        first += len(weight)
+    return out
+
+
+@operators.scale_channels.implement("CPU")
+def scale_channels(rows: Tensor, factors: Tensor) -> Tensor:
+    if not (readable(rows, factors) and factors.shape == rows.shape[-1:] and available()):
+        return NotImplemented
+    out, channels = empty(rows.shape), rows.shape[-1]
+    arguments = ScaleChannels(
+        rows.data_ptr(), factors.data_ptr(), rows.numel() // max(channels, 1), channels, out.data_ptr()
+    )
+    call("scale_channels", arguments, rows, factors, out)
+    return out
 
 
 @operators.embed.implement("CPU")
@@ -80,15 +113,24 @@ def _runs(x: Tensor, weight: Tensor, bias: Tensor | None, added: Tensor | None) 
 def _product(
     x: Tensor, weight: Tensor, bias: Tensor | None, gelu: bool, added: Tensor | None, used: Tensor | None
 ) -> Tensor:
+    out = empty((*x.shape[:-1], len(weight)))
+    _multiply(x, weight, bias, gelu, added, used, out)
+    return out
+
+
+def _multiply(
+    x: Tensor, weight: Tensor, bias: Tensor | None, gelu: bool, added: Tensor | None, used: Tensor | None, out: Tensor,
+    first: int = 0,
+) -> None:  # fmt: skip
+    """A product that is written into the columns of `out` from `first` on."""
     outputs, inputs = len(weight), x.shape[-1]
-    out = empty((*x.shape[:-1], outputs))
     packed = derive(weight, "packed", lambda: _pack(weight))
     arguments = Linear(
         x.data_ptr(), x.numel() // max(inputs, 1), address(used), inputs, outputs, packed.data_ptr(), address(bias),
-        gelu, address(added), 0 if added is None else added.numel() // max(outputs, 1), out.data_ptr(),
+        gelu, address(added), 0 if added is None else added.numel() // max(outputs, 1),
+        out.data_ptr() + first * out.element_size(), out.shape[-1],
     )  # fmt: skip
     call("linear", arguments, x, packed, bias, added, used, out)
-    return out
 
 
 def _pack(weight: Tensor) -> Tensor:

@@ -46,15 +46,15 @@ INLINE void finish(const Linear& p, float* sums, ptrdiff_t step, int64_t row, in
 template <int ROWS>
 void run_tile(const Linear& p, int64_t row, int panel, int first, int last) {
     const int begin = panel * PANEL, width = std::min(PANEL, p.outputs - begin);
-    float* out = p.out + row * p.outputs + begin;
+    float* out = p.out + row * p.out_step + begin;
     // The last panel may be wider than the outputs: it is summed beside them.
     float aside[ROWS * PANEL];
     float* to = width == PANEL ? out : aside;
-    const ptrdiff_t step = width == PANEL ? p.outputs : PANEL;
+    const ptrdiff_t step = width == PANEL ? p.out_step : PANEL;
     vec sums[ROWS][OUT_VECS] = {};
     if (first) {
         if (to == aside)
-            for (int i = 0; i < ROWS; ++i) std::copy_n(out + i * p.outputs, width, aside + i * PANEL);
+            for (int i = 0; i < ROWS; ++i) std::copy_n(out + i * p.out_step, width, aside + i * PANEL);
         load_tile(to, step, sums);
     }
     multiply_rows(p.rows + row * p.inputs + first, p.inputs, 1, p.weights + (size_t(panel) * p.inputs + first) * PANEL,
@@ -62,7 +62,7 @@ void run_tile(const Linear& p, int64_t row, int panel, int first, int last) {
     store_tile(sums, to, step);
     if (last == p.inputs) finish(p, to, step, row, ROWS, begin, width);
     if (to == aside)
-        for (int i = 0; i < ROWS; ++i) std::copy_n(aside + i * PANEL, width, out + i * p.outputs);
+        for (int i = 0; i < ROWS; ++i) std::copy_n(aside + i * PANEL, width, out + i * p.out_step);
 }
 
 }  // namespace
@@ -107,6 +107,15 @@ KERNEL(linear, Linear) {
                     });
         }
     });
+}
+
+KERNEL(scale_channels, ScaleChannels) {
+    const ScaleChannels& p = arguments;
+    share_ranges(p.number, threads_for(p.number * p.channels, VALUES_PER_THREAD, threads),
+                 [&](int64_t first, int64_t last) {
+                     for (int64_t at = first * p.channels; at < last * p.channels; at += p.channels)
+                         for (int c = 0; c < p.channels; ++c) p.out[at + c] = p.rows[at + c] * p.factors[c];
+                 });
 }
 
 KERNEL(patches, Patches) {

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .. import attention, gating
-from ..linear import linear
+from ..linear import linear, linear_side_by_side
 from ..operator import Operator
 
 SWITCH = "EVENTFUL_VITDET_KERNELS"
@@ -81,5 +81,6 @@ for _operator in (
     gating.store,
     gating.store_and_add,
     linear,
+    linear_side_by_side,
 ):
     _operator.implement("CUDA")(_when_needed(_operator))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from .. import linear as operator
+from ... import ops
 from ..linear import rounded
 from .launch import TYPES, product
 from .tuning import linear_tile
@@ -17,10 +20,10 @@ SHORT_TYPES = (torch.float16, torch.bfloat16)
 
 @triton.jit
 def _linear(
-    x, weight, bias, added, used, out, rows, outputs, inputs,
+    x, weight, bias, added, used, out, rows, outputs, inputs, out_step,
     GELU: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr, GROUP: tl.constexpr,
 ):  # fmt: skip
-    """One tile of the result, (ROWS, COLUMNS)."""
+    """One tile of the result, (ROWS, COLUMNS). Rows of `out` are `out_step` values apart."""
     if used is not None:
         rows = tl.minimum(rows, tl.load(used).to(tl.int32))
     # Neighbouring programs share rows or weights, so that these are in the second-level cache.
@@ -47,14 +50,14 @@ def _linear(
     if bias is not None:
         total += tl.load(bias + column, mask=column < outputs, other=0.0).to(tl.float32)[None, :]
     inside = (row < rows)[:, None] & (column < outputs)[None, :]
-    place = row.to(tl.int64)[:, None] * outputs + column[None, :]
+    row = row.to(tl.int64)[:, None]
     # Each step rounds to the type of the layer, as PyTorch's own layers do.
     total = total.to(weight.dtype.element_ty).to(tl.float32)
     if GELU:
         total = 0.5 * total * (1.0 + tl.erf(total * 0.7071067811865476))
     if added is not None:
-        total += tl.load(added + place, mask=inside, other=0.0).to(tl.float32)
-    tl.store(out + place, total.to(out.dtype.element_ty), mask=inside)
+        total += tl.load(added + row * outputs + column[None, :], mask=inside, other=0.0).to(tl.float32)
+    tl.store(out + row * out_step + column[None, :], total.to(out.dtype.element_ty), mask=inside)
 
 
 def linear(
@@ -66,27 +69,60 @@ def linear(
     used: Tensor | None,
     dtype: torch.dtype | None,
 ) -> Tensor:
-    fits = weight.dim() == 2 and x.shape[-1:] == weight.shape[1:] and x.dtype in TYPES
-    fits = fits and (added is None or added.shape == (*x.shape[:-1], len(weight)))
-    if not fits or (dtype or x.dtype) not in SHORT_TYPES or (dtype is None and weight.dtype != x.dtype):
-        return operator.reference(x, weight, bias, gelu, added, used, dtype)
-    if dtype is not None and dtype != weight.dtype:
-        weight, bias = rounded(weight, dtype), None if bias is None else rounded(bias, dtype)
+    fits = added is None or added.shape == (*x.shape[:-1], len(weight))
+    if not fits or not _takes(x, weight, dtype):
+        return ops.linear.reference(x, weight, bias, gelu, added, used, dtype)
+    weight, bias = _operands(weight, bias, dtype)
     added = None if added is None else added.contiguous()
-    return _product(x.contiguous(), weight.contiguous(), bias, gelu, added, used)
-
-
-def _product(
-    x: Tensor, weight: Tensor, bias: Tensor | None, gelu: bool, added: Tensor | None, used: Tensor | None
-) -> Tensor:
-    outputs, inputs = weight.shape
-    out = x.new_empty(*x.shape[:-1], outputs, dtype=weight.dtype if added is None else added.dtype)
-    rows = out.numel() // max(outputs, 1)
-    if rows:
-        tile = linear_tile(rows, outputs)
-        grid = (triton.cdiv(rows, tile["ROWS"]) * triton.cdiv(outputs, tile["COLUMNS"]),)
-        _linear[grid](x, weight, bias, added, used, out, rows, outputs, inputs, GELU=gelu, GROUP=8, **tile)
+    out = x.new_empty(*x.shape[:-1], len(weight), dtype=weight.dtype if added is None else added.dtype)
+    _multiply(x.contiguous(), weight, bias, gelu, added, used, out, len(weight))
     return out
 
 
-IMPLEMENTATIONS = {operator: linear}
+def linear_side_by_side(
+    x: Tensor,
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor | None],
+    used: Tensor | None,
+    dtype: torch.dtype | None,
+) -> Tensor:
+    if not all(_takes(x, weight, dtype) for weight in weights):
+        return ops.linear_side_by_side.reference(x, weights, biases, used, dtype)
+    x, first = x.contiguous(), 0
+    out = x.new_empty(*x.shape[:-1], sum(map(len, weights)), dtype=dtype or x.dtype)
+    for weight, bias in zip(weights, biases):
+        _multiply(x, *_operands(weight, bias, dtype), False, None, used, out[..., first:], out.shape[-1])
+        first += len(weight)
+    return out
+
+
+def _takes(x: Tensor, weight: Tensor, dtype: torch.dtype | None) -> bool:
+    """Whether the kernel computes such a product; those of float32 stay with PyTorch."""
+    fits = weight.dim() == 2 and x.shape[-1:] == weight.shape[1:] and x.dtype in TYPES
+    return fits and (dtype or x.dtype) in SHORT_TYPES and (dtype is not None or weight.dtype == x.dtype)
+
+
+def _operands(weight: Tensor, bias: Tensor | None, dtype: torch.dtype | None) -> tuple[Tensor, Tensor | None]:
+    """Weight and bias in the type of the products."""
+    if dtype is not None and dtype != weight.dtype:
+        weight, bias = rounded(weight, dtype), None if bias is None else rounded(bias, dtype)
+    return weight.contiguous(), bias
+
+
+def _multiply(
+    x: Tensor, weight: Tensor, bias: Tensor | None, gelu: bool, added: Tensor | None, used: Tensor | None, out: Tensor,
+    out_step: int,
+) -> None:  # fmt: skip
+    outputs, inputs = weight.shape
+    rows = math.prod(x.shape[:-1])
+    if rows and outputs:
+        tile = linear_tile(rows, outputs)
+        if x.element_size() > weight.element_size():
+            tile["num_stages"] -= 1  # or tiles of float32 rows need more memory than a processor of an RTX card has
+        grid = (triton.cdiv(rows, tile["ROWS"]) * triton.cdiv(outputs, tile["COLUMNS"]),)
+        _linear[grid](
+            x, weight, bias, added, used, out, rows, outputs, inputs, out_step, GELU=gelu, GROUP=8, **tile
+        )  # fmt: skip
+
+
+IMPLEMENTATIONS = {ops.linear: linear, ops.linear_side_by_side: linear_side_by_side}

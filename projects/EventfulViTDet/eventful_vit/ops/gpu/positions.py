@@ -68,11 +68,12 @@ def position_terms(
     key_rows, key_columns = layout.key_grid
     terms = torch.empty(streams, heads, tokens, key_rows + key_columns, dtype=torch.float32, device=q.device)
     tables = [table.contiguous() for table in position_tables(*tables, layout)]
+    warps = 8 if q.dtype is torch.float32 else 4  # with 4, up to 5 kB of a thread's float32 values do not fit
     _position_terms[(tokens, streams)](
         q, *tables, touched, terms, q.stride(0), q.stride(1), tokens, layout.grid[1], heads, dim // heads,
         WINDOW=layout.window, WINDOWS_ACROSS=windows_across(layout), WINDOWS=windows_of(layout), KEY_ROWS=key_rows,
         KEY_COLUMNS=key_columns, HEADS=power_of_two(heads), CHANNELS=power_of_two(dim // heads),
-        ROWS=power_of_two(key_rows), COLUMNS=power_of_two(key_columns), PRECISION=precision(q.dtype),
+        ROWS=power_of_two(key_rows), COLUMNS=power_of_two(key_columns), PRECISION=precision(q.dtype), num_warps=warps,
     )  # fmt: skip
     return terms
 

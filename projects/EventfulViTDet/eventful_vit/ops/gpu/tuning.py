@@ -22,7 +22,7 @@ def linear_tile(rows: int, outputs: int) -> dict[str, int]:
 def attention_tile(dtype: torch.dtype, channels: int, queries: int) -> dict[str, int]:
     """Queries and keys that a program of attention holds at a time; larger ones do not fit into its registers."""
     if dtype is torch.float32:
-        return {"QUERIES": 32, "KEYS": 32, "num_warps": 8, "num_stages": 2}
+        return {"QUERIES": 32, "KEYS": 32 if channels <= 64 else 16, "num_warps": 8, "num_stages": 2}
     if channels > 64:
         return {"QUERIES": 64, "KEYS": 32, "num_warps": 4, "num_stages": 2}
     if queries >= LARGE_GROUP:

@@ -6,7 +6,6 @@ user's cache folder (XDG_CACHE_HOME, ~/.cache).
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import io
 import json
@@ -20,7 +19,8 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from ...files import write_atomically
+from ...file_locks import acquire_lock
+from ...files import user_cache_folder, write_atomically
 from .index import AnnotationIndex
 from .lists import ListedVideo
 
@@ -74,9 +74,8 @@ def _states(paths: list[str]) -> bytes:
 
 def _folders(root: str) -> Iterator[str]:
     yield os.path.join(root, "cache", "eventful_vitdet")
-    user = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     place = hashlib.sha256(os.path.abspath(root).encode()).hexdigest()[:12]
-    yield os.path.join(user, "eventful_vitdet", place)
+    yield os.path.join(user_cache_folder(), place)
 
 
 def _can_write(path: str) -> bool:
@@ -90,12 +89,13 @@ def _can_write(path: str) -> bool:
 
 @contextmanager
 def _locked(path: str) -> Iterator[None]:
-    with open(path, "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX)
-        except OSError as error:  # some network disks have no locks; the cache is replaced in one step anyway
-            logger.warning("%s: cannot be locked (%s); several processes may do the same", path, error.strerror)
+    # Without locks, the cache is still replaced in one step.
+    lock = acquire_lock(path, "several processes may read the annotations", timeout=-1)
+    try:
         yield
+    finally:
+        if lock is not None:
+            lock.release()
 
 
 def _read(path: str, wanted: str) -> AnnotationIndex | None:

@@ -16,12 +16,13 @@ from typing import IO
 
 from tqdm import tqdm
 
-from ...errors import DatasetError
+from ...errors import DatasetError, FileError
 from ...files import open_atomically, write_atomically
-from ...video import encode_jpeg, iterate_frames
+from ...video import encode_jpeg
 from ..annotation_file import is_finite, quote, read_document, whole_number
 from ..builtin import IMAGENET_VID_WNIDS
 from ..coco_vid import FLAGS, REQUIRED_KEYS, group_by_video, parse_document
+from ..listed_frames import iterate_listed_frames
 from .box_clipping import clip_box
 from .official import OfficialData, read_official
 from .xml_files import ABSENT, XmlFrame, XmlObject, format_xml
@@ -200,12 +201,15 @@ def _write_annotations(video: list[dict], paths: list[str], objects: dict[int, l
 
 def _write_images(video: list[dict], paths: list[str], mode: str) -> None:
     if video[0]["is_video_file"]:
-        for path, (_, image) in zip(paths, iterate_frames(video)):
+        for path, (_, image) in zip(paths, iterate_listed_frames(video)):
             write_atomically(path, encode_jpeg(image, JPEG_QUALITY))
         return
     for path, frame in zip(paths, video):
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        if mode == "link":
-            os.symlink(os.path.abspath(frame["file_name"]), path)
-        else:
-            shutil.copyfile(frame["file_name"], path)
+        try:
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            if mode == "link":
+                os.symlink(os.path.abspath(frame["file_name"]), path)
+            else:
+                shutil.copyfile(frame["file_name"], path)
+        except OSError as error:
+            raise FileError(error.errno, error.strerror, path) from error

@@ -1,9 +1,13 @@
 // Bar charts of the last frames' costs.
 
-export const HISTORY = 300;
+import { HISTORY, median } from "./costs.js";
 
-/** One cost of the last frames; `values` holds [value, computed in full], oldest first. */
-export function drawChart(canvas, values) {
+/**
+ * One cost of the last frames.
+ * @param values [value, computed in full] of each, oldest first
+ * @param level a value to mark, or null
+ */
+export function drawChart(canvas, values, level) {
   const scale = devicePixelRatio || 1;
   const width = canvas.clientWidth;
   const height = canvas.clientHeight;
@@ -13,8 +17,8 @@ export function drawChart(canvas, values) {
   context.scale(scale, scale);
   const style = getComputedStyle(canvas);
   const color = (name) => style.getPropertyValue(name);
-  const top = ceiling(Math.max(0, ...values.map(([value]) => value)));
-  const y = (value) => height - 1 - (value / top) * (height - 6);
+  const top = ceiling(highest(values.map(([value]) => value), level));
+  const y = (value) => height - 1 - (Math.min(value, top) / top) * (height - 8);
 
   context.font = `11px ${style.fontFamily}`;
   context.strokeStyle = color("--rule");
@@ -28,17 +32,18 @@ export function drawChart(canvas, values) {
   const step = width / HISTORY;
   const left = width - values.length * step;
   values.forEach(([value, full], i) => {
+    const bar = Math.max(step - 0.35, 0.8);
     context.fillStyle = color(full ? "--full" : "--bar");
-    context.fillRect(left + i * step, y(value), Math.max(step - 0.35, 0.8), height - y(value));
+    context.fillRect(left + i * step, y(value), bar, height - y(value));
+    if (value > top) drawCut(context, left + i * step + bar / 2, y(value));
   });
 
-  const reference = values.findLast(([, full]) => full);
-  if (reference) {
+  if (level !== null) {
     context.strokeStyle = color("--soft");
     context.setLineDash([1.5, 3]);
     context.beginPath();
-    context.moveTo(0, y(reference[0]));
-    context.lineTo(width, y(reference[0]));
+    context.moveTo(0, y(level));
+    context.lineTo(width, y(level));
     context.stroke();
   }
 
@@ -50,6 +55,21 @@ export function drawChart(canvas, values) {
   context.globalAlpha = 1;
   context.fillStyle = color("--soft");
   context.fillText(label, 2, y(top) + 13);
+}
+
+/** What the scale has to reach. Single frames far above the others, as a first one is, are cut off. */
+function highest(values, level) {
+  const usual = [...values].sort((a, b) => a - b).at(Math.floor(0.97 * (values.length - 1))) ?? 0;
+  return Math.max(Math.min(usual, 3 * (median(values) ?? 0)), level ?? 0);
+}
+
+/** A mark on a bar that is higher than the chart. */
+function drawCut(context, x, y) {
+  context.beginPath();
+  context.moveTo(x - 4, y);
+  context.lineTo(x, y - 6);
+  context.lineTo(x + 4, y);
+  context.fill();
 }
 
 /** A round number that is not below the value. */

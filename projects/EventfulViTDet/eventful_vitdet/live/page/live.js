@@ -1,8 +1,12 @@
-import { HISTORY, drawChart, formatNumber } from "./charts.js";
-import { drawPicture } from "./picture.js";
+import { drawChart, formatNumber } from "./charts.js";
+import { HISTORY, later, median, reference } from "./costs.js";
+import { arrange, drawPicture } from "./picture.js";
 
 const find = (id) => document.getElementById(id);
-const view = { canvas: find("picture"), frame: null, picture: null, tokens: false, score: 0.3 };
+const view = { canvas: find("picture"), frame: null, picture: null, tokens: true, score: 0.3, panels: [], grid: [1, 1] };
+const SHOWN_FRAMES = 15; // whose median the figures are
+const WIDE = 2.1; // of a stage, width over height
+const SAME = 1.05; // ratios of times below this are none
 const RETRY_MS = 1500;
 let state = null;
 let costs = [];
@@ -23,8 +27,8 @@ function connect() {
       view.picture = update.picture;
     }
     state = update;
-    // A server that was started anew counts from the beginning.
-    if (update.costs.length && costs.length && update.costs[0][0] <= costs.at(-1)[0]) costs = [];
+    // A server that was restarted counts from the beginning.
+    if (update.costs.length && costs.length && update.costs[0].serial <= costs.at(-1).serial) costs = [];
     costs = [...costs, ...update.costs].slice(-HISTORY);
     requestAnimationFrame(show);
     socket.send("next"); // ready for another one
@@ -40,12 +44,32 @@ function connect() {
 
 function show() {
   if (!state) return;
-  if (view.picture) drawPicture(view);
+  if (view.picture) showPicture();
   showStatus();
   showControls();
   showCosts();
   showDetections();
 }
+
+function showPicture() {
+  const { picture } = view;
+  view.panels = [{ detections: picture.detections, tokens: view.tokens ? picture.tokens : null, caption: "" }];
+  if (picture.dense_detections) {
+    const { gflops, ms, dense_gflops: denseGflops, dense_ms: denseMs } = costs.at(-1);
+    view.panels[0].caption = describe("eventful", gflops, ms);
+    view.panels.push({ detections: picture.dense_detections, caption: describe("dense", denseGflops, denseMs) });
+  }
+  // The stage takes the shape of what it shows; where that is very wide, everything else goes below it.
+  const space = { width: innerWidth - 40, height: innerHeight - 212 };
+  view.grid = arrange(picture, view.panels.length, space);
+  const aspect = (view.grid[0] * picture.width) / (view.grid[1] * picture.height);
+  document.documentElement.style.setProperty("--aspect", aspect.toFixed(4));
+  document.body.classList.toggle("wide", aspect > WIDE);
+  drawPicture(view);
+  find("key").classList.toggle("off", !view.panels[0].tokens);
+}
+
+const describe = (name, gflops, ms) => `${name}: ${formatNumber(gflops)} GFlops, ${formatNumber(ms)} ms`;
 
 function showStatus() {
   const { settings, notice, lost, error, viewers } = state;
@@ -71,11 +95,15 @@ function showControls() {
   press("repeat", settings.repeat);
   find("automatic-row").hidden = !limits.has_automatic;
   find("automatic").checked = settings.automatic;
+  find("beside").checked = settings.beside;
+  find("beside").disabled = find("target").disabled = !settings.eventful;
+  if (document.activeElement !== find("target") && !asking.has("target")) find("target").value = settings.target_ms ?? "";
   const ready = limits.tokens !== null && settings.eventful;
   find("budget").disabled = !ready;
   const shown = view.picture?.budget ?? "";
   const running = /^top-r (\d+)$/.exec(shown);
-  const budget = settings.automatic && running ? Number(running[1]) : settings.budget;
+  const chosen = settings.automatic || settings.target_ms !== null; // by a controller
+  const budget = chosen && running ? Number(running[1]) : settings.budget;
   if (!dragging.has("budget") && limits.tokens) {
     find("budget").min = toSlider(limits.smallest_budget, limits.tokens);
     find("budget").max = toSlider(limits.largest_budget, limits.tokens);
@@ -91,7 +119,7 @@ function showControls() {
 function showBudget(budget) {
   const tokens = state.limits.tokens;
   setText("budget-value", String(budget));
-  setText("budget-of", tokens ? `of ${tokens} (${Math.round((100 * budget) / tokens)} %)` : "");
+  setText("budget-of", tokens ? `of ${tokens} tokens (${Math.round((100 * budget) / tokens)} %)` : "");
 }
 
 /** Of a policy without a number of tokens. */
@@ -113,14 +141,25 @@ function showPosition() {
 function showCosts() {
   const newest = costs.at(-1);
   if (!newest) return;
-  const [, gflops, , milliseconds, full] = newest;
-  setText("gflops", formatNumber(gflops));
+  // Of the frames in between, not of one that began a sequence, unless there are no others.
+  const kind = newest.kind === "flush" && costs.at(-2)?.kind === "eventful" ? "eventful" : newest.kind;
+  const alike = costs.slice(-SHOWN_FRAMES).filter((cost) => cost.kind === kind);
+  const milliseconds = median(alike.map((cost) => cost.ms));
+  setText("gflops", formatNumber(median(alike.map((cost) => cost.gflops))));
   setText("milliseconds", milliseconds >= 10 ? milliseconds.toFixed(0) : milliseconds.toFixed(1));
   setText("rate", state.settings.paused ? "–" : state.frames_per_second.toFixed(1));
-  const reference = costs.findLast((cost) => cost[4]);
-  setText("saving", reference && !full ? `${(reference[1] / gflops).toFixed(1)}× fewer than in full` : "");
-  drawChart(find("gflops-chart"), costs.map((cost) => [cost[1], cost[4]]));
-  drawChart(find("milliseconds-chart"), costs.map((cost) => [cost[3], cost[4]]));
+  showCost("gflops", "gflops", (ratio) => `${ratio.toFixed(1)}× less`);
+  showCost("milliseconds", "ms", (ratio) => (ratio < SAME ? "no faster" : `${ratio.toFixed(1)}× faster`));
+}
+
+/** A chart, and above it what is saved: the median of later eventful frames against that of full ones. */
+function showCost(id, key, word) {
+  const { value, name } = reference(costs, key);
+  const usual = state.settings.eventful ? later(costs, key) : null;
+  setText(`${id}-saving`, value !== null && usual ? `${word(value / usual)} than ${name}` : "");
+  find(`${id}-saving`).classList.toggle("none", value !== null && usual !== null && value / usual < SAME);
+  setText("reference", `${name} (median)`);
+  drawChart(find(`${id}-chart`), costs.map((cost) => [cost[key], cost.kind !== "eventful"]), value);
 }
 
 function showDetections() {
@@ -175,23 +214,26 @@ const fromSlider = (value, tokens) => Math.round(tokens * (value / 1000) ** 2);
 
 // What viewers ask for.
 
-const dragging = new Set();
+const dragging = new Set(); // sliders
+const asking = new Set(); // fields whose value is on its way to the server
 
-async function ask(path, body) {
+async function ask(path, body, apply = () => {}) {
   try {
     const answer = await fetch(path, {
       method: "POST",
       headers: { "Content-Type": "application/json" },
       body: JSON.stringify(body),
     });
-    refused = answer.ok ? "" : ((await answer.json()).error ?? `refused (${answer.status})`);
+    const told = await answer.json();
+    refused = answer.ok ? "" : (told.error ?? `refused (${answer.status})`);
+    if (answer.ok && state) apply(told);
   } catch {
     refused = "the server does not answer";
   }
   show();
 }
 
-const change = (settings) => ask("/api/settings", settings);
+const change = (settings) => ask("/api/settings", settings, (now) => (state.settings = now));
 const seek = (frame) => ask("/api/seek", { frame });
 
 /** Sends a slider's value as it is dragged, one request at a time, the newest last. */
@@ -225,6 +267,15 @@ onDrag("budget", (value) => {
   return change({ budget });
 });
 onDrag("seek", seek);
+find("target").addEventListener("change", async (event) => {
+  const value = event.target.valueAsNumber;
+  asking.add("target");
+  event.target.blur();
+  await change({ target_ms: Number.isNaN(value) ? null : value });
+  asking.delete("target");
+  show();
+});
+find("beside").addEventListener("change", (event) => change({ beside: event.target.checked }));
 find("eventful").addEventListener("click", () => change({ eventful: true }));
 find("dense").addEventListener("click", () => change({ eventful: false }));
 find("automatic").addEventListener("change", (event) => change({ automatic: event.target.checked }));

@@ -1,58 +1,106 @@
-// The frame, the tokens that were updated in it, and the boxes, drawn sharply at whatever size the page has.
+// The frame, the tokens that were recomputed in it, and the boxes, drawn sharply at whatever size the page has. Beside
+// it, where that is asked for, the same frame as the dense model sees it.
+
+import { placeLabel } from "./labels.js";
 
 const FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, sans-serif';
 const TOKEN = "30 150 255";
+const GAP = 6;
 
-/**
- * @param view {canvas, frame (an image), picture (as the server describes it), tokens (whether to show), score (0 to 1)}
- */
-export function drawPicture({ canvas, frame, picture, tokens, score }) {
-  const screen = canvas.getBoundingClientRect();
-  const pixels = devicePixelRatio || 1;
-  const scale = Math.min(screen.width / picture.width, screen.height / picture.height);
-  canvas.width = Math.max(1, Math.round(picture.width * scale * pixels));
-  canvas.height = Math.max(1, Math.round(picture.height * scale * pixels));
-  const context = canvas.getContext("2d");
-  context.imageSmoothingQuality = "high";
-  context.drawImage(frame, 0, 0, canvas.width, canvas.height);
-  context.scale(canvas.width / picture.width, canvas.height / picture.height);
-  if (tokens && picture.tokens) drawTokens(context, picture);
-  context.setTransform(pixels, 0, 0, pixels, 0, 0);
-  const shown = picture.detections.filter((detection) => detection.score >= score);
-  for (const detection of shown.toReversed()) drawBox(context, detection, scale, canvas.width / pixels);
+/** How panels of a picture's shape are put together to be as large as possible in a space: along which axis. */
+export function arrange(picture, panels, space) {
+  const across = Math.min(space.width / panels / picture.width, space.height / picture.height);
+  const down = Math.min(space.width / picture.width, space.height / panels / picture.height);
+  return panels === 1 || across >= down ? [panels, 1] : [1, panels];
 }
 
-function drawTokens(context, { tokens }) {
-  const { rows, columns, area } = tokens;
-  const share = Uint8Array.from(atob(tokens.share), (character) => character.charCodeAt(0));
-  const height = area[0] / rows;
-  const width = area[1] / columns;
-  for (let i = 0; i < share.length; i++) {
-    if (!share[i]) continue;
-    const x = (i % columns) * width;
-    const y = Math.floor(i / columns) * height;
-    context.fillStyle = `rgb(${TOKEN} / ${0.2 + 0.4 * (share[i] / 255)})`;
-    context.fillRect(x, y, width, height);
-    context.strokeStyle = `rgb(${TOKEN} / 0.55)`;
-    context.lineWidth = Math.min(width, height) / 24;
-    context.strokeRect(x, y, width, height);
+/**
+ * @param view {canvas, frame (an image), picture (as the server describes it), tokens (whether to show), score (0 to 1),
+ *   panels: [{detections, caption, tokens}], grid: [columns, rows]}
+ */
+export function drawPicture({ canvas, frame, picture, score, panels, grid }) {
+  const screen = canvas.getBoundingClientRect();
+  const pixels = devicePixelRatio || 1;
+  const [columns, rows] = grid;
+  const scale = Math.min(
+    (screen.width - GAP * (columns - 1)) / columns / picture.width,
+    (screen.height - GAP * (rows - 1)) / rows / picture.height,
+  );
+  const [width, height] = [picture.width * scale, picture.height * scale];
+  canvas.width = Math.max(1, Math.round((columns * width + GAP * (columns - 1)) * pixels));
+  canvas.height = Math.max(1, Math.round((rows * height + GAP * (rows - 1)) * pixels));
+  const context = canvas.getContext("2d");
+  context.imageSmoothingQuality = "high";
+  panels.forEach((panel, i) => {
+    const [x, y] = [(i % columns) * (width + GAP), Math.floor(i / columns) * (height + GAP)];
+    context.setTransform(pixels, 0, 0, pixels, x * pixels, y * pixels);
+    context.save();
+    context.beginPath();
+    context.rect(0, 0, width, height);
+    context.clip();
+    context.drawImage(frame, 0, 0, width, height);
+    if (panel.tokens) drawTokens(context, panel.tokens, scale);
+    drawDetections(context, panel, score, scale, width, height);
+    context.restore();
+  });
+}
+
+function drawTokens(context, { rows, columns, area, share: encoded }, scale) {
+  const share = Uint8Array.from(atob(encoded), (character) => character.charCodeAt(0));
+  const [width, height] = [(area[1] / columns) * scale, (area[0] / rows) * scale];
+  const line = Math.max(1, Math.min(width, height) / 14);
+  const updated = (row, column) =>
+    row < 0 || column < 0 || row >= rows || column >= columns || share[row * columns + column] > 0;
+  for (let row = 0; row < rows; row++) {
+    for (let column = 0; column < columns; column++) {
+      const part = share[row * columns + column] / 255;
+      if (!part) continue;
+      const [x, y] = [column * width, row * height];
+      context.fillStyle = `rgb(${TOKEN} / ${0.06 + 0.24 * part})`;
+      context.fillRect(x, y, width, height);
+      // A line around neighbouring updated tokens, and not around each.
+      context.fillStyle = `rgb(${TOKEN} / ${0.15 + 0.7 * part})`;
+      if (!updated(row - 1, column)) context.fillRect(x, y, width, line);
+      if (!updated(row + 1, column)) context.fillRect(x, y + height - line, width, line);
+      if (!updated(row, column - 1)) context.fillRect(x, y, line, height);
+      if (!updated(row, column + 1)) context.fillRect(x + width - line, y, line, height);
+    }
   }
 }
 
-function drawBox(context, { box, color, score, class: name }, scale, right) {
-  const [x0, y0, x1, y1] = box.map((value) => value * scale);
-  const paint = `rgb(${color.join(" ")})`;
-  context.lineWidth = 2;
-  context.strokeStyle = paint;
-  context.strokeRect(x0, y0, x1 - x0, y1 - y0);
-  const text = `${name} ${Math.round(100 * score)}%`;
-  context.font = `600 13px ${FONT}`;
-  const width = context.measureText(text).width + 10;
-  const x = Math.max(0, Math.min(x0 - 1, right - width));
-  const y = y0 >= 20 ? y0 - 20 : Math.max(0, y0);
-  context.fillStyle = paint;
-  context.fillRect(x, y, width, 20);
-  const [red, green, blue] = color;
-  context.fillStyle = 0.3 * red + 0.59 * green + 0.11 * blue > 130 ? "#000" : "#fff";
-  context.fillText(text, x + 5, y + 14.5);
+function drawDetections(context, { detections, caption }, score, scale, width, height) {
+  const size = Math.max(11, Math.min(20, 0.023 * Math.min(width, height)));
+  const bounds = [0, 0, width, height];
+  const labels = [];
+  context.font = `600 ${size}px ${FONT}`;
+  if (caption) labels.push(drawText(context, caption, [0, 0], size, "rgb(15 18 24 / .82)", "#fff"));
+  const shown = detections.filter((detection) => detection.score >= score);
+  const boxes = shown.map(({ box }) => box.map((value) => value * scale));
+  shown.toReversed().forEach(({ color }, i) => {
+    const [x0, y0, x1, y1] = boxes[shown.length - 1 - i];
+    context.lineWidth = Math.max(1.5, size / 8);
+    context.strokeStyle = `rgb(${color.join(" ")})`;
+    context.strokeRect(x0, y0, x1 - x0, y1 - y0);
+  });
+  shown.forEach(({ class: name, score: value, color }, i) => {
+    const text = `${name} ${Math.round(100 * value)}%`;
+    const [x0, y0, x1, y1] = boxes[i];
+    const visible = [Math.max(0, x0), Math.max(0, y0), Math.min(width, x1), Math.min(height, y1)];
+    const [labelWidth, labelHeight] = textSize(context, text, size);
+    const [x, y] = placeLabel(visible, labelWidth, labelHeight, bounds, labels, boxes);
+    const [red, green, blue] = color;
+    const ink = 0.3 * red + 0.59 * green + 0.11 * blue > 130 ? "#000" : "#fff";
+    drawText(context, text, [x, y], size, `rgb(${color.join(" ")})`, ink);
+  });
+}
+
+const textSize = (context, text, size) => [context.measureText(text).width + 0.75 * size, 1.5 * size];
+
+function drawText(context, text, [x, y], size, ground, ink) {
+  const [width, height] = textSize(context, text, size);
+  context.fillStyle = ground;
+  context.fillRect(x, y, width, height);
+  context.fillStyle = ink;
+  context.fillText(text, x + 0.375 * size, y + 1.1 * size);
+  return [x, y, x + width, y + height];
 }

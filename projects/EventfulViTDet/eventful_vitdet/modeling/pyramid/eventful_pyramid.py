@@ -17,6 +17,7 @@ from eventful_vit.streams import FrameForm, Streams
 from eventful_vit.weights import WeightWatch
 from torch import Tensor, nn
 
+from ...errors import ConfigError
 from .convolution import IncrementalConvolution
 from .token_layers import make_token_layers
 
@@ -169,24 +170,24 @@ class _RPNHead:
 
 
 def _check_detector(backbone: nn.Module, proposal_generator: nn.Module | None) -> None:
-    """Raise ValueError, naming the key, for parts that have no eventful path."""
+    """Raise ConfigError, naming the key, for parts that have no eventful path."""
     if not isinstance(backbone, SimpleFeaturePyramid):
-        raise ValueError(
+        raise ConfigError(
             "MODEL.EVENTFUL.PYRAMID.ENABLED needs a SimpleFeaturePyramid (MODEL.BACKBONE.NAME "
             f"build_eventful_vitdet_backbone), found {type(backbone).__name__}"
         )
     head = getattr(proposal_generator, "rpn_head", None)
     if not isinstance(head, StandardRPNHead):
         found = type(proposal_generator if head is None else head).__name__
-        raise ValueError(
+        raise ConfigError(
             f"MODEL.EVENTFUL.PYRAMID.ENABLED needs an RPN with Detectron2's StandardRPNHead, found {found}"
         )
     if isinstance(head.conv, nn.Sequential) and not len(head.conv):
-        raise ValueError(
+        raise ConfigError(
             "MODEL.EVENTFUL.PYRAMID.ENABLED needs a convolution in the RPN, but MODEL.RPN.CONV_DIMS is empty"
         )
     if head.anchor_deltas.out_channels != 4 * head.objectness_logits.out_channels:
-        raise ValueError("MODEL.EVENTFUL.PYRAMID.ENABLED needs anchors of four numbers, not rotated ones")
+        raise ConfigError("MODEL.EVENTFUL.PYRAMID.ENABLED needs anchors of four numbers, not rotated ones")
 
 
 def _top_level(top_block: nn.Module | None, names: Sequence[str]) -> tuple[str | None, str | None]:
@@ -194,5 +195,5 @@ def _top_level(top_block: nn.Module | None, names: Sequence[str]) -> tuple[str |
     if top_block is None:
         return None, None
     if not isinstance(top_block, LastLevelMaxPool):
-        raise ValueError(f"the eventful pyramid knows LastLevelMaxPool alone, found {type(top_block).__name__}")
+        raise ConfigError(f"the eventful pyramid knows LastLevelMaxPool alone, found {type(top_block).__name__}")
     return names[-1], top_block.in_feature

@@ -7,6 +7,8 @@ from detectron2.layers import get_norm
 from eventful_vit.ops.derived import derive
 from torch import Tensor, nn
 
+from ...errors import ConfigError
+
 _LAYER_NORM = type(get_norm("LN", 1))
 
 
@@ -93,7 +95,7 @@ def row_layer(name: str, layer: nn.Module | None) -> RowLayer:
     """The same layer on rows.
 
     Raises:
-        ValueError: a layer that mixes positions, or one that is not known; the message begins with `name`.
+        ConfigError: a layer that mixes positions, or one that is not known; the message begins with `name`.
     """
     if layer is None or isinstance(layer, nn.Identity):
         return Unchanged()
@@ -105,7 +107,7 @@ def row_layer(name: str, layer: nn.Module | None) -> RowLayer:
         return LayerNormRows(layer)
     if isinstance(layer, nn.BatchNorm2d):
         return BatchNormRows(layer)
-    raise ValueError(
+    raise ConfigError(
         f"{name}: {type(layer).__name__} cannot be updated position by position; with MODEL.EVENTFUL.PYRAMID.ENABLED "
         "norms must be LN or BN, or none"
     )

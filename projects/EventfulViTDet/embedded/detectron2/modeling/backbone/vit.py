@@ -39,7 +39,9 @@ class SimpleFeaturePyramid(Backbone):
         levels = [math.log2(source.stride / scale) for scale in scale_factors]
         if levels != list(range(int(levels[0]), int(levels[0]) + len(levels))):
             strides = [source.stride / scale for scale in scale_factors]
-            raise ValueError(f"scale_factors must give strides 2 ** n, 2 ** (n + 1), ..., but give {strides}")
+            raise ValueError(
+                f"scale_factors (MODEL.SIMPLE_PYRAMID) must give strides 2 ** n, 2 ** (n + 1), ..., but give {strides}"
+            )
         levels = [int(level) for level in levels]
         self.stages = []  # registered as simfp_<n>
         for level, scale in zip(levels, scale_factors):

@@ -18,7 +18,7 @@ from torch import nn
 from torchvision.ops import batched_nms, box_iou
 
 from ..anchor_generator import DefaultAnchorGenerator
-from ..box_regression import Box2BoxTransform, box_regression_loss
+from ..box_regression import Box2BoxTransform, box_regression_loss, check_loss_type
 from ..matcher import Matcher
 from ..sampling import subsample_labels
 
@@ -83,6 +83,7 @@ class RPN(nn.Module):
             "loss_rpn_loc": rpn.BBOX_REG_LOSS_WEIGHT * rpn.LOSS_WEIGHT,
         }
         self.box_reg_loss_type = rpn.BBOX_REG_LOSS_TYPE
+        check_loss_type(self.box_reg_loss_type, "MODEL.RPN.BBOX_REG_LOSS_TYPE")
         self.smooth_l1_beta = rpn.SMOOTH_L1_BETA
 
     def forward(

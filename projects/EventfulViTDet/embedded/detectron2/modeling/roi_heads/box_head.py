@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import Conv2d, ShapeSpec, get_norm
-from fvcore.nn import weight_init
 from torch import nn
 
 
@@ -23,7 +22,9 @@ class FastRCNNConvFCHead(nn.Sequential):
         for index, dim in enumerate(conv_dims, start=1):
             norm = get_norm(conv_norm, dim)
             conv = Conv2d(channels, dim, 3, padding=1, bias=not conv_norm, norm=norm, activation=nn.ReLU())
-            weight_init.c2_msra_fill(conv)
+            nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+            if conv.bias is not None:
+                nn.init.zeros_(conv.bias)
             self.add_module(f"conv{index}", conv)
             channels = dim
         self.output_shape = ShapeSpec(channels, input_shape.height, input_shape.width)
@@ -33,7 +34,8 @@ class FastRCNNConvFCHead(nn.Sequential):
         channels *= input_shape.height * input_shape.width
         for index, dim in enumerate(fc_dims, start=1):
             linear = nn.Linear(channels, dim)
-            weight_init.c2_xavier_fill(linear)
+            nn.init.kaiming_uniform_(linear.weight, a=1)
+            nn.init.zeros_(linear.bias)
             self.add_module(f"fc{index}", linear)
             self.add_module(f"fc_relu{index}", nn.ReLU())
             channels = dim

@@ -14,7 +14,7 @@ from detectron2.utils.events import get_event_storage
 from torch import nn
 from torchvision.ops import batched_nms
 
-from ..box_regression import Box2BoxTransform, box_regression_loss
+from ..box_regression import Box2BoxTransform, box_regression_loss, check_loss_type
 
 Predictions = tuple[torch.Tensor, torch.Tensor]
 
@@ -65,6 +65,7 @@ class FastRCNNOutputLayers(nn.Module):
         self.test_topk_per_image = test_topk_per_image
         self.smooth_l1_beta = smooth_l1_beta
         self.box_reg_loss_type = box_reg_loss_type
+        check_loss_type(self.box_reg_loss_type, "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE")
         names = ("loss_cls", "loss_box_reg")
         self.loss_weight = loss_weight if isinstance(loss_weight, dict) else dict.fromkeys(names, loss_weight)
         self.use_fed_loss = use_fed_loss

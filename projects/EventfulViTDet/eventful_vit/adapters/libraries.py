@@ -1,0 +1,49 @@
+"""Which adapter knows a model. No library is imported that is not already there, as the model's class is from it."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from torch import nn
+
+from .family import Family
+
+ADAPTERS = {
+    "segment_anything": "segment_anything",
+    "timm": "timm",
+    "torchvision": "torchvision",
+    "transformers": "huggingface",
+}
+"""The adapter (a file beside this one) for each library."""
+KNOWN = (
+    "timm's VisionTransformer and Eva, Hugging Face's ViTModel, Dinov2Model, Dinov2WithRegistersModel, DINOv3ViTModel, "
+    "CLIPVisionModel, SiglipVisionModel, YolosModel, VitDetModel, SamVisionEncoder and SamVisionModel, torchvision's "
+    "VisionTransformer, and segment_anything's ImageEncoderViT"
+)
+
+
+def family_of(model: nn.Module) -> Family:
+    """How a model is laid out.
+
+    Raises:
+        ValueError: it is none of those that are known.
+    """
+    family = _find(model)
+    if family is not None:
+        return family
+    name = type(model).__name__
+    for place, inner in model.named_modules():
+        if place and _find(inner) is not None:
+            raise ValueError(
+                f"{name} is not a Vision Transformer itself, but its {place} is one ({type(inner).__name__}): "
+                f"model.{place} = make_eventful(model.{place})"
+            )
+    raise ValueError(f"{name} is no plain Vision Transformer that is known; known are {KNOWN}")
+
+
+def _find(model: nn.Module) -> Family | None:
+    libraries = dict.fromkeys(kind.__module__.split(".")[0] for kind in type(model).__mro__)
+    for library in libraries:
+        if library in ADAPTERS:
+            return import_module(f".{ADAPTERS[library]}", __package__).family_of(model)
+    return None

@@ -1,0 +1,140 @@
+"""Command lines. Nothing here imports torch, so that --help and mistakes are answered at once."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+DEFAULT_PORT = 2**15 + 2**14 + (os.getuid() if hasattr(os, "getuid") else 1) % 2**14
+"""The same in every run of a user on several machines: they have to agree on one."""
+
+
+def command_parser(description: str | None) -> argparse.ArgumentParser:
+    """A parser that shows a description as it was written, with the options that all commands have."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    group = parser.add_argument_group("messages")
+    amount = group.add_mutually_exclusive_group()
+    amount.add_argument("-v", "--verbose", dest="verbosity", action="store_const", const=1, help="show all messages")
+    amount.add_argument("-q", "--quiet", dest="verbosity", action="store_const", const=-1, help="show warnings only")
+    group.add_argument("--traceback", action="store_true", help="show where any error was found, mistakes included")
+    parser.set_defaults(verbosity=0)
+    return parser
+
+
+def add_pairs(parser: argparse.ArgumentParser) -> None:
+    """Let a command end with KEY VALUE pairs, `opts`."""
+    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="configuration, as in train_net.py")
+
+
+def parse_with_pairs(parser: argparse.ArgumentParser, words: Sequence[str] | None) -> argparse.Namespace:
+    """Parse a command line whose options take lists of values, so that `opts` is whatever they leave over."""
+    arguments, pairs = parser.parse_known_args(words)
+    if any(word.startswith("-") for word in pairs):
+        parser.error(f"unknown option in {' '.join(pairs)}")
+    arguments.opts = pairs
+    return arguments
+
+
+def whole_number(least: int) -> Callable[[str], int]:
+    """A type of argument: a number from `least` on."""
+
+    def convert(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number, {least} or larger")
+        return int(text)
+
+    return convert
+
+
+def score(text: str) -> float:
+    """A type of argument: a detection's score."""
+    return _number(text, 0.0, 1.0, "is not a score; scores go from 0 to 1")
+
+
+def factor(text: str) -> float:
+    """A type of argument: by how much a picture is enlarged."""
+    return _number(text, 0.1, 10.0, "is not a factor from 0.1 to 10")
+
+
+def _number(text: str, least: float, most: float, complaint: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not least <= number <= most:
+        raise argparse.ArgumentTypeError(f"{text!r} {complaint}")
+    return number
+
+
+def training_parser(description: str | None = None) -> argparse.ArgumentParser:
+    """Arguments of training and evaluation: those of Detectron2's scripts, and those of this project."""
+    parser = command_parser(description)
+    option = parser.add_argument
+    option("--config-file", default="", metavar="FILE", help="yaml file with settings")
+    option("--resume", action="store_true", help="continue after OUTPUT_DIR's last checkpoint")
+    option("--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS instead of training")
+    option("--num-gpus", type=int, default=1, metavar="N", help="processes per machine, one per GPU")
+    option("--num-machines", type=int, default=1, metavar="N", help="number of machines")
+    option("--machine-rank", type=int, default=0, metavar="N", help="number of this machine, from 0")
+    option("--dist-url", metavar="URL", help="where the processes of several machines meet: tcp://HOST:PORT")
+    option("--test-json", metavar="FILE", help="evaluate this COCO-VID file in place of DATASETS.TEST")
+    option(
+        "--test-root",
+        metavar="DIR",
+        help="folder that the paths in --test-json start from (default: its folder, or the parent of 'annotations')",
+    )
+    option(
+        "--lazy",
+        metavar="FILE",
+        help="take the model from this LazyConfig file (Python, which is run); needs the real Detectron2",
+    )
+    option(
+        "--budgets",
+        metavar="BUDGET",
+        help="evaluate each of these: 'dense', or a number of tokens r per gate and frame (as in: dense 64 128 256)",
+    )
+    option(
+        "--restart",
+        action="store_true",
+        help="evaluate all videos again; by default, those without results in OUTPUT_DIR",
+    )
+    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="settings, at the end")
+    return parser
+
+
+def parse_training(parser: argparse.ArgumentParser, words: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse a command line; `--budgets` takes words up to the first that is neither 'dense' nor a number."""
+    words, budgets = take_budgets(parser, list(sys.argv[1:] if words is None else words))
+    args = parser.parse_args(words)
+    if args.budgets is not None:
+        parser.error("--budgets is written in full, once, with its words behind it: --budgets dense 64 128")
+    args.budgets = budgets
+    if args.dist_url is None:
+        # On one machine a free port: a second run at the same time finds the usual one taken.
+        args.dist_url = "auto" if args.num_machines == 1 else f"tcp://127.0.0.1:{DEFAULT_PORT}"
+    if min(args.num_gpus, args.num_machines) < 1:
+        parser.error("--num-gpus and --num-machines are 1 or larger")
+    if args.test_root is not None and args.test_json is None:
+        parser.error("--test-root belongs to --test-json")
+    for option, given in (("--budgets", budgets), ("--restart", args.restart)):
+        if given and not args.eval_only:
+            parser.error(f"{option} belongs to an evaluation: add --eval-only")
+    return args
+
+
+def take_budgets(parser: argparse.ArgumentParser, words: list[str]) -> tuple[list[str], list[str]]:
+    """Split `--budgets dense 64 ...` off a command line; returns the other words, and the budgets."""
+    if "--budgets" not in words:
+        return words, []
+    start = words.index("--budgets")
+    end = start + 1
+    while end < len(words) and (words[end] == "dense" or words[end].isdigit()):
+        end += 1
+    budgets = list(dict.fromkeys(words[start + 1 : end]))
+    if not budgets:
+        found = f", found {words[end]!r}" if end < len(words) else ""
+        parser.error(f"--budgets needs 'dense' or whole numbers of tokens{found}")
+    return words[:start] + words[end:], budgets

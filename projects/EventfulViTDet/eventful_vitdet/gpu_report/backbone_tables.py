@@ -1,0 +1,204 @@
+"""Times of ViTDet-B's backbone beside their goals: dense and eventful, in turn, with yardsticks of the dense model."""
+
+from __future__ import annotations
+
+import copy
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from eventful_vit import EventfulViT, Streams, TopR, count_operations
+from torch import Tensor
+
+from .dense_yardsticks import YARDSTICKS
+from .detector_times import measure_detector
+from .frame_times import Timing, drifting_frames, nth, product_rate, time_in_turn
+from .goals import goal_rows
+from .kernel_launches import profile_frame_launches
+from .machine import device
+from .report_models import ALL_BFLOAT16, BFLOAT16, FLOAT32, VITDET_B, Form, build_vit
+
+FRAMES = 8
+WARM_UP = 4
+"""A frame's first call compiles, its second one is recorded."""
+
+Note = Callable[[dict], None]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is timed in turn, on one model."""
+
+    name: str
+    """Begins the names of its measured quantities."""
+    size: int
+    form: Form
+    budgets: tuple[int, ...]
+    streams: int = 1
+    yardsticks: bool = False
+    crossover: tuple[int, ...] = ()
+    """Further budgets, to find the smallest at which an eventful frame is no faster than a dense one."""
+    rounds: int = 25
+    seconds: float = 15.0
+    """No further round begins after so many."""
+
+
+SETTINGS = (
+    Setting("1024", 1024, BFLOAT16, (512, 256), yardsticks=True, crossover=(768, 1024, 1536, 2048, 3072, 4096)),
+    Setting("672", 672, BFLOAT16, (256,), crossover=(512, 768, 1024, 1280, 1764)),
+    Setting("16 streams", 1024, BFLOAT16, (512,), streams=16, rounds=10),
+    Setting("float32", 1024, FLOAT32, (512,), rounds=10),
+    Setting("bfloat16 throughout", 1024, ALL_BFLOAT16, (512, 256), rounds=15),
+)
+
+
+def measure_tables(note: Note) -> dict:
+    """All settings, then the whole detector."""
+    return measure_settings(SETTINGS, VITDET_B, device(), note)
+
+
+def measure_settings(settings: tuple[Setting, ...], architecture: dict, where: torch.device, note: Note) -> dict:
+    """Measure the settings one after the other; one that fails is noted, and the others are measured."""
+    result: dict = {"rows": [], "measured": {}, "crossover": {}, "launches": [], "errors": []}
+    attempt(result, "products", lambda: result.update(products=product_rates(where)))
+    for setting in settings:
+        print(f"  tables: {setting.name}, {setting.form.name}", flush=True)
+        attempt(result, setting.name, lambda s=setting: _measure(s, architecture, where, result))
+        result["goals"] = goal_rows(result["measured"], "not reached yet, or it failed")
+        note(result)
+    print("  tables: whole detector", flush=True)
+    attempt(result, "whole detector", lambda: measure_detector(result, where))
+    failed = "it failed; see the errors"
+    result["goals"] = goal_rows(result["measured"], failed, result.get("detector_reason") or failed)
+    return result
+
+
+def attempt(result: dict, name: str, run: Callable[[], object]) -> None:
+    """Run a step; what it raises goes into the result's errors."""
+    try:
+        run()
+    except Exception as error:
+        text = f"{type(error).__name__}: {error}"
+        result["errors"].append({"name": name, "error": text, "trace": traceback.format_exc()})
+
+
+def product_rates(where: torch.device) -> list[dict]:
+    """What products reach here: the shape of an MLP's first layer, and a large one."""
+    shapes = ((4096, 768, 3072), (512, 768, 3072), (8192, 8192, 8192)) if where.type == "cuda" else ((64, 64, 64),)
+    rows = []
+    for shape in shapes:
+        for dtype in (torch.bfloat16, torch.float32):
+            rate = product_rate(*shape, dtype, where)
+            rows.append({"shape": list(shape), "type": str(dtype).removeprefix("torch."), "tflops": rate})
+    return rows
+
+
+def _measure(setting: Setting, architecture: dict, where: torch.device, result: dict) -> None:
+    started = time.monotonic()
+    model = build_vit(architecture, setting.size, setting.form, where, setting.budgets[0])
+    frames = drifting_frames(FRAMES, setting.streams, setting.size, setting.form.tokens, where)
+    calls, states = make_calls(model, frames, setting)
+    with torch.no_grad(), without_tf32(setting.form):
+        timings = time_in_turn(calls, where, setting.rounds, WARM_UP, started + setting.seconds)
+        macs = {name: count_macs(model, call) for name, call in calls.items() if name in ("dense", *states)}
+        if setting.crossover:
+            extra, _ = make_calls(model, frames, setting, (*setting.budgets, *setting.crossover))
+            more = time_in_turn(extra, where, 8, WARM_UP, started + 2 * setting.seconds)
+            result["crossover"][setting.name] = crossover(more)
+        if where.type == "cuda" and setting.yardsticks:
+            for name in ("dense", *states):
+                call = partial(calls[name], WARM_UP)
+                launches = profile_frame_launches(call)
+                result["launches"].append({"setting": setting.name, "variant": name, **launches})
+    dense = timings["dense"].milliseconds()
+    for name, timing in timings.items():
+        result["rows"].append(_row(setting, name, timing, dense, macs.get(name), states.get(name)))
+        _remember(setting, name, timing, dense, states.get(name), result["measured"])
+
+
+def make_calls(
+    model: EventfulViT, frames: list[Tensor], setting: Setting, budgets: tuple[int, ...] | None = None
+) -> tuple[dict[str, Callable[[int], object]], dict[str, Streams]]:
+    """Calls that compute the n-th frame, by name: dense, every budget with a state of its own, yardsticks."""
+
+    def dense(number: int, model: EventfulViT = model, how: Callable = nullcontext) -> None:
+        model.enabled = False
+        with how():
+            model(nth(frames, number))
+
+    def eventful(number: int, r: int, state: Streams) -> None:
+        model.enabled = True
+        model.set_policy(TopR(r))
+        model(nth(frames, number), state)
+
+    states = {f"r={r}": Streams() for r in budgets or setting.budgets}
+    calls: dict[str, Callable[[int], object]] = {"dense": dense}
+    if setting.yardsticks and budgets is None:
+        calls.update({name: partial(dense, model=copy.deepcopy(model), how=how) for name, how in YARDSTICKS.items()})
+    calls.update({name: partial(eventful, r=int(name[2:]), state=state) for name, state in states.items()})
+    return calls, states
+
+
+@contextmanager
+def without_tf32(form: Form) -> Iterator[None]:
+    """Inside, float32 models compute in float32."""
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    if form is FLOAT32:
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+
+
+def count_macs(model: EventfulViT, call: Callable[[int], object]) -> float:
+    """GMACs of one more frame, all streams."""
+    with count_operations(model) as counts:
+        call(WARM_UP)
+    return counts.backbone() / 1e9
+
+
+def crossover(timings: dict[str, Timing]) -> dict:
+    """The smallest budget at which an eventful frame is no faster than a dense one in the same turns, and all times."""
+    dense = timings["dense"].milliseconds()
+    times = {int(n[2:]): t.milliseconds() for n, t in timings.items() if n.startswith("r=") and t.seconds}
+    slower = [r for r, milliseconds in sorted(times.items()) if dense is not None and milliseconds >= dense]
+    return {"dense_ms": dense, "ms": dict(sorted(times.items())), "r": slower[0] if slower else None}
+
+
+def _row(
+    setting: Setting, name: str, timing: Timing, dense: float | None, macs: float | None, state: Streams | None
+) -> dict:
+    milliseconds = timing.milliseconds()
+    return {
+        "setting": setting.name,
+        "size": setting.size,
+        "type": setting.form.name,
+        "variant": name,
+        "ms": milliseconds,
+        "host_ms": timing.host_milliseconds(),
+        "dense_over_this": dense / milliseconds if dense and milliseconds else None,
+        "gmacs": macs,
+        "tflops": 2 * macs / milliseconds if macs and milliseconds else None,
+        "state_gb": state.nbytes / setting.streams / 1e9 if state is not None else None,
+        "frames": len(timing.seconds),
+        "error": timing.error,
+    }
+
+
+def _remember(
+    setting: Setting, name: str, timing: Timing, dense: float | None, state: Streams | None, measured: dict
+) -> None:
+    """Quantities that goals name."""
+    milliseconds = timing.milliseconds()
+    if milliseconds is None:
+        return
+    measured[f"{setting.name} {name} ms"] = milliseconds
+    if dense is not None:
+        measured[f"{setting.name} {name} ratio"] = dense / milliseconds
+    if state is not None:
+        measured[f"{setting.name} state GB"] = state.nbytes / setting.streams / 1e9

@@ -1,0 +1,192 @@
+"""On paper: what the operators of a later frame read and write, and how many kernels they start.
+
+Every value counts once, as if caches held what a kernel meets again; addresses and numbers per row are counted too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from eventful_vit.attention.layout import AttentionLayout, attention_layout
+
+from .report_models import VITDET_B, Form
+
+INDEX, FLOAT = 8, 4
+"""Bytes of a place and of a number in float32."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One call of an operator, or a conversion between types."""
+
+    operator: str
+    what: str
+    kernels: int
+    """Triton kernels that it starts."""
+    others: int
+    """Kernels of PyTorch: fills, sums, conversions."""
+    read: int
+    written: int
+    """Bytes."""
+
+    @property
+    def traffic(self) -> int:
+        return self.read + self.written
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A later frame of one stream in `exact` attention, in a form with short products."""
+
+    grid: tuple[int, int]
+    dim: int
+    heads: int
+    hidden: int
+    """Of the MLP."""
+    window: int
+    r: int
+    form: Form
+
+    def __post_init__(self) -> None:
+        if self.products >= FLOAT:
+            raise ValueError(f"{self.form.name}: linear layers of float32 run in PyTorch's library, which starts what "
+                             "it likes; choose a form with products in a short type")  # fmt: skip
+
+    @property
+    def n(self) -> int:
+        return self.grid[0] * self.grid[1]
+
+    @property
+    def tokens(self) -> int:
+        """Bytes of a value of the residual stream."""
+        return self.form.tokens.itemsize
+
+    @property
+    def products(self) -> int:
+        return (self.form.products or self.form.tokens).itemsize
+
+    @property
+    def state(self) -> int:
+        return self.products
+
+    def layout(self, windowed: bool) -> AttentionLayout:
+        return attention_layout(*self.grid, self.window if windowed else 0)
+
+
+def block_steps(s: Shape, windowed: bool) -> list[Step]:
+    """The operators of a block, in order."""
+    attention = _windows(s) if windowed else _sums(s)
+    return [
+        *_gate(s, "before attention", normalised=True),
+        _linear(s, "queries, keys, values", s.dim, 3 * s.dim),
+        *_converted(s, "queries, keys, values", s.r * 3 * s.dim),
+        *attention,
+        *_gate(s, "before the projection", normalised=False),
+        _linear(s, "projection", s.dim, s.dim),
+        *_converted(s, "projection", s.r * s.dim),
+        _store_and_add(s, "projection"),
+        *_gate(s, "before the MLP", normalised=True),
+        _linear(s, "MLP, first layer with GELU", s.dim, s.hidden),
+        Step("linear", "MLP, second layer", 1, 0, s.r * s.hidden * s.products + _weights(s, s.hidden, s.dim),
+             s.r * s.dim * s.products),
+        *_converted(s, "MLP", s.r * s.dim),
+        _store_and_add(s, "MLP"),
+    ]  # fmt: skip
+
+
+def _gate(s: Shape, what: str, normalised: bool) -> Iterable[Step]:
+    affine = 2 * s.dim * s.tokens if normalised else 0
+    values, rows = s.n * s.dim, s.r * s.dim
+    yield Step("gate: error norms", what, 1, 0, values * (s.tokens + s.state) + affine, s.n * FLOAT)
+    yield Step("gate: selection", what, 1, 0, s.n * FLOAT, s.r * INDEX)
+    yield Step("gate: chosen rows", what, 1, 0, rows * s.tokens + s.r * INDEX + affine, rows * (s.tokens + s.state))
+
+
+def _weights(s: Shape, inputs: int, outputs: int) -> int:
+    return (inputs + 1) * outputs * s.products
+
+
+def _linear(s: Shape, what: str, inputs: int, outputs: int) -> Step:
+    """Of rows as a gate sent them, in the type of the tokens."""
+    read = s.r * inputs * s.tokens + _weights(s, inputs, outputs)
+    return Step("linear", what, 1, 0, read, s.r * outputs * s.products)
+
+
+def _converted(s: Shape, what: str, values: int) -> Iterable[Step]:
+    """Results of products in the type of the tokens, where that is another one."""
+    if s.products != s.tokens:
+        yield Step("conversion", what, 0, 1, values * s.products, values * s.tokens)
+
+
+def _store_and_add(s: Shape, what: str) -> Step:
+    rows, values = s.r * s.dim, s.n * s.dim
+    read = rows * s.tokens + s.r * INDEX + values * (s.tokens + s.state)
+    return Step("store_and_add", what, 2, 0, read, rows * s.state + values * s.tokens)
+
+
+def _windows(s: Shape) -> Iterable[Step]:
+    """Windowed attention, at worst: selected tokens in all windows."""
+    layout, width = s.layout(True), 3 * s.dim
+    yield Step("store", "queries, keys, values", 1, 0, s.r * (width * s.tokens + INDEX), s.r * width * s.state)
+    touched = layout.windows * 4
+    terms = s.heads * s.n * sum(layout.key_grid) * FLOAT
+    tables = 2 * s.window**2 * (s.dim // s.heads) * FLOAT
+    yield Step("attend_windows: marks", "", 1, 2, s.r * INDEX + touched, 2 * touched + INDEX)
+    yield Step("attend_windows: position terms", "", 1, 0, s.n * s.dim * s.state + tables, terms)
+    yield Step("attend_windows: attention", "all windows", 1, 0, s.n * width * s.state + terms, s.n * s.dim * s.state)
+    yield from _converted(s, "attention", s.n * s.dim)
+
+
+def _sums(s: Shape) -> Iterable[Step]:
+    """Global attention; no unchanged query drifted."""
+    layout, width = s.layout(False), 3 * s.dim
+    pairs, channels = s.heads * s.n, s.dim // s.heads
+    rows, kept = s.r * width, s.r * 2 * s.dim
+    yield Step("replace", "queries, keys, values", 1, 0, rows * s.tokens + s.r * INDEX + kept * s.state,
+               (rows + kept) * s.state)  # fmt: skip
+    terms = pairs * sum(layout.key_grid) * FLOAT
+    tables = sum(side**2 for side in s.grid) * channels * FLOAT
+    sums, numbers = pairs * channels * FLOAT, 3 * pairs * FLOAT
+    yield Step("update_sums: position terms", "", 1, 0, s.n * s.dim * s.state + tables, terms)
+    marks = pairs + s.n
+    yield Step("update_sums: marks", "", 1, 1, s.r * INDEX, marks + s.r)
+    exchanged = s.n * s.dim * s.state + 2 * kept * s.state + terms + sums + numbers + s.n
+    yield Step("update_sums: exchange", "", 1, 0, exchanged, sums + 2 * pairs * FLOAT + s.heads * s.r)
+    yield Step("update_sums: list and count", "", 2, 0, pairs, s.heads * (s.r + 1) * 4 + 2 * INDEX)
+    changed = s.heads * s.r
+    recomputed = s.n * 2 * s.dim * s.state + s.r * s.dim * s.state + changed * (sum(layout.key_grid) + 1) * FLOAT
+    yield Step("update_sums: changed queries", "", 1, 0, recomputed, changed * (channels + 3) * FLOAT)
+    yield Step("divide", "", 1, 0, sums + pairs * FLOAT, s.n * s.dim * s.tokens)
+
+
+def vitdet_b(size: int, r: int, form: Form) -> Shape:
+    """ViTDet-B on square frames."""
+    dim, side = VITDET_B["embed_dim"], size // 16
+    return Shape((side, side), dim, VITDET_B["num_heads"], 4 * dim, VITDET_B["window_size"], r, form)
+
+
+def frame_table(size: int, r: int, form: Form) -> list[dict]:
+    """The steps of all blocks of a later frame of ViTDet-B by operator, largest traffic first, and their sum."""
+    shape = vitdet_b(size, r, form)
+    windowed = len(VITDET_B["window_block_indexes"])
+    counts = ((True, windowed), (False, VITDET_B["depth"] - windowed))
+    rows: dict[str, dict] = {}
+    for is_windowed, blocks in counts:
+        for step in block_steps(shape, is_windowed):
+            row = rows.setdefault(step.operator, dict(operator=step.operator, kernels=0, others=0, read=0, written=0))
+            for key in ("kernels", "others", "read", "written"):
+                row[key] += blocks * getattr(step, key)
+    ordered = sorted(rows.values(), key=lambda row: -(row["read"] + row["written"]))
+    keys = ("kernels", "others", "read", "written")
+    return [*ordered, {"operator": "all blocks", **{key: sum(row[key] for row in ordered) for key in keys}}]
+
+
+def state_bytes(shape: Shape, windowed_blocks: int, global_blocks: int) -> int:
+    """State of a stream: references and buffers of all blocks, and the sums of the global ones."""
+    values = shape.n * shape.dim
+    shared = 3 + 3 + 2  # references of three gates; queries, keys, values; two buffers
+    block = shared * values * shape.state
+    pairs = shape.heads * shape.n
+    sums = values * FLOAT + 3 * pairs * FLOAT
+    return windowed_blocks * (block + values * shape.state) + global_blocks * (block + sums)

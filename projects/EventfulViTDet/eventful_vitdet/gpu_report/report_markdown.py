@@ -1,0 +1,157 @@
+"""The report as markdown: every part and every goal has its row, measured or with the reason why it was not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..markdown_table import format_table
+from .goals import goal_rows
+from .part_list import PARTS
+
+NOT_RUN = "not run"
+
+
+def format_report(report: dict) -> str:
+    """The whole report."""
+    machine = ", ".join(f"{key} {value}" for key, value in report["machine"].items())
+    text = [f"# GPU report\n\n{machine}.", _parts(report)]
+    for name, format_part in _FORMATS.items():
+        outcome = report["parts"].get(name)
+        body = format_part((outcome or {}).get("result", {}), _reason(outcome))
+        text.append(f"## {name}\n\n{body}")
+    return "\n\n".join(text) + "\n"
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A markdown table of values of any kind."""
+    return format_table(header, [[_cell(value) for value in row] for row in rows])
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "NO"
+    return f"{value:.3g}" if isinstance(value, float) else str(value).replace("|", "\\|").replace("\n", " ")
+
+
+def _reason(outcome: dict | None) -> str:
+    return NOT_RUN if outcome is None else outcome["reason"] or ""
+
+
+def _parts(report: dict) -> str:
+    rows = []
+    for part in PARTS:
+        outcome = report["parts"].get(part.name)
+        seconds = None if outcome is None else round(outcome["seconds"])
+        passed = (outcome or {}).get("result", {}).get("ok")
+        status = NOT_RUN if outcome is None else outcome["status"]
+        rows.append(
+            (part.name, status, "all" if passed else "-" if passed is None else "NO", seconds, _reason(outcome))
+        )
+    return table(("part", "status", "passed", "s", "reason"), rows)
+
+
+def _operators(result: dict, reason: str) -> str:
+    rows = [(r["operator"], r["type"], r["cases"], r["failures"], r["error"], r["bound"], r["worst"])
+            for r in result.get("rows", ())]  # fmt: skip
+    header = ("operator", "type", "cases", "failures", "largest error", "bound", "its case")
+    failures = [f"- {f['operator']}, {f['type']}, {f['case']}: error {f['error']}" for f in result.get("failures", ())]
+    return "\n".join([table(header, rows) if rows else _missing(reason), "", *failures]).rstrip()
+
+
+def _models(result: dict, reason: str) -> str:
+    if not result:
+        return _missing(reason)
+    rows = [(r["model"], r["what"], r["error"], r["bound"], r.get("same_choice"), r["ok"]) for r in result["rows"]]
+    waits = [(r["model"], r["ok"], r["reason"]) for r in result["synchronisation"]]
+    found = [
+        (r["detector"], r.get("agreement"), r.get("detections"), r["ok"], r["reason"]) for r in result["detections"]
+    ]
+    tables = [
+        table(("model", "frames", "error against the CPU", "bound", "same choice", "passed"), rows),
+        table(("later frames in which no wait is allowed", "passed", "reason"), waits),
+        table(("detections of the CPU found again", "share", "detections", "passed", "reason"), found),
+    ]
+    return "\n\n".join(tables)
+
+
+def _tables(result: dict, reason: str) -> str:
+    goals = result.get("goals") or goal_rows({}, reason or NOT_RUN)
+    shown = [(g["name"], g["goal"], g["measured"], g["unit"], g["met"],
+              "" if g["reason"] is None else f"not measured: {g['reason']}") for g in goals]  # fmt: skip
+    parts = [table(("goal", "bound", "measured", "unit", "met", "remark"), shown)]
+    if result.get("rows"):
+        keys = ("setting", "size", "type", "variant", "ms", "dense_over_this", "host_ms", "gmacs", "tflops", "state_gb",
+                "frames", "error")  # fmt: skip
+        names = ("setting", "px", "type", "variant", "ms", "dense / this", "host ms", "GMACs", "TFLOP/s",
+                 "state GB per stream", "frames", "error")  # fmt: skip
+        parts.append(table(names, [[row[key] for key in keys] for row in result["rows"]]))
+    if result.get("products"):
+        rows = [("x".join(map(str, p["shape"])), p["type"], p["tflops"]) for p in result["products"]]
+        parts.append(table(("matrix product", "type", "TFLOP/s"), rows))
+    for name, found in result.get("crossover", {}).items():
+        times = ", ".join(f"r = {r}: {ms:.2f}" for r, ms in found["ms"].items())
+        where = f"from r = {found['r']} on" if found["r"] is not None else "at no budget tried"
+        parts.append(f"{name}: an eventful frame is no faster than a dense one ({_cell(found['dense_ms'])} ms) {where} "
+                     f"({times} ms).")  # fmt: skip
+    if result.get("launches"):
+        keys = ("setting", "variant", "starts", "waits", "kernels", "span_us", "idle_us")
+        names = ("setting", "variant", "host starts", "host waits", "GPU kernels", "span us", "idle us")
+        parts.append(table(names, [[row[key] for key in keys] for row in result["launches"]]))
+    parts += [f"- {e['name']}: {e['error']}" for e in result.get("errors", ())]
+    return "\n\n".join(parts)
+
+
+def _tune(result: dict, reason: str) -> str:
+    if not result.get("branches"):
+        return _missing(reason)
+    rows = []
+    for branch in result["branches"]:
+        name = f"{branch['function']}: {branch['condition'] or 'otherwise'}"
+        failed = sum(entry["error"] is not None for entry in branch["tried"])
+        times = ", ".join(f"{ms:.4f}" for ms in branch["present_ms"])
+        rows.append((name, "; ".join(branch["works"]), times, len(branch["tried"]), failed, branch["gain"]))
+    text = table(("branch", "work", "present ms", "tried", "failed", "gain"), rows)
+    if result.get("table"):
+        text += f"\n\nThe fastest tiles, for `ops/gpu/tuning.py`:\n\n```python\n{result['table']}```"
+    return text
+
+
+def _compiled(result: dict, reason: str) -> str:
+    if not result.get("rows"):
+        return _missing(reason)
+    rows = [(r["variant"], r["ms"], r["host_ms"], r["error"]) for r in result["rows"]]
+    title = f"{result['size']} px, {result['type']}; compiling took {result['compile_seconds']:.0f} s."
+    return f"{title}\n\n{table(('variant', 'ms', 'host ms', 'error'), rows)}"
+
+
+def _suite(result: dict, reason: str) -> str:
+    if not result.get("counts"):
+        return "\n".join([_missing(reason), *result.get("failures", ())])
+    counts = ", ".join(f"{number} {word}" for word, number in result["counts"].items())
+    return "\n".join([counts, *(f"- {line}" for line in result["failures"])])
+
+
+def _missing(reason: str) -> str:
+    return f"Not measured: {reason or 'no result'}."
+
+
+_FORMATS = {
+    "operators": _operators,
+    "model": _models,
+    "tables": _tables,
+    "tune": _tune,
+    "compiled": _compiled,
+    "suite": _suite,
+}
+
+
+def format_paper(rows: Sequence[dict], title: str) -> str:
+    """The table of `--only paper`."""
+    lines = [
+        (r["operator"], r["kernels"], r["others"], *(round(r[key] / 1e6, 1) for key in ("read", "written")))
+        for r in rows
+    ]
+    header = ("operator", "Triton kernels", "other kernels", "MB read", "MB written")
+    return f"{title}\n\n" + table(header, [[f"{c:.1f}" if isinstance(c, float) else c for c in row] for row in lines])

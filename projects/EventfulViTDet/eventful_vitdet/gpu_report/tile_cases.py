@@ -1,0 +1,173 @@
+"""The branches of ops/gpu/tuning.py: which work each of them decides on, and what is tried for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from eventful_vit import ops
+from eventful_vit.ops.gpu import tuning
+
+Tile = dict[str, int]
+
+MODULES = {"linear_tile": "linear", "attention_tile": "attention", "exchange_tile": "sums"}
+"""The module of ops/gpu that asks each function of the table."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """Work that one branch decides on."""
+
+    name: str
+    arguments: tuple
+    """Of the table's function."""
+    prepare: Callable[[torch.device], Callable[[], object]]
+    """Makes arguments, and returns what is to be timed."""
+
+
+@dataclass(frozen=True)
+class Branch:
+    """One `return` of a function of the table."""
+
+    function: str
+    condition: str | None
+    """What leads to it, in Python, over the function's parameters; None: everything else."""
+    works: tuple[Work, ...]
+    tiles: tuple[Tile, ...] = field(repr=False)
+
+    @property
+    def name(self) -> str:
+        return f"{self.function}: {self.condition or 'otherwise'}"
+
+
+def _linear(rows: int, inputs: int, outputs: int, gelu: bool = False) -> Work:
+    def prepare(device: torch.device) -> Callable[[], object]:
+        x, weight = (torch.randn(n, inputs, device=device).bfloat16() for n in (rows, outputs))
+        bias = torch.randn(outputs, device=device).bfloat16()
+        return lambda: ops.linear(x, weight, bias, gelu, None, None, None)
+
+    return Work(f"{rows} x {inputs} -> {outputs}", (rows, outputs), prepare)
+
+
+def _attend(dtype: torch.dtype, side: int, window: int, heads: int, channels: int) -> Work:
+    queries = window**2 if window else side**2
+
+    def prepare(device: torch.device) -> Callable[[], object]:
+        qkv, sizes = _attention_arguments(dtype, side, window, heads, channels, device)
+        return lambda: ops.attend(qkv, None, *sizes, dtype)
+
+    what = f"windows of {window}" if window else "whole grid"
+    return Work(f"{what}, {side} x {side}, {heads} heads of {channels}", (dtype, channels, queries), prepare)
+
+
+def _update(dtype: torch.dtype, side: int, heads: int, channels: int, r: int, function: str) -> Work:
+    def prepare(device: torch.device) -> Callable[[], object]:
+        qkv, sizes = _attention_arguments(dtype, side, 0, heads, channels, device)
+        dim, shape = heads * channels, (1, heads, side**2)
+        state = [torch.zeros(*shape, channels, device=device), *(torch.zeros(shape, device=device) for _ in range(3))]
+        index, offsets = torch.arange(r, device=device), torch.tensor([0, r], device=device)
+        q, kv = qkv[..., :dim], qkv[..., dim:]
+        old = kv[0, :r].contiguous()
+        ops.update_sums(q, kv, [], state, *sizes)
+
+        def run() -> None:
+            state[3].fill_(1.0)  # or the error bounds of all queries would be exceeded after some fifty calls
+            ops.update_sums(q, kv, [index, offsets, index, offsets, old], state, *sizes)
+
+        return run
+
+    arguments = (dtype, channels) if function == "exchange_tile" else (dtype, channels, 0)
+    return Work(f"r = {r} of {side} x {side}, {heads} heads of {channels}", arguments, prepare)
+
+
+def _attention_arguments(
+    dtype: torch.dtype, side: int, window: int, heads: int, channels: int, device: torch.device
+) -> tuple[torch.Tensor, tuple]:
+    qkv = torch.randn(1, side**2, 3 * heads * channels, device=device).to(dtype)
+    tables = [torch.randn(2 * (window or side) - 1, channels, device=device) for _ in range(2)]
+    return qkv, (tables, heads, channels**-0.5, (side, side, window, 1))
+
+
+def _tiles(names: tuple[str, ...], *values: tuple[int, ...]) -> tuple[Tile, ...]:
+    return tuple(dict(zip((*names, "num_warps", "num_stages"), row)) for row in values)
+
+
+def _linear_tiles(*values: tuple[int, ...]) -> tuple[Tile, ...]:
+    return _tiles(("ROWS", "COLUMNS", "DEPTH"), *values)
+
+
+def _attention_tiles(*values: tuple[int, ...]) -> tuple[Tile, ...]:
+    return _tiles(("QUERIES", "KEYS"), *values)
+
+
+_SHORT, _PRECISE = torch.bfloat16, torch.float32
+_MIDDLE = ((32, 64, 128, 4, 3), (64, 64, 64, 4, 3), (64, 64, 64, 4, 5), (64, 64, 128, 4, 3), (64, 128, 64, 4, 3),
+           (64, 128, 64, 8, 4), (128, 64, 64, 4, 4), (128, 128, 64, 8, 3))  # fmt: skip
+
+BRANCHES = (
+    Branch(
+        "linear_tile", "rows <= SMALL_ROWS", (_linear(16, 768, 2304), _linear(64, 768, 3072, True)),
+        _linear_tiles((16, 32, 128, 4, 4), (16, 64, 256, 4, 3), (16, 128, 128, 4, 4), (32, 64, 128, 4, 4),
+                      (64, 32, 128, 4, 4)),
+    ),
+    Branch(
+        "linear_tile", "rows <= 1024 and outputs <= 1024", (_linear(256, 768, 768), _linear(512, 3072, 768)),
+        _linear_tiles(*_MIDDLE),
+    ),
+    Branch(
+        "linear_tile", "rows <= 1024", (_linear(512, 768, 2304), _linear(512, 768, 3072, True)), _linear_tiles(*_MIDDLE)
+    ),
+    Branch(
+        "linear_tile", None, (_linear(4096, 768, 3072, True), _linear(4096, 3072, 768)),
+        _linear_tiles((128, 128, 64, 4, 4), (128, 128, 64, 8, 3), (128, 256, 64, 8, 3), (128, 256, 64, 8, 4),
+                      (64, 256, 64, 4, 4), (256, 128, 64, 8, 3)),
+    ),
+    Branch(
+        "attention_tile", "dtype is torch.float32 and channels > 64", (_attend(_PRECISE, 32, 14, 16, 80),),
+        _attention_tiles((16, 16, 4, 2), (16, 32, 8, 2), (32, 32, 8, 2)),
+    ),
+    Branch(
+        "attention_tile", "dtype is torch.float32", (_attend(_PRECISE, 64, 14, 12, 64),),
+        _attention_tiles((16, 32, 4, 2), (32, 16, 4, 2), (32, 64, 8, 2), (64, 32, 8, 2)),
+    ),
+    Branch(
+        "attention_tile", "channels > 64", (_attend(_SHORT, 32, 14, 16, 80),),
+        _attention_tiles((64, 64, 4, 2), (64, 64, 8, 2), (128, 32, 8, 2), (128, 64, 8, 2)),
+    ),
+    Branch(
+        "attention_tile", "queries >= LARGE_GROUP", (_attend(_SHORT, 64, 0, 12, 64),),
+        _attention_tiles((64, 64, 4, 3), (128, 64, 4, 3), (128, 64, 8, 2), (128, 64, 8, 4), (128, 128, 8, 2),
+                         (64, 128, 4, 2)),
+    ),
+    Branch(
+        "attention_tile", None,
+        (_attend(_SHORT, 64, 14, 12, 64), _update(_SHORT, 64, 12, 64, 512, "attention_tile")),
+        _attention_tiles((32, 64, 4, 2), (64, 32, 4, 2), (64, 64, 8, 2), (64, 64, 4, 3), (128, 32, 8, 2),
+                         (128, 64, 8, 2)),
+    ),
+    Branch(
+        "exchange_tile", "dtype is torch.float32 and channels > 64",
+        (_update(_PRECISE, 32, 16, 80, 128, "exchange_tile"),),
+        _attention_tiles((16, 16, 4, 2), (32, 32, 8, 2), (64, 16, 8, 2)),
+    ),
+    Branch(
+        "exchange_tile", "dtype is torch.float32", (_update(_PRECISE, 64, 12, 64, 512, "exchange_tile"),),
+        _attention_tiles((32, 16, 8, 2), (32, 32, 4, 2), (64, 32, 8, 2), (64, 16, 8, 2)),
+    ),
+    Branch(
+        "exchange_tile", "channels > 64", (_update(_SHORT, 32, 16, 80, 128, "exchange_tile"),),
+        _attention_tiles((32, 32, 4, 2), (64, 32, 4, 2), (64, 64, 8, 2), (128, 32, 8, 2)),
+    ),
+    Branch(
+        "exchange_tile", None, (_update(_SHORT, 64, 12, 64, 512, "exchange_tile"),),
+        _attention_tiles((32, 32, 4, 2), (64, 32, 8, 2), (64, 64, 8, 2), (128, 32, 8, 2), (64, 32, 4, 3),
+                         (128, 64, 8, 2)),
+    ),
+)  # fmt: skip
+"""In the order of their functions' branches."""
+
+
+def present_tile(branch: Branch, work: Work) -> Tile:
+    """What the table says now."""
+    return getattr(tuning, branch.function)(*work.arguments)

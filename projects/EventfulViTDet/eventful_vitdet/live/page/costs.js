@@ -1,0 +1,32 @@
+// What the last frames cost, and how much the eventful model saves: by medians, as single times are noisy.
+
+export const HISTORY = 300;
+const RECENT = 60;
+
+export function median(values) {
+  if (!values.length) return null;
+  const sorted = values.toSorted((a, b) => a - b);
+  const middle = sorted.length >> 1;
+  return sorted.length % 2 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
+}
+
+/**
+ * What frames of the dense model cost, or, where it has not run, frames that were computed in full at the start of a
+ * sequence. The session's first frame is none of them: it takes long for other reasons.
+ * @returns {{value: number | null, name: string}}
+ */
+export function reference(costs, key) {
+  const beside = costs.map((cost) => cost[`dense_${key}`]).filter((value) => value !== undefined);
+  if (beside.length) return { value: median(beside.slice(-RECENT)), name: "dense" };
+  for (const [kind, name] of [["dense", "dense"], ["flush", "in full"]]) {
+    const values = costs.filter((cost) => cost.kind === kind && cost.serial > 0).map((cost) => cost[key]);
+    if (values.length) return { value: median(values.slice(-RECENT)), name };
+  }
+  const first = costs.find((cost) => cost.serial === 0 && cost.kind !== "eventful");
+  return { value: first && key === "gflops" ? first.gflops : null, name: "in full" };
+}
+
+/** The median of the last eventful frames after the first of a sequence; null where there are none. */
+export function later(costs, key) {
+  return median(costs.filter((cost) => cost.kind === "eventful").slice(-RECENT).map((cost) => cost[key]));
+}

@@ -1,0 +1,35 @@
+"""Whether MP4 and AVI files are as long as their parts say. FFmpeg reads what is there, and does not compare."""
+
+from __future__ import annotations
+
+import os
+from typing import BinaryIO
+
+
+def count_missing_bytes(path: str) -> int:
+    """How many bytes fewer an MP4 or AVI file has than the parts that it consists of say; 0 for other files, and where
+    nothing is missing. What matters may all be there: writers are wrong about lengths, too."""
+    size = os.path.getsize(path)
+    place = 0
+    with open(path, "rb") as file:
+        while place < size:
+            length = _part_length(file, place)
+            if length is None:  # no part, but something behind the last one
+                return 0
+            place += length
+    return place - size
+
+
+def _part_length(file: BinaryIO, place: int) -> int | None:
+    """Bytes of the part that begins at a place, its header included; None where none begins."""
+    file.seek(place)
+    header = file.read(16)
+    if header[:4] == b"RIFF":
+        length = 8 + int.from_bytes(header[4:8], "little")
+        return length + length % 2
+    if len(header) < 8 or not (header[4:8].isascii() and header[4:8].isalnum()):
+        return None
+    length = int.from_bytes(header[:4], "big")
+    if length == 1:
+        length = int.from_bytes(header[8:], "big")
+    return length if length >= 8 else None  # 0: up to the end

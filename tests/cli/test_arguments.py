@@ -1,0 +1,78 @@
+"""Command lines: what they mean, and what they refuse."""
+
+import argparse
+
+import pytest
+from eventful_vitdet.cli.arguments import command_parser, factor, parse_training, score, training_parser, whole_number
+
+
+def parse(*words):
+    return parse_training(training_parser(), list(words))
+
+
+@pytest.mark.parametrize(
+    ("words", "budgets", "options"),
+    [
+        (["--eval-only", "--budgets", "dense", "64", "128"], ["dense", "64", "128"], []),
+        (["--eval-only", "--budgets", "dense", "0", "MODEL.DEVICE", "cpu"], ["dense", "0"], ["MODEL.DEVICE", "cpu"]),
+        (["--budgets", "64", "64", "--eval-only", "SEED", "1"], ["64"], ["SEED", "1"]),
+        (["--eval-only", "SEED", "1"], [], ["SEED", "1"]),
+    ],
+)
+def test_budgets_end_at_the_first_other_word(words, budgets, options):
+    args = parse("--config-file", "f.yaml", *words)
+    assert args.budgets == budgets
+    assert args.opts == options
+    assert args.eval_only
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--eval-only", "--budgets"], "--budgets needs"),
+        (["--eval-only", "--budgets", "-3"], "found '-3'"),
+        (["--budgets", "64"], "add --eval-only"),
+        # argparse would take each of these for its own and leave the budgets out.
+        (["--eval-only", "--budgets=64"], "--budgets is written in full, once"),
+        (["--eval-only", "--budget", "64"], "--budgets is written in full, once"),
+        (["--eval-only", "--budgets", "64", "--budgets", "8"], "--budgets is written in full, once"),
+        (["--eval-only", "--num-gpus", "0"], "--num-gpus and --num-machines are 1 or larger"),
+        (["--eval-only", "--num-machines", "-1"], "--num-gpus and --num-machines are 1 or larger"),
+        (["--eval-only", "--test-root", "somewhere"], "--test-root belongs to --test-json"),
+    ],
+)
+def test_bad_arguments(words, message, capsys):
+    with pytest.raises(SystemExit) as caught:
+        parse(*words)
+    assert caught.value.code not in (0, None)
+    assert message in f"{caught.value.code} {capsys.readouterr().err}"
+
+
+def test_runs_at_the_same_time_do_not_share_a_port():
+    assert parse("--num-gpus", "2").dist_url == "auto"
+    assert parse("--num-gpus", "2", "--dist-url", "tcp://127.0.0.1:5000").dist_url == "tcp://127.0.0.1:5000"
+    assert parse("--num-machines", "2").dist_url != "auto"  # they have to agree on one
+
+
+@pytest.mark.parametrize(
+    ("convert", "good", "bad"),
+    [
+        (whole_number(1), {"7": 7, "1": 1}, ["0", "-1", "1.5", "", "x"]),
+        (score, {"0": 0.0, "0.25": 0.25, "1": 1.0}, ["nan", "-0.1", "30", "x"]),
+        (factor, {"2": 2.0, "0.5": 0.5}, ["0", "inf", "nan", "100", "x"]),
+    ],
+)
+def test_types_of_arguments(convert, good, bad):
+    assert {text: convert(text) for text in good} == good
+    for text in bad:
+        with pytest.raises(argparse.ArgumentTypeError, match=f"'{text}' is not a "):
+            convert(text)
+
+
+def test_every_command_can_say_more_or_less():
+    parser = command_parser("what it does")
+    assert parser.parse_args([]).verbosity == 0 and not parser.parse_args([]).traceback
+    assert parser.parse_args(["-v"]).verbosity == 1 and parser.parse_args(["--quiet"]).verbosity == -1
+    with pytest.raises(SystemExit):
+        parser.parse_args(["-v", "-q"])
+    assert parse("-q", "--eval-only", "SEED", "1").verbosity == -1

@@ -1,0 +1,80 @@
+"""Launches and state on paper are those of a frame that runs."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+import pytest
+import torch
+from eventful_vit import Streams
+from eventful_vitdet.gpu_report.frame_times import drifting_frames
+from eventful_vitdet.gpu_report.machine import interpreted_operators
+from eventful_vitdet.gpu_report.paper_traffic import Shape, block_steps, frame_table, state_bytes, vitdet_b
+from eventful_vitdet.gpu_report.report_models import ALL_BFLOAT16, BFLOAT16, FLOAT32, TINY, build_vit
+from torch.utils._python_dispatch import TorchDispatchMode
+
+SIZE = 24
+NO_WORK = ("empty", "empty_like", "new_empty", "empty_strided", "detach")
+
+
+class Launches(TorchDispatchMode):
+    """Counts Triton kernels, and PyTorch operations that start a kernel, from the first Triton kernel on."""
+
+    def __init__(self, monkeypatch) -> None:
+        from triton.runtime.interpreter import InterpretedFunction
+
+        super().__init__()
+        self.kernels, self.others, self._inside = 0, 0, False
+        run = InterpretedFunction.run
+
+        def counted(function, *args, **named):
+            self.kernels += 1
+            self._inside = True
+            try:
+                return run(function, *args, **named)
+            finally:
+                self._inside = False
+
+        monkeypatch.setattr(InterpretedFunction, "run", counted)
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func._schema.name.partition("::")[2]
+        if self.kernels and not self._inside and not func.is_view and name not in NO_WORK:
+            self.others += 1
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="launches are counted in the interpreter")
+@pytest.mark.parametrize("form", [BFLOAT16, ALL_BFLOAT16], ids=lambda form: form.name)
+def test_launches_of_a_later_frame(form, monkeypatch):
+    cpu = torch.device("cpu")
+    model = build_vit(TINY, SIZE, form, cpu, 3)
+    frames, state = drifting_frames(2, 1, SIZE, form.tokens, cpu), Streams()
+    with interpreted_operators(), torch.no_grad():
+        model(frames[0], state)
+        model(frames[1], state)  # which makes the numbers of its budget
+        with Launches(monkeypatch) as launches:
+            model(frames[0], state)
+    shape = Shape((3, 3), TINY["embed_dim"], TINY["num_heads"], 4 * TINY["embed_dim"], TINY["window_size"], 3, form)
+    steps = [*block_steps(shape, True), *block_steps(shape, False)]
+    assert launches.kernels == sum(step.kernels for step in steps)
+    assert launches.others == sum(step.others for step in steps)
+    assert state.nbytes == state_bytes(shape, 1, 1)
+
+
+def test_the_table_adds_up_and_grows_with_the_budget():
+    *rows, total = frame_table(1024, 512, BFLOAT16)
+    for key in ("kernels", "others", "read", "written"):
+        assert total[key] == sum(row[key] for row in rows) > 0
+    assert frame_table(1024, 256, BFLOAT16)[-1]["read"] < total["read"]
+    assert frame_table(1024, 512, ALL_BFLOAT16)[-1]["others"] < total["others"]  # fewer conversions
+    gates = next(row for row in rows if row["operator"] == "gate: error norms")
+    # 36 gates compare 4096 tokens of 768 float32 values with references in bfloat16.
+    assert gates["kernels"] == 36 and gates["read"] == pytest.approx(36 * 4096 * 768 * 6, rel=1e-3)
+
+
+def test_state_of_vitdet_b_and_forms_that_have_no_paper():
+    assert state_bytes(vitdet_b(1024, 512, BFLOAT16), 8, 4) / 1e9 == pytest.approx(0.707, abs=1e-3)
+    with pytest.raises(ValueError, match="float32: linear layers of float32 run in PyTorch's library"):
+        vitdet_b(1024, 512, FLOAT32)

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from eventful_vitdet.config import config_errors
+from eventful_vitdet.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("MODEL.ROI_BOX_HEAD.NUM_CONV and NUM_FC are both 0"),
+        AssertionError("SOLVER.STEPS must be sorted"),
+        KeyError("No object named 'X' found in 'BACKBONE' registry!"),
+    ],
+)
+def test_builders_that_name_a_key_speak_to_the_user(error):
+    with pytest.raises(ConfigError) as caught, config_errors():
+        raise error
+    assert str(caught.value) == error.args[0] and caught.value.__cause__ is error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [ValueError("expected 3 channels"), KeyError("p3"), AssertionError(), RuntimeError("MODEL.X"), TypeError("x")],
+)
+def test_their_other_errors_may_be_defects(error):
+    with pytest.raises(type(error)) as caught, config_errors():
+        raise error
+    assert caught.value is error
+
+
+def test_adding_the_keys_registers_what_they_name():
+    """Also where nothing else of the package was imported before."""
+    code = """
+import eventful_vitdet
+from detectron2.config import get_cfg
+from detectron2.data import DatasetCatalog
+from detectron2.modeling import META_ARCH_REGISTRY
+from eventful_vitdet import add_eventful_vitdet_config
+add_eventful_vitdet_config(get_cfg())
+assert "VideoRCNN" in META_ARCH_REGISTRY and "imagenet_vid_val" in DatasetCatalog.list()
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_public_names_are_imported_when_they_are_used():
+    code = """
+import sys
+import eventful_vitdet
+assert "torch" not in sys.modules
+assert set(eventful_vitdet.__all__) <= set(dir(eventful_vitdet))
+for name in eventful_vitdet.__all__:
+    assert callable(getattr(eventful_vitdet, name)), name
+try:
+    eventful_vitdet.nothing
+except AttributeError as error:
+    assert "'nothing'" in str(error)
+else:
+    raise AssertionError
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)

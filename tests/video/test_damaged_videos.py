@@ -1,0 +1,325 @@
+"""Videos that are damaged or cut short: what can be decoded is given, under its number, and the rest is told."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import pytest
+from eventful_vitdet.errors import VideoReadError
+from eventful_vitdet.video import FileSource, VideoFile, frame_index, iterate_frames, probe_video, read_frame
+
+from .encoded_videos import FRAMES, GOP, add_sound, encode, number_in
+from .encoded_videos import damage as zero
+
+FASTSTART = {"container_options": {"movflags": "faststart"}, "b_frames": 0}
+MJPEG = {"codec": "mjpeg", "pixels": "yuvj420p"}
+PLAIN = {"b_frames": 0}
+
+
+def collect(path) -> tuple[list[int], str]:
+    """The numbers of the frames that are given, which each frame shows too, and the error at the end."""
+    numbers, error = [], ""
+    try:
+        for frame in iterate_frames(str(path)):
+            numbers.append(frame.number)
+    except VideoReadError as raised:
+        error = str(raised)
+    return numbers, error
+
+
+def numbers_shown(path, numbers: list[int]) -> dict[int, int]:
+    """What the frames of these numbers show, as far as they are given."""
+    shown = {}
+    with pytest.raises(VideoReadError):
+        shown.update((frame.number, number_in(frame.image)) for frame in _given(path, shown))
+    return {number: shown[number] for number in numbers if number in shown}
+
+
+def _given(path, shown: dict[int, int]):
+    for frame in iterate_frames(str(path)):
+        shown[frame.number] = number_in(frame.image)
+        yield frame
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("v.mp4", {}),  # with frames that are shown before they are stored
+        ("v.mp4", PLAIN),
+        ("v.mkv", {}),
+        ("v.avi", MJPEG),
+        ("v.mp4", {"codec": "libx265", "options": {"x265-params": "keyint=12:bframes=0:log-level=none"}}),
+    ],
+)
+def test_a_damaged_part_in_the_middle(tmp_path, name, options, caplog):
+    path = encode(tmp_path / name, **options)
+    zero(path, GOP + 2, packets=4)
+    with caplog.at_level(logging.WARNING):
+        numbers, error = collect(path)
+    intact = [*range(GOP), *range(2 * GOP, FRAMES)]  # whole groups of pictures
+    assert set(intact) <= set(numbers) and numbers == sorted(set(numbers)) and len(numbers) < FRAMES
+    shown = numbers_shown(path, intact)
+    if name != "v.avi":  # where frames have no time stamps
+        assert shown == {number: number for number in intact}
+    assert f"{path}: the video is damaged: " in error and " cannot be decoded, the first is frame 1" in error
+    assert caplog.records and all(str(path) in record.message for record in caplog.records)
+
+
+def test_parts_of_a_transport_stream_are_missing(tmp_path):
+    path = encode(tmp_path / "v.ts", **PLAIN)
+    content = path.read_bytes()
+    middle = len(content) // 188 // 2 * 188
+    path.write_bytes(content[:middle] + content[middle + 3 * 188 :])
+    numbers, error = collect(path)
+    assert len(numbers) >= FRAMES - GOP and "v.ts: the video is damaged: " in error
+    assert number_in(read_frame(str(path), 3).image) == 3
+
+
+@pytest.mark.parametrize("size", [(188, 0), (192, 4), (204, 0)])
+@pytest.mark.parametrize("spoil", ["overwritten", "left out"])
+def test_a_transport_stream_that_is_torn(tmp_path, size, spoil):
+    length, before = size
+    packets = np.frombuffer(encode(tmp_path / "whole.ts", gop=GOP, size=(320, 256)).read_bytes(), np.uint8).reshape(
+        -1, 188
+    )
+    content = np.pad(packets, ((0, 0), (before, length - 188 - before))).tobytes()
+    path = tmp_path / "v.ts"
+    path.write_bytes(content)
+    assert collect(path) == (list(range(FRAMES)), "")
+    middle = len(content) // length // 2 * length
+    some = 10 * length + 50
+    path.write_bytes(content[:middle] + (b"\xaa" * some if spoil == "overwritten" else b"") + content[middle + some :])
+    numbers, error = collect(path)
+    assert len(numbers) < FRAMES and "v.ts: the video is damaged: " in error
+    assert number_in(read_frame(str(path), 3).image) == 3
+    with pytest.raises(VideoReadError, match="cannot be read by its number; the video is damaged at"):
+        read_frame(str(path), len(numbers) - 1)
+
+
+def test_a_transport_stream_that_ends_in_a_packet(tmp_path):
+    path = encode(tmp_path / "v.ts", **PLAIN)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 188 // 2 * 188 + 50])
+    assert "v.ts: the video is damaged: " in collect(path)[1]
+
+
+def test_damage_is_told_with_frame_and_time(tmp_path, caplog):
+    path = encode(tmp_path / "v.mp4", **PLAIN)
+    zero(path, GOP + 2, packets=3)
+    with caplog.at_level(logging.WARNING):
+        numbers, error = collect(path)
+    lost = [GOP + 2, GOP + 3, GOP + 4]
+    assert [number for number in range(FRAMES) if number not in numbers] == lost
+    assert caplog.messages[0] == f"{path}: frames 14 to 16 (from 0.467 s) cannot be decoded"
+    assert error == (
+        f"{path}: the video is damaged: 3 frames cannot be decoded, the first is frame 14 (0.467 s); "
+        "7 frames can only be decoded in part, the first is frame 17 (0.567 s)"
+    )
+    for number in (*lost, 20, 2 * GOP - 1):
+        with pytest.raises(VideoReadError, match=rf"v\.mp4: frames? (14|{number}) .*the video is damaged"):
+            read_frame(str(path), number)
+    for number in (0, GOP + 1, 2 * GOP, FRAMES - 1):
+        assert number_in(read_frame(str(path), number).image) == number
+    # From behind the damage, all is well.
+    assert [frame.number for frame in iterate_frames(str(path), start=2 * GOP)] == list(range(2 * GOP, FRAMES))
+
+
+def test_who_is_strict_gets_no_damaged_frame(tmp_path):
+    path = encode(tmp_path / "v.mp4", **PLAIN)
+    zero(path, GOP + 2, packets=3)
+    given = []
+    message = r"frames 14 to 16 \(from 0\.467 s\) cannot be decoded; the video is damaged"
+    with pytest.raises(VideoReadError, match=message):
+        for picture in VideoFile(str(path)).pictures(strict=True):
+            given.append((picture.number, picture.is_sound))
+    assert given == [(number, True) for number in range(GOP + 2)]
+    wanted = [3, 10, 20]
+    with pytest.raises(VideoReadError, match="frames 14 to 16"):
+        for picture in VideoFile(str(path)).pictures_at(list(wanted)):
+            assert picture.number == wanted.pop(0)
+    assert wanted == [20]
+
+
+def test_a_damaged_beginning(tmp_path):
+    path = encode(tmp_path / "v.mp4", **PLAIN)
+    zero(path, 0, packets=2)
+    numbers, error = collect(path)
+    assert set(range(GOP, FRAMES)) <= set(numbers) and "the first is frame 0 (0.000 s)" in error
+    assert number_in(read_frame(str(path), GOP).image) == GOP
+
+
+def test_a_damaged_end(tmp_path):
+    path = encode(tmp_path / "v.mp4", **PLAIN)
+    zero(path, FRAMES - 2, packets=2)
+    numbers, error = collect(path)
+    assert numbers == list(range(FRAMES - 2)) and "2 frames cannot be decoded, the first is frame 38 (1.267 s)" in error
+
+
+BEGINNINGS = {".mp4": b"mdat", ".avi": b"movi", ".mkv": b"\x1f\x43\xb6\x75", ".webm": b"\x1f\x43\xb6\x75"}
+"""What the frames are behind."""
+
+
+@pytest.mark.parametrize("share", [0.4, 0.6, 0.8])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        *(("v.mp4", FASTSTART), ("v.mkv", {}), ("v.avi", MJPEG), ("v.avi", {"codec": "mpeg4"})),
+        *(("v.webm", {"codec": "libvpx"}), ("v.webm", {"codec": "libvpx-vp9", "options": {"cpu-used": "8"}})),
+    ],
+)
+def test_a_file_that_is_cut_short(tmp_path, name, options, share, caplog):
+    path = encode(tmp_path / name, **options)
+    content = path.read_bytes()
+    whole = probe_video(str(path))
+    beginning = content.index(BEGINNINGS[path.suffix])
+    path.write_bytes(content[: beginning + int((len(content) - beginning) * share)])
+    with caplog.at_level(logging.WARNING):
+        numbers, error = collect(path)
+    assert numbers == list(range(len(numbers))) and len(numbers) > 3
+    assert "v" + path.suffix + ": the file is cut short: " in caplog.text
+    assert f"{path}: the video is damaged: the file is cut short: " in error
+    assert whole.num_frames in (0, FRAMES)
+    with pytest.raises(VideoReadError, match=f"{path.name}: the file is cut short"):
+        next(VideoFile(str(path)).pictures(strict=True))
+    with pytest.raises(VideoReadError):
+        read_frame(str(path), FRAMES - 1)
+
+
+def test_frames_of_a_cut_file_by_number(tmp_path):
+    path = encode(tmp_path / "v.mkv", **PLAIN)
+    path.write_bytes(path.read_bytes()[:-2000])
+    assert number_in(read_frame(str(path), 5).image) == 5
+    path = encode(tmp_path / "v.avi", **MJPEG)
+    path.write_bytes(path.read_bytes()[:-9000])
+    # Who knows whether a part in the middle is missing: AVI counts the frames that it finds.
+    with pytest.raises(VideoReadError, match="v.avi: the file is cut short: .* of 40 frames are there"):
+        read_frame(str(path), 5)
+
+
+def test_a_hole_in_an_avi_file(tmp_path):
+    path = encode(tmp_path / "v.avi", **MJPEG)
+    content = path.read_bytes()
+    third = len(content) // 3
+    path.write_bytes(content[:third] + content[third + 2000 :])
+    numbers, error = collect(path)
+    assert 30 < len(numbers) < FRAMES and "the file is cut short: " in error
+    with pytest.raises(VideoReadError, match="the file is cut short"):
+        read_frame(str(path), 2)
+
+
+def test_a_sound_that_is_longer_is_no_missing_picture(tmp_path):
+    path = add_sound(tmp_path / "long.mkv", encode(tmp_path / "v.mkv", count=10, **PLAIN), seconds=4)
+    assert collect(path) == (list(range(10)), "")
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * 0.8)])
+    numbers, error = collect(path)  # its video is whole, but who knows
+    assert numbers == list(range(10)) and "the file is cut short: it ends after" in error
+
+
+def riff_sizes(content: bytes) -> bytes:
+    """The length of the file in place of that of what follows it."""
+    return content[:4] + len(content).to_bytes(4, "little") + content[8:]
+
+
+def short_free_box(content: bytes) -> bytes:
+    return content + (100).to_bytes(4, "big") + b"free" + bytes(40)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "spoil"),
+    [
+        ("v.avi", MJPEG, riff_sizes),
+        ("v.avi", MJPEG, lambda content: content[: content.rindex(b"idx1")]),  # a lost index
+        ("v.avi", MJPEG, lambda content: content + b"\xff" * 100),
+        ("v.mp4", {}, short_free_box),
+        ("v.mp4", {}, lambda content: content + b"\xff" * 100),
+        ("v.mkv", {}, lambda content: content[: content.rindex(b"\x1c\x53\xbb\x6b")]),  # a lost index
+    ],
+)
+def test_files_that_are_whole_though_a_length_is_wrong(tmp_path, name, options, spoil):
+    path = encode(tmp_path / name, **options)
+    path.write_bytes(spoil(path.read_bytes()))
+    assert collect(path) == (list(range(FRAMES)), "")
+    assert [number_in(read_frame(str(path), number).image) for number in (0, 17, 39)] == [0, 17, 39]
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "spoil", "missing"),
+    [
+        ("v.avi", MJPEG, riff_sizes, 8),
+        ("v.mp4", {}, short_free_box, 52),
+        ("v.mp4", {}, lambda content: content + b"\0\0\0\1free" + (60).to_bytes(8, "big") + bytes(40), 4),
+        ("v.avi", MJPEG, bytes, 0),
+        ("v.mp4", {}, bytes, 0),
+        ("v.mp4", {}, lambda content: content + b"\xff" * 100, 0),
+        ("v.mp4", {}, lambda content: content + bytes(100), 0),
+        ("v.mkv", {}, bytes, 0),
+    ],
+)
+def test_a_wrong_length_is_said_once(tmp_path, caplog, name, options, spoil, missing):
+    path = encode(tmp_path / name, **options)
+    path.write_bytes(spoil(path.read_bytes()))
+    for _ in range(2):
+        read_frame(str(path), 3)
+    wanted = [f"{path}: is {missing} bytes shorter than its headers say; what is there is read"] if missing else []
+    assert [record.getMessage() for record in caplog.records] == wanted
+
+
+def test_what_is_damaged_in_part_of_a_picture(tmp_path):
+    path = encode(tmp_path / "v.avi", **MJPEG)
+    content = bytearray(path.read_bytes())
+    start = content.index(b"00dc", content.index(b"movi"))
+    for _ in range(9):
+        start = content.index(b"00dc", start + 4)
+    size = int.from_bytes(content[start + 4 : start + 8], "little")
+    content[start + 8 + size // 2 : start + 8 + size] = bytes(size - size // 2)  # half of the tenth picture
+    path.write_bytes(bytes(content))
+    numbers, error = collect(path)
+    assert numbers == [number for number in range(FRAMES) if number != 9]
+    assert "1 frame cannot be decoded, the first is frame 9 (0.300 s)" in error
+
+
+def test_damage_where_frames_cannot_be_told_apart(tmp_path, monkeypatch):
+    monkeypatch.setattr(frame_index, "ONE_PACKET_A_PICTURE", frozenset())  # so that frames are only counted
+    path = encode(tmp_path / "v.mp4", **PLAIN)
+    zero(path, GOP + 2, packets=3)
+    given = []
+    with pytest.raises(VideoReadError, match=r"cannot be decoded, the first before frame 14 \(0\.467 s\)"):
+        for picture in VideoFile(str(path)).pictures():
+            given.append(picture)
+    assert [picture.number for picture in given] == list(range(FRAMES - 3))
+    assert [picture.number for picture in given if not picture.is_sound] == list(range(GOP + 2, 2 * GOP - 3))
+
+
+def test_a_source_gives_all_and_tells_at_the_end(tmp_path):
+    for name in ("1.mp4", "2.mp4", "3.mp4"):
+        encode(tmp_path / name, **PLAIN)
+    zero(tmp_path / "2.mp4", GOP + 2, packets=3)
+    source = FileSource([str(tmp_path / name) for name in ("1.mp4", "2.mp4", "3.mp4")])
+    seen = []
+    with pytest.raises(VideoReadError, match=r"2\.mp4: the video is damaged"):
+        for frame in source.frames():
+            seen.append(frame)
+    lost = {FRAMES + GOP + 2 + i for i in range(3)}
+    assert [frame.index for frame in seen] == [index for index in range(3 * FRAMES) if index not in lost]
+    assert [number_in(frame.image) for frame in seen if not frame.notice] == [
+        frame.index % FRAMES for frame in seen if not frame.notice
+    ]
+    assert [frame.index - FRAMES for frame in seen if frame.notice == "damaged"] == list(range(GOP + 5, 2 * GOP))
+
+
+def test_nothing_is_read_ahead_of_what_is_asked_for(tmp_path):
+    path = encode(tmp_path / "v.mp4", **PLAIN)
+    zero(path, GOP + 2, packets=3)
+    frames = iterate_frames(str(path))
+    assert np.array_equal(next(frames).image, read_frame(str(path), 0).image)
+    frames.close()
+
+
+def test_an_avi_file_that_counts_frames_which_are_as_before(tmp_path):
+    source = encode(tmp_path / "v.mkv", "mpeg4", seconds=[0.2 * i for i in range(30)], b_frames=0)
+    path = add_sound(tmp_path / "v.avi", source, codec="pcm_s16le", seconds=6)
+    assert probe_video(str(path)).num_frames > 100  # of which most are empty
+    assert collect(path) == (list(range(30)), "")
+    content = path.read_bytes()
+    path.write_bytes(content[: content.index(b"movi") + int(0.4 * (len(content) - content.index(b"movi")))])
+    assert "the file is cut short" in collect(path)[1]

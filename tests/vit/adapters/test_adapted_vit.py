@@ -1,0 +1,337 @@
+"""Calls, hooks, refusals and counts of adapted models."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from eventful_vit import PerGate, Threshold, TopR, count_operations, make_eventful
+from torch import nn
+
+from ..small_models import CLOSE
+from .tiny_library_models import (
+    DEPTH,
+    DIM,
+    HEADS,
+    HIDDEN,
+    HUGGING_FACE,
+    MODELS,
+    PATCH,
+    SIZE,
+    hugging_face,
+    prepared,
+    tensors,
+    timm_vit,
+    tiny_video,
+    torchvision_vit,
+)
+
+ALL, FEW = TopR(1000), TopR(4)
+PATCHES = (SIZE // PATCH) ** 2
+
+
+@pytest.fixture(autouse=True)
+def no_gradients():
+    with torch.no_grad():
+        yield
+
+
+def assert_same(ours, theirs, **tolerance):
+    assert type(ours) is type(theirs)
+    if isinstance(theirs, (tuple, list)):
+        assert len(ours) == len(theirs)
+        for one, other in zip(ours, theirs):
+            assert_same(one, other, **tolerance)
+        return
+    ours, theirs = tensors(ours), tensors(theirs)
+    assert ours.keys() == theirs.keys()
+    for name, tensor in theirs.items():
+        torch.testing.assert_close(ours[name], tensor, **(tolerance or CLOSE))
+
+
+class TestOtherCalls:
+    @pytest.mark.parametrize(
+        "call",
+        [
+            lambda vit, x: vit.forward_features(x),
+            lambda vit, x: vit.forward_head(vit.forward_features(x), pre_logits=True),
+            lambda vit, x: vit.forward_intermediates(x, indices=[0, 2], norm=True),
+            lambda vit, x: vit.get_intermediate_layers(x, n=2, return_prefix_tokens=True),
+        ],
+        ids=["features", "head", "intermediates", "layers"],
+    )
+    def test_timm(self, call):
+        vit = timm_vit(reg_tokens=2)
+        model = make_eventful(vit, policy=ALL)
+        for frame in tiny_video(3):
+            assert_same(call(model, frame), call(vit, frame))
+        assert model.state.trace.flushed == (False,)
+
+    @pytest.mark.parametrize("name", [f"Hugging Face {kind}" for kind in ("ViT", "DINOv3", "YOLOS", "ViTDet", "SAM")])
+    def test_hidden_states(self, name):
+        vit = MODELS[name]()
+        model = make_eventful(vit, policy=ALL)
+        for frame in tiny_video(3):
+            ours, theirs = (which(frame, output_hidden_states=True) for which in (model, vit))
+            assert len(ours.hidden_states) == DEPTH + 1
+            assert_same(ours, theirs)
+
+    def test_hidden_states_of_few_tokens_are_those_that_the_output_came_from(self):
+        vit = MODELS["Hugging Face ViT"]()
+        plain, watched = make_eventful(vit, policy=FEW), make_eventful(vit, policy=FEW)
+        for frame in tiny_video(4):
+            output = watched(pixel_values=frame, output_hidden_states=True)
+            assert_same(output.last_hidden_state, plain(pixel_values=frame).last_hidden_state)
+            assert_same(vit.layernorm(output.hidden_states[-1]), output.last_hidden_state)
+
+    def test_tuples(self):
+        vit, (frame,) = MODELS["Hugging Face ViT"](), tiny_video(1)
+        assert_same(make_eventful(vit)(frame, return_dict=False), vit(frame, return_dict=False))
+
+    def test_a_part_of_a_larger_model(self):
+        transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+        config = transformers.ViTConfig(**HUGGING_FACE, intermediate_size=HIDDEN, num_labels=3)
+        classifier, (frame,) = prepared(transformers.ViTForImageClassification(config)), tiny_video(1)
+        keys, expected = list(classifier.state_dict()), classifier(frame).logits
+        with pytest.raises(ValueError, match=r"its vit is one .* model.vit = make_eventful\(model.vit\)"):
+            make_eventful(classifier)
+        classifier.vit = make_eventful(classifier.vit)
+        torch.testing.assert_close(classifier(frame).logits, expected, **CLOSE)
+        assert list(classifier.state_dict()) == keys
+        with count_operations(classifier) as counts:
+            classifier(frame)
+        assert counts.by_category()["heads"] == 3 * DIM
+
+    def test_attributes_are_those_of_the_library(self):
+        model = make_eventful(timm_vit())
+        assert model.num_classes == 5 and model.patch_embed.patch_size == (PATCH, PATCH)
+        with pytest.raises(AttributeError, match="nothing_of_the_kind"):
+            _ = model.nothing_of_the_kind
+
+
+class TestModes:
+    def test_training_is_dense_and_has_gradients(self):
+        vit = timm_vit()
+        model, video = make_eventful(vit, policy=FEW), tiny_video(2)
+        model.train()
+        assert vit.training and vit.blocks[0].training
+        with torch.enable_grad():
+            model(video[1]).sum().backward()
+        assert vit.blocks[0].mlp.fc1.weight.grad.abs().sum() > 0 and model.state.nbytes == 0
+
+    def test_streams_begin_again_with_other_weights(self):
+        vit, video = timm_vit(), tiny_video(4)
+        model = make_eventful(vit, policy=FEW)
+        for frame in video[:3]:
+            model(frame)
+        vit.blocks[1].mlp.fc1.weight.mul_(1.5)
+        torch.testing.assert_close(model(video[3]), vit(video[3]), **CLOSE)
+        assert model.state.trace.flushed == (True,)
+
+    def test_dense_frames_leave_state_alone(self):
+        model, video = make_eventful(timm_vit(), policy=FEW), tiny_video(3)
+        model(video[0])
+        model.enabled = False
+        model(video[2])
+        model.enabled = True
+        expected = make_eventful(model.original, policy=FEW)
+        expected(video[0])
+        torch.testing.assert_close(model(video[1]), expected(video[1]), **CLOSE)
+
+    @pytest.mark.parametrize("name", ["timm with registers and LayerScale", "Hugging Face DINOv3"])
+    def test_short_types(self, name):
+        vit = MODELS[name]()
+        model = make_eventful(vit, policy=ALL, state_dtype=torch.bfloat16, compute_dtype=torch.bfloat16)
+        full = make_eventful(vit, policy=ALL)
+        for frame in tiny_video(3):
+            for ours, theirs in zip(tensors(model(frame)).values(), tensors(full(frame)).values()):
+                assert float((ours - theirs).norm() / theirs.norm()) < 0.05
+        assert model.state_bytes() < 0.7 * full.state_bytes()
+
+    @pytest.mark.parametrize("name", ["timm with registers and LayerScale", "Hugging Face DINOv3"])
+    def test_gpu_kernels(self, name, interpreted):
+        vit = MODELS[name]()
+        model = make_eventful(vit, policy=ALL)
+        for frame in tiny_video(2):
+            assert_same(model(frame), vit(frame), atol=1e-4, rtol=1e-3)
+
+
+class LowRank(nn.Linear):
+    """A linear layer with an adapter, as libraries for fine-tuning put them in."""
+
+    def forward(self, x):
+        return super().forward(x) + 0.3 * x.flip(-1)[..., : self.out_features]
+
+
+class TestOtherCode:
+    """User code inside is run."""
+
+    @pytest.mark.parametrize("path", ["blocks.1.attn.proj", "blocks.0.mlp.fc2", "blocks.2.attn.qkv"])
+    def test_a_subclass_of_a_layer(self, path):
+        vit = timm_vit(mlp_ratio=1)
+        layer = vit.get_submodule(path)
+        if layer.out_features <= layer.in_features:
+            vit.set_submodule(path, prepared(LowRank(layer.in_features, layer.out_features)))
+        else:
+            vit.set_submodule(path, nn.Sequential(layer, nn.Tanh()))
+        self._check(vit)
+
+    @pytest.mark.parametrize("path", ["attn", "mlp", "norm1", "ls2"])
+    def test_hooks_change_what_a_module_returns(self, path):
+        vit = timm_vit(init_values=0.5)
+        vit.blocks[1].get_submodule(path).register_forward_hook(lambda module, args, output: output * 1.5)
+        self._check(vit)
+
+    def test_hooks_on_a_block_see_its_tokens(self):
+        vit, seen = timm_vit(), []
+        vit.blocks[1].register_forward_hook(lambda module, args, output: seen.append(output.clone()))
+        model = make_eventful(vit, policy=ALL)
+        for frame in tiny_video(2):
+            model(frame), vit(frame)
+        assert len(seen) == 4
+        torch.testing.assert_close(seen[2], seen[3], **CLOSE)
+
+    def test_attention_of_another_class_runs_on_all_tokens(self):
+        vit = MODELS["Hugging Face ViT"]()
+        kind = type(vit.layers[0].attention)
+
+        class Other(kind):
+            def forward(self, *args, **kwargs):
+                return super().forward(*args, **kwargs)[0] * 0.5, None
+
+        vit.layers[1].attention.__class__ = Other
+        self._check(vit)
+
+    def _check(self, vit):
+        model = make_eventful(vit, policy=ALL)
+        for frame in tiny_video(3):
+            assert_same(model(frame), vit(frame))
+        few = make_eventful(vit, policy=FEW)
+        for frame in tiny_video(2):
+            few(frame)
+
+
+class Unknown(nn.Module):
+    def forward(self, x, *args, **kwargs):
+        return x
+
+
+class TestRefusals:
+    def test_other_designs(self):
+        from torchvision.models import SwinTransformer
+
+        with pytest.raises(ValueError, match="SwinTransformer is no plain Vision Transformer that is known"):
+            make_eventful(SwinTransformer([4, 4], 16, [2], [2], [2, 2]))
+        with pytest.raises(ValueError, match=r"Sequential is not .* model.0 = make_eventful\(model.0\)"):
+            make_eventful(nn.Sequential(torchvision_vit()))
+
+    def test_post_norm(self):
+        blocks = pytest.importorskip("timm.models.vision_transformer", reason="timm is not installed")
+        with pytest.raises(ValueError, match=r"ResPostBlock \(VisionTransformer.blocks.0\) normalises behind"):
+            make_eventful(timm_vit(block_fn=blocks.ResPostBlock))
+
+    @pytest.mark.parametrize("path", ["blocks.1", "blocks.2.mlp", "blocks.0.norm2", "blocks.1.ls1"])
+    def test_unknown_modules(self, path):
+        vit = timm_vit(init_values=0.5)
+        vit.set_submodule(path, Unknown())
+        with pytest.raises(ValueError, match=rf"Unknown \(VisionTransformer.{path}\) is "):
+            make_eventful(vit)
+
+    @pytest.mark.parametrize("path", ["blocks.1.attn.proj_drop", "blocks.0.attn.attn_drop", "blocks.2.mlp.drop1"])
+    def test_dropout_in_eval(self, path):
+        vit, video = timm_vit(attn_drop_rate=0.1, proj_drop_rate=0.1), tiny_video(2)
+        model = make_eventful(vit, policy=FEW)
+        model(video[0])
+        vit.get_submodule(path).train()
+        with pytest.raises(ValueError, match=rf"{path}\) is in training mode.*eval"):
+            model(video[1])
+        vit.eval()
+        assert model(video[1]).isfinite().all() and model.state.trace.flushed == (False,)
+
+    @pytest.mark.parametrize("chained", [True, False])
+    def test_another_size_in_the_middle_of_a_stream(self, chained):
+        vit, video = timm_vit(dynamic_img_size=True), tiny_video(3)
+        model = make_eventful(vit, policy=FEW)
+        call = model if chained else model.forward_intermediates
+        call(video[0])
+        with pytest.raises(ValueError, match="4 x 4 tokens and this frame 4 x 2; call reset"):
+            call(video[1][..., :16])
+        call(video[1])
+        assert model.state.trace.flushed == (False,)
+        model.reset()
+        torch.testing.assert_close(model(video[1][..., :16]), vit(video[1][..., :16]), **CLOSE)
+
+    def test_bad_frames(self):
+        model, video = make_eventful(timm_vit(), policy=FEW), tiny_video(2)
+        model(video[0])
+        with pytest.raises(ValueError, match="NaN or infinity in the frame of stream 0"):
+            model(video[1] * torch.nan)
+        with pytest.raises(AssertionError, match="doesn't match model"):  # the library's own words
+            model(video[1][..., :-1])
+        model(video[1])
+        assert model.state.trace.flushed == (False,)
+
+    def test_what_changed_tokens_cannot_serve(self):
+        frame, vit = tiny_video(1)[0], MODELS["Hugging Face ViT"]()
+        with pytest.raises(ValueError, match="output_attentions cannot be served .* enabled = False"):
+            make_eventful(vit)(frame, output_attentions=True)
+        model = make_eventful(timm_vit())
+        with pytest.raises(ValueError, match="attn_mask cannot be served"):
+            model(frame, attn_mask=torch.ones(1, 1, PATCHES + 1, PATCHES + 1))
+
+    def test_blocks_left_out(self):
+        model = make_eventful(timm_vit())
+        with pytest.raises(ValueError, match="2 of 3 blocks ran"):
+            model.forward_intermediates(tiny_video(1)[0], indices=[1], stop_early=True, intermediates_only=True)
+
+    def test_a_policy_for_other_gates(self):
+        with pytest.raises(ValueError, match="blocks.9"):
+            make_eventful(torchvision_vit(), policy=PerGate({"*": FEW, "blocks.9.qkv": FEW}))
+
+
+@pytest.mark.parametrize("number", [3, 7])
+def test_counts_are_the_closed_form(number):
+    """Of a frame whose gates let so many tokens through, in `tokenwise`: all attention is computed."""
+    model = make_eventful(torchvision_vit(), policy=TopR(number), attention="tokenwise")
+    video, tokens = tiny_video(2), PATCHES + 1
+    for rows, frame in zip((tokens, number), video):
+        with count_operations(model) as counts:
+            model(frame)
+        ours = counts.by_category()
+        linear = DEPTH * rows * (4 * DIM * DIM + 2 * DIM * HIDDEN)
+        assert ours["linear"] == linear
+        assert ours["matmul"] == DEPTH * 2 * tokens * tokens * DIM
+        assert ours["embedding"] == PATCHES * DIM * 3 * PATCH * PATCH
+        assert ours["heads"] == 5 * DIM
+
+
+def test_dense_counts_are_those_of_a_flush():
+    model, (frame,) = make_eventful(MODELS["Hugging Face DINOv3"](), policy=Threshold(0.0)), tiny_video(1)
+    results = []
+    for enabled in (True, False):
+        model.enabled = enabled
+        with count_operations(model) as counts:
+            model(frame)
+        results.append({key: counts.by_category()[key] for key in ("linear", "bias", "matmul", "embedding")})
+    assert results[0] == results[1]
+
+
+def test_nothing_is_imported_that_is_not_there():
+    program = """
+import sys, torch.nn, eventful_vit
+try:
+    eventful_vit.make_eventful(torch.nn.Linear(2, 2))
+except ValueError as error:
+    assert "known are timm's" in str(error)
+assert not {"timm", "transformers", "torchvision", "segment_anything"} & set(sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_heads_of_another_number():
+    """Head sizes that suit no vector."""
+    vit = hugging_face("ViT", hidden_size=HEADS * 15, intermediate_size=HIDDEN)
+    model = make_eventful(vit, policy=ALL)
+    for frame in tiny_video(2):
+        assert_same(model(frame), vit(frame))

@@ -1,0 +1,58 @@
+"""The GPU's kernels compile for the GPUs that they are for, without one. Interpreters accept what compilers refuse."""
+
+import json
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import eventful_vit
+import pytest
+
+pytestmark = pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed")
+
+SHARED_MEMORY = {80: 166912, 89: 101376, 90: 232448}
+"""Bytes that a program may have: of an A100, an RTX 4090 or L4, and an H100."""
+STACK = {"float32": 512, "float16": 320, "bfloat16": 320}
+"""Bytes of a thread's stack, where registers are spilled to: a few of 255 in the largest tiles."""
+EVERY_KERNEL = {
+    "_add", "_attend", "_count", "_divide", "_error_norms", "_exchange", "_find_cutoffs", "_linear", "_list", "_mark",
+    "_position_terms", "_select_one", "_send", "_store", "_touch", "_write_all",
+}  # fmt: skip
+
+
+def compile_for(architecture: int, dtype: str, folder: Path, *options: object) -> list[dict]:
+    """Compiled kernels: what compile_kernels.py prints of them."""
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    environment["PYTHONPATH"] = str(Path(eventful_vit.__file__).parents[1])
+    environment["TRITON_CACHE_DIR"] = str(folder)
+    script = Path(__file__).with_name("compile_kernels.py")
+    words = [sys.executable, str(script), str(architecture), dtype, *map(str, options)]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def check(compiled: list[dict], architecture: int, dtype: str) -> None:
+    assert compiled
+    for kernel in compiled:
+        assert kernel["shared"] <= SHARED_MEMORY[architecture], kernel
+        assert kernel["stack"] is None or kernel["stack"] <= STACK[dtype], kernel
+
+
+def test_some_kernels(tmp_path):
+    """A choice for every run of the suite; the next test compiles all."""
+    compiled = compile_for(90, "bfloat16", tmp_path, "--operators", "gate")
+    assert {kernel["kernel"] for kernel in compiled} >= {"_error_norms", "_select_one", "_write_all", "_send"}
+    check(compiled, 90, "bfloat16")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("dtype", STACK)
+@pytest.mark.parametrize("architecture", SHARED_MEMORY)
+def test_every_kernel(architecture, dtype, tmp_path):
+    compiled = compile_for(architecture, dtype, tmp_path, "--heads", 16, 32, 64, 80, 128)
+    expected = EVERY_KERNEL - ({"_linear"} if dtype == "float32" else set())  # which PyTorch's library computes
+    assert {kernel["kernel"] for kernel in compiled} == expected
+    check(compiled, architecture, dtype)

@@ -44,6 +44,7 @@ setup(
     package_data={
         "eventful_vit.ops.cpu": ["*.cpp", "*.h"],
         **{name: ["*.yaml"] for name in config_packages()},
+        "eventful_vitdet.class_lists": ["*.txt"],
         "eventful_vitdet.live": ["page/*"],
         "eventful_vitdet.report": ["templates/*"],
     },

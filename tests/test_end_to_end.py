@@ -93,7 +93,7 @@ def test_evaluation_at_budgets(trained, workspace, repository):
     # r = N gives the dense model's detections, to rounding: AP is a step function of the scores' order.
     assert everything["bbox"]["AP50"] == pytest.approx(dense["bbox"]["AP50"], abs=0.5)
     table = (folder / "budgets.md").read_text()
-    assert table in done.stdout
+    assert table.split("\n\n")[0] in done.stdout  # the other tables are in the file
     assert {"dense", "top-r 12", "top-r 80"} <= {line.split("|")[1].strip() for line in table.splitlines() if line}
 
 

@@ -12,10 +12,12 @@ assert str(package).startswith({target!r}), package
 assert (package / "embedded" / "detectron2" / "modeling" / "__init__.py").is_file()
 assert (package / "live" / "page" / "index.html").is_file()
 assert (package / "report" / "page.css").is_file()
+assert (package / "class_lists" / "coco.txt").is_file()
 import detectron2
 from eventful_vitdet.cli.command_line import build_cfg, find_config
 import eventful_vitdet.modeling
 assert str(find_config("imagenet_vid/vitdet_b_672.yaml")).startswith({target!r})
+assert build_cfg("lvis/mask_rcnn_vitdet_l.yaml").MODEL.VIT.DEPTH == 24
 assert build_cfg("airborne_vid/vitdet_small.yaml").MODEL.VIT.DEPTH == 8
 """
 

@@ -24,6 +24,7 @@ COMMANDS = {
     "live": "A local web page",
     "make_figure": "The paper's first figure",
     "measure_control": "Measure how quickly",
+    "model_table": "Parameters and operations",
     "operation_table": "Count the operations of ViTDet-B",
     "report": "Write a report of an evaluation",
     "train_net": "--budgets BUDGET",

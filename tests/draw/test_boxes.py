@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from eventful_vitdet.draw.boxes import class_color, draw_detections
 from eventful_vitdet.draw.labels import label_size, text_scale
@@ -44,3 +46,18 @@ def test_labels_of_boxes_in_one_place_can_all_be_read():
 def test_colors_are_stable_and_differ():
     colors = [class_color(i) for i in range(30)]
     assert len(set(colors)) == 30 and colors == [class_color(i) for i in range(30)]
+
+
+def test_masks_are_tinted_where_they_are():
+    image = np.full((60, 100, 3), 100, np.uint8)
+    found = detections(([20, 30, 60, 50], 0.8, 1), ([70, 10, 90, 40], 0.2, 0), ([5, 5, 15, 15], 0.9, 0))
+    masks = np.ones((3, 28, 28), np.float32)
+    masks[0, :, 14:] = 0  # the left half of its box
+    masks[2] = np.nan  # not asked for
+    drawn = draw_detections(image, replace(found, masks=masks), ["a", "b"])
+    plain = draw_detections(image, found, ["a", "b"])
+    changed = (drawn != plain).any(axis=2)
+    rows, columns = np.nonzero(changed)
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (31, 49, 21, 39)  # the box's line covers the rest
+    expected = 0.6 * 100 + 0.4 * np.array(class_color(1))
+    assert np.abs(drawn[45, 30] - expected).max() <= 1

@@ -163,7 +163,7 @@ def training_inputs(reference):
             "instances": Instances(
                 (128, 128),
                 gt_boxes=Boxes(reference.outputs[f"gt_boxes{i}"]),
-                gt_classes=reference.outputs[f"gt_classes{i}"],
+                gt_classes=reference.outputs[f"gt_classes{i}"].clone(),
             ),
         }
         for i in range(2)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from detectron2.layers import ShapeSpec
 from detectron2.modeling.matcher import Matcher
-from detectron2.modeling.roi_heads import FastRCNNOutputLayers, StandardROIHeads
+from detectron2.modeling.roi_heads import FastRCNNOutputLayers, build_roi_heads
 from detectron2.structures import BoxMode
 from detectron2.utils.events import EventStorage
 
@@ -38,12 +38,15 @@ def test_labels_of_another_number_than_intervals():
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("MASK_ON", True), ("ROI_HEADS.NAME", "Res5ROIHeads"), ("ROI_BOX_HEAD.NAME", "")],
+    [("ROI_HEADS.NAME", "Res5ROIHeads"), ("ROI_BOX_HEAD.NAME", ""), ("ROI_MASK_HEAD.NAME", "PointRendMaskHead")],
 )
 def test_heads_that_do_not_exist_here_are_refused_not_ignored(detector_cfg, key, value):
-    detector_cfg.merge_from_list([f"MODEL.{key}", value])
+    detector_cfg.merge_from_list(["MODEL.MASK_ON", True, f"MODEL.{key}", value])
+    shapes = {
+        name: ShapeSpec(channels=8, stride=stride) for name, stride in zip(("p2", "p3", "p4", "p5"), (4, 8, 16, 32))
+    }
     with pytest.raises(ValueError, match=f"MODEL.{key} is {value!r}"):
-        StandardROIHeads(detector_cfg, {})
+        build_roi_heads(detector_cfg, shapes)
 
 
 def test_federated_loss_is_refused_in_training_only(detector_cfg):

@@ -304,7 +304,7 @@ def _hook_layers(model: nn.Module, traced: Sequence[Traced], counts: OperationCo
     for name, module in model.named_modules():
         if module in skip:
             continue
-        if name.split(".")[-1] == "roi_heads":
+        if "roi_heads" in name.split(".") and name.endswith(("roi_heads", "pooler")):
             hooks.append(module.register_forward_pre_hook(boxes.remember))
         macs = _layer_macs(module)
         if macs is not None:
@@ -314,20 +314,25 @@ def _hook_layers(model: nn.Module, traced: Sequence[Traced], counts: OperationCo
 
 
 class _BoxesPerImage:
-    """Box heads see the boxes of all images in one batch; this remembers how many belong to each image."""
+    """Heads see the boxes of all images in one batch; this remembers how many of them belong to each image."""
 
     def __init__(self) -> None:
         self.sizes: list[int] = []
 
     def remember(self, module: nn.Module, args: tuple) -> None:
-        """Forward pre-hook of the heads, called with (images, features, proposals, ...)."""
-        self.sizes = [len(proposals) for proposals in args[2]]
+        """Forward pre-hook of the heads, called with (images, features, proposals, ...), and of their poolers, called
+        with (maps, boxes). What follows a pooler has its boxes as rows: proposals, or detections that get a mask."""
+        self.sizes = [len(boxes) for boxes in args[2 if len(args) > 2 else 1]]
 
     def split(self, rows: int, category: str) -> list[int]:
         """How many of a layer's input rows belong to each image."""
-        if category == "heads" and rows == sum(self.sizes):
+        images = len(self.sizes)
+        if category != "heads" or not images:
+            return [1] * rows
+        if rows == sum(self.sizes):
             return self.sizes
-        return [1] * rows
+        # Rows are images, or nobody can say whose they are: all images share them.
+        return [rows // images + (image < rows % images) for image in range(images)]
 
 
 def _category(name: str, other: str) -> str:

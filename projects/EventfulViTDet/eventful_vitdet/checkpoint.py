@@ -19,6 +19,7 @@ from torch import nn
 from .checkpoint_names import RELATIVE_TABLE, VIT_PREFIX, adapt_names, resize_position_weights
 from .errors import CheckpointError, DamagedCheckpointError
 from .files import write_atomically
+from .published_models import describe_published
 from .weight_files import first_line, read_checkpoint, shorten
 from .weight_sets import choose_set
 
@@ -182,6 +183,7 @@ class VideoCheckpointer(DetectionCheckpointer):
         found = checkpoint["model"]
         checkpoint["model"] = self._adapt(found, shapes)
         given, wanted = set(checkpoint["model"]), set(shapes)
+        origin = describe_published(checkpoint["model"])
         incompatible = super()._load_model(checkpoint)
         misfits = {
             name: f"{name} (file {found}, model {needed})" for name, found, needed in incompatible.incorrect_shapes
@@ -198,7 +200,8 @@ class VideoCheckpointer(DetectionCheckpointer):
                 f"MODEL.WEIGHTS holds no parameter of this model: found names such as {shorten(sorted(found), 3)}; "
                 f"expected names such as {shorten(sorted(wanted), 3)}"
             )
-        self._require(missing, misfits, [name for name in unused if name.startswith(BACKBONE_PREFIX)])
+        extra = [name for name in unused if name.startswith(BACKBONE_PREFIX)]
+        self._require(missing, misfits, extra, origin)
         return incompatible
 
     def _adapt(self, weights: Mapping[str, torch.Tensor], shapes: Mapping[str, torch.Size]) -> dict[str, torch.Tensor]:
@@ -212,6 +215,12 @@ class VideoCheckpointer(DetectionCheckpointer):
                 raise CheckpointError(f"MODEL.REINITIALIZE: no parameter's name begins with {prefix!r}")
             adapted = {name: value for name, value in adapted.items() if not name.startswith(prefix)}
         resized = resize_position_weights(adapted, shapes)
+        matrices = any(getattr(module, "rel_pos_resize", "") == "matrix" for module in self.model.modules())
+        if matrices and (tables := [text for text in resized if RELATIVE_TABLE.match(text)]):
+            raise CheckpointError(
+                "MODEL.VIT.REL_POS_RESIZE is 'matrix', so tables have to be as long as the file's: set "
+                f"MODEL.VIT.REL_POS_IMG_SIZE to the size that it was trained for ({tables[0]})"
+            )
         if resized:
             logger.info("checkpoint, positions resized for this model: %s", shorten(resized, 3))
         return adapted
@@ -231,7 +240,7 @@ class VideoCheckpointer(DetectionCheckpointer):
             if names:
                 logger.log(level, "checkpoint, %s: %s", title, shorten(names))
 
-    def _require(self, missing: list[str], misfits: dict[str, str], extra: list[str]) -> None:
+    def _require(self, missing: list[str], misfits: dict[str, str], extra: list[str], origin: str) -> None:
         if not self.complete:
             # Tables of relative positions begin at zero: a ViT that has been trained without them is as it was.
             missing = [name for name in missing if name.startswith(VIT_PREFIX) and not RELATIVE_TABLE.fullmatch(name)]
@@ -247,6 +256,7 @@ class VideoCheckpointer(DetectionCheckpointer):
             f"Other shape: {shorten(list(misfits.values())) or 'none'}. Not in the file: {shorten(missing) or 'none'}."
             + lacking
             + advice
+            + (f" {origin}." if origin else "")
         )
 
 

@@ -49,8 +49,8 @@ AUTHORS_STAGES = (
     {1: "1", 2: "1.norm", 3: "2", 4: "2.norm"},
 )
 """By stage of the pyramid: the authors' layers, each by itself, and Detectron2's, which hold their norms."""
-STATISTICS = ("pixel_mean", "pixel_std")
-"""Settings of a model, and no weights."""
+STATISTICS = re.compile(r"pixel_mean|pixel_std|.+\.fed_loss_cls_weights")
+"""Settings of a model or of its training (how often LVIS has each class), and no weights."""
 
 
 def adapt_names(weights: Mapping[str, Tensor], shapes: Mapping[str, object]) -> tuple[dict[str, Tensor], list[str]]:
@@ -72,7 +72,7 @@ def adapt_names(weights: Mapping[str, Tensor], shapes: Mapping[str, object]) -> 
         remarks.append(f"a plain ViT's names (as MAE has them), read as {VIT_PREFIX}*")
         if left_out:
             remarks.append(f"{len(left_out)} without a use in a detector: {shorten(left_out)}")
-    return {name: value for name, value in adapted.items() if name not in STATISTICS}, remarks
+    return {name: value for name, value in adapted.items() if not STATISTICS.fullmatch(name)}, remarks
 
 
 def _unwrap(weights: dict[str, Tensor], shapes: Mapping[str, object]) -> tuple[dict[str, Tensor], list[str]]:

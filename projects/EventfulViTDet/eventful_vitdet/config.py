@@ -27,12 +27,18 @@ def add_eventful_vitdet_config(cfg: CfgNode) -> None:
     cfg.MODEL.DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
     cfg.MODEL.META_ARCHITECTURE = "VideoRCNN"
     cfg.MODEL.BACKBONE.NAME = "build_eventful_vitdet_backbone"
+    # A LazyConfig file of Detectron2 that the model comes from, with META_ARCHITECTURE build_lazy_video_rcnn; --lazy
+    # sets both. The real Detectron2 only.
+    cfg.MODEL.LAZY_FILE = ""
     # Training: prefixes of parameters to re-initialise instead of loading from MODEL.WEIGHTS. Weights of other classes
     # need ("roi_heads.box_predictor",); without it, a shape that differs is an error.
     cfg.MODEL.REINITIALIZE = ()
     # Which set of weights to take from a file that has several, by its key there, such as "model_ema" or
     # "teacher.module"; the log names them. "": the usual one.
     cfg.MODEL.WEIGHTS_SET = ""
+    # Names of the model's classes: "coco", "lvis", or a text file with a name in every line. "": those of the first
+    # data set of DATASETS.TEST or DATASETS.TRAIN with as many.
+    cfg.MODEL.CLASS_NAMES = ""
     _add_vit_config(cfg)
     _add_vivit_config(cfg)
     _add_pyramid_config(cfg)
@@ -84,6 +90,11 @@ def _add_vit_config(cfg: CfgNode) -> None:
     vit.USE_ABS_POS = True
     # Decomposed relative position bias in attention.
     vit.USE_REL_POS = True
+    # Side in pixels of the images that tables of relative positions of global blocks are made for; 0: IMG_SIZE.
+    vit.REL_POS_IMG_SIZE = 0
+    # What is resized of them for frames of another size: the "table", linearly, as Detectron2 does; or the "matrix" of
+    # all pairs, bicubically, as the paper's code does, which needs REL_POS_IMG_SIZE: the size that the weights are for.
+    vit.REL_POS_RESIZE = "table"
     # Largest stochastic depth rate (of the last block) in training.
     vit.DROP_PATH_RATE = 0.1
 

@@ -19,10 +19,12 @@ from torch import nn
 
 from .budgets import DENSE
 from .checkpoint import VideoCheckpointer
+from .class_lists import model_class_names
 from .config import config_errors
 from .control import Constant, RuntimeControl, TargetState, build_runtime_control
 from .data.input_preparation import InputPreparation
 from .errors import ConfigError
+from .masks import NO_MASKS, MaskRequest, masks_requested
 from .structures import Detections, FrameCost, SourceFrame, TokenGrid
 from .timing import frame_cost, run_timed
 
@@ -66,22 +68,26 @@ class VideoDetector:
         model: nn.Module,
         control: RuntimeControl | None = None,
         clock: Callable[[], float] = time.perf_counter,
+        masks: MaskRequest = NO_MASKS,
     ) -> None:
         """
         Args:
             control: default: what MODEL.EVENTFUL.CONTROLLER asks for.
             clock: seconds; frames are timed by it.
+            masks: which detections get a mask, of a model that has them. Ask for those that are used only.
         """
         self.model = model
         self.control = control or build_runtime_control(cfg, model)
         self._prepare = InputPreparation(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST, cfg.INPUT.FORMAT)
         self._clock = clock
+        self._masks = masks
         self._device = next(model.parameters()).device
         self._exit = ExitStack()
 
     def __enter__(self) -> VideoDetector:
         self._exit.callback(self.model.train, self.model.training)
         self.model.eval()
+        self._exit.enter_context(masks_requested(self.model, self._masks))
         self._counts = self._exit.enter_context(count_operations(self.model))
         self.model.reset()
         return self
@@ -153,18 +159,22 @@ def share_weights(model: nn.Module) -> nn.Module:
     return copy.deepcopy(model, memo)
 
 
-def dense_detector(cfg: CfgNode, model: nn.Module) -> VideoDetector:
+def dense_detector(cfg: CfgNode, model: nn.Module, masks: MaskRequest = NO_MASKS) -> VideoDetector:
     """A detector of the dense model beside the eventful one: the same weights, and a state of its own."""
     twin = share_weights(model)
     twin.enabled = False
-    return VideoDetector(cfg, twin, RuntimeControl(twin, Constant(twin.vit.policy)))
+    return VideoDetector(cfg, twin, RuntimeControl(twin, Constant(twin.vit.policy)), masks=masks)
 
 
 def class_names(cfg: CfgNode) -> list[str]:
-    """Names of the model's classes, from the first data set of the configuration that has as many.
+    """Names of the model's classes: by MODEL.CLASS_NAMES, else of the first data set that has as many.
 
-    Where there is none (their names are in annotation files that are not here), classes are numbered.
+    Where there is none (their names are in annotation files that are not here), classes are numbered. Raises ValueError
+    for what MODEL.CLASS_NAMES cannot be.
     """
+    known = model_class_names(cfg)
+    if known is not None:
+        return known
     number = cfg.MODEL.ROI_HEADS.NUM_CLASSES
     for name in (*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN):
         classes = MetadataCatalog.get(name).get("thing_classes")

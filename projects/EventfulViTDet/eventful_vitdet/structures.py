@@ -48,6 +48,9 @@ class Detections:
     boxes: np.ndarray
     scores: np.ndarray
     classes: np.ndarray
+    masks: np.ndarray | None = None
+    """(N, M, M) float32: probabilities that fill the box, see `masks.paste_mask`; NaN for detections whose mask was not
+    asked for. None where no mask was."""
 
     @classmethod
     def from_instances(cls, instances: Instances, model_input: Mapping) -> Detections:
@@ -59,7 +62,8 @@ class Detections:
                 f"the model gave boxes or scores that are not finite for frame {model_input.get('frame_id')} "
                 f"of video {model_input.get('video_id')} ({model_input.get('file_name', 'unknown file')})"
             )
-        return cls(boxes, scores, instances.pred_classes.cpu().numpy().astype(np.int32))
+        masks = instances.box_masks.float().cpu().numpy() if instances.has("box_masks") else None
+        return cls(boxes, scores, instances.pred_classes.cpu().numpy().astype(np.int32), masks)
 
 
 @dataclass(frozen=True)

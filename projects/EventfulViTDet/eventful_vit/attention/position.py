@@ -15,21 +15,41 @@ def expand_table(table: Tensor, size: int, pool: int = 1) -> Tensor:
 
     Args:
         table: (L, d), one row for each distance from -(size - 1) to size - 1. A table made for another size is
-            resized linearly, as Detectron2 does.
+            resized linearly, as Detectron2 does. Or a matrix (s, s, d), already expanded for s positions: resized
+            bicubically, as the paper's code does.
         size: number of positions along the axis.
         pool: the entries of `pool` neighbouring keys are averaged.
 
     Returns:
         (size, size / pool, d): entry [i, j] belongs to a query at i and a key at j.
     """
+    expanded = _resize_matrix(table, size) if table.dim() == 3 else _expand(table, size)
+    if pool > 1:
+        expanded = expanded.unflatten(1, (size // pool, pool)).mean(2)
+    return expanded
+
+
+def _resize_matrix(matrix: Tensor, size: int) -> Tensor:
+    if len(matrix) == size:
+        return matrix
+    maps = matrix.permute(2, 0, 1)[None]
+    return F.interpolate(maps, size=(size, size), mode="bicubic", align_corners=False)[0].permute(1, 2, 0)
+
+
+def _expand(table: Tensor, size: int) -> Tensor:
     distances = 2 * size - 1
     if table.shape[0] != distances:
         table = F.interpolate(table.t()[None], size=distances, mode="linear")[0].t()
     positions = torch.arange(size, device=table.device)
-    expanded = table[positions[:, None] - positions[None, :] + size - 1]
-    if pool > 1:
-        expanded = expanded.unflatten(1, (size // pool, pool)).mean(2)
-    return expanded
+    return table[positions[:, None] - positions[None, :] + size - 1]
+
+
+def position_matrix(table: Tensor) -> Tensor:
+    """A table (L, d) expanded for the size that it was made for: what `expand_table` resizes as a matrix."""
+    size = (table.shape[0] + 1) // 2
+    if torch.is_grad_enabled():
+        return _expand(table, size)
+    return derive(table, "position matrix", lambda: _expand(table.detach(), size))
 
 
 def position_tables(rel_pos_h: Tensor, rel_pos_w: Tensor, layout: AttentionLayout) -> tuple[Tensor, Tensor]:

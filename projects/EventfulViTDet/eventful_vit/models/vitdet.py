@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from .. import ops
+from ..attention.position import position_matrix
 from ..block import BlockSpec, EventfulOptions
 from ..encoder import EventfulEncoder
 from ..frame import FrameTrace
@@ -56,12 +57,16 @@ class Attention(nn.Module):
         use_rel_pos: bool = False,
         rel_pos_zero_init: bool = True,
         input_size: tuple[int, int] | None = None,
+        rel_pos_resize: str = "table",
     ) -> None:
         """
         Args:
             input_size: (h, w) that the relative position tables are made for: 2h - 1 and 2w - 1 rows.
+            rel_pos_resize: see `EventfulViT`.
         """
         super().__init__()
+        if rel_pos_resize not in ("table", "matrix"):
+            raise ValueError(f"rel_pos_resize = {rel_pos_resize!r} is unknown; choose 'table' or 'matrix'")
         if dim % num_heads:
             raise ValueError(f"embed_dim = {dim} is not divisible by num_heads = {num_heads}")
         self.num_heads = num_heads
@@ -69,6 +74,7 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
         self.proj = nn.Linear(dim, dim)
         self.use_rel_pos = use_rel_pos
+        self.rel_pos_resize = rel_pos_resize
         if use_rel_pos:
             self.rel_pos_h = nn.Parameter(torch.zeros(2 * input_size[0] - 1, self.head_dim))
             self.rel_pos_w = nn.Parameter(torch.zeros(2 * input_size[1] - 1, self.head_dim))
@@ -76,12 +82,18 @@ class Attention(nn.Module):
                 nn.init.trunc_normal_(self.rel_pos_h, std=0.02)
                 nn.init.trunc_normal_(self.rel_pos_w, std=0.02)
 
+    def position_tables(self) -> tuple[Tensor, ...]:
+        """Relative positions along rows and columns, as operators take them; none where there are none."""
+        if not self.use_rel_pos:
+            return ()
+        tables = self.rel_pos_h, self.rel_pos_w
+        return tuple(map(position_matrix, tables)) if self.rel_pos_resize == "matrix" else tables
+
     def forward(self, x: Tensor) -> Tensor:
         """(B, h, w, D) -> (B, h, w, D)."""
         grid = tuple(x.shape[1:3])
         qkv = run_linear(self.qkv, x.flatten(1, 2))
-        tables = (self.rel_pos_h, self.rel_pos_w) if self.use_rel_pos else ()
-        a = ops.attend(qkv, None, tables, self.num_heads, self.head_dim**-0.5, (*grid, 0, 1), qkv.dtype)
+        a = ops.attend(qkv, None, self.position_tables(), self.num_heads, self.head_dim**-0.5, (*grid, 0, 1), qkv.dtype)
         return run_linear(self.proj, a).unflatten(1, grid)
 
 
@@ -153,6 +165,7 @@ class Block(nn.Module):
         use_residual_block: bool = False,
         input_size: tuple[int, int] | None = None,
         kv_pool: int = 1,
+        rel_pos_resize: str = "table",
     ) -> None:
         """
         Args:
@@ -167,7 +180,7 @@ class Block(nn.Module):
         self.kv_pool = 1 if window_size else kv_pool
         self.norm1 = norm_layer(dim)
         table_size = (window_size, window_size) if window_size else input_size
-        self.attn = Attention(dim, num_heads, qkv_bias, use_rel_pos, rel_pos_zero_init, table_size)
+        self.attn = Attention(dim, num_heads, qkv_bias, use_rel_pos, rel_pos_zero_init, table_size, rel_pos_resize)
         self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
         self.norm2 = norm_layer(dim)
         self.mlp = Mlp(dim, int(dim * mlp_ratio), act_layer)
@@ -192,7 +205,7 @@ class Block(nn.Module):
             projection=attention.proj if known else nn.Identity(),
             norm2=self.norm2,
             mlp=self.mlp.parts if is_plain(self.mlp, Mlp) else self.mlp,
-            rel_pos=(attention.rel_pos_h, attention.rel_pos_w) if known and attention.use_rel_pos else (),
+            rel_pos=attention.position_tables() if known else (),
             drop_path=self.drop_path,
             window=self.window_size,
             kv_pool=self.kv_pool,
@@ -235,6 +248,8 @@ class EventfulViT(EventfulModel):
         norm_layer: Callable[[int], nn.Module] = LAYER_NORM,
         act_layer: type[nn.Module] = nn.GELU,
         rel_pos_zero_init: bool = True,
+        rel_pos_img_size: int = 0,
+        rel_pos_resize: str = "table",
         residual_block_indexes: Iterable[int] = (),
         use_act_checkpoint: bool = False,
         enabled: bool = True,
@@ -251,6 +266,9 @@ class EventfulViT(EventfulModel):
             img_size: side, or (H, W), in pixels, that the position tables of global blocks are made for.
             pretrain_img_size: side in pixels of the square grid of absolute positions; resized to each frame's grid.
             pretrain_use_cls_token: the absolute positions begin with one for a class token, which is dropped.
+            rel_pos_img_size: side in pixels that global blocks' tables of relative positions are for; 0: img_size.
+            rel_pos_resize: what is resized of these for frames of another size: the "table", linearly, as Detectron2
+                does; or the "matrix" of all pairs, bicubically, as the paper's code does.
             residual_block_indexes: blocks with a bottleneck of convolutions behind them, computed in every frame.
             use_act_checkpoint: in training, recompute a block's activations in the backward pass.
             enabled: take the eventful path in eval mode; may be changed at any time.
@@ -267,6 +285,8 @@ class EventfulViT(EventfulModel):
         height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
         if height % patch_size or width % patch_size:
             raise ValueError(f"img_size {height} x {width} is not a multiple of patch_size = {patch_size}")
+        if rel_pos_img_size % patch_size:
+            raise ValueError(f"rel_pos_img_size {rel_pos_img_size} is not a multiple of patch_size = {patch_size}")
         grid = (height // patch_size, width // patch_size)
         super().__init__(enabled)
         self.patch_size = patch_size
@@ -291,8 +311,9 @@ class EventfulViT(EventfulModel):
                 rel_pos_zero_init,
                 window_size if i in windowed else 0,
                 i in residual,
-                grid,
+                (rel_pos_img_size // patch_size,) * 2 if rel_pos_img_size else grid,
                 kv_pool,
+                rel_pos_resize,
             )
             for i in range(depth)
         )

@@ -87,6 +87,11 @@ def training_parser(description: str | None = None) -> argparse.ArgumentParser:
         help="folder that the paths in --test-json start from (default: its folder, or the parent of 'annotations')",
     )
     option(
+        "--lazy",
+        metavar="FILE",
+        help="take the model from this LazyConfig file (Python, which is run); needs the real Detectron2",
+    )
+    option(
         "--budgets",
         metavar="BUDGET",
         help="evaluate each of these: 'dense', or a number of tokens r per gate and frame (as in: dense 64 128 256)",

@@ -22,6 +22,7 @@ from ..actions import register_action_csv
 from ..config import add_eventful_vitdet_config
 from ..data import register_test_json
 from ..errors import ConfigError, FileError
+from ..modeling.lazy_model import lazy_settings
 from .checkout import REPOSITORY
 from .console import take_console
 
@@ -130,7 +131,7 @@ def find_config(name: str) -> Path:
 
 def setup(args: argparse.Namespace) -> CfgNode:
     """Configuration, log files and seeds of a run."""
-    cfg = build_cfg(args.config_file, args.opts)
+    cfg = build_cfg(args.config_file, [*(lazy_settings(args.lazy) if args.lazy else ()), *args.opts])
     if args.test_json:
         register = register_action_csv if args.test_json.endswith(".csv") else register_test_json
         cfg.DATASETS.TEST = (register(args.test_json, args.test_root),)

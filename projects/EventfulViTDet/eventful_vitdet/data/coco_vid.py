@@ -27,6 +27,7 @@ from .annotation_file import (
 )
 from .odd_boxes import OddBoxes
 from .read_rules import DEFAULT_RULES, ReadRules
+from .segmentations import read_segmentation
 from .video_data import BadVideo, Defect, VideoData
 
 Video = list[dict]
@@ -269,6 +270,7 @@ def _make_annotation(
     area = annotation.get("area")
     if "area" in annotation and not (is_finite(area) and area >= 0):
         raise DatasetError(f"{where} has area {quote(area)}; expected a number of pixels")
+    mask = read_segmentation(where, annotation.get("segmentation"), frame["height"], frame["width"])
     box = boxes.usable_part(f"annotation {number}", annotation["bbox"], frame["width"], frame["height"])
     if box is None:
         return frame, None
@@ -279,6 +281,7 @@ def _make_annotation(
         "instance_id": track,
         "iscrowd": int(annotation.get("iscrowd", 0)),
         "area": _area(area, annotation["bbox"], box),
+        **({} if mask is None else {"segmentation": mask}),
         **{key: int(annotation[key]) for key in FLAGS if key in annotation},
     }
 

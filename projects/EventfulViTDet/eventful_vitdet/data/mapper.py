@@ -12,12 +12,14 @@ from detectron2.data import detection_utils as utils
 from detectron2.data import transforms as T
 from detectron2.structures import BoxMode, Instances
 from detectron2.utils import comm
+from fvcore.transforms.transform import TransformList
 
 from ..errors import ConfigError
 from .frame_cache import FrameCache, extract_frames
 from .input_preparation import check_image_format
 from .listed_frames import read_listed_frame
 from .training_frames import load_train_sets
+from .training_masks import check_masks, transform_masks
 from .training_sampler import MixedSampler
 from .training_transforms import ChannelGain, RandomWindow
 
@@ -35,6 +37,7 @@ class VideoTrainMapper:
         image_format: str,
         min_visibility: float = 0.0,
         frame_cache: str = "",
+        masks: bool = False,
     ) -> None:
         """Set the mapper up without a configuration.
 
@@ -42,26 +45,29 @@ class VideoTrainMapper:
             augmentations: applied in order to images in `image_format`, "RGB" or "BGR".
             min_visibility: a box with a smaller share of its area left in the image is dropped.
             frame_cache: folder of a FrameCache; "" decodes from the video each time.
+            masks: objects have one, for a model that learns them.
         """
         check_image_format(image_format)
         self.augmentations = T.AugmentationList(list(augmentations))
         self.image_format = image_format
         self.min_visibility = min_visibility
+        self.masks = masks
         self._read = FrameCache(frame_cache).read if frame_cache else read_listed_frame
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict:
-        """Take all arguments from INPUT.* and DATALOADER.FRAME_CACHE."""
+        """Take all arguments from INPUT.*, DATALOADER.FRAME_CACHE and MODEL.MASK_ON."""
         return {
             "augmentations": build_train_augmentations(cfg),
             "image_format": cfg.INPUT.FORMAT,
             "min_visibility": cfg.INPUT.MIN_BOX_VISIBILITY,
             "frame_cache": cfg.DATALOADER.FRAME_CACHE,
+            "masks": cfg.MODEL.MASK_ON,
         }
 
     def __call__(self, frame: dict) -> dict:
-        """Return "image" (a uint8 tensor (3, H, W)), "instances" (gt_boxes, gt_classes) and the frame's
-        identity.
+        """Return "image" (a uint8 tensor (3, H, W)), "instances" (gt_boxes, gt_classes, and gt_masks where
+        they are asked for) and the frame's identity.
 
         Raises VideoReadError if the frame cannot be read.
         """
@@ -71,17 +77,20 @@ class VideoTrainMapper:
         annotations = [a for a in frame["annotations"] if not a.get("iscrowd", 0)]
         boxes = [BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS) for a in annotations]
         aug_input = T.AugInput(image, boxes=np.asarray(boxes, dtype=np.float64).reshape(-1, 4))
-        self.augmentations(aug_input)
+        transforms = self.augmentations(aug_input)
         image = aug_input.image
         identity = ("file_name", "height", "width", "image_id", "video_id", "frame_id")
         return {
             **{key: frame[key] for key in identity},
             "image": torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))),
-            "instances": self._make_instances(annotations, aug_input.boxes, image.shape[:2]),
+            "instances": self._make_instances(frame, annotations, aug_input, transforms),
         }
 
-    def _make_instances(self, annotations: list[dict], boxes: np.ndarray, size: tuple[int, int]) -> Instances:
-        height, width = size
+    def _make_instances(
+        self, frame: dict, annotations: list[dict], augmented: T.AugInput, transforms: TransformList
+    ) -> Instances:
+        height, width = augmented.image.shape[:2]
+        boxes = augmented.boxes
         clipped = np.clip(boxes, 0, (width, height, width, height))
         sides = clipped[:, 2:] - clipped[:, :2]
         full_area = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
@@ -91,7 +100,11 @@ class VideoTrainMapper:
             for annotation, box, visible in zip(annotations, clipped, keep)
             if visible
         ]
-        return utils.annotations_to_instances(kept, (height, width))
+        target = utils.annotations_to_instances(kept, (height, width))
+        if self.masks and kept:
+            shown = [annotation["segmentation"] for annotation, visible in zip(annotations, keep) if visible]
+            target.gt_masks = transform_masks(shown, transforms, frame)
+        return target
 
 
 def build_train_augmentations(cfg: CfgNode) -> list[T.Augmentation]:
@@ -146,6 +159,8 @@ def build_video_train_loader(cfg: CfgNode) -> VideoTrainLoader:
     for ratios that do not fit the data sets.
     """
     sets = load_train_sets(cfg)
+    if cfg.MODEL.MASK_ON:
+        check_masks(cfg.DATASETS.TRAIN, sets)
     settings = cfg.DATALOADER
     sampler = MixedSampler(
         sets, tuple(settings.DATASET_RATIOS), balance_classes=settings.BALANCE_CLASSES, seed=cfg.SEED

@@ -187,7 +187,8 @@ def _annotation(json_file: str, position: int, entry: object) -> object:
     where = f"{json_file}: annotations[{position}]"
     attributes = entry.get("attributes")
     attributes = attributes if isinstance(attributes, Mapping) else {}
-    kept = {key: entry[key] for key in ("id", "image_id", "category_id", "bbox", "iscrowd") if key in entry}
+    copied = ("id", "image_id", "category_id", "bbox", "iscrowd", "segmentation")
+    kept = {key: entry[key] for key in copied if key in entry}
     if is_finite(entry.get("area")) and entry["area"] > 0:
         kept["area"] = entry["area"]
     if isinstance(attributes.get("occluded"), bool):

@@ -45,6 +45,13 @@ class WindowTransform(Transform):
         canvas[:height, :width] = np.asarray(resized)
         return canvas
 
+    def apply_segmentation(self, segmentation: np.ndarray) -> np.ndarray:
+        """Map a mask (H, W), uint8, to the canvas; nothing covers the padding."""
+        height, width = self.out_size
+        canvas = np.zeros(self.canvas_size, segmentation.dtype)
+        canvas[:height, :width] = Image.fromarray(segmentation).resize((width, height), Image.NEAREST, box=self.window)
+        return canvas
+
     def apply_coords(self, coords: np.ndarray) -> np.ndarray:
         """Map points (N, 2), x and y in source pixels."""
         x0, y0, x1, y1 = self.window
@@ -175,3 +182,6 @@ class GainTransform(Transform):
 
     def apply_coords(self, coords: np.ndarray) -> np.ndarray:
         return coords
+
+    def apply_segmentation(self, segmentation: np.ndarray) -> np.ndarray:
+        return segmentation

@@ -19,8 +19,9 @@ from ..costs import CostSums
 from ..errors import ConfigError, VideoReadError, VideoWriteError
 from ..files import write_atomically
 from ..interruption import Interruptions
+from ..masks import MaskRequest, encode_mask, paste_mask
 from ..predictor import FrameResult, VideoDetector, class_names, dense_detector
-from ..structures import SourceFrame
+from ..structures import Detections, SourceFrame
 from ..video import JsonLinesWriter, SoundCopy, VideoSource, VideoWriter, encode_png
 from .painter import FramePainter
 from .preview_window import PreviewWindow
@@ -173,8 +174,11 @@ def _detect_all(
 ) -> Iterator[tuple[SourceFrame, FrameResult, FrameResult | None]]:
     """Every frame with its result, and the dense model's where that is asked for."""
     with ExitStack() as stack:
-        detector = stack.enter_context(VideoDetector(cfg, model, control))
-        dense = stack.enter_context(dense_detector(cfg, model)) if options.side_by_side_dense else None
+        # The JSON has all detections, the picture the drawn ones.
+        masks = MaskRequest(0.0 if options.save_json else options.min_score)
+        detector = stack.enter_context(VideoDetector(cfg, model, control, masks=masks))
+        beside = MaskRequest(options.min_score)
+        dense = stack.enter_context(dense_detector(cfg, model, beside)) if options.side_by_side_dense else None
         frames = stack.enter_context(closing(source.frames(options.start, options.every)))
         total = _count_frames(source, options)
         progress = stack.enter_context(tqdm(total=total, unit="frame", desc=os.path.basename(source.name)))
@@ -193,8 +197,9 @@ def _count_frames(source: VideoSource, options: AnnotateOptions) -> int | None:
 
 
 def describe_frame(frame: SourceFrame, result: FrameResult, classes: Sequence[str]) -> dict:
-    """A frame's line in the JSON file; boxes are x0, y0, x1, y1 in pixels."""
+    """A frame's line in the JSON file; boxes are x0, y0, x1, y1 in pixels, masks COCO's run lengths."""
     cost, found = result.cost, result.detections
+    masks = describe_masks(frame, found)
     return {
         "frame": frame.index,
         "file": frame.name,
@@ -208,10 +213,22 @@ def describe_frame(frame: SourceFrame, result: FrameResult, classes: Sequence[st
         "target": None if result.target is None else asdict(result.target),
         "ms": {"backbone": 1000 * cost.backbone_seconds, "total": 1000 * cost.total_seconds},
         "detections": [
-            {"class": classes[index], "score": round(score, 4), "box": [round(value, 2) for value in box]}
-            for box, score, index in zip(found.boxes.tolist(), found.scores.tolist(), found.classes.tolist())
+            {"class": classes[index], "score": round(score, 4), "box": [round(value, 2) for value in box], **mask}
+            for box, score, index, mask in zip(
+                found.boxes.tolist(), found.scores.tolist(), found.classes.tolist(), masks
+            )
         ],
     }
+
+
+def describe_masks(frame: SourceFrame, found: Detections) -> list[dict]:
+    """For each detection {"mask": COCO's run lengths}, {} where it has none."""
+    if found.masks is None:
+        return [{}] * len(found.scores)
+    size = frame.image.shape[:2]
+    return [
+        {"mask": encode_mask(paste_mask(mask, box, *size)).as_coco()} for mask, box in zip(found.masks, found.boxes)
+    ]
 
 
 def describe_costs(costs: CostSums) -> str:

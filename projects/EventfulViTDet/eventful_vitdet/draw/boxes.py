@@ -1,4 +1,4 @@
-"""Detections on a frame: a box, class name and score for each. Images are BGR uint8 (H, W, 3)."""
+"""Detections on a frame: a box, class name, score and mask for each. Images are BGR uint8 (H, W, 3)."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
+from ..masks import paste_mask
 from ..structures import Detections
 from .label_placement import corners_around, place_label
 from .labels import draw_label, label_size, text_scale
 
 GOLDEN_RATIO = 0.618034
+MASK_OPACITY = 0.4
 
 
 def class_color(index: int) -> tuple[int, int, int]:
@@ -35,11 +37,13 @@ def draw_detections(
 ) -> np.ndarray:
     """
     Returns a copy of the image with a box, class name and score ("bird 93%") for every detection of at least
-    `min_score`, the best on top. Labels keep clear of each other where there is room. `letters` is the size of their
-    letters, for OpenCV; by default, one that suits the image.
+    `min_score`, the best on top; and with its mask, where it has one. Labels keep clear of each other where there is
+    room. `letters` is the size of their letters, for OpenCV; by default, one that suits the image.
     """
     canvas = image.copy()
     thickness = max(1, round(min(image.shape[:2]) / 256))
+    if detections.masks is not None:
+        draw_masks(canvas, detections, min_score)
     order = [int(i) for i in np.argsort(-detections.scores, kind="stable") if detections.scores[i] >= min_score]
     boxes = {i: tuple(round(float(value)) for value in detections.boxes[i]) for i in order}
     for i in reversed(order):
@@ -62,3 +66,14 @@ def _within(box: tuple, bounds: tuple) -> tuple:
     low = [max(bounds[axis], min(box[axis], bounds[axis + 2])) for axis in (0, 1)]
     high = [max(bounds[axis], min(box[axis + 2], bounds[axis + 2])) for axis in (0, 1)]
     return (*low, *high)
+
+
+def draw_masks(canvas: np.ndarray, detections: Detections, min_score: float) -> None:
+    """Tint what the masks cover in the colours of their classes, in place; weaker detections are left out."""
+    height, width = canvas.shape[:2]
+    for i in np.argsort(detections.scores, kind="stable"):
+        if detections.scores[i] < min_score:
+            continue
+        covered = paste_mask(detections.masks[i], detections.boxes[i], height, width)
+        color = np.array(class_color(int(detections.classes[i])))
+        canvas[covered] = (1 - MASK_OPACITY) * canvas[covered] + MASK_OPACITY * color

@@ -17,6 +17,7 @@ from torch import nn
 
 from ..control import RuntimeControl, Schedule
 from ..errors import ConfigError, DataError
+from ..masks import MaskRequest
 from ..predictor import FrameResult, VideoDetector, class_names, dense_detector
 from ..structures import SourceFrame
 from ..video import VideoSource
@@ -95,7 +96,8 @@ def record_run(
     painter = FramePainter(
         class_names(cfg), model.vit.gate_names, tokens=FIRST_GATE, min_score=min_score, letters=LETTERS
     )
-    with VideoDetector(cfg, model, RuntimeControl(model, schedule)) as detector, closing(source.frames()) as stream:
+    detector = VideoDetector(cfg, model, RuntimeControl(model, schedule), masks=MaskRequest(min_score))
+    with detector, closing(source.frames()) as stream:
         for frame in itertools.islice(stream, frames):
             if frame.index == 0:
                 run.dense_gflops = _dense_cost(cfg, model, frame)

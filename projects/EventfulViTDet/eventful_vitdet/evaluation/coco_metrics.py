@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 from detectron2.structures import BoxMode
+from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
@@ -28,8 +29,14 @@ SUMMARY = {
 }
 
 
-def make_ground_truth(frames: Iterable[dict], category_ids: Sequence[int], classes: Sequence[str]) -> dict:
-    """Turn frame dicts into a COCO ground-truth document.
+BOXES, MASKS = "bbox", "segm"
+"""What is compared, by COCOeval's names."""
+
+
+def make_ground_truth(
+    frames: Iterable[dict], category_ids: Sequence[int], classes: Sequence[str], kind: str = BOXES
+) -> dict:
+    """Turn frame dicts into a COCO ground-truth document, with the annotations' masks where `kind` is MASKS.
 
     `category_ids[i]` and `classes[i]` are the id and the name to give to contiguous class i.
     """
@@ -51,9 +58,16 @@ def make_ground_truth(frames: Iterable[dict], category_ids: Sequence[int], class
                     "bbox": list(box),
                     "area": annotation.get("area", box[2] * box[3]),
                     "iscrowd": annotation.get("iscrowd", 0),
+                    **({"segmentation": annotation.get("segmentation", _rectangle(box))} if kind == MASKS else {}),
                 }
             )
     return document
+
+
+def _rectangle(box: Sequence[float]) -> list[list[float]]:
+    """A box [x, y, width, height] as a polygon: the mask of a crowd without one."""
+    x, y, width, height = box
+    return [[x, y, x + width, y, x + width, y + height, x, y + height]]
 
 
 def compute_coco_metrics(ground_truth: dict, detections: Iterable[dict]) -> dict[str, float | None]:
@@ -83,11 +97,12 @@ def compute_table_metrics(
     *,
     score_threshold: float,
     max_detections: int,
+    kind: str = BOXES,
 ) -> dict[str, float | None]:
     """`compute_coco_metrics` of the detections with at least `score_threshold`, the best `max_detections` per frame.
 
-    Their order does not matter: equal scores are taken by ascending class, then box. Raises EvaluationError if
-    no annotation counts.
+    With `kind` MASKS, masks are compared; a detection without one does not count. The order of detections does not
+    matter: equal scores are taken by ascending class, then box. Raises EvaluationError if no annotation counts.
     """
     chosen = keep_best(detections, score_threshold, max_detections)
     label_of = {category_id: label for label, category_id in enumerate(category_ids)}
@@ -95,10 +110,15 @@ def compute_table_metrics(
     def of_category(category_id: int) -> Iterator[dict]:
         table = chosen.select(np.flatnonzero(chosen.classes == label_of[category_id]))
         boxes = np.concatenate([table.boxes[:, :2], table.boxes[:, 2:] - table.boxes[:, :2]], axis=1)
-        for image_id, box, score in zip(table.image_ids.tolist(), boxes.tolist(), table.scores.tolist()):
-            yield {"image_id": image_id, "category_id": category_id, "bbox": box, "score": score}
+        numbers = (table.image_ids.tolist(), boxes.tolist(), table.scores.tolist())
+        for image_id, box, score, mask in zip(*numbers, table.mask_column()):
+            entry = {"image_id": image_id, "category_id": category_id, "bbox": box, "score": score}
+            if kind == BOXES:
+                yield entry
+            elif mask is not None:
+                yield {**entry, "segmentation": mask.as_coco()}
 
-    return _evaluate(make_ground_truth(frames, category_ids, classes), of_category)
+    return _evaluate(make_ground_truth(frames, category_ids, classes, kind), of_category, kind)
 
 
 def keep_best(detections: DetectionTable, score_threshold: float, max_detections: int) -> DetectionTable:
@@ -109,7 +129,9 @@ def keep_best(detections: DetectionTable, score_threshold: float, max_detections
     return table.select(np.arange(len(table)) - first < max_detections)
 
 
-def _evaluate(ground_truth: dict, detections_of: Callable[[int], Iterable[dict]]) -> dict[str, float | None]:
+def _evaluate(
+    ground_truth: dict, detections_of: Callable[[int], Iterable[dict]], kind: str = BOXES
+) -> dict[str, float | None]:
     """Evaluate category by category, so that only one's detections exist as Python objects at a time."""
     if not any(not annotation["iscrowd"] for annotation in ground_truth["annotations"]):
         raise EvaluationError(
@@ -119,12 +141,14 @@ def _evaluate(ground_truth: dict, detections_of: Callable[[int], Iterable[dict]]
     annotations: dict[int, list[dict]] = {}
     for annotation in ground_truth["annotations"]:
         annotations.setdefault(annotation["category_id"], []).append(annotation)
+    images = {image["id"]: image for image in ground_truth["images"]}
     metrics = dict.fromkeys(SUMMARY)
     precisions = []
     for category in sorted(ground_truth["categories"], key=lambda category: category["id"]):
         precision = None
         if category["id"] in annotations:
-            precision = _precision(category, annotations[category["id"]], detections_of(category["id"]))
+            found = detections_of(category["id"])
+            precision = _precision(category, images, annotations[category["id"]], found, kind)
             precisions.append(precision)
         metrics[f"AP-{category['name']}"] = None if precision is None else _mean_percent(precision[..., 0])
     stacked = np.stack(precisions, axis=2)
@@ -133,24 +157,33 @@ def _evaluate(ground_truth: dict, detections_of: Callable[[int], Iterable[dict]]
     return metrics
 
 
-def _precision(category: dict, annotations: list[dict], detections: Iterable[dict]) -> np.ndarray:
+def _precision(
+    category: dict, images: dict[int, dict], annotations: list[dict], detections: Iterable[dict], kind: str
+) -> np.ndarray:
     """(IoU thresholds, recalls, areas) precision of one category; -1 where no object counts."""
     # COCO.loadRes completes detections too, but fails on an empty list.
     completed = [
-        {**detection, "id": i, "area": detection["bbox"][2] * detection["bbox"][3], "iscrowd": 0}
+        {**detection, "id": i, "area": _area(detection, kind), "iscrowd": 0}
         for i, detection in enumerate(detections, start=1)
     ]
     # Images without the category contribute nothing, so they are left out.
     image_ids = sorted({entry["image_id"] for entries in (annotations, completed) for entry in entries})
-    document = {"images": [{"id": i} for i in image_ids], "categories": [category]}
+    document = {"images": [images[i] for i in image_ids], "categories": [category]}
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools reports its progress by print
-        evaluation = COCOeval(_index(document, annotations), _index(document, completed), "bbox")
+        evaluation = COCOeval(_index(document, annotations), _index(document, completed), kind)
         # Precision is wanted at the largest limit alone, 100 detections per image and category.
         evaluation.params.maxDets = evaluation.params.maxDets[-1:]
         evaluation.evaluate()
         evaluation.accumulate()
     # (IoU thresholds, recalls, categories, areas, limits)
     return evaluation.eval["precision"][:, :, 0, :, 0]
+
+
+def _area(detection: dict, kind: str) -> float:
+    """Square pixels of what is compared."""
+    if kind == MASKS:
+        return float(coco_mask.area(detection["segmentation"]))
+    return detection["bbox"][2] * detection["bbox"][3]
 
 
 def _index(document: dict, annotations: list[dict]) -> COCO:

@@ -103,6 +103,7 @@ def measure(test_set: VideoTestSet, collected: Collected, limits: dict) -> dict[
         test_set.category_ids,
         collected.detections,
         frames_since_flush=collected.frames_since_flush,
+        masks=test_set.has_masks and collected.detections.masks is not None,
         **limits,
     )
 

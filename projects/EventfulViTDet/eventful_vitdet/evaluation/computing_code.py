@@ -15,6 +15,7 @@ OURS = (
     "modeling",
     "video",
     "budgets.py",
+    "masks.py",
     "structures.py",
     "timing.py",
     "data/input_preparation.py",
@@ -28,7 +29,7 @@ OURS = (
 )
 """Files and folders of this package that a frame passes on its way from the video to the record."""
 DETECTRON2 = ("layers", "modeling", "structures")
-"""Those of Detectron2; in the embedded part, `layers` is a file."""
+"""Those of Detectron2."""
 
 
 def hash_our_code() -> str:
@@ -43,8 +44,7 @@ def hash_transformer() -> str:
 
 def hash_detectron2() -> str:
     """The same for Detectron2, the embedded part or an installed one."""
-    package = Path(detectron2.__file__).resolve().parent
-    return hash_code(package, [name if (package / name).is_dir() else f"{name}.py" for name in DETECTRON2])
+    return hash_code(Path(detectron2.__file__).resolve().parent, DETECTRON2)
 
 
 def hash_code(package: Path, names: Iterable[str]) -> str:

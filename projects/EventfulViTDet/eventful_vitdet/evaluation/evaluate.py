@@ -17,6 +17,7 @@ from torch import nn
 from ..budgets import DENSE
 from ..errors import ConfigError, EvaluationError
 from ..files import write_json
+from ..masks import NO_MASKS, MaskRequest, has_masks, masks_requested
 from .collect import coco_limits, collect, finished_videos, measure, write_detections, write_video_rows
 from .fingerprint import hash_weights, make_fingerprint, write_fingerprint
 from .folder_lock import exclusive
@@ -136,16 +137,23 @@ class Evaluation:
             self.cfg,
             policy=policy,
             stored=self.stored,
+            masks=self._masks(test_set),
             weights=self.weights,
             dataset=test_set.hash,
             device=describe_device(self.device),
             threads=threads,
         )
 
+    def _masks(self, test_set: VideoTestSet) -> MaskRequest:
+        """Those of the detections that COCO's figures are made from, where there is something to compare them with."""
+        if not (has_masks(self.model) and test_set.has_masks):
+            return NO_MASKS
+        return MaskRequest(self.cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST, self.cfg.TEST.DETECTIONS_PER_IMAGE)
+
     def _run_videos(self, test_set: VideoTestSet, folder: str, policy: str, fingerprint: dict) -> dict:
         """Run this process's share; returns the videos that it skipped, with the reasons."""
         plan = make_plan(folder, test_set.videos, fingerprint)
-        with self.stored.applied(self.model):
+        with self.stored.applied(self.model), masks_requested(self.model, self._masks(test_set)):
             return run_share(self.cfg, self.model, test_set, plan, policy)
 
     def _bring_together(self, test_set: VideoTestSet, folder: str, skipped: dict) -> list[dict]:

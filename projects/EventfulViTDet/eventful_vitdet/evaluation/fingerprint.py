@@ -24,6 +24,7 @@ from torch import nn
 from ..budgets import DENSE
 from ..errors import EvaluationError
 from ..files import write_atomically
+from ..masks import NO_MASKS, MaskRequest
 from .computing_code import hash_detectron2, hash_our_code, hash_transformer
 from .stored_detections import StoredDetections
 
@@ -39,6 +40,7 @@ ELSEWHERE = (
     "MODEL.WEIGHTS",
     "MODEL.WEIGHTS_SET",
     "MODEL.REINITIALIZE",
+    "MODEL.CLASS_NAMES",
     "MODEL.DEVICE",
     "MODEL.ROI_HEADS.SCORE_THRESH_TEST",
 )
@@ -67,13 +69,22 @@ MAX_NAMED = 5
 
 
 def make_fingerprint(
-    cfg: CfgNode, *, policy: str, stored: StoredDetections, weights: str, dataset: str, device: str, threads: int
+    cfg: CfgNode,
+    *,
+    policy: str,
+    stored: StoredDetections,
+    masks: MaskRequest = NO_MASKS,
+    weights: str,
+    dataset: str,
+    device: str,
+    threads: int,
 ) -> dict:
     """Everything that detections and counts depend on, by name.
 
     Args:
         policy: description of the policy that the model has, with all its numbers, or "dense".
         stored: which detections are kept.
+        masks: which of them with their masks.
         weights: `hash_weights` of the model.
         dataset: `hash_frames` of the data set.
         device: name of the device.
@@ -96,6 +107,7 @@ def make_fingerprint(
         "decoders": f"PyAV {av.__version__}, Pillow {PIL.__version__}",
         "TEST.VID_SCORE_FLOOR": stored.score_floor,
         "TEST.VID_DETECTIONS_PER_IMAGE": stored.per_image,
+        **({} if masks == NO_MASKS else {"masks": f"score {masks.min_score}, per image {masks.per_image}"}),
         **{key: _lookup(cfg, key) for key in TEST_KEYS},
         **model,
     }

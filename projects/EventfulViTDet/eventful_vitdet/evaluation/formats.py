@@ -18,7 +18,8 @@ ROWS_AT_ONCE = 1 << 14
 
 
 def write_coco_detections(path: str, detections: DetectionTable, category_ids: Sequence[int]) -> None:
-    """Write a COCO results file: a list of image_id, category_id, bbox [x, y, width, height] and score."""
+    """Write a COCO results file: a list of image_id, category_id, bbox [x, y, width, height], score and, of those that
+    have a mask, segmentation."""
     with open_atomically(path) as file:
         file.write(b"[")
         separator = ""
@@ -46,9 +47,11 @@ def write_vid_submission(path: str, detections: DetectionTable, frame_numbers: M
 
 def _coco_entries(table: DetectionTable, category_ids: Sequence[int]) -> Iterator[str]:
     boxes = np.concatenate([table.boxes[:, :2], table.boxes[:, 2:] - table.boxes[:, :2]], axis=1)
-    rows = zip(table.image_ids.tolist(), table.classes.tolist(), boxes.tolist(), table.scores.tolist())
-    for image_id, label, box, score in rows:
+    numbers = (table.image_ids.tolist(), table.classes.tolist(), boxes.tolist(), table.scores.tolist())
+    for image_id, label, box, score, mask in zip(*numbers, table.mask_column()):
         entry = {"image_id": image_id, "category_id": category_ids[label], "bbox": box, "score": score}
+        if mask is not None:
+            entry["segmentation"] = mask.as_coco()
         yield json.dumps(entry, allow_nan=False)
 
 

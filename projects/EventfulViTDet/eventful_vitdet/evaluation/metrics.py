@@ -8,7 +8,7 @@ from typing import Optional
 
 import numpy as np
 
-from .coco_metrics import SUMMARY, compute_table_metrics
+from .coco_metrics import MASKS, SUMMARY, compute_table_metrics
 from .detection_table import DetectionTable
 from .ground_truth import NO_TRACK, Objects, locate_rows
 from .matching import Matches, box_ious, match_detections
@@ -44,6 +44,7 @@ def compute_metrics(
     score_threshold: float,
     max_detections: int,
     frames_since_flush: Mapping[int, int] | None = None,
+    masks: bool = False,
 ) -> dict[str, Metrics]:
     """Compare detections with the annotations of the evaluated frames.
 
@@ -56,15 +57,17 @@ def compute_metrics(
         max_detections: ... and of those the best so many of each frame.
         frames_since_flush: by image_id, how many frames ago everything was last computed; 0 for a flush
             frame. None leaves the metrics of the group "stability" undefined.
+        masks: compare masks too, by COCO's rules: the group "segm".
 
     Returns {"bbox", "motion", "size", "stability": {metric: percent, or None where it is undefined}}.
     Raises EvaluationError if no annotation counts, and for what `locate_rows` and `frame_ages` refuse.
     """
     rows = locate_rows(frames, classes, detections)
     ages = None if frames_since_flush is None else frame_ages(frames, frames_since_flush)
-    coco = compute_table_metrics(
-        frames, classes, category_ids, detections, score_threshold=score_threshold, max_detections=max_detections
-    )
+    known = (frames, classes, category_ids, detections)
+    limits = {"score_threshold": score_threshold, "max_detections": max_detections}
+    coco = compute_table_metrics(*known, **limits)
+    of_masks = {MASKS: compute_table_metrics(*known, **limits, kind=MASKS)} if masks else {}
     objects = Objects.of_frames(frames)
     marks = mark_objects(objects, _motion(frames, objects))
     matches = match_detections(objects, detections, rows, object_marks=marks)
@@ -74,6 +77,7 @@ def compute_metrics(
     whole, motion, size, *stability = average_precisions(objects, detections, matches, splits, len(classes))
     return {
         "bbox": {**coco, **_by_class(whole[0], classes)},
+        **of_masks,
         "motion": _by_range(splits[1], motion),
         "size": _by_range(splits[2], size),
         "stability": _by_range(splits[3], stability[0]) if stability else _undefined(AGE_RANGES),

@@ -21,7 +21,8 @@ RESULTS_FILE = "results.json"
 RESULTS_TABLE = "results.md"
 BUDGETS_FILE = "budgets.json"
 BUDGETS_TABLE = "budgets.md"
-METRIC_GROUPS = ("bbox", "motion", "size", "stability", "agreement")
+MASK_AP = "mask AP"
+METRIC_GROUPS = ("bbox", "segm", "motion", "size", "stability", "agreement")
 BUDGET_COLUMNS = (
     "budget",
     "AP",
@@ -192,6 +193,7 @@ def format_budgets(results: Sequence[dict]) -> str:
 
 def format_summary(results: Sequence[dict]) -> str:
     """Accuracy and cost of several evaluations, a row for each; without seconds of different machines."""
+    with_masks = any("segm" in result for result in results)
     rows = []
     for result in comparable_times(results):
         gflops, seconds = result["gflops_per_frame"], result["seconds_per_frame"]
@@ -199,13 +201,16 @@ def format_summary(results: Sequence[dict]) -> str:
             (
                 result["policy"],
                 *(_number(result["bbox"][name], 2) for name in ("AP", "AP50", "AP75", VID_AP50)),
+                *([_number(result.get("segm", {}).get("AP"), 2)] if with_masks else []),
                 _number(result.get("agreement", {}).get(VID_AP50), 2),
                 *(_number(gflops["backbone"][kind], 3) for kind in ("flush", "later", "mean")),
                 _number(gflops["total"]["mean"], 3),
                 *(_number(seconds[name], 4) for name in ("backbone", "total")),
             )
         )
-    return format_table(BUDGET_COLUMNS, rows)
+    before = BUDGET_COLUMNS.index("agreement")
+    added = (MASK_AP,) if with_masks else ()
+    return format_table((*BUDGET_COLUMNS[:before], *added, *BUDGET_COLUMNS[before:]), rows)
 
 
 def format_ranges(results: Sequence[dict]) -> str:

@@ -20,6 +20,7 @@ from eventful_vit.cost import CATEGORIES
 from ..errors import EvaluationError
 from ..files import open_atomically, remove_if_there, remove_temporary_files
 from .detection_table import DetectionTable
+from .stored_masks import MASK_COLUMNS, pack_masks, unpack_masks
 
 RECORDS_FOLDER = "videos"
 RECORD_SUFFIX = ".npz"
@@ -153,11 +154,12 @@ def _read(path: str) -> VideoRecord:
         raise Damage("its content does not match its digest")
     # From here on, the content is what `write_record` wrote, in this version or another.
     with np.load(io.BytesIO(content), allow_pickle=False) as file:
-        if set(file.files) != COLUMNS or file["macs"].shape[1:] != (len(CATEGORIES),):
+        if set(file.files) - MASK_COLUMNS != COLUMNS or file["macs"].shape[1:] != (len(CATEGORIES),):
             raise Damage("it was written by another version")
         frames = {name: file[name] for name in FRAME_COLUMNS}
         detections = {name: file[name] for name in DETECTION_COLUMNS}
-        table = DetectionTable(np.repeat(frames["image_ids"], file["per_frame"]), **detections)
+        masks = unpack_masks(file, len(detections["scores"]))
+        table = DetectionTable(np.repeat(frames["image_ids"], file["per_frame"]), **detections, masks=masks)
         return VideoRecord(macs=file["macs"], detections=table, **frames, **{name: file[name].item() for name in NAMES})
 
 
@@ -173,6 +175,7 @@ def _encode(record: VideoRecord) -> bytes:
         per_frame=_count_per_frame(record),
         **{name: getattr(record, name).astype(kind, copy=False) for name, kind in FRAME_COLUMNS.items()},
         **{name: getattr(table, name).astype(kind, copy=False) for name, kind in DETECTION_COLUMNS.items()},
+        **pack_masks(table.masks),
     )
     # A zip file ends with its comment, after the comment's length in two bytes.
     content = file.getvalue()[:-2] + struct.pack("<H", DIGEST_BYTES)

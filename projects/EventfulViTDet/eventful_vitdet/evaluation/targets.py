@@ -14,6 +14,7 @@ from detectron2.data import MetadataCatalog
 from ..data.coco_vid import group_by_video
 from ..data.read_rules import ReadRules
 from ..data.registration import check_classes, load_frames, load_video_data
+from ..data.segmentations import has_masks
 from ..errors import EvaluationError
 from .fingerprint import hash_frames
 
@@ -40,6 +41,11 @@ class VideoTestSet:
     def is_annotated(self) -> bool:
         """Whether a frame has an annotation that counts, one that is no crowd."""
         return has_objects(self.frames)
+
+    @cached_property
+    def has_masks(self) -> bool:
+        """Whether the objects' masks are annotated."""
+        return has_masks(self.frames)
 
     @cached_property
     def classes(self) -> list[str]:

@@ -90,4 +90,7 @@ class VIDEvaluator(DatasetEvaluator):
             write_coco_detections(os.path.join(self.output_dir, DETECTIONS_FILE), chosen, test_set.category_ids)
         evaluated = [frame for frame in test_set.frames if frame["image_id"] in processed]
         logger.debug("%s: %d detections in %d frames", test_set.name, len(detections), len(evaluated))
-        return compute_metrics(evaluated, test_set.classes, test_set.category_ids, detections, **self.limits)
+        masks = test_set.has_masks and detections.masks is not None
+        return compute_metrics(
+            evaluated, test_set.classes, test_set.category_ids, detections, masks=masks, **self.limits
+        )

@@ -68,7 +68,7 @@ def check_vit(cfg: CfgNode) -> None:
 
 def build_vit(cfg: CfgNode) -> EventfulViT:
     """Build the ViT alone."""
-    vit, eventful = cfg.MODEL.VIT, cfg.MODEL.EVENTFUL
+    vit = cfg.MODEL.VIT
     check_vit(cfg)
     try:
         vit = EventfulViT(
@@ -82,21 +82,31 @@ def build_vit(cfg: CfgNode) -> EventfulViT:
             drop_path_rate=vit.DROP_PATH_RATE,
             use_abs_pos=vit.USE_ABS_POS,
             use_rel_pos=vit.USE_REL_POS,
+            rel_pos_img_size=vit.REL_POS_IMG_SIZE,
+            rel_pos_resize=vit.REL_POS_RESIZE,
             window_size=vit.WINDOW_SIZE,
             window_block_indexes=vit.WINDOW_BLOCKS,
             pretrain_img_size=vit.PRETRAIN_IMG_SIZE,
-            enabled=eventful.ENABLED,
             policy=build_policy(cfg),
-            attention=eventful.ATTENTION,
-            gate_before_norm=eventful.GATE_BEFORE_NORM,
-            gate_reference=eventful.GATE_REFERENCE,
-            kv_pool=eventful.KV_POOL,
-            state_dtype=parse_dtype(cfg, "STATE_DTYPE"),
-            compute_dtype=parse_dtype(cfg, "COMPUTE_DTYPE"),
+            **eventful_options(cfg),
         )
         return vit
     except ValueError as error:
         raise ConfigError(f"MODEL.VIT or MODEL.EVENTFUL: {error}") from error
+
+
+def eventful_options(cfg: CfgNode) -> dict:
+    """Arguments of EventfulViT that MODEL.EVENTFUL gives, the policy excepted."""
+    eventful = cfg.MODEL.EVENTFUL
+    return {
+        "enabled": eventful.ENABLED,
+        "attention": eventful.ATTENTION,
+        "gate_before_norm": eventful.GATE_BEFORE_NORM,
+        "gate_reference": eventful.GATE_REFERENCE,
+        "kv_pool": eventful.KV_POOL,
+        "state_dtype": parse_dtype(cfg, "STATE_DTYPE"),
+        "compute_dtype": parse_dtype(cfg, "COMPUTE_DTYPE"),
+    }
 
 
 def build_policy(cfg: CfgNode) -> Policy:

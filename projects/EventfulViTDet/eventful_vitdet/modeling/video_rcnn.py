@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from detectron2.config import CfgNode, configurable
@@ -10,9 +11,10 @@ from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNN
 from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import ImageList, Instances
 from eventful_vit import EventfulViT, FrameTrace, Policy, Streams
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import ConfigError
+from ..masks import MaskRequest, has_masks
 from .backbone import build_pyramid_policy
 from .pyramid import EventfulPyramid
 
@@ -141,6 +143,9 @@ class VideoRCNN(GeneralizedRCNN):
             raise TypeError(f"VideoRCNN needs a backbone with one EventfulViT, found {len(vits)}")
         (self._vit_name,) = vits
         self._own_state: DetectorState | None = None
+        self.mask_request: MaskRequest | None = None
+        """Which detections get a mask. None: all, pasted into the image (`pred_masks`), as Detectron2 has them. Else
+        those asked for, left in their boxes: `box_masks` (N, M, M), NaN for the others."""
         self._check_pyramid_policy(self.vit.policy)
 
     @classmethod
@@ -268,7 +273,24 @@ class VideoRCNN(GeneralizedRCNN):
             return self.roi_heads.forward_with_given_boxes(features, given)
         if proposals is None:
             proposals, _ = self.proposal_generator(images, features, None)
-        results, _ = self.roi_heads(images, features, proposals, None)
+        if self.mask_request is None or not has_masks(self):
+            return self.roi_heads(images, features, proposals, None)[0]
+        with _without_masks(self.roi_heads):
+            results, _ = self.roi_heads(images, features, proposals, None)
+        return self._add_masks(features, results, self.mask_request)
+
+    def _add_masks(
+        self, features: dict[str, Tensor], results: list[Instances], request: MaskRequest
+    ) -> list[Instances]:
+        """Give detections the masks that are asked for."""
+        if request.per_image == 0:
+            return results
+        chosen = [request.choose(found.scores) for found in results]
+        parts = [found[rows] for found, rows in zip(results, chosen)]
+        for found, rows, part in zip(results, chosen, self.roi_heads.forward_with_given_boxes(features, parts)):
+            masks = part.pred_masks[:, 0]
+            found.box_masks = masks.new_full((len(found), *masks.shape[1:]), float("nan"))
+            found.box_masks[rows] = masks
         return results
 
     def _has_pyramid(self) -> bool:
@@ -298,6 +320,16 @@ class VideoRCNN(GeneralizedRCNN):
     def _coarsest_stride(self) -> int:
         """Side in pixels of a cell of the pyramid's coarsest convolved level."""
         return int(self.vit.patch_size / min(1.0, *self.backbone.scale_factors))
+
+
+@contextmanager
+def _without_masks(roi_heads: nn.Module) -> Iterator[None]:
+    """Have heads find boxes only within the context."""
+    roi_heads.mask_on = False
+    try:
+        yield
+    finally:
+        roi_heads.mask_on = True
 
 
 def _postprocess(results: list[Instances], frames: list[dict]) -> list[dict]:

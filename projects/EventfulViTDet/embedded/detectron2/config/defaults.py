@@ -1,5 +1,5 @@
-"""Default settings. Names, values and meanings are those of Detectron2; what two-stage box detection does not
-need is absent, so that setting it is an error instead of being ignored."""
+"""Default settings. Names, values and meanings are those of Detectron2; what two-stage detection of boxes and masks
+does not need is absent, so that setting it is an error instead of being ignored."""
 
 from __future__ import annotations
 
@@ -65,11 +65,25 @@ _MODEL = {
         "FC_DIM": 1024,
         "NORM": "",
     },
-    # What the usual Faster R-CNN files set besides; only MASK_ON is looked at, and has to be False.
+    # Stages of CascadeROIHeads, which need ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG True.
+    "ROI_BOX_CASCADE_HEAD": {
+        "BBOX_REG_WEIGHTS": ((10.0, 10.0, 5.0, 5.0), (20.0, 20.0, 10.0, 10.0), (30.0, 30.0, 15.0, 15.0)),
+        "IOUS": (0.5, 0.6, 0.7),
+    },
     "MASK_ON": False,
+    "ROI_MASK_HEAD": {
+        "NAME": "MaskRCNNConvUpsampleHead",
+        "POOLER_RESOLUTION": 14,  # half of a mask's side, in cells
+        "POOLER_SAMPLING_RATIO": 0,
+        "POOLER_TYPE": "ROIAlignV2",
+        "NUM_CONV": 0,
+        "CONV_DIM": 256,
+        "NORM": "",
+        "CLS_AGNOSTIC_MASK": False,
+    },
+    # What the usual Faster R-CNN files set besides; nothing looks at it.
     "FPN": {"IN_FEATURES": []},
     "RESNETS": {"DEPTH": 50, "OUT_FEATURES": ["res4"]},
-    "ROI_MASK_HEAD": {"NAME": "MaskRCNNConvUpsampleHead", "NUM_CONV": 0, "POOLER_RESOLUTION": 14},
 }
 _SOLVER = {
     "LR_SCHEDULER_NAME": "WarmupMultiStepLR",  # or "WarmupCosineLR"

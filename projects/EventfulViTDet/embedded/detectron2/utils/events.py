@@ -6,6 +6,7 @@ import datetime
 import json
 import logging
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from fvcore.common.history_buffer import HistoryBuffer
@@ -32,12 +33,14 @@ class EventStorage:
         self._histories: dict[str, HistoryBuffer] = {}
         self._latest: dict[str, tuple[float, int]] = {}
         self._smooth: dict[str, bool] = {}
+        self._prefix = ""
 
     def put_scalar(self, name: str, value: float, smoothing_hint: bool = True) -> None:
         """Record ``value`` (anything ``float()`` takes) at the current iteration.
 
         ``smoothing_hint`` tells writers to show a median of recent values; the first call fixes it.
         """
+        name = self._prefix + name
         self._smooth.setdefault(name, smoothing_hint)
         self._histories.setdefault(name, HistoryBuffer()).update(float(value), self.iter)
         self._latest[name] = (float(value), self.iter)
@@ -46,6 +49,15 @@ class EventStorage:
         """`put_scalar` for every keyword."""
         for name, value in values.items():
             self.put_scalar(name, value)
+
+    @contextmanager
+    def name_scope(self, name: str) -> Iterator[None]:
+        """Within the context, names begin with ``name`` and a slash."""
+        before, self._prefix = self._prefix, name.rstrip("/") + "/"
+        try:
+            yield
+        finally:
+            self._prefix = before
 
     def histories(self) -> dict[str, HistoryBuffer]:
         """All values of all scalars."""

@@ -13,7 +13,7 @@ from torch import nn
 from ..backbone import BACKBONE_REGISTRY, Backbone
 from ..postprocessing import detector_postprocess
 from ..proposal_generator import RPN
-from ..roi_heads import StandardROIHeads
+from ..roi_heads import build_roi_heads
 
 META_ARCH_REGISTRY = Registry("META_ARCH")
 
@@ -54,7 +54,7 @@ class GeneralizedRCNN(nn.Module):
         return {
             "backbone": backbone,
             "proposal_generator": RPN(cfg, backbone.output_shape()),
-            "roi_heads": StandardROIHeads(cfg, backbone.output_shape()),
+            "roi_heads": build_roi_heads(cfg, backbone.output_shape()),
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,
         }
@@ -66,12 +66,14 @@ class GeneralizedRCNN(nn.Module):
     def forward(self, batched_inputs: list[dict[str, Any]]):
         """
         Args:
-            batched_inputs: a dict per image: "image" (C, H, W); in training "instances" with ``gt_boxes`` and
-                ``gt_classes``; in inference "height" and "width" to report boxes for (else the image's).
+            batched_inputs: a dict per image: "image" (C, H, W); in training "instances" with ``gt_boxes``,
+                ``gt_classes`` and, for masks, ``gt_masks``; in inference "height" and "width" to report boxes for (else
+                the image's).
 
         Returns:
             In training the losses by name; in inference ``[{"instances": Instances}, ...]`` with
-            ``pred_boxes``, ``scores`` and ``pred_classes``, best score first.
+            ``pred_boxes``, ``scores``, ``pred_classes`` and, where the model has masks, ``pred_masks`` (N, H, W),
+            best score first.
         """
         if not self.training:
             return self.inference(batched_inputs)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from detectron2.config import CfgNode, configurable
 from detectron2.layers import Conv2d, ShapeSpec, get_norm
 from torch import nn
 
@@ -9,6 +10,7 @@ from torch import nn
 class FastRCNNConvFCHead(nn.Sequential):
     """3x3 convolutions ("conv1", ...), then linear layers ("fc1", ...), each with a ReLU, on (R, C, H, W)."""
 
+    @configurable
     def __init__(
         self, input_shape: ShapeSpec, *, conv_dims: Sequence[int], fc_dims: Sequence[int], conv_norm: str = ""
     ):
@@ -38,3 +40,18 @@ class FastRCNNConvFCHead(nn.Sequential):
             self.add_module(f"fc_relu{index}", nn.ReLU())
             channels = dim
         self.output_shape = ShapeSpec(channels)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec) -> dict:
+        """All arguments from MODEL.ROI_BOX_HEAD. Raises ValueError where it names another head."""
+        head = cfg.MODEL.ROI_BOX_HEAD
+        if head.NAME != "FastRCNNConvFCHead":
+            raise ValueError(
+                f"MODEL.ROI_BOX_HEAD.NAME is {head.NAME!r}: the embedded Detectron2 has 'FastRCNNConvFCHead' only"
+            )
+        return {
+            "input_shape": input_shape,
+            "conv_dims": [head.CONV_DIM] * head.NUM_CONV,
+            "fc_dims": [head.FC_DIM] * head.NUM_FC,
+            "conv_norm": head.NORM,
+        }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -142,12 +143,14 @@ class FastRCNNOutputLayers(nn.Module):
         self, predictions: Predictions, proposals: list[Instances]
     ) -> tuple[list[Instances], list[torch.Tensor]]:
         """Per image the detections (``pred_boxes``, ``scores``, ``pred_classes``) and their regions."""
-        boxes, scores = self.predict_boxes(predictions, proposals), self.predict_probs(predictions, proposals)
-        found = [
-            self._detect(image_boxes, image_scores, p.image_size)
-            for image_boxes, image_scores, p in zip(boxes, scores, proposals)
-        ]
-        return [instances for instances, _ in found], [regions for _, regions in found]
+        return fast_rcnn_inference(
+            self.predict_boxes(predictions, proposals),
+            self.predict_probs(predictions, proposals),
+            [image.image_size for image in proposals],
+            self.test_score_thresh,
+            self.test_nms_thresh,
+            self.test_topk_per_image,
+        )
 
     def predict_boxes(self, predictions: Predictions, proposals: list[Instances]) -> tuple[torch.Tensor, ...]:
         """Per image the boxes of its regions, (Ri, K * 4) or (Ri, 4)."""
@@ -162,22 +165,50 @@ class FastRCNNOutputLayers(nn.Module):
         scores = logits.sigmoid() if self.use_sigmoid_ce else logits.softmax(dim=1)
         return scores.split([len(p) for p in proposals])
 
-    def _detect(
-        self, boxes: torch.Tensor, scores: torch.Tensor, image_size: tuple[int, int]
-    ) -> tuple[Instances, torch.Tensor]:
-        """Detections of one image from boxes (R, K * 4) or (R, 4) and scores (R, K + 1)."""
-        finite = torch.isfinite(boxes).all(dim=1) & torch.isfinite(scores).all(dim=1)
-        scores = torch.where(finite[:, None], scores, 0.0)[:, :-1]
-        region, label = (scores > self.test_score_thresh).logical_and(finite[:, None]).nonzero(as_tuple=True)
-        scores = scores[region, label]
-        per_class = boxes.unflatten(1, (-1, 4))
-        candidates = Boxes(per_class[region, label if per_class.shape[1] > 1 else torch.zeros_like(label)])
-        candidates.clip(image_size)
-        keep = batched_nms(candidates.tensor, scores, label, self.test_nms_thresh)
-        if self.test_topk_per_image >= 0:
-            keep = keep[: self.test_topk_per_image]
-        detections = Instances(image_size, pred_boxes=candidates[keep], scores=scores[keep], pred_classes=label[keep])
-        return detections, region[keep]
+
+def fast_rcnn_inference(
+    boxes: Sequence[torch.Tensor],
+    scores: Sequence[torch.Tensor],
+    image_shapes: Sequence[tuple[int, int]],
+    score_thresh: float,
+    nms_thresh: float,
+    topk_per_image: int,
+) -> tuple[list[Instances], list[torch.Tensor]]:
+    """The detections of every image, and the regions that they are from, by index.
+
+    Args:
+        boxes: per image (Ri, K * 4) or (Ri, 4).
+        scores: per image (Ri, K + 1); the last column is not looked at.
+        image_shapes: height and width, which boxes are clipped to.
+        score_thresh: scores are above this.
+        topk_per_image: below 0, no limit.
+    """
+    limits = (score_thresh, nms_thresh, topk_per_image)
+    found = [_detect(*image, *limits) for image in zip(boxes, scores, image_shapes)]
+    return [instances for instances, _ in found], [regions for _, regions in found]
+
+
+def _detect(
+    boxes: torch.Tensor,
+    scores: torch.Tensor,
+    image_size: tuple[int, int],
+    score_thresh: float,
+    nms_thresh: float,
+    topk_per_image: int,
+) -> tuple[Instances, torch.Tensor]:
+    """The same for one image."""
+    finite = torch.isfinite(boxes).all(dim=1) & torch.isfinite(scores).all(dim=1)
+    scores = torch.where(finite[:, None], scores, 0.0)[:, :-1]
+    region, label = (scores > score_thresh).logical_and(finite[:, None]).nonzero(as_tuple=True)
+    scores = scores[region, label]
+    per_class = boxes.unflatten(1, (-1, 4))
+    candidates = Boxes(per_class[region, label if per_class.shape[1] > 1 else torch.zeros_like(label)])
+    candidates.clip(image_size)
+    keep = batched_nms(candidates.tensor, scores, label, nms_thresh)
+    if topk_per_image >= 0:
+        keep = keep[:topk_per_image]
+    detections = Instances(image_size, pred_boxes=candidates[keep], scores=scores[keep], pred_classes=label[keep])
+    return detections, region[keep]
 
 
 def _log_accuracy(logits: torch.Tensor, gt_classes: torch.Tensor) -> None:

@@ -1,0 +1,107 @@
+"""The configurations of Detectron2's published ViTDet models: every parameter has the name and shape of the file's."""
+
+import json
+
+import pytest
+import torch
+from detectron2.modeling import build_model
+from eventful_vitdet.checkpoint import VideoCheckpointer
+from eventful_vitdet.cli.command_line import build_cfg
+from eventful_vitdet.errors import CheckpointError
+from eventful_vitdet.predictor import class_names
+from eventful_vitdet.published_models import describe_published
+
+MODELS = [
+    f"{data}/{heads}_vitdet_{size}"
+    for data in ("coco", "lvis")
+    for heads in ("mask_rcnn", "cascade_mask_rcnn")
+    for size in "blh"
+]
+TRAINING_ONLY = "fed_loss_cls_weights"
+
+
+def published_shapes(golden, model: str) -> dict[str, tuple]:
+    """By name, as the published file has them; tests/golden/make_published_shapes.py."""
+    shapes = {}
+    for name, shape, *blocks in json.loads((golden / "published_shapes.json").read_text())[model]:
+        names = [name.replace("*", str(block)) for block in blocks[0]] if blocks else [name]
+        shapes.update(dict.fromkeys(names, tuple(shape)))
+    return shapes
+
+
+def weightless_model(cfg):
+    cfg.MODEL.DEVICE = "meta"
+    with torch.device("meta"):
+        return build_model(cfg)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_all_parameters_have_the_published_names_and_shapes(golden, name):
+    model = weightless_model(build_cfg(f"{name}.yaml"))
+    found = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+    expected = published_shapes(golden, name)
+    assert found == {key: shape for key, shape in expected.items() if TRAINING_ONLY not in key}
+
+
+def test_the_numbers_of_parameters_that_were_published(golden):
+    counts = {name: len(published_shapes(golden, name)) for name in MODELS}
+    assert counts["coco/mask_rcnn_vitdet_b"] == 245 and counts["coco/cascade_mask_rcnn_vitdet_b"] == 281
+
+
+@pytest.mark.filterwarnings("ignore:.*meta parameter")
+def test_nothing_of_a_published_file_is_left_over(golden, monkeypatch, caplog):
+    name = "lvis/cascade_mask_rcnn_vitdet_b"  # of those whose files have more than the model
+    shapes = published_shapes(golden, name)
+    content = {"model": {key: torch.zeros(shape) for key, shape in shapes.items()}}
+    monkeypatch.setattr("eventful_vitdet.checkpoint.read_checkpoint", lambda path: content)
+    with caplog.at_level("INFO", "eventful_vitdet"):
+        VideoCheckpointer(weightless_model(build_cfg(f"{name}.yaml"))).load(__file__)
+    total = sum(TRAINING_ONLY not in key for key in shapes)
+    assert f"{total} of {total} parameters loaded, 0 in the file unused" in caplog.text
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_classes_have_names_and_each_file_an_address_of_its_own(name):
+    cfg = build_cfg(f"{name}.yaml")
+    names = class_names(cfg)
+    assert len(names) == cfg.MODEL.ROI_HEADS.NUM_CLASSES == len(set(names))
+    assert (names[0], names[-1]) == (("person", "toothbrush") if "coco" in name else ("aerosol_can", "zucchini"))
+    data, file = name.split("/")
+    assert f"/{data.upper()}/{file}/" in cfg.MODEL.WEIGHTS
+
+
+def test_class_names_of_a_file(tmp_path):
+    path = tmp_path / "classes.txt"
+    path.write_text("cat\ndog\n\n")
+    cfg = build_cfg("coco/mask_rcnn_vitdet_b.yaml", ["MODEL.CLASS_NAMES", str(path), "MODEL.ROI_HEADS.NUM_CLASSES", 2])
+    assert class_names(cfg) == ["cat", "dog"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["MODEL.ROI_HEADS.NUM_CLASSES", 30], "coco has 80 names, but MODEL.ROI_HEADS.NUM_CLASSES is 30"),
+        (["MODEL.CLASS_NAMES", "cocoo"], "is 'cocoo': name coco or lvis, or a text file"),
+    ],
+)
+def test_class_names_that_do_not_fit(changes, message):
+    with pytest.raises(ValueError, match=message):
+        class_names(build_cfg("coco/mask_rcnn_vitdet_b.yaml", changes))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_published_file_in_another_configuration_is_recognised(golden, name):
+    weights = {key: torch.empty(shape, device="meta") for key, shape in published_shapes(golden, name).items()}
+    assert describe_published(weights).endswith(f": use configs/{name}.yaml")
+    weights.pop("roi_heads.mask_head.predictor.weight")
+    assert describe_published(weights) == ""
+
+
+@pytest.mark.filterwarnings("ignore:.*meta parameter")
+def test_the_message_for_a_published_file_says_what_it_is(golden, monkeypatch):
+    weights = {key: torch.zeros(1).expand(shape) for key, shape in published_shapes(golden, MODELS[0]).items()}
+    monkeypatch.setattr("eventful_vitdet.checkpoint.read_checkpoint", lambda path: {"model": weights})
+    monkeypatch.setattr("eventful_vitdet.checkpoint.choose_set", lambda path, content, wanted: ("model", weights))
+    checkpointer = VideoCheckpointer(weightless_model(build_cfg("imagenet_vid/vitdet_b_1024.yaml")))
+    with pytest.raises(CheckpointError, match="is of a COCO Mask R-CNN with ViTDet-B: use configs/coco/mask_rcnn_"):
+        checkpointer.load(__file__)

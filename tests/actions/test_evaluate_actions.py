@@ -140,6 +140,26 @@ def test_other_settings_are_refused_until_restart(evaluation, tiny_classifier_cf
     assert results_of(other)["policy"] == "top-r 3"
 
 
+def test_a_complete_evaluation_stays_until_its_replacement_is_complete(evaluation, interrupted, monkeypatch):
+    """As of detectors: records, results and the table of all budgets."""
+    cfg, model = evaluation()
+    evaluate_action_budgets(cfg, model, ["dense", "5"])
+    folder = Path(cfg.OUTPUT_DIR, "inference")
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    with monkeypatch.context():
+        interrupted(4)  # in the second budget
+        with pytest.raises(KeyboardInterrupt):
+            evaluate_action_budgets(cfg, model, ["dense", "5"], restart=True)
+        monkeypatch.undo()
+    assert {path: path.read_bytes() for path in before} == before
+    calls = interrupted(6)
+    evaluate_action_budgets(cfg, model, ["dense", "5"])
+    assert [clip["clip_id"] for _, clip in calls] == ["b", "c"]  # of the replacement, which the same command continues
+    assert not list(folder.rglob("replac*"))
+    records = [path for path in folder.rglob("*.jsonl") if path.read_bytes() != before.get(path)]  # of other seconds
+    assert {path.parts[-3] for path in records} == {"dense", "5"} and len(records) == 2
+
+
 def test_clips_that_cannot_be_read_stop_or_are_left_out(evaluation, clips_csv):
     (clips_csv.parent / "P02" / "videos" / "P02_01.MP4").write_bytes(b"nothing" * 50)
     cfg, model = evaluation()

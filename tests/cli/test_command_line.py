@@ -1,7 +1,12 @@
 """Configuration files of the commands, and their processes."""
 
+import errno
+import os
+
 import pytest
 import torch
+from eventful_vitdet.checkpoint import VideoCheckpointer
+from eventful_vitdet.cli import train_command
 from eventful_vitdet.cli.arguments import parse_training, training_parser
 from eventful_vitdet.cli.command_line import build_cfg, check_output_dir
 from eventful_vitdet.cli.console import run
@@ -62,6 +67,7 @@ def test_integers_are_numbers_too(tmp_path):
         ("", ["sixty", "MODEL.VIT.DEPTH", "3"], "'sixty' is no option"),
         ("", ["MODEL.VIT.DEPTH", "3", "--resume", "--eval-only"], "'--resume' is no option"),
         ("", ["MODEL.DEVICE", "abacus"], "MODEL.DEVICE = 'abacus' is no device"),
+        ("", ["MODEL.DEVICE", "meta"], "MODEL.DEVICE = 'meta' is no device that is supported"),
         ("", ["MODEL.DEVICE", "cuda:99"], "MODEL.DEVICE = 'cuda:99', but PyTorch finds"),
     ],
 )
@@ -100,6 +106,33 @@ def test_output_dir_that_cannot_be_written(tmp_path, capsys):
     folder = tmp_path / "file" / "output"
     assert run(lambda: check_output_dir(str(folder))) == 1
     assert f"OUTPUT_DIR = {folder} cannot be written to" in capsys.readouterr().err
+
+
+def test_folders_that_may_not_be_entered(tmp_path, monkeypatch, capsys):
+    """pathlib raises PermissionError there, where os.path says that there is no such file."""
+    stat = os.stat
+
+    def refuse(path, *arguments, **options):
+        if "locked" in str(path):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return stat(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "stat", refuse)
+    assert run(lambda: build_cfg("/locked/file.yaml")) == 1
+    assert "--config-file: there is no file /locked/file.yaml" in capsys.readouterr().err
+    assert run(lambda: VideoCheckpointer(torch.nn.Linear(1, 1)).load("/locked/model.pth")) == 1
+    assert "MODEL.WEIGHTS: there is no file /locked/model.pth" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["log.txt", "config.yaml"])
+def test_files_of_a_run_that_cannot_be_written(tmp_path, repository, name, capsys):
+    (tmp_path / name).mkdir()
+    config = str(repository / "configs" / "demo" / "vitdet_tiny.yaml")
+    assert train_command.main(["--config-file", config, "MODEL.DEVICE", "cpu", "OUTPUT_DIR", str(tmp_path)]) == 1
+    error = capsys.readouterr().err
+    assert f"{name} cannot be written to: Is a directory" in error and error.count("\n") == 1
+    assert train_command.main(["--config-file", config, "MODEL.DEVICE", "cpu", "OUTPUT_DIR", ""]) == 1
+    assert "OUTPUT_DIR is empty" in capsys.readouterr().err
 
 
 def test_plain_detectron2_use_needs_no_tool(repository):

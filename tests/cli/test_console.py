@@ -1,7 +1,9 @@
 """How a command ends, and what it shows: one line for a mistake, a traceback for a defect, and all of it in log.txt."""
 
 import argparse
+import io
 import logging
+import sys
 import warnings
 
 import pytest
@@ -116,3 +118,22 @@ def test_a_screen_that_is_gone_ends_nothing(monkeypatch):
 
 def test_errors_of_other_processes_are_errors_of_the_user():
     assert run(fail(EvaluationError("x"))) == run(fail(ToolError("x"))) == 1
+
+
+def test_names_that_the_screen_cannot_show(monkeypatch, capsys):
+    """They are shown as escapes, and end neither the message nor the command, nor do they silence what follows."""
+    written = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(written, encoding="ascii"))
+
+    def main() -> None:
+        logging.getLogger("eventful_vitdet.part").info("frame 3: caf\u00e9\udcff.png")
+        logging.getLogger("eventful_vitdet.part").info("the next one")
+        print("caf\u00e9\udcff.mp4")
+        sys.stdout.flush()
+
+    assert run(main) == 0
+    assert written.getvalue().decode().splitlines() == [
+        "frame 3: caf\\xe9\\udcff.png",
+        "the next one",
+        "caf\\xe9\\udcff.mp4",
+    ]

@@ -193,8 +193,9 @@ def test_ranks_count_through_one_machine_after_the_other(monkeypatch, rank, size
         check_order(local_rank, local_size)
 
 
-def test_an_address_of_other_machines_needs_a_port():
-    args = parse("--num-machines", "2", "--dist-url", "auto")
+@pytest.mark.parametrize("address", ["auto", "tcp://host", "tcp://host:port", "tcp://host:99999", "tcp://:29500"])
+def test_an_address_of_other_machines_needs_a_port(address):
+    args = parse("--num-machines", "2", "--dist-url", address)
     with pytest.raises(ValueError, match="--dist-url must be tcp://HOST:PORT"):
         launch_main(report, args)
 

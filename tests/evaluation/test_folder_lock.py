@@ -43,6 +43,12 @@ def test_it_goes_on_when_the_first_is_done(cfg, model, folder, monkeypatch, capl
     assert len(model.seen) == 8
 
 
+def test_a_lock_that_is_somebody_elses(cfg, model, folder):
+    (folder / folder_lock.LOCK_FILE).mkdir(parents=True)
+    with pytest.raises(EvaluationError, match=r"\.lock: cannot be written to .Is a directory"):
+        evaluate_once(cfg, model)
+
+
 def test_disks_without_locks(cfg, model, monkeypatch, caplog):
     def unsupported(*_args):
         raise OSError(95, "Operation not supported")

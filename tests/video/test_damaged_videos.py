@@ -253,6 +253,7 @@ def test_files_that_are_whole_though_a_length_is_wrong(tmp_path, name, options, 
         ("v.mp4", {}, lambda content: content + b"\xff" * 100, 0),
         ("v.mp4", {}, lambda content: content + bytes(100), 0),
         ("v.mkv", {}, bytes, 0),
+        ("v.y4m", {"codec": "rawvideo"}, bytes, 0),  # neither of the two, though its name may be taken for a part
     ],
 )
 def test_a_wrong_length_is_said_once(tmp_path, caplog, name, options, spoil, missing):

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import errno
 import os
 from contextlib import closing
 
 import cv2
 import pytest
 from eventful_vitdet.errors import VideoReadError
-from eventful_vitdet.video import FileSource, ImageSource, open_source, open_sources
+from eventful_vitdet.video import FileSource, ImageSource, open_source, open_sources, opening
 from eventful_vitdet.video.connections import hide_secrets
 
 from .conftest import frame_number, grey_frame, write_video
@@ -120,6 +121,22 @@ def test_what_is_no_video_is_said_by_name(tmp_path, name, content, message):
     with pytest.raises(VideoReadError, match=message) as raised:
         numbers(open_source(str(path)))
     assert str(path) in str(raised.value)
+
+
+def test_what_is_neither_file_nor_folder(tmp_path):
+    """Opening a pipe would wait for somebody who writes to it."""
+    os.mkfifo(tmp_path / "pipe.mp4")
+    with pytest.raises(VideoReadError, match="pipe.mp4: is neither a file nor a folder"):
+        open_source(str(tmp_path / "pipe.mp4"))
+
+
+def test_a_folder_that_cannot_be_read(tmp_path, monkeypatch):
+    def refuse(folder):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), folder)
+
+    monkeypatch.setattr(opening.os, "listdir", refuse)
+    with pytest.raises(VideoReadError, match="the folder cannot be read .Permission denied"):
+        open_source(str(tmp_path))
 
 
 def test_folders_without_pictures_or_with_both_kinds(tmp_path):

@@ -68,6 +68,15 @@ def test_frames_in_order_and_by_number(tmp_path, name):
     assert VideoFile(str(path)).index.num_frames == FRAMES
 
 
+def test_time_stamps_that_depend_on_where_reading_begins(tmp_path):
+    """In an MPEG-1 stream most frames have no time of their own; after some jumps FFmpeg is one frame off."""
+    path = str(encode(tmp_path / "v.mpg", "mpeg1video", format="mpeg", fps=25))
+    assert [number_in(read_frame(path, number).image) for number in range(FRAMES)] == list(range(FRAMES))
+    for start in range(FRAMES):
+        frames = [(frame.number, number_in(frame.image)) for frame in iterate_frames(path, start)]
+        assert frames == [(number, number) for number in range(start, FRAMES)]
+
+
 @pytest.mark.parametrize(
     "name", ["h264.mp4", "h264.mkv", "h264.ts", "h264.flv", "fragments.mp4", "open_gop.mp4", "hevc.ts"]
 )

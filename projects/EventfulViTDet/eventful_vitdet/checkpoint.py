@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import http.client
 import logging
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from .checkpoint_names import RELATIVE_TABLE, VIT_PREFIX, adapt_names, resize_po
 from .errors import CheckpointError, DamagedCheckpointError
 from .files import write_atomically
 from .published_models import describe_published
+from .video.connections import hide_secrets
 from .weight_files import first_line, read_checkpoint, shorten
 from .weight_sets import choose_set
 
@@ -78,7 +80,7 @@ class VideoCheckpointer(DetectionCheckpointer):
             if "://" not in path or path.startswith(_FILE_SCHEME):
                 raise
             raise DamagedCheckpointError(
-                f"{error} (fetched from {_without_secrets(path)}; delete the file to fetch it again)"
+                f"{error} (fetched from {hide_secrets(path)}; delete the file to fetch it again)"
             ) from error
         finally:
             self._parsed_url_during_load = None  # the real Detectron2 would refuse to load again after an error
@@ -94,13 +96,13 @@ class VideoCheckpointer(DetectionCheckpointer):
             try:
                 local = self.path_manager.get_local_path(path)
             except (OSError, AssertionError, ValueError, http.client.HTTPException) as error:
-                raise CheckpointError(f"MODEL.WEIGHTS: {_without_secrets(path)} cannot be fetched: {error}") from error
-            if not Path(local).is_file():
+                raise CheckpointError(f"MODEL.WEIGHTS: {hide_secrets(path)} cannot be fetched: {error}") from error
+            if not os.path.isfile(local):
                 raise CheckpointError(f"MODEL.WEIGHTS: {path} cannot be fetched: no such kind of address is known")
             return local
-        if Path(path).is_dir():
+        if os.path.isdir(path):
             raise CheckpointError(f"MODEL.WEIGHTS: {path} is a folder; name the file in it")
-        if not Path(path).is_file():
+        if not os.path.isfile(path):
             raise CheckpointError(f"MODEL.WEIGHTS: there is no file {path}")
         return path
 
@@ -115,7 +117,7 @@ class VideoCheckpointer(DetectionCheckpointer):
         broken = []
         for candidate in self._checkpoints():
             try:
-                if not candidate.is_file():
+                if not os.path.isfile(candidate):
                     raise DamagedCheckpointError(f"{Path(self.save_dir, LAST)} names {candidate}, which is not there")
                 extra = self.load(str(candidate))
             except DamagedCheckpointError as error:
@@ -258,9 +260,3 @@ class VideoCheckpointer(DetectionCheckpointer):
             + advice
             + (f" {origin}." if origin else "")
         )
-
-
-def _without_secrets(address: str) -> str:
-    """An address for a message: names, passwords and queries, which hold keys, are left out."""
-    parts = urlsplit(address)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()

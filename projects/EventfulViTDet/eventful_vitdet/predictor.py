@@ -25,6 +25,7 @@ from .control import Constant, RuntimeControl, TargetState, build_runtime_contro
 from .data.input_preparation import InputPreparation
 from .errors import ConfigError
 from .masks import NO_MASKS, MaskRequest, masks_requested
+from .modeling.video_rcnn import VideoRCNN
 from .structures import Detections, FrameCost, SourceFrame, TokenGrid
 from .timing import frame_cost, run_timed
 
@@ -149,6 +150,8 @@ def load_detector(cfg: CfgNode) -> nn.Module:
         )
     with config_errors():
         model = build_model(cfg).eval()
+    if not isinstance(model, VideoRCNN):
+        raise ConfigError(f"MODEL.META_ARCHITECTURE is {cfg.MODEL.META_ARCHITECTURE}: a VideoRCNN is needed here")
     VideoCheckpointer(model, weights_set=cfg.MODEL.WEIGHTS_SET).load(cfg.MODEL.WEIGHTS)
     return model
 

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from ..errors import EvaluationError
-from ..evaluation.fingerprint import name_differences, read_fingerprint, write_fingerprint
+from ..evaluation.fingerprint import write_fingerprint
+from ..evaluation.resume_plan import choose_folder, in_turns
 
 FOLDER = "clips"
 
@@ -69,19 +70,11 @@ def _digest(content: str) -> str:
     return hashlib.blake2b(content.encode(), digest_size=8).hexdigest()
 
 
-def begin(folder: str, settings: Mapping[str, Any], *, restart: bool) -> None:
-    """Make sure that records of a folder are those of these settings; in one process of each machine.
+def begin(folder: str, settings: Mapping[str, Any]) -> str:
+    """Where the records of an evaluation of these settings go: the folder, or the replacement that was begun in it.
 
-    Raises EvaluationError, saying what differs, where there are records of others; `restart` deletes those instead.
+    All processes call this together. Raises EvaluationError, saying what differs, where there are records of others.
     """
-    if restart:
-        for file in Path(folder, FOLDER).glob("*.jsonl"):
-            file.unlink(missing_ok=True)
-    elif next(_lines(folder), None) is not None:
-        differences = name_differences(read_fingerprint(folder)["fingerprint"], settings)
-        if differences:
-            raise EvaluationError(
-                f"{folder} holds clips of an evaluation that this one does not continue: {differences}. Start over "
-                "with --restart, or choose another OUTPUT_DIR"
-            )
-    write_fingerprint(folder, settings, complete=False)
+    place = choose_folder(folder, settings, lambda place: len(read_records(place)), "clips")
+    in_turns(lambda: write_fingerprint(place, settings, complete=False))
+    return place

@@ -10,17 +10,17 @@ from pathlib import Path
 import torch
 from detectron2.config import CfgNode
 from detectron2.utils import comm
+from eventful_vit import TopR
 from tqdm import tqdm
 
 from ..budgets import DENSE, apply_budget, describe_budget, parse_budgets
 from ..errors import DataError, EvaluationError
 from ..evaluation.computing_code import hash_code, hash_transformer
-from ..evaluation.evaluate import fixed_threads
+from ..evaluation.evaluate import Outcome, fixed_threads, put_in_place, start_over
 from ..evaluation.fingerprint import hash_weights, write_fingerprint
 from ..evaluation.folder_lock import exclusive
 from ..evaluation.process_barrier import patient_group, wait_for_all
-from ..evaluation.results import describe_device
-from ..evaluation.resume_plan import in_turns
+from ..evaluation.results import describe_device, write_progress
 from ..evaluation.targets import result_folders
 from ..files import write_json
 from ..modeling.backbone import build_policy
@@ -48,13 +48,20 @@ COMPUTING = (
 def evaluate_actions(cfg: CfgNode, model: VideoClassifier, *, restart: bool = False) -> dict[str, dict]:
     """Evaluate a model as it is on every data set of DATASETS.TEST and write OUTPUT_DIR/inference/results.json.
 
-    Clips that an earlier call has finished are not run again, unless `restart`. Returns {"accuracy": {metric: percent},
-    ...}, by data set if there are several; {} in all processes but the first.
+    Clips that an earlier call has finished are not run again, unless `restart`; what is there then stays until its
+    replacement is complete. Returns {"accuracy": {metric: percent}, ...}, by data set if there are several; {} in all
+    processes but the first.
     """
     policy = str(build_policy(cfg)) if model.enabled else DENSE
+    patient_group()
+    folders = result_folders(cfg)
+    if restart:
+        start_over(folders.values())
     returned = {}
-    for name, folder in result_folders(cfg).items():
-        results = _evaluate(cfg, model, _load(cfg, model, name), folder, policy, restart)
+    for name, folder in folders.items():
+        outcome = _evaluate(cfg, model, _load(cfg, model, name), folder, policy)
+        put_in_place({folder: outcome})
+        results = outcome.results
         if results is not None:
             print(f"\n{name}\n\n{format_results(results)}\n")
             returned[name] = {"accuracy": results["accuracy"], "seconds_per_clip": results["seconds_per_clip"]}
@@ -67,22 +74,18 @@ def evaluate_action_budgets(
     """Evaluate a model at several budgets, on the same weights: "dense", or the r of top-r.
 
     Each writes results.json to OUTPUT_DIR/inference/<budget>; the combined table is budgets.json and budgets.md beside
-    these folders. Afterwards the model has the configuration's policy again. Returns the content of budgets.json by
-    data set ({} in all processes but the first).
+    these folders. With `restart`, what is there stays until its replacement is complete. Afterwards the model has the
+    configuration's policy again. Returns the content of budgets.json by data set ({} in all processes but the first).
     """
     policies = parse_budgets(budgets)
+    patient_group()
+    folders = result_folders(cfg)
+    if restart:
+        start_over(os.path.join(folder, budget) for folder in folders.values() for budget in policies)
     combined = {}
     try:
-        for name, folder in result_folders(cfg).items():
-            actions = _load(cfg, model, name)
-            done = []
-            for budget, policy in policies.items():
-                apply_budget(model, policy)
-                own_folder = os.path.join(folder, budget)
-                results = _evaluate(cfg, model, actions, own_folder, describe_budget(policy), restart)
-                if results is not None:
-                    done.append(results)
-                    write_budgets(folder, done)
+        for name, folder in folders.items():
+            done = _evaluate_policies(cfg, model, _load(cfg, model, name), folder, policies)
             if done:
                 combined[name] = done
                 print(f"\n{name}\n\n{format_budgets(done)}\n")
@@ -93,32 +96,45 @@ def evaluate_action_budgets(
     return combined
 
 
+def _evaluate_policies(
+    cfg: CfgNode, model: VideoClassifier, actions: ActionSet, folder: str, policies: Mapping[str, TopR | None]
+) -> list[dict]:
+    """One data set at every budget; the results ([] but in the first process)."""
+    outcomes: dict[str, Outcome] = {}
+    for budget, policy in policies.items():
+        apply_budget(model, policy)
+        own_folder = os.path.join(folder, budget)
+        outcomes[own_folder] = _evaluate(cfg, model, actions, own_folder, describe_budget(policy))
+        done = [outcome.results for outcome in outcomes.values() if outcome.results is not None]
+        if done and all(outcome.place == own for own, outcome in outcomes.items()):
+            write_progress(folder, done, write_budgets)
+    put_in_place(outcomes)
+    if done:
+        write_budgets(folder, done)
+    return done
+
+
 def _load(cfg: CfgNode, model: VideoClassifier, name: str) -> ActionSet:
     return load_action_set(name, model.heads, cfg.TEST.ON_BAD_VIDEO)
 
 
-def _evaluate(
-    cfg: CfgNode, model: VideoClassifier, actions: ActionSet, folder: str, policy: str, restart: bool
-) -> dict | None:
-    """One data set at the budget that a model has; the content of results.json in the first process."""
-    patient_group()
+def _evaluate(cfg: CfgNode, model: VideoClassifier, actions: ActionSet, folder: str, policy: str) -> Outcome:
+    """One data set at the budget that a model has."""
     with fixed_threads(cfg.TEST.THREADS_PER_PROCESS) as threads, exclusive(folder):
         wait_for_all()  # for the lock
         settings = describe_settings(cfg, model, actions, policy, threads)
-        in_turns(lambda: begin(folder, settings, restart=restart))
-        finished = set().union(*comm.all_gather(list(read_records(folder))))
+        place = begin(folder, settings)
+        finished = set().union(*comm.all_gather(list(read_records(place))))
         missing = [clip for clip in actions.clips if clip.clip_id not in finished]
         if finished and comm.is_main_process():
-            logger.info(
-                "%s: %d of %d clips are finished", folder, len(actions.clips) - len(missing), len(actions.clips)
-            )
+            logger.info("%s: %d of %d clips are finished", place, len(actions.clips) - len(missing), len(actions.clips))
         share = missing[comm.get_rank() :: comm.get_world_size()]
-        skipped = _run(cfg, model, share, folder, policy)
+        skipped = _run(cfg, model, share, place, policy)
         wait_for_all()
-        results = _write_results(cfg, model, actions, folder, policy, skipped)
-        if results is not None:
-            write_fingerprint(folder, settings, complete=True)
-        return results
+        results = _write_results(cfg, model, actions, place, policy, skipped)
+        wait_for_all()
+        write_fingerprint(place, settings, complete=True)
+        return Outcome(place, results)
 
 
 def _run(cfg: CfgNode, model: VideoClassifier, clips: Sequence[Clip], folder: str, policy: str) -> list[BadClip]:

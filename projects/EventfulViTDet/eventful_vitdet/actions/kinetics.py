@@ -61,8 +61,11 @@ def _find(row: CsvRow, root: str, split: str, name: str) -> str:
 def _read_classes(path: str, root: str, rows: Sequence[CsvRow], classes: int) -> list[str]:
     file = os.path.join(root, CLASSES_FILE)
     if os.path.isfile(file):
-        with open(file, encoding="utf-8") as lines:
-            names = sorted({line.strip() for line in lines if line.strip()})
+        try:
+            with open(file, encoding="utf-8-sig") as lines:
+                names = sorted({line.strip() for line in lines if line.strip()})
+        except (OSError, UnicodeDecodeError) as error:
+            raise DatasetError(f"{file}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
         where = file
     else:
         names, where = sorted({row.text("label") for row in rows}), path

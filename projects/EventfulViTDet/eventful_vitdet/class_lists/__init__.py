@@ -28,7 +28,7 @@ def model_class_names(cfg: CfgNode) -> list[str] | None:
     path = FOLDER / f"{name}.txt" if name in known_lists() else Path(name)
     try:
         text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise ConfigError(
             f"MODEL.CLASS_NAMES is {name!r}: name {' or '.join(known_lists())}, or a text file with a class in every "
             f"line ({getattr(error, 'strerror', None) or 'it is no text'})"

@@ -117,6 +117,8 @@ def parse_training(parser: argparse.ArgumentParser, words: Sequence[str] | None 
         args.dist_url = "auto" if args.num_machines == 1 else f"tcp://127.0.0.1:{DEFAULT_PORT}"
     if min(args.num_gpus, args.num_machines) < 1:
         parser.error("--num-gpus and --num-machines are 1 or larger")
+    if not 0 <= args.machine_rank < args.num_machines:
+        parser.error(f"--machine-rank counts the {args.num_machines} machines from 0, found {args.machine_rank}")
     if args.test_root is not None and args.test_json is None:
         parser.error("--test-root belongs to --test-json")
     for option, given in (("--budgets", budgets), ("--restart", args.restart)):

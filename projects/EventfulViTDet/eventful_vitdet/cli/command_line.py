@@ -6,6 +6,7 @@ import argparse
 import atexit
 import gc
 import logging
+import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -113,6 +114,8 @@ def check_device(name: str) -> None:
         device = torch.device(name)
     except RuntimeError as error:
         raise ConfigError(f"MODEL.DEVICE = {name!r} is no device; choose 'cpu' or 'cuda'") from error
+    if device.type not in ("cpu", "cuda"):
+        raise ConfigError(f"MODEL.DEVICE = {name!r} is no device that is supported; choose 'cpu' or 'cuda'")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ConfigError(
             f"MODEL.DEVICE = {name!r}, but PyTorch finds {torch.cuda.device_count()} usable GPUs here; "
@@ -124,7 +127,7 @@ def find_config(name: str) -> Path:
     """A configuration file by its path, or by its name below configs/ as installed with the package."""
     package = Path(__file__).resolve().parents[1]
     for path in (Path(name), package / "configs" / name, REPOSITORY / "configs" / name):
-        if path.is_file():
+        if os.path.isfile(path):  # False, too, where the folder may not be entered
             return path
     raise ConfigError(f"--config-file: there is no file {name}")
 
@@ -137,8 +140,12 @@ def setup(args: argparse.Namespace) -> CfgNode:
         cfg.DATASETS.TEST = (register(args.test_json, args.test_root),)
     check_output_dir(cfg.OUTPUT_DIR)
     cfg.freeze()
-    open_logs(cfg.OUTPUT_DIR, args.verbosity)
-    default_setup(cfg, args)
+    try:
+        open_logs(cfg.OUTPUT_DIR, args.verbosity)
+        default_setup(cfg, args)
+    except OSError as error:  # log.txt and config.yaml may be somebody else's
+        where = error.filename or f"OUTPUT_DIR = {cfg.OUTPUT_DIR}"
+        raise FileError(f"{where} cannot be written to: {error.strerror or error}") from error
     if comm.is_main_process():
         versions = f"detectron2 {detectron2.__version__}, torch {torch.__version__}"
         logger.info("device %s, %s; log in %s", cfg.MODEL.DEVICE, versions, Path(cfg.OUTPUT_DIR, "log.txt"))
@@ -158,6 +165,8 @@ def open_logs(folder: str, verbosity: int) -> None:
 
 def check_output_dir(folder: str) -> None:
     """Fail before any work if results could not be written."""
+    if not folder:
+        raise ConfigError("OUTPUT_DIR is empty; name a folder")
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
         probe = Path(folder, f".write-test-{comm.get_rank()}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import logging
 import os
 import sys
@@ -53,6 +54,13 @@ def run(main: Callable[[], object], options: argparse.Namespace = DEFAULTS) -> i
     return 0
 
 
+def allow_any_text() -> None:
+    """Names of files may have what the screen's encoding lacks, or bytes that are no text: show these as escapes."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def take_console(verbosity: int = 0, rank: int = 0) -> None:
     """Show messages as `Console` does, and no longer as other handlers would; files stay as they are.
 
@@ -61,6 +69,7 @@ def take_console(verbosity: int = 0, rank: int = 0) -> None:
     """
     if verbosity < 0:
         os.environ["TQDM_DISABLE"] = "1"  # read by tqdm when it is imported
+    allow_any_text()
     logging.captureWarnings(True)
     for name in LOGGERS:
         owner = logging.getLogger(name)

@@ -6,7 +6,9 @@ python tools/export_weights.py output/demo/vitdet_tiny/model_ema.pth weights/dem
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from ..errors import CheckpointError
@@ -22,22 +24,24 @@ def execute(arguments: argparse.Namespace) -> None:
     from ..weight_files import first_line, read_checkpoint
     from ..weight_sets import choose_set
 
-    if not Path(arguments.checkpoint).is_file():
+    if not os.path.isfile(arguments.checkpoint):
         raise CheckpointError(f"there is no file {arguments.checkpoint}")
     _, stored = choose_set(arguments.checkpoint, read_checkpoint(arguments.checkpoint), arguments.set)
     # Copies: parameters that share memory could not be stored.
     weights = {name: value.clone().contiguous() for name, value in stored.items()}
     if arguments.half:
         weights = {name: value.half() if value.is_floating_point() else value for name, value in weights.items()}
-    output = Path(arguments.output)
-    temporary = output.with_suffix(".tmp")
+    output, temporary = Path(arguments.output), Path(f"{arguments.output}.tmp")
+    if os.path.isdir(output):
+        raise CheckpointError(f"{output} is a folder; name a file")
     try:
         save_file(weights, temporary)
         temporary.replace(output)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{output} cannot be written: {first_line(error)}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # where it could not be made, either
+            temporary.unlink()
     parameters = sum(value.numel() for value in weights.values())
     kind = torch.float16 if arguments.half else "as stored"
     print(f"{output}: {parameters} parameters ({kind}), {output.stat().st_size / 1e6:.1f} MB")

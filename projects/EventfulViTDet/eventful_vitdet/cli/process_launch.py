@@ -6,6 +6,7 @@ import argparse
 import json
 import logging
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -42,6 +43,7 @@ NOTICE_SECONDS = 5.0
 ERROR_FILE = "TORCHELASTIC_ERROR_FILE"
 """Environment variable: where a process tells its launcher what went wrong."""
 LAUNCHER_LOGGERS = ("torch.distributed.elastic", "torch.multiprocessing")
+MAX_PORT = 65535
 MEETING = ("MASTER_ADDR", "MASTER_PORT")
 
 
@@ -198,7 +200,8 @@ def meeting_place(args: argparse.Namespace) -> dict[str, object]:
     if args.num_machines == 1:  # any free port, at an address that needs no name resolution
         return {"rdzv_backend": "c10d", "rdzv_endpoint": "127.0.0.1:0", "local_addr": "127.0.0.1"}
     endpoint = args.dist_url.removeprefix("tcp://")
-    if "://" in endpoint or ":" not in endpoint:
+    host, _, port = endpoint.rpartition(":")
+    if "://" in endpoint or not host or not re.fullmatch("[0-9]{1,5}", port) or int(port) > MAX_PORT:
         raise ConfigError(f"--dist-url must be tcp://HOST:PORT, the same on all machines, found {args.dist_url}")
     settings = {"rank": args.machine_rank, "timeout": TIMEOUT.total_seconds()}
     return {"rdzv_backend": "static", "rdzv_endpoint": endpoint, "rdzv_configs": settings}

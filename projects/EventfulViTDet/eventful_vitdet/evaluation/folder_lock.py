@@ -30,8 +30,11 @@ def exclusive(folder: str) -> Iterator[None]:
     """
     lock = None
     if comm.is_main_process():
-        os.makedirs(folder, exist_ok=True)
-        lock = _acquire(folder)
+        try:
+            os.makedirs(folder, exist_ok=True)
+            lock = _acquire(folder)
+        except OSError as error:
+            raise EvaluationError(f"{error.filename or folder}: cannot be written to ({error.strerror})") from error
     try:
         yield
     finally:

@@ -12,7 +12,7 @@ import os
 from ..files import remove_folder
 from .fingerprint import FINGERPRINT_FILE, read_fingerprint, write_fingerprint
 from .results import RESULTS_FILE
-from .store import RECORDS_FOLDER, record_paths
+from .store import record_paths
 
 GROWING = "replacement"
 MOVING = "replacing"
@@ -28,7 +28,9 @@ def replacement_folder(folder: str) -> str:
 
 def has_evaluation(folder: str) -> bool:
     """Whether there is anything in a folder that is worth keeping until it is replaced."""
-    return bool(record_paths(folder)) or os.path.isfile(os.path.join(folder, RESULTS_FILE))
+    return bool(record_paths(folder)) or any(
+        os.path.isfile(os.path.join(folder, name)) for name in (RESULTS_FILE, FINGERPRINT_FILE)
+    )
 
 
 def has_replacement(folder: str) -> bool:
@@ -55,15 +57,16 @@ def finish_replacement(folder: str) -> None:
 
 def move_into_place(folder: str) -> None:
     """Move what a complete replacement consists of; wherever this was killed before, it continues."""
-    source, target = os.path.join(folder, MOVING), os.path.join(folder, RECORDS_FOLDER)
+    source = os.path.join(folder, MOVING)
     if not os.path.isdir(source):
         return
-    aside, records = os.path.join(source, ASIDE), os.path.join(source, RECORDS_FOLDER)
-    if os.path.isdir(records):
-        if os.path.isdir(target):
-            os.rename(target, aside)
-        os.rename(records, target)
+    aside = os.path.join(source, ASIDE)
     remove_folder(aside)
-    for name in os.listdir(source):
-        os.replace(os.path.join(source, name), os.path.join(folder, name))
+    parts = {name: os.path.join(source, name) for name in os.listdir(source)}
+    for name in sorted(parts, key=lambda name: not os.path.isdir(parts[name])):  # records first
+        target = os.path.join(folder, name)
+        if os.path.isdir(parts[name]) and os.path.isdir(target):
+            os.rename(target, aside)
+        os.replace(parts[name], target)
+        remove_folder(aside)
     remove_folder(source)

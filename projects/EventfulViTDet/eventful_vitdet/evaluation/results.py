@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import detectron2
 import numpy as np
@@ -107,15 +107,20 @@ def to_strict(value: object) -> object:
     return value
 
 
-def write_progress(folder: str, results: Sequence[dict]) -> None:
-    """Write the table of the budgets that are done so far, unless there is one of more: its results are still there."""
+def write_progress(
+    folder: str, results: Sequence[dict], write: Callable[[str, Sequence[dict]], None] | None = None
+) -> None:
+    """Write the table of the budgets that are done so far, unless there is one of more: its results are still there.
+
+    `write` is `write_budgets`, or what takes its place for other results.
+    """
     try:
         with open(os.path.join(folder, BUDGETS_FILE), encoding="utf-8") as file:
             before = len(json.load(file))
     except (OSError, ValueError, TypeError):  # none, or one that is damaged
         before = 0
     if before <= len(results):
-        write_budgets(folder, results)
+        (write or write_budgets)(folder, results)
 
 
 def write_budgets(folder: str, results: Sequence[dict]) -> None:

@@ -52,8 +52,20 @@ def plan_replacement(folder: str) -> None:
     comm.synchronize()
 
 
-def choose_folder(folder: str, fingerprint: Mapping) -> str:
+def count_videos(folder: str) -> int:
+    """The number of videos that have a record in a folder."""
+    return len(record_paths(folder))
+
+
+def choose_folder(
+    folder: str, fingerprint: Mapping, count: Callable[[str], int] = count_videos, unit: str = "videos"
+) -> str:
     """Where the records of an evaluation go: the folder itself, or its replacement if one has been begun.
+
+    Args:
+        fingerprint: what the numbers depend on.
+        count: tells how many records a folder has.
+        unit: what has a record.
 
     Raises EvaluationError, saying what differs, where the records that are there were made under another fingerprint.
     """
@@ -61,7 +73,7 @@ def choose_folder(folder: str, fingerprint: Mapping) -> str:
     places = [replacement_folder(folder), folder] if has_replacement(folder) else [folder]
     refusals: list[str] = []
     for place in places:
-        refusals.append(_refuse(place, fingerprint))
+        refusals.append(_refuse(place, fingerprint, count(place), unit))
         if not refusals[-1]:
             break
     views = comm.all_gather((None if refusals[-1] else place, refusals[0]))
@@ -102,9 +114,8 @@ def in_turns(work: Callable[[], None]) -> None:
     comm.synchronize()
 
 
-def _refuse(place: str, fingerprint: Mapping) -> str:
-    """Why an evaluation cannot continue what is in a folder; "" if it can."""
-    finished = len(record_paths(place))
+def _refuse(place: str, fingerprint: Mapping, finished: int, unit: str) -> str:
+    """Why an evaluation cannot continue what is in a folder, so many finished units; "" if it can."""
     if not finished:
         return ""
     try:
@@ -115,9 +126,9 @@ def _refuse(place: str, fingerprint: Mapping) -> str:
     if not differences:
         return ""
     if found["complete"]:
-        what = f"{place} holds the results of another evaluation ({finished} videos)"
+        what = f"{place} holds the results of another evaluation ({finished} {unit})"
     else:
-        what = f"{place} holds {finished} finished videos of an incomplete evaluation that this one does not continue"
+        what = f"{place} holds {finished} finished {unit} of an incomplete evaluation that this one does not continue"
     return f"{what}: {differences}. Start over with --restart, or choose another OUTPUT_DIR"
 
 

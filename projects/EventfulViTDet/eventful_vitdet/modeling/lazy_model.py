@@ -74,9 +74,9 @@ def lazy_settings(path: str) -> list:
 @META_ARCH_REGISTRY.register()
 def build_lazy_video_rcnn(cfg: CfgNode) -> VideoRCNN:
     """Build the model of MODEL.LAZY_FILE, with the options and the policy of MODEL.EVENTFUL."""
-    from detectron2.config import instantiate
-
     model = use_eventful_vit(_load(cfg.MODEL.LAZY_FILE).model, **eventful_options(cfg))
+    from detectron2.config import instantiate  # which only Detectron2 has; _load says so
+
     detector = instantiate(model)
     detector.set_policy(build_policy(cfg))
     if cfg.MODEL.EVENTFUL.PYRAMID.ENABLED:

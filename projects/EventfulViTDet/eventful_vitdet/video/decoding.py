@@ -15,7 +15,7 @@ import av
 import numpy as np
 
 from .container import Item, decode_packet, open_container, read_packets, video_stream
-from .frame_index import FrameClock, FrameIndex
+from .frame_index import FrameClock, FrameIndex, checksum, stamp_of
 
 MOST_HELD = 16
 """Frames that are put in order behind a damaged place, where decoders give them out of order; no codec needs more."""
@@ -228,11 +228,12 @@ class _PictureMaker:
 @contextmanager
 def _decoder(path: str, index: FrameIndex, start: int, threads: int) -> Iterator[tuple[int, Iterator[_Output]]]:
     """A number at or before `start`, and what the decoder gives from the frame of that number on."""
-    for number, stamp in _places_before(index, start):
+    for place in _places_before(index, start):
+        number = place.number
         with open_container(path) as container:
             stream = video_stream(container, path, threads=threads)
-            outputs = _outputs(container, stream, index)
-            first = _first_at(outputs, number) if _seek(container, stream, stamp) else None
+            outputs = _outputs(container, stream, index, place)
+            first = _first_at(outputs, number) if _seek(container, stream, place.seek_stamp) else None
             if first is not None and first.number == number:
                 yield number, chain([first], outputs)
                 return
@@ -240,22 +241,33 @@ def _decoder(path: str, index: FrameIndex, start: int, threads: int) -> Iterator
         yield 0, _outputs(container, video_stream(container, path, threads=threads), index)
 
 
-def _places_before(index: FrameIndex, start: int) -> Iterator[tuple[int, int]]:
-    """Number and seek stamp of key frames at or before frame `start`, the nearest first, then ever fewer of them.
+@dataclass(frozen=True)
+class _Place:
+    """A key frame: its number, and its row of FrameIndex.keys."""
+
+    number: int
+    stamp: int
+    seek_stamp: int
+    checksum: int
+
+
+def _places_before(index: FrameIndex, start: int) -> Iterator[_Place]:
+    """Key frames at or before frame `start`, the nearest first, then ever fewer of them.
 
     The frame itself has to be shown after the key frame: those that are stored behind it but shown before it may need
     others that come still earlier.
     """
     if index.stamps is None or start == 0:
         return
-    before = int(np.searchsorted(index.keys[:, 0], index.stamps[start], side="right"))
+    stamp = index.stamps[min(start, len(index.stamps) - 1)]  # what is wrong may come behind the last frame
+    before = int(np.searchsorted(index.keys[:, 0], stamp, side="right"))
     back = 1
     while back <= before:
-        stamp, seek_stamp = index.keys[before - back].tolist()
-        number = int(np.searchsorted(index.stamps, stamp))
+        row = index.keys[before - back].tolist()
+        number = int(np.searchsorted(index.stamps, row[0]))
         if number == 0:  # from the file's beginning, which needs no seeking
             return
-        yield number, seek_stamp
+        yield _Place(number, *row)
         back *= 2
 
 
@@ -272,10 +284,19 @@ def _first_at(outputs: Iterator[_Output], number: int) -> _Output | None:
     return next((output for output in outputs if output.number is not None and output.number >= number), None)
 
 
-def _outputs(container: av.container.InputContainer, stream: av.VideoStream, index: FrameIndex) -> Iterator[_Output]:
-    """What the decoder gives, in its order. Frames are counted where time stamps do not tell their numbers."""
+def _outputs(
+    container: av.container.InputContainer, stream: av.VideoStream, index: FrameIndex, place: _Place | None = None
+) -> Iterator[_Output]:
+    """What the decoder gives, in its order. Frames are counted where time stamps do not tell their numbers.
+
+    After a jump to `place`, nothing more is given where another packet than its own has its time stamp.
+    """
     count = 0
     for item, following in _with_following(read_packets(container, stream)):
+        if place is not None and isinstance(item, av.Packet) and stamp_of(item) == place.stamp:
+            if checksum(item) != place.checksum:
+                return
+            place = None
         is_torn = isinstance(item, av.Packet) and item.pts is not None and item.pts in index.torn
         if is_torn or _is_incomplete(item, following, container.format.name):
             yield _Output(None if index.stamps is None else index.number_of(item.pts), is_fault=True)

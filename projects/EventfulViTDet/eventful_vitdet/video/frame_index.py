@@ -9,6 +9,7 @@ file is decoded once.
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -59,8 +60,9 @@ class FrameIndex:
     """(N,) float64, when each frame is shown; None until somebody decodes the file."""
     stamps: np.ndarray | None = None
     """(N,) int64, time stamps, which rise strictly; None where frames cannot be told apart by them."""
-    keys: np.ndarray = field(default_factory=lambda: np.empty((0, 2), np.int64))
-    """(K, 2) int64: time stamp, and the stamp to seek to, of frames that decoding can begin with, by time."""
+    keys: np.ndarray = field(default_factory=lambda: np.empty((0, 3), np.int64))
+    """(K, 3) int64: time stamp, the stamp to seek to, and the packet's checksum, of frames that decoding can begin
+    with, by time."""
     torn: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
     """(T,) int64: time stamps of the last frames before places where a transport stream is torn."""
     unsure_after: int | None = None
@@ -128,22 +130,39 @@ def index_by_decoding(path: str, index: FrameIndex) -> FrameIndex:
     )
 
 
-def _decode_stamps(path: str, threads: int) -> tuple[list[int | None], list[tuple[int, int]], bool]:
+def _decode_stamps(path: str, threads: int) -> tuple[list[int | None], list[tuple[int, int, int]], bool]:
     """The time stamps of all frames, those of key frames as in FrameIndex, and whether nothing was damaged."""
     stamps: list[int | None] = []
-    keys: list[tuple[int, int]] = []
+    keys: list[tuple[int, int, int]] = []
+    checksums: dict[int, int] = {}
     is_sound = True
     with open_container(path) as container:
         stream = video_stream(container, path, threads=threads)
         for item in read_packets(container, stream):
+            if isinstance(item, av.Packet) and item.is_keyframe:
+                checksums[stamp_of(item)] = checksum(item)
             decoded = decode_packet(stream, item)
             is_sound = is_sound and not decoded.fault
             for frame in decoded.frames:
                 stamp = frame.pts if frame.pts is not None else frame.dts
                 stamps.append(stamp)
-                if frame.key_frame and stamp is not None:
-                    keys.append((stamp, stamp))
+                if frame.key_frame and stamp in checksums:
+                    keys.append((stamp, stamp, checksums[stamp]))
     return stamps, keys, is_sound
+
+
+def stamp_of(packet: av.Packet) -> int | None:
+    """The time stamp that the picture of a packet has."""
+    return packet.dts if packet.pts is None else packet.pts
+
+
+def checksum(packet: av.Packet) -> int:
+    """What tells whether a packet is the one that had its time stamp when the index was made.
+
+    In a program stream not every picture has a time of its own. FFmpeg counts on from the last one that has, and so, in
+    some files, comes to another time for the same picture when it begins to read at another place.
+    """
+    return zlib.crc32(packet)
 
 
 class FrameClock:
@@ -176,8 +195,8 @@ class _Packets:
 
     stamps: list[int | None] = field(default_factory=list)
     """Of those that are shown."""
-    keys: list[tuple[int | None, int]] = field(default_factory=list)
-    """Time stamp and stamp to seek to."""
+    keys: list[tuple[int | None, int, int]] = field(default_factory=list)
+    """Time stamp, stamp to seek to, checksum."""
     found: int = 0
     """All that were read, also those that show nothing."""
     end: int = -(2**63)
@@ -210,7 +229,7 @@ def _scan(container: av.container.InputContainer, stream: av.VideoStream) -> _Pa
             packets.end = max(packet.pts + (packet.duration or 0), packets.end)
         if packet.is_keyframe:
             seek_stamp = packet.dts if seeks_by_decoding_time and packet.dts is not None else packet.pts
-            packets.keys.append((packet.pts, seek_stamp))
+            packets.keys.append((packet.pts, seek_stamp, checksum(packet)))
         # A recording of a stream may begin anywhere; what comes before its first key frame is not missing.
         if not packet.is_discard and (packets.keys or not _runs_anyhow(container)):
             packets.stamps.append(packet.pts)
@@ -290,8 +309,8 @@ def _do_packets_tell(stream: av.VideoStream, packets: _Packets, first: _First) -
     return 0 < len(packets.stamps) == len(set(packets.stamps))
 
 
-def _key_array(keys: Iterable[tuple[int, int]]) -> np.ndarray:
-    return np.array(sorted(keys), np.int64).reshape(-1, 2)
+def _key_array(keys: Iterable[tuple[int, int, int]]) -> np.ndarray:
+    return np.array(sorted(keys), np.int64).reshape(-1, 3)
 
 
 def _origin(container: av.container.InputContainer, stream: av.VideoStream, packets: _Packets) -> int:

@@ -64,11 +64,15 @@ def _find_files(text: str) -> tuple[list[str], str]:
     """The files that are meant, and what to call them. Names that begin with a dot are passed over, unless it is the
     one that was named."""
     if os.path.isdir(text):
-        found = (str(path) for path in Path(text).iterdir() if path.is_file())
+        found = (path for path in _list_folder(text) if os.path.isfile(path))
     elif not os.path.exists(text) and glob.has_magic(text):
         found = (path for path in glob.glob(text) if os.path.isfile(path))
-    elif os.path.exists(text):
+    elif os.path.isfile(text):
         return [text], text
+    elif os.path.exists(text):
+        raise VideoReadError(
+            f"{text}: is neither a file nor a folder (a camera is named by its number; of a pipe, save the content)"
+        )
     else:
         shown = hide_secrets(text) or repr(text)
         raise VideoReadError(
@@ -76,6 +80,13 @@ def _find_files(text: str) -> tuple[list[str], str]:
             "is a small number)"
         )
     return sorted_naturally(path for path in found if not os.path.basename(path).startswith(".")), text
+
+
+def _list_folder(folder: str) -> list[str]:
+    try:
+        return [os.path.join(folder, name) for name in os.listdir(folder)]
+    except OSError as error:
+        raise VideoReadError(f"{folder}: the folder cannot be read ({error.strerror})") from error
 
 
 def _open_files(paths: list[str], name: str) -> VideoSource:

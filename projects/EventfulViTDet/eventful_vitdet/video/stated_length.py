@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 from typing import BinaryIO
 
+FIRST_BOXES = (b"ftyp", b"styp", b"moov", b"moof", b"mdat", b"sidx", b"free", b"skip", b"wide", b"pnot", b"uuid")
+"""With which of its parts an MP4 or QuickTime file begins."""
+
 
 def count_missing_bytes(path: str) -> int:
     """How many bytes fewer an MP4 or AVI file has than the parts that it consists of say; 0 for other files, and where
@@ -12,6 +15,9 @@ def count_missing_bytes(path: str) -> int:
     size = os.path.getsize(path)
     place = 0
     with open(path, "rb") as file:
+        head = file.read(8)
+        if head[:4] != b"RIFF" and head[4:] not in FIRST_BOXES:
+            return 0
         while place < size:
             length = _part_length(file, place)
             if length is None:  # no part, but something behind the last one

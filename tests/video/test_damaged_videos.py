@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from eventful_vitdet.errors import VideoReadError
-from eventful_vitdet.video import FileSource, VideoFile, frame_index, iterate_frames, probe_video, read_frame
+from eventful_vitdet.video import FileSource, VideoFile, decoding, frame_index, iterate_frames, probe_video, read_frame
 
 from .encoded_videos import FRAMES, GOP, add_sound, encode, number_in
 from .encoded_videos import damage as zero
@@ -205,6 +206,37 @@ def test_a_hole_in_an_avi_file(tmp_path):
     assert 30 < len(numbers) < FRAMES and "the file is cut short: " in error
     with pytest.raises(VideoReadError, match="the file is cut short"):
         read_frame(str(path), 2)
+
+
+def test_fragments_behind_a_damaged_one(tmp_path):
+    """FFmpeg ends there, and nothing in such a file states how many frames it has."""
+    path = encode(tmp_path / "v.mp4", container_options={"movflags": "frag_keyframe+empty_moov"})
+    content = path.read_bytes()
+    place = content.index(b"moof", len(content) // 2) - 4
+    path.write_bytes(content[:place] + bytes(100) + content[place + 100 :])
+    numbers, error = collect(path)
+    assert numbers == list(range(len(numbers))) and 0 < len(numbers) < FRAMES
+    assert f"the file is cut short: its fragments from byte {place} on cannot be read" in error
+
+
+def test_a_transport_stream_that_is_torn_in_its_last_packets(tmp_path):
+    path = encode(tmp_path / "v.ts")
+    content = path.read_bytes()
+    path.write_bytes(content[: -2 * 188] + bytes(188) + content[-188:])
+    assert "damaged" in collect(path)[1]
+
+
+def test_more_frames_than_packets_told_of(tmp_path):
+    """Of H.264 in AVI frames are counted; a packet that is there twice may be one more."""
+    path = encode(tmp_path / "v.avi", b_frames=2)
+    file = VideoFile(str(path))
+    index = replace(file.index, seconds=file.index.seconds[:-3])
+    assert index.stamps is None
+    damages: list[decoding.Damage] = []
+    pictures = list(decoding._CarefulDecoding(str(path), index, 0, damages.append).pictures())
+    assert [picture.number for picture in pictures] == list(range(FRAMES))
+    assert pictures[-1].seconds == pytest.approx(file.index.seconds[-1], abs=0.001)
+    assert list(decoding._CarefulDecoding(str(path), index, FRAMES, damages.append).pictures()) == []
 
 
 def test_a_sound_that_is_longer_is_no_missing_picture(tmp_path):

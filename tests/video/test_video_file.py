@@ -15,6 +15,8 @@ import pytest
 from eventful_vitdet.errors import VideoReadError
 from eventful_vitdet.video import VideoFile, decoding, iterate_frames, probe_video, read_frame, video_file
 from eventful_vitdet.video.container import decode_packet, video_stream
+from eventful_vitdet.video.frame_images import display_matrix
+from PIL import Image
 
 from .encoded_videos import FRAMES, GOP, HEIGHT, WIDTH, add_sound, encode, number_in, numbered_image
 
@@ -206,6 +208,36 @@ def test_images_are_upright(tmp_path, name):
     assert (info.height, info.width) == wanted.shape[:2]
     turned = wanted.shape[:2] != (HEIGHT, WIDTH)
     assert VideoFile(str(path)).index.pixel_aspect == (Fraction(3, 4) if turned else Fraction(4, 3))
+
+
+@pytest.mark.parametrize("name", ["90 degrees", "180 degrees", "270 degrees"])
+def test_side_data_of_a_type_that_is_not_known(tmp_path, name):
+    """PyAV then gives none at all."""
+
+    class Frame:
+        def __init__(self, frame: av.VideoFrame) -> None:
+            self.rotation = frame.rotation
+
+        @property
+        def side_data(self) -> None:
+            raise ValueError("31 is not a valid Type")
+
+    (a, b, c, d), _ = MATRICES[name]
+    path = encode(tmp_path / "v.mp4", count=3)
+    patch_box(path, b"tkhd", 40, struct.pack(">5i", a << 16, b << 16, 0, c << 16, d << 16))
+    with av.open(str(path)) as container:
+        frame = next(container.decode(video=0))
+        assert display_matrix(frame) == display_matrix(Frame(frame)) == (a << 16, b << 16, c << 16, d << 16)
+
+
+@pytest.mark.parametrize(("orientation", "shown"), [(1, (24, 40)), (6, (40, 24))])
+def test_a_picture_with_exif_data(tmp_path, orientation, shown):
+    """As a video, which it is at an address."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.new("RGB", (40, 24)).save(tmp_path / "a.jpg", exif=exif)
+    ((_, _, image),) = iterate_frames(str(tmp_path / "a.jpg"))
+    assert image.shape[:2] in (shown, (24, 40))  # older FFmpegs know of no orientation
 
 
 def set_aspect(stream: av.VideoStream, aspect: Fraction) -> None:

@@ -21,6 +21,7 @@ from detectron2.utils.logger import setup_logger
 
 from ..actions import register_action_csv
 from ..config import add_eventful_vitdet_config
+from ..config_values import check_values
 from ..data import register_test_json
 from ..errors import ConfigError, FileError
 from ..modeling.lazy_model import lazy_settings
@@ -35,7 +36,7 @@ atexit.register(gc.freeze)
 
 
 def build_cfg(config_file: str, options: Sequence[str] = ()) -> CfgNode:
-    """Defaults, then a configuration file, then KEY VALUE pairs; the device is checked."""
+    """Defaults, then a configuration file, then KEY VALUE pairs; device and values are checked."""
     cfg = get_cfg()
     add_eventful_vitdet_config(cfg)
     if config_file:
@@ -44,6 +45,7 @@ def build_cfg(config_file: str, options: Sequence[str] = ()) -> CfgNode:
     check_pairs(options)
     merge(lambda: cfg.merge_from_list(pairs_as_floats(cfg, options)), "the command line")
     check_device(cfg.MODEL.DEVICE)
+    check_values(cfg)
     return cfg
 
 

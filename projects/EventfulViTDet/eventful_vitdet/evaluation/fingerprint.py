@@ -22,6 +22,7 @@ from eventful_vit.ops import cpu, gpu
 from torch import nn
 
 from ..budgets import DENSE
+from ..config_values import lookup
 from ..errors import EvaluationError
 from ..files import write_atomically
 from ..masks import NO_MASKS, MaskRequest
@@ -108,7 +109,7 @@ def make_fingerprint(
         "TEST.VID_SCORE_FLOOR": stored.score_floor,
         "TEST.VID_DETECTIONS_PER_IMAGE": stored.per_image,
         **({} if masks == NO_MASKS else {"masks": f"score {masks.min_score}, per image {masks.per_image}"}),
-        **{key: _lookup(cfg, key) for key in TEST_KEYS},
+        **{key: lookup(cfg, key) for key in TEST_KEYS},
         **model,
     }
 
@@ -189,9 +190,3 @@ def _flatten(node: CfgNode, prefix: str = "") -> Iterator[tuple[str, object]]:
             yield from _flatten(value, f"{prefix}{key}.")
         else:
             yield prefix + key, value
-
-
-def _lookup(cfg: CfgNode, key: str) -> object:
-    for part in key.split("."):
-        cfg = cfg[part]
-    return cfg

@@ -15,6 +15,7 @@ from pathlib import Path
 import uvicorn
 from fastapi import FastAPI, Request, WebSocket, WebSocketDisconnect
 from fastapi.responses import FileResponse, JSONResponse
+from starlette.requests import ClientDisconnect
 
 from ..errors import LiveError
 from ..interruption import Interruptions
@@ -88,10 +89,13 @@ async def _read_json(request: Request) -> object:
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise RequestError("the body has to be of type application/json")
     body = bytearray()
-    async for part in request.stream():
-        body += part
-        if len(body) > MAX_BODY_BYTES:
-            raise RequestError(f"the body is longer than {MAX_BODY_BYTES} bytes")
+    try:
+        async for part in request.stream():
+            body += part
+            if len(body) > MAX_BODY_BYTES:
+                raise RequestError(f"the body is longer than {MAX_BODY_BYTES} bytes")
+    except ClientDisconnect as error:  # or the page ends; nobody reads the answer
+        raise RequestError("the body broke off") from error
     try:
         return json.loads(body)
     except (ValueError, RecursionError) as error:

@@ -311,11 +311,13 @@ class VideoRCNN(GeneralizedRCNN):
         for frame in batched_inputs:
             check_fits(frame, square)
         frames = [frame["image"].to(self.device, non_blocking=True) for frame in batched_inputs]
-        return ImageList.from_tensors(
+        images = ImageList.from_tensors(
             [(frame - self.pixel_mean).div_(self.pixel_std) for frame in frames],
             size_divisibility=0 if square else self._coarsest_stride(),
             padding_constraints={"square_size": square},
         )
+        check_pool(self.vit, images.tensor.shape[-2:])
+        return images
 
     def _coarsest_stride(self) -> int:
         """Side in pixels of a cell of the pyramid's coarsest convolved level."""
@@ -348,6 +350,17 @@ def check_fits(frame: Mapping, square: int) -> None:
         raise ConfigError(
             f"{describe(frame)}: {width} x {height} pixels after resizing do not fit into MODEL.VIT.IMG_SIZE = "
             f"{square}; lower INPUT.MAX_SIZE_TEST (in training, MAX_SIZE_TRAIN) to at most {square}"
+        )
+
+
+def check_pool(vit: EventfulViT, size: Sequence[int]) -> None:
+    """Refuse images whose tokens cannot be pooled as the configuration asks for."""
+    pool = max(block.kv_pool for block in vit.blocks)
+    height, width = (side // vit.patch_size for side in size)
+    if height % pool or width % pool:
+        raise ConfigError(
+            f"MODEL.EVENTFUL.KV_POOL = {pool} does not divide the {height} x {width} tokens of a frame of "
+            f"{size[1]} x {size[0]} pixels (with padding); choose a divisor of both sides or another image size"
         )
 
 

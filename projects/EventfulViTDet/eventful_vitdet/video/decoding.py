@@ -210,16 +210,19 @@ class _PictureMaker:
             seconds = self._clock.seconds(frame.pts if frame.pts is not None else frame.dts)
             duration = self._clock.next - seconds
         else:
-            seconds = float(known[number])
+            seconds = self.seconds_of(number)
             duration = float(known[number + 1]) - seconds if number + 1 < len(known) else self._average()
         if frame.duration and (known is None or number + 1 == len(known)):
             duration = float(frame.duration * self._index.time_base)
         return Picture(number, seconds, duration, frame, is_sound)
 
     def seconds_of(self, number: int) -> float:
-        """When a frame is shown that was not decoded."""
+        """When a frame is shown, one after the other in any case."""
         known = self._index.seconds
-        return self._clock.next if known is None or number >= len(known) else float(known[number])
+        if known is None:
+            return self._clock.next
+        beyond = number + 1 - len(known)  # of a damaged file, a decoder may give more frames than there are packets
+        return float(known[number]) if beyond <= 0 else float(known[-1]) + beyond * self._average()
 
     def _average(self) -> float:
         return 1 / self._index.fps if self._index.fps else 0.0

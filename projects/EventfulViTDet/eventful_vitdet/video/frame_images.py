@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import av
 import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
@@ -66,8 +68,18 @@ def display_matrix(frame: av.VideoFrame) -> Matrix | None:
     Not for every frame: PyAV ties those that are asked for their side data into a cycle, which only the garbage
     collector frees.
     """
-    data = frame.side_data.get("DISPLAYMATRIX")
+    try:
+        data = frame.side_data.get("DISPLAYMATRIX")
+    except ValueError:  # another piece of side data is of a type that this PyAV does not know, such as EXIF
+        return matrix_of_rotation(frame.rotation)
     if data is None:
         return None
     a, b, _, c, d, *_ = np.frombuffer(bytes(data), np.int32).tolist()
     return None if a > 0 and d > 0 and b == c == 0 else (a, b, c, d)
+
+
+def matrix_of_rotation(degrees: int) -> Matrix | None:
+    """The display matrix that turns a frame so far, counterclockwise, without mirroring it."""
+    radians = math.radians(degrees)
+    cosine, sine = (round(65536 * value) for value in (math.cos(radians), math.sin(radians)))
+    return (cosine, -sine, sine, cosine) if degrees else None

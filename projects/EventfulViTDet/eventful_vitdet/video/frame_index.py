@@ -20,6 +20,7 @@ import numpy as np
 from ..errors import VideoReadError
 from .container import decode_packet, open_container, read_packets, video_stream
 from .frame_images import display_matrix, swaps_sides
+from .stated_length import find_lost_fragments
 from .transport_packets import find_torn_places
 
 ONE_PACKET_A_PICTURE = frozenset({"av1", "ffv1", "h264", "hevc", "mpeg1video", "mpeg2video", "png", "vp9", "vvc"})
@@ -355,6 +356,8 @@ def _shortfall(path: str, container: av.container.InputContainer, stream: av.Vid
         # Some of those that it counts are only "as before", or left out by an edit list.
         if end < stated - step / 2:
             return f"{packets.found} of {stream.frames} frames are there"
+    if "mp4" in container.format.name and (place := find_lost_fragments(path)) is not None:
+        return f"its fragments from byte {place} on cannot be read"
     if "matroska" in container.format.name and container.duration is not None:
         stated, end = Fraction(container.duration, av.time_base), packets.end * stream.time_base
         slack = Fraction(SLACK_FRAMES) * step * stream.time_base

@@ -9,6 +9,9 @@ FIRST_BOXES = (b"ftyp", b"styp", b"moov", b"moof", b"mdat", b"sidx", b"free", b"
 """With which of its parts an MP4 or QuickTime file begins."""
 
 
+CHUNK_BYTES = 1 << 20
+
+
 def count_missing_bytes(path: str) -> int:
     """How many bytes fewer an MP4 or AVI file has than the parts that it consists of say; 0 for other files, and where
     nothing is missing. What matters may all be there: writers are wrong about lengths, too."""
@@ -24,6 +27,29 @@ def count_missing_bytes(path: str) -> int:
                 return 0
             place += length
     return place - size
+
+
+def find_lost_fragments(path: str) -> int | None:
+    """The byte of a fragmented MP4 file from which on it cannot be read, though further fragments follow; else None."""
+    size, place = os.path.getsize(path), 0
+    with open(path, "rb") as file:
+        while place < size:
+            length = _part_length(file, place)
+            if length is None:
+                file.seek(place)
+                return place if _is_in(file, b"moof") else None
+            place += length
+    return None
+
+
+def _is_in(file: BinaryIO, word: bytes) -> bool:
+    """Whether a word is in what is left of a file."""
+    before = b""
+    while part := file.read(CHUNK_BYTES):
+        if word in before + part:
+            return True
+        before = part[-len(word) :]
+    return False
 
 
 def _part_length(file: BinaryIO, place: int) -> int | None:

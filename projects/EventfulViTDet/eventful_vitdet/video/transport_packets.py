@@ -33,9 +33,16 @@ def find_torn_places(path: str) -> list[int]:
                 places.append(len(data))
             break
         found = _first_row(data, place, (length,))
-        if found is not None:
+        if found is not None or _is_followed_by_few(data, place, length):
             places.append(place)
     return places
+
+
+def _is_followed_by_few(data: np.ndarray, place: int, length: int) -> bool:
+    """Whether what begins at a place is a spoilt packet with nothing but whole ones behind it, fewer than a row."""
+    if len(data) - place > ROW * length or (len(data) - place) % length:
+        return False
+    return bool((data[place + length :: length] == SYNC).all())
 
 
 def _row_end(data: np.ndarray, begin: int, length: int) -> int:

@@ -3,12 +3,14 @@
 import argparse
 import io
 import logging
+import os
+import subprocess
 import sys
 import warnings
 
 import pytest
 from detectron2.utils.logger import setup_logger
-from eventful_vitdet.cli.console import run, take_console
+from eventful_vitdet.cli.console import BROKEN_PIPE, run, take_console
 from eventful_vitdet.errors import CheckpointError, ConfigError, EvaluationError, FileError, ToolError, VideoReadError
 
 LOUD = argparse.Namespace(verbosity=1, traceback=False)
@@ -137,3 +139,26 @@ def test_names_that_the_screen_cannot_show(monkeypatch, capsys):
         "the next one",
         "caf\\xe9\\udcff.mp4",
     ]
+
+
+@pytest.mark.parametrize(("lines", "code"), [(1, 0), (100_000, BROKEN_PIPE)])
+def test_output_that_nobody_reads(repository, lines, code):
+    """As by `| head`: neither a traceback nor an exception that Python ignores when it ends."""
+    script = f"""
+import os, sys
+from eventful_vitdet.cli import console
+console.importlib.import_module = lambda name: None
+def main():
+    sys.stdin.readline()
+    for _ in range({lines}):
+        print("a line")
+sys.exit(console.run(main))
+"""
+    environment = {**os.environ, "PYTHONPATH": str(repository / "projects" / "EventfulViTDet")}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    process = subprocess.Popen([sys.executable, "-c", script], env=environment, **pipes)
+    process.stdout.close()
+    process.stdin.write(b"\n")
+    process.stdin.close()
+    assert process.stderr.read() == b"" and process.wait(60) == code
+    process.stderr.close()

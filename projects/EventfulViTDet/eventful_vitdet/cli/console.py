@@ -7,6 +7,7 @@ import importlib
 import io
 import logging
 import os
+import select
 import sys
 import traceback
 from collections.abc import Callable
@@ -21,6 +22,8 @@ SHOWN = ("eventful_vitdet", "detectron2.utils.events", "detectron2.engine.train_
 FILE_ONLY = "file_only"
 """Attribute of records that are shown in another way."""
 SILENT = logging.CRITICAL + 1
+BROKEN_PIPE = 141
+"""Exit code of a command whose output nobody reads any more: that of a process that SIGPIPE ends."""
 DEFAULTS = argparse.Namespace(verbosity=0, traceback=False)
 
 logger = logging.getLogger("eventful_vitdet")
@@ -41,9 +44,12 @@ def run(main: Callable[[], object], options: argparse.Namespace = DEFAULTS) -> i
         importlib.import_module("eventful_vitdet.predictor")  # with it comes PyTorch, which takes seconds
     try:
         main()
+        reaches_somebody()
     except KeyboardInterrupt:
         return say_interrupted()
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and not reaches_somebody():
+            return BROKEN_PIPE
         logger.error("%s", describe_error(error), exc_info=True, extra={FILE_ONLY: True})
         if not is_for_user(error):
             raise
@@ -52,6 +58,20 @@ def run(main: Callable[[], object], options: argparse.Namespace = DEFAULTS) -> i
         print(f"error: {describe_error(error)}", file=sys.stderr)
         return 1
     return 0
+
+
+def reaches_somebody() -> bool:
+    """Whether what is printed is still read; if not, as after `| head`, nothing more is written."""
+    try:
+        number = sys.stdout.fileno()
+    except (AttributeError, OSError, ValueError):  # there is none, or it is no file
+        return True
+    state = select.poll()
+    state.register(number, 0)
+    if not any(events & select.POLLERR for _, events in state.poll(0)):
+        return True
+    os.dup2(os.open(os.devnull, os.O_WRONLY), number)  # Python writes what is left when it ends
+    return False
 
 
 def allow_any_text() -> None:

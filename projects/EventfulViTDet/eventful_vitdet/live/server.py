@@ -40,6 +40,8 @@ MAX_VIEWERS = 32
 TRY_AGAIN_LATER = 1013  # close code of a websocket
 SHUTDOWN_SECONDS = 1
 """Viewers end at once; this is for what else may be under way."""
+BODY_SECONDS = 0.8
+"""In which a body has to come: less than the server waits for when it ends."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -88,18 +90,23 @@ async def _read_json(request: Request) -> object:
     # Forms of other sites can send texts and forms, but not this type, without asking first.
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise RequestError("the body has to be of type application/json")
-    body = bytearray()
     try:
-        async for part in request.stream():
-            body += part
-            if len(body) > MAX_BODY_BYTES:
-                raise RequestError(f"the body is longer than {MAX_BODY_BYTES} bytes")
-    except ClientDisconnect as error:  # or the page ends; nobody reads the answer
+        body = await asyncio.wait_for(_read_body(request), BODY_SECONDS)
+    except (ClientDisconnect, asyncio.TimeoutError) as error:
         raise RequestError("the body broke off") from error
     try:
         return json.loads(body)
     except (ValueError, RecursionError) as error:
         raise RequestError(f"the body is not valid JSON ({error})") from error
+
+
+async def _read_body(request: Request) -> bytes:
+    body = bytearray()
+    async for part in request.stream():
+        body += part
+        if len(body) > MAX_BODY_BYTES:
+            raise RequestError(f"the body is longer than {MAX_BODY_BYTES} bytes")
+    return bytes(body)
 
 
 async def _serve_viewer(websocket: WebSocket, session: LiveSession) -> None:

@@ -155,6 +155,7 @@ def main():
 sys.exit(console.run(main))
 """
     environment = {**os.environ, "PYTHONPATH": str(repository / "projects" / "EventfulViTDet")}
+    environment.pop("PYTHONUNBUFFERED", None)
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     process = subprocess.Popen([sys.executable, "-c", script], env=environment, **pipes)
     process.stdout.close()

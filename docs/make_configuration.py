@@ -1,8 +1,8 @@
-"""Write docs/configuration.md: every configuration key of the project, its default, and the comment above it in the code.
+"""Write docs/configuration.md: every key that the project adds, its default, and the comment above it in the code.
 
     python docs/make_configuration.py
 
-It reads the sources and imports nothing of the project. tests/docs/test_configuration.py fails if the page is out of date.
+It reads the sources and imports nothing of the project. tests/docs/test_configuration.py fails if the page is stale.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ Every key that this project adds to Detectron2's configuration, or whose default
     python tools/train_net.py --config-file FILE --eval-only MODEL.EVENTFUL.R 128 MODEL.DEVICE cpu
 
 Detectron2's own keys keep their names and meaning; its documentation has
-[a list of them](https://detectron2.readthedocs.io/en/latest/modules/config.html#yaml-config-references). The embedded part
-has those of [defaults.py](../projects/EventfulViTDet/embedded/detectron2/config/defaults.py). A key that does not exist is an
-error.
+[a list of them](https://detectron2.readthedocs.io/en/latest/modules/config.html#yaml-config-references). The embedded
+part has those of [defaults.py](../projects/EventfulViTDet/embedded/detectron2/config/defaults.py). A key that does not
+exist is an error.
 
 `python docs/make_configuration.py` writes this page from the comments in
 [config.py](../projects/EventfulViTDet/eventful_vitdet/config.py) and
@@ -40,9 +40,11 @@ error.
 """
 BY_MACHINE = "depends on the machine"
 CODE = re.compile(
-    r'"[^"\s]*"|\(\)|\(".*?",\)|\[\[.*\]\]|\b[A-Z]+(?:_[A-Z]+)+\b(?:\.[A-Z_]+)*|\b[A-Z]+\.[A-Z_.]*[A-Z]|--[a-z]+'
+    r'"[^"\s]*"|\(\)|\(".*?",\)|\[\[.*\]\]'  # values: "top-r", (), ("a",), [["a", 1]]
+    r"|\b[A-Z]+(?:_[A-Z]+)+\b(?:\.[A-Z_]+)*|\b[A-Z]+\.[A-Z_.]*[A-Z]"  # keys: IMG_SIZE, MODEL.VIT, MODEL.MASK_ON
+    r"|--[a-z]+"  # options
 )
-"""What is set as code in a comment: values, keys and options."""
+"""What is set as code in a comment."""
 
 
 @dataclass

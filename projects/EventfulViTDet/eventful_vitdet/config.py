@@ -162,8 +162,8 @@ def _add_eventful_config(cfg: CfgNode) -> None:
     # that matches counts.
     eventful.GATES = []
     # How attention is updated. "exact": dense attention over the buffered tokens, computed incrementally. For
-    # comparison, the paper's modes of the global blocks: "full" (approximate), "query-key", "tokenwise"; windowed blocks
-    # are then "tokenwise".
+    # comparison, the paper's modes of the global blocks: "full" (approximate), "query-key", "tokenwise"; windowed
+    # blocks are then "tokenwise".
     eventful.ATTENTION = "exact"
     # Gate tokens before the layer norms instead of after them.
     eventful.GATE_BEFORE_NORM = False
@@ -196,7 +196,8 @@ def _add_controller_config(eventful: CfgNode) -> None:
     controller.R_MIN = 0
     # Largest r that any of them may choose; 0: all tokens.
     controller.R_MAX = 0
-    # Scene cuts: flush when the median error of the tokens is more than this many times that of recent frames; 0: never.
+    # Scene cuts: flush when the median error of the tokens is more than this many times that of recent frames; 0:
+    # never.
     controller.SCENE_CUT = 3.0
 
 
@@ -205,8 +206,8 @@ def _add_incremental_pyramid_config(eventful: CfgNode) -> None:
     eventful.PYRAMID = pyramid = CfgNode()
     # Recompute the feature pyramid and the proposal network's convolutions only where the backbone's output changed.
     pyramid.ENABLED = False
-    # Which tokens of the backbone's output to update, with the keys below: "top-r", "threshold" or "fraction". "" follows
-    # the backbone's policy, also when that changes at run time.
+    # Which tokens of the backbone's output to update, with the keys below: "top-r", "threshold" or "fraction". ""
+    # follows the backbone's policy, also when that changes at run time.
     pyramid.POLICY = ""
     # top-r: number of tokens updated per frame.
     pyramid.R = 256

@@ -39,33 +39,33 @@ def add_data_config(cfg: CfgNode) -> None:
     cfg.DATASETS.FIRST_FRAME_ID = 0
     # COCO-VID files: let file names be absolute, or lead out of the data set's folder by "..".
     cfg.DATASETS.PATHS_OUTSIDE_ROOT = False
-    # Processes that read training images, for each training process; 0: that process itself. The default is one for each
-    # core that may be used, at most 8.
+    # Processes that read training images, for each training process; 0: that process itself. The default is one for
+    # each core that may be used, at most 8.
     cfg.DATALOADER.NUM_WORKERS = min(MOST_WORKERS, len(os.sched_getaffinity(0)))
     # Training uses every n-th listed frame of a video, since neighbours hardly differ.
     cfg.DATALOADER.TRAIN_FRAME_STRIDE = 1
-    # Training uses this many of the frames that TRAIN_FRAME_STRIDE leaves of every video, evenly spaced (15 is usual for
-    # ImageNet VID); 0: all.
+    # Training uses this many of the frames that TRAIN_FRAME_STRIDE leaves of every video, evenly spaced (15 is usual
+    # for ImageNet VID); 0: all.
     cfg.DATALOADER.FRAMES_PER_VIDEO = 0
     # Training: the shares in which images are drawn from the data sets, a positive number for each name in
     # DATASETS.TRAIN. (): every frame of all of them equally often.
     cfg.DATALOADER.DATASET_RATIOS = ()
-    # Training: draw a class first (in proportion to the square root of the number of its videos, so that scarce ones come
-    # more often), then one of its videos, then a frame. With DATASET_RATIOS, within each data set. False: every frame
-    # equally often.
+    # Training: draw a class first (in proportion to the square root of the number of its videos, so that scarce ones
+    # come more often), then one of its videos, then a frame. With DATASET_RATIOS, within each data set. False: every
+    # frame equally often.
     cfg.DATALOADER.BALANCE_CLASSES = False
     # Training: folder for JPEG copies of the frames of video files, filled before training starts. Reading one takes
     # about a millisecond; decoding a frame in the middle of an mp4 takes some fifty. "": decode from the video.
     cfg.DATALOADER.FRAME_CACHE = ""
     # Training on clips: megabytes of memory for decoded clips, so that each is read once; 0: read them every time.
     cfg.DATALOADER.CLIP_MEMORY_MB = 0
-    # Training with MODEL.VIVIT.FREEZE_SPATIAL: folder for the spatial model's features, which are then computed once. "":
-    # compute them in every iteration.
+    # Training with MODEL.VIVIT.FREEZE_SPATIAL: folder for the spatial model's features, which are then computed once.
+    # "": compute them in every iteration.
     cfg.DATALOADER.FEATURE_CACHE = ""
     # Frames that an evaluation decodes ahead of the model, for each stream. It bounds the reader's memory.
     cfg.DATALOADER.PREFETCH_FRAMES = 4
     # Evaluation, a video that cannot be read: "stop" with an error that names it, or "skip" the whole video and say so.
     cfg.TEST.ON_BAD_VIDEO = "stop"
-    # Training, a video that cannot be read: "stop" with an error that names it, or "skip" the videos that are known to be
-    # bad before training starts.
+    # Training, a video that cannot be read: "stop" with an error that names it, or "skip" the videos that are known to
+    # be bad before training starts.
     cfg.DATALOADER.ON_BAD_VIDEO = "stop"

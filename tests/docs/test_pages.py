@@ -90,7 +90,7 @@ def test_commands_have_their_scripts_and_options(page):
     targets = re.findall(r"^([\w-]+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE)
     for words in commands(page.read_text(encoding="utf-8")):
         if words[0] == "make":
-            assert {word for word in words[1:] if "=" not in word} <= set(targets), words
+            assert words[1] in targets, words
         script = next((word for word in words if word.endswith(".py") and word.split("/")[0] != "tests"), None)
         if script is not None and words[0] != "make":
             source = source_of(script)
@@ -148,3 +148,9 @@ def test_the_design_names_every_folder():
     folders = [path.parent.name for package in packages for path in package.rglob("*.py") if path.parent != package]
     top = ["configs", "datasets", "docs", "examples", "tests", "tools", "weights"]
     assert [name for name in sorted({*folders, *top}) if f"{name}/" not in text] == []
+
+
+def test_the_readme_leads_to_every_page():
+    text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    linked = {link.partition("#")[0] for link in LINK.findall(text)}
+    assert [page.name for page in PAGES if page.name != "README.md" and str(page.relative_to(REPOSITORY)) not in linked] == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import sys
 from collections.abc import Iterator
 from types import ModuleType
 
@@ -15,7 +16,7 @@ from eventful_vitdet import add_eventful_vitdet_config
 @pytest.fixture(scope="module")
 def script(repository) -> ModuleType:
     spec = importlib.util.spec_from_file_location("make_configuration", repository / "docs" / "make_configuration.py")
-    module = importlib.util.module_from_spec(spec)
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # dataclasses look for it there
     spec.loader.exec_module(module)
     return module
 

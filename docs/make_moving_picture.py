@@ -1,7 +1,7 @@
 """Make a moving picture of an annotated video, such as the one at the top of the README.
 
     python datasets/render_synthetic_vid.py --output datasets/demo_vid --split test
-    python tools/visualize_video.py --config-file configs/demo/vitdet_tiny.yaml \\
+    OMP_NUM_THREADS=1 python tools/visualize_video.py --config-file configs/demo/vitdet_tiny.yaml \\
         --input datasets/demo_vid/videos/test_000.mp4 --output output/visualize/moving.mp4 \\
         --side-by-side-dense --show-tokens any --budget 32 --enlarge 2 --confidence-threshold 0.5 \\
         MODEL.WEIGHTS weights/demo_vitdet_tiny.safetensors

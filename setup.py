@@ -42,12 +42,15 @@ setup(
         "eventful_vitdet.configs": "configs",
     },
     package_data={
+        "eventful_vit": ["py.typed"],
         "eventful_vit.ops.cpu": ["*.cpp", "*.h"],
+        "eventful_vitdet": ["py.typed"],
         **{name: ["*.yaml"] for name in config_packages()},
         "eventful_vitdet.class_lists": ["*.txt"],
         "eventful_vitdet.live": ["page/*"],
         "eventful_vitdet.report": ["templates/*"],
     },
+    entry_points={"console_scripts": ["eventful-vitdet = eventful_vitdet.cli.main_door:door.open"]},
     install_requires=[
         "av>=15",
         "filelock>=3.12",

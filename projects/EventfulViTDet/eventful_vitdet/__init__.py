@@ -7,6 +7,7 @@ from pathlib import Path
 __version__ = "0.1.0"
 
 _HOMES = {
+    "EventfulPredictor": ".eventful_predictor",
     "EventfulViT": ".modeling",
     "PerGate": "eventful_vit",
     "Threshold": "eventful_vit",

@@ -52,6 +52,11 @@ class Detections:
     """(N, M, M) float32: probabilities that fill the box, see `masks.paste_mask`; NaN for detections whose mask was not
     asked for. None where no mask was."""
 
+    def select(self, rows: np.ndarray) -> Detections:
+        """The detections at an index, or of a boolean mask, in its order."""
+        masks = None if self.masks is None else self.masks[rows]
+        return Detections(self.boxes[rows], self.scores[rows], self.classes[rows], masks)
+
     @classmethod
     def from_instances(cls, instances: Instances, model_input: Mapping) -> Detections:
         """Copy a model's output; raise DetectionError, naming the frame, if it holds NaN or infinity."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from detectron2.config import CfgNode
 
 from ..errors import ConfigError
@@ -39,3 +42,23 @@ def model_class_names(cfg: CfgNode) -> list[str] | None:
             f"MODEL.CLASS_NAMES: {name} has {len(names)} names, but MODEL.ROI_HEADS.NUM_CLASSES is {number}"
         )
     return names
+
+
+def find_classes(names: Sequence[str], wanted: Sequence[str]) -> np.ndarray:
+    """Which of a model's classes are wanted, by their names: (C,) bool.
+
+    Raises:
+        ConfigError: the model has no class of that name; with names that look like it.
+    """
+    chosen = np.zeros(len(names), bool)
+    lower = [name.lower() for name in names]
+    for word in wanted:
+        found = [index for index, name in enumerate(lower) if name == word.strip().lower()]
+        if not found:
+            near = difflib.get_close_matches(word.lower(), lower, 3)
+            listed = [names[lower.index(name)] for name in near] or list(names[:10])
+            more = ", ..." if not near and len(names) > len(listed) else ""
+            does = "did you mean" if near else "it has"
+            raise ConfigError(f"the model has no class {word!r}; {does} {', '.join(map(repr, listed))}{more}")
+        chosen[found] = True
+    return chosen

@@ -7,13 +7,15 @@ import logging
 import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TypeVar
 
+import numpy as np
 from detectron2.config import CfgNode
 from torch import nn
 from tqdm import tqdm
 
+from ..class_lists import find_classes
 from ..control import RuntimeControl
 from ..costs import CostSums
 from ..errors import ConfigError, VideoReadError, VideoWriteError
@@ -22,7 +24,7 @@ from ..interruption import Interruptions
 from ..masks import MaskRequest, encode_mask, paste_mask
 from ..predictor import FrameResult, VideoDetector, class_names, dense_detector
 from ..structures import Detections, SourceFrame
-from ..video import JsonLinesWriter, SoundCopy, VideoSource, VideoWriter, encode_png
+from ..video import JsonLinesWriter, SoundCopy, VideoSource, VideoWriter, check_part, encode_png
 from .painter import FramePainter
 from .preview_window import PreviewWindow
 
@@ -43,6 +45,8 @@ class AnnotateOptions:
     """Path of a file for the detections, a line of JSON per frame."""
     min_score: float = 0.3
     """Weaker detections are not drawn; the JSON has all."""
+    classes: Sequence[str] = ()
+    """Names of the classes to draw and to save; () for all."""
     save_frames: Collection[int] = ()
     """Numbers of frames to write as pictures too, beside the video."""
     start: int = 0
@@ -79,9 +83,10 @@ def annotate_video(
     options = options or AnnotateOptions()
     if options.show_tokens is not None and not model.enabled:
         raise ConfigError("MODEL.EVENTFUL.ENABLED is False: the dense model has no updated tokens to show")
-    check_part(source, options)
+    check_part(source, options.start, options.end, options.every)
     check_outputs(source, output, options)
     classes = class_names(cfg)
+    chosen = find_classes(classes, options.classes) if options.classes else None
     painter = FramePainter(
         classes,
         model.vit.gate_names,
@@ -96,7 +101,7 @@ def annotate_video(
         video = stack.enter_context(_open_writer(source, output, options))
         lines = stack.enter_context(JsonLinesWriter(options.save_json)) if options.save_json else None
         window = stack.enter_context(PreviewWindow(source.name)) if options.window else None
-        frames = stack.enter_context(closing(_detect_all(cfg, model, source, options, control)))
+        frames = stack.enter_context(closing(_detect_all(cfg, model, source, options, control, chosen)))
         stack.enter_context(interruptions.allowed())
         for frame, result, dense in _put_off_errors(frames, unread):
             picture = painter.paint(frame, result, dense)
@@ -140,14 +145,6 @@ def _open_writer(source: VideoSource, output: str, options: AnnotateOptions) -> 
     return VideoWriter(output, fps, keep_partial=True, pixel_aspect=source.pixel_aspect, sound=sound)
 
 
-def check_part(source: VideoSource, options: AnnotateOptions) -> None:
-    """Raise ConfigError for a part of a stream, which has no numbers, or for one that is empty."""
-    if source.live and (options.start, options.end, options.every) != (0, None, 1):
-        raise ConfigError(f"{source.name}: is live; a start, an end and a step are for files")
-    if options.end is not None and options.end <= options.start:
-        raise ConfigError(f"there is nothing from frame {options.start} to before frame {options.end}")
-
-
 def check_outputs(source: VideoSource, output: str, options: AnnotateOptions) -> None:
     """Raise VideoWriteError if an output is a folder, or would take the place of an input or of another output."""
     pictures = [picture_path(output, number) for number in options.save_frames]
@@ -170,9 +167,14 @@ def picture_path(output: str, index: int) -> str:
 
 
 def _detect_all(
-    cfg: CfgNode, model: nn.Module, source: VideoSource, options: AnnotateOptions, control: RuntimeControl | None
+    cfg: CfgNode,
+    model: nn.Module,
+    source: VideoSource,
+    options: AnnotateOptions,
+    control: RuntimeControl | None,
+    chosen: np.ndarray | None,
 ) -> Iterator[tuple[SourceFrame, FrameResult, FrameResult | None]]:
-    """Every frame with its result, and the dense model's where that is asked for."""
+    """Every frame with its result, and the dense model's where that is asked for; of the chosen classes (C,), bool."""
     with ExitStack() as stack:
         # The JSON has all detections, the picture the drawn ones.
         masks = MaskRequest(0.0 if options.save_json else options.min_score)
@@ -185,8 +187,15 @@ def _detect_all(
         for frame in itertools.islice(frames, options.max_frames):
             if options.end is not None and frame.index >= options.end:
                 break
-            yield frame, detector.detect(frame), dense.detect(frame) if dense else None
+            results = detector.detect(frame), dense.detect(frame) if dense else None
+            yield frame, *(result and _keep_classes(result, chosen) for result in results)
             progress.update()
+
+
+def _keep_classes(result: FrameResult, chosen: np.ndarray | None) -> FrameResult:
+    if chosen is None:
+        return result
+    return replace(result, detections=result.detections.select(chosen[result.detections.classes]))
 
 
 def _count_frames(source: VideoSource, options: AnnotateOptions) -> int | None:

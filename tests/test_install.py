@@ -1,4 +1,4 @@
-"""A wheel gives a package that finds its configurations and the embedded Detectron2, and a command that works anywhere."""
+"""A wheel gives a package that finds its configurations and the embedded Detectron2, and a command for any folder."""
 
 from __future__ import annotations
 

@@ -6,9 +6,11 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import eventful_vitdet
+import numpy as np
 import pytest
 import torch
 from draw.conftest import CONFIG, OPTIONS
@@ -135,6 +137,35 @@ def test_classes_are_chosen_in_pictures_and_lines(model, tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["predict", "--classes", "star", str(video)])
     assert "before --classes" in capsys.readouterr().err and not (tmp_path / "street_detections.mp4").exists()
+
+
+def test_objects_are_numbered_in_the_lines(model, tmp_path, capsys, monkeypatch):
+    from eventful_vitdet import identities
+
+    class Numbers:
+        """In place of the library: the detection's number in its frame."""
+
+        def __init__(self, fps: float) -> None:
+            assert fps == 15
+
+        def identify(self, found, sequence):
+            tracks = np.arange(len(found.scores)) + 1
+            tracks[-1] = identities.UNKNOWN
+            return replace(found, tracks=tracks)
+
+    video, lines = encode(tmp_path / "street.mp4", count=4), tmp_path / "street.jsonl"
+    words = ["predict", str(video), "--track", "--every", "2", "--save-json", str(lines), *model]
+    monkeypatch.setattr(identities, "check_tracking", lambda: None)
+    monkeypatch.setattr("eventful_vitdet.draw.annotated_video.ObjectTracker", Numbers)
+    assert main(words) == 0
+    for line in lines.read_text().splitlines():
+        tracks = [entry["track"] for entry in json.loads(line)["detections"]]
+        assert tracks == [*range(1, len(tracks)), None] and len(tracks) > 2
+    monkeypatch.undo()
+    monkeypatch.setitem(sys.modules, "trackers", None)
+    (tmp_path / "street_detections.mp4").unlink()
+    assert main(words) == 1 and "pip install trackers" in capsys.readouterr().err
+    assert not (tmp_path / "street_detections.mp4").exists()
 
 
 def test_without_a_network_one_message_says_what_to_put_where(tmp_path, capsys, monkeypatch):

@@ -42,6 +42,7 @@ def execute(arguments: argparse.Namespace) -> None:
     from ..class_lists import find_classes
     from ..control import budget_options
     from ..draw.annotated_video import AnnotateOptions
+    from ..identities import check_tracking
     from ..predictor import class_names, load_detector
     from ..video import open_sources
     from .command_line import build_cfg
@@ -50,6 +51,8 @@ def execute(arguments: argparse.Namespace) -> None:
     cfg = build_cfg(arguments.config_file, [*budget_options(arguments.budget), *model_pairs(arguments)])
     if arguments.classes:
         find_classes(class_names(cfg), arguments.classes)
+    if arguments.track:
+        check_tracking()
     sources = open_sources(arguments.input)
     if arguments.output is None:
         sources = without_own_outputs(sources)
@@ -60,6 +63,7 @@ def execute(arguments: argparse.Namespace) -> None:
         show_tokens=arguments.show_tokens,
         min_score=arguments.confidence_threshold,
         classes=arguments.classes,
+        track=arguments.track,
         save_frames=arguments.save_frames,
         start=arguments.start,
         end=arguments.end,
@@ -183,6 +187,7 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     output = "the annotated video, of several inputs a folder (default: INPUT_detections.mp4, beside the input)"
     option("--output", metavar="FILE.mp4", help=output)
     option("--classes", nargs="+", default=[], metavar="NAME", help="classes to draw and to save (default: all)")
+    option("--track", action="store_true", help="number the objects, also in the JSON; needs the extra 'track'")
     option("--side-by-side-dense", action="store_true", help="run the dense model too, shown on the right")
     option("--show-tokens", metavar="any|BLOCK", help="tint updated tokens: any, a block (3), or a gate of it (3.qkv)")
     option("--budget", metavar="SCHEDULE", help="tokens per gate: 256, or by frame as in 0:512,120:128,240:2048")

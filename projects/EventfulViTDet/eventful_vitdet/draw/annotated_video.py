@@ -20,6 +20,7 @@ from ..control import RuntimeControl
 from ..costs import CostSums
 from ..errors import ConfigError, VideoReadError, VideoWriteError
 from ..files import write_atomically
+from ..identities import UNKNOWN, ObjectTracker
 from ..interruption import Interruptions
 from ..masks import MaskRequest, encode_mask, paste_mask
 from ..predictor import FrameResult, VideoDetector, class_names, dense_detector
@@ -47,6 +48,8 @@ class AnnotateOptions:
     """Weaker detections are not drawn; the JSON has all."""
     classes: Sequence[str] = ()
     """Names of the classes to draw and to save; () for all."""
+    track: bool = False
+    """Number the objects, see identities.py."""
     save_frames: Collection[int] = ()
     """Numbers of frames to write as pictures too, beside the video."""
     start: int = 0
@@ -182,13 +185,15 @@ def _detect_all(
         beside = MaskRequest(options.min_score)
         dense = stack.enter_context(dense_detector(cfg, model, beside)) if options.side_by_side_dense else None
         frames = stack.enter_context(closing(source.frames(options.start, options.every)))
+        trackers = [ObjectTracker(source.fps / options.every) if options.track else None for _ in range(2)]
         total = _count_frames(source, options)
         progress = stack.enter_context(tqdm(total=total, unit="frame", desc=os.path.basename(source.name)))
         for frame in itertools.islice(frames, options.max_frames):
             if options.end is not None and frame.index >= options.end:
                 break
             results = detector.detect(frame), dense.detect(frame) if dense else None
-            yield frame, *(result and _keep_classes(result, chosen) for result in results)
+            results = [result and _keep_classes(result, chosen) for result in results]
+            yield frame, *(result and _identify(result, frame, t) for result, t in zip(results, trackers))
             progress.update()
 
 
@@ -196,6 +201,12 @@ def _keep_classes(result: FrameResult, chosen: np.ndarray | None) -> FrameResult
     if chosen is None:
         return result
     return replace(result, detections=result.detections.select(chosen[result.detections.classes]))
+
+
+def _identify(result: FrameResult, frame: SourceFrame, tracker: ObjectTracker | None) -> FrameResult:
+    if tracker is None:
+        return result
+    return replace(result, detections=tracker.identify(result.detections, frame.sequence))
 
 
 def _count_frames(source: VideoSource, options: AnnotateOptions) -> int | None:
@@ -208,7 +219,7 @@ def _count_frames(source: VideoSource, options: AnnotateOptions) -> int | None:
 def describe_frame(frame: SourceFrame, result: FrameResult, classes: Sequence[str]) -> dict:
     """A frame's line in the JSON file; boxes are x0, y0, x1, y1 in pixels, masks COCO's run lengths."""
     cost, found = result.cost, result.detections
-    masks = describe_masks(frame, found)
+    extras = [{**mask, **track} for mask, track in zip(describe_masks(frame, found), describe_tracks(found))]
     return {
         "frame": frame.index,
         "file": frame.name,
@@ -222,9 +233,9 @@ def describe_frame(frame: SourceFrame, result: FrameResult, classes: Sequence[st
         "target": None if result.target is None else asdict(result.target),
         "ms": {"backbone": 1000 * cost.backbone_seconds, "total": 1000 * cost.total_seconds},
         "detections": [
-            {"class": classes[index], "score": round(score, 4), "box": [round(value, 2) for value in box], **mask}
-            for box, score, index, mask in zip(
-                found.boxes.tolist(), found.scores.tolist(), found.classes.tolist(), masks
+            {"class": classes[index], "score": round(score, 4), "box": [round(value, 2) for value in box], **extra}
+            for box, score, index, extra in zip(
+                found.boxes.tolist(), found.scores.tolist(), found.classes.tolist(), extras
             )
         ],
     }
@@ -238,6 +249,13 @@ def describe_masks(frame: SourceFrame, found: Detections) -> list[dict]:
     return [
         {"mask": encode_mask(paste_mask(mask, box, *size)).as_coco()} for mask, box in zip(found.masks, found.boxes)
     ]
+
+
+def describe_tracks(found: Detections) -> list[dict]:
+    """For each detection {"track": the number of its object, or None}, {} where objects are not tracked."""
+    if found.tracks is None:
+        return [{}] * len(found.scores)
+    return [{"track": None if track == UNKNOWN else track} for track in found.tracks.tolist()]
 
 
 def describe_costs(costs: CostSums) -> str:

@@ -1,0 +1,65 @@
+"""Stable identities of objects over the frames of a video: ByteTrack, by the library `trackers` (the extra "track")."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from .errors import MissingPackageError
+from .structures import Detections
+
+UNKNOWN = -1
+"""Of a detection that belongs to no object yet: one that is weak, or was not seen before."""
+
+
+def check_tracking() -> None:
+    """Raise MissingPackageError where objects cannot be tracked."""
+    try:
+        import supervision  # noqa: F401
+        import trackers  # noqa: F401
+    except ImportError as error:
+        raise MissingPackageError(
+            f"objects are followed by the package trackers, which is not installed ({error}): pip install trackers"
+        ) from error
+
+
+class ObjectTracker:
+    """Gives the detections of a video's frames, one frame after the other, the numbers of their objects.
+
+    Objects are told by where they are only: neither classes nor looks are compared.
+    """
+
+    def __init__(self, fps: float) -> None:
+        """
+        Args:
+            fps: frames per second that it is given.
+
+        Raises:
+            MissingPackageError: `trackers` is not installed.
+        """
+        check_tracking()
+        self._fps = fps
+        self._sequence: int | None = None
+        self._numbers: dict[int, int] = {}  # the library counts those of all its trackers together
+
+    def identify(self, found: Detections, sequence: int) -> Detections:
+        """The detections with `tracks`: numbers from 1, or UNKNOWN. Another sequence has other objects."""
+        from supervision import Detections as Tracked
+        from trackers import ByteTrackTracker
+
+        if sequence != self._sequence:
+            self._sequence, self._tracker = sequence, ByteTrackTracker(frame_rate=self._fps)
+        rows = np.arange(len(found.scores))
+        # Its results come in another order, and not all of them.
+        given = Tracked(xyxy=found.boxes, confidence=found.scores, class_id=rows.astype(int))
+        result = self._tracker.update(given)
+        tracks = np.full(len(rows), UNKNOWN, np.int64)
+        if len(result):
+            tracks[result.class_id] = [self._number(int(track)) for track in result.tracker_id]
+        return replace(found, tracks=tracks)
+
+    def _number(self, track: int) -> int:
+        if track == UNKNOWN:
+            return UNKNOWN
+        return self._numbers.setdefault(track, len(self._numbers) + 1)

@@ -248,7 +248,7 @@ def test_weights_that_cannot_be_fetched_may_be_put_in_place(files, tmp_path, mon
 
 
 def test_models_that_do_not_exist(files):
-    with pytest.raises(ConfigError, match="no model of that name; did you mean coco/mask_rcnn_vitdet_b"):
+    with pytest.raises(ConfigError, match="no model of that name; did you mean coco/mask_rcnn_vitdet_"):
         EventfulPredictor("coco/mask_rcnn_vitdet_x")
     with pytest.raises(ConfigError, match="names no weights; give them: weights=FILE"):
         EventfulPredictor(files()["model"])

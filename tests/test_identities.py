@@ -14,7 +14,7 @@ from eventful_vitdet.structures import Detections
 def test_absent_packages_are_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "trackers", None)
     monkeypatch.setitem(sys.modules, "supervision", sys)
-    with pytest.raises(MissingPackageError, match="trackers.*pip install trackers"):
+    with pytest.raises(MissingPackageError, match="trackers is not installed.*--no-deps trackers"):
         check_tracking()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +19,7 @@ package = Path(eventful_vitdet.__file__).parent
 assert str(package).startswith({target!r}), package
 assert (package / "embedded" / "detectron2" / "modeling" / "__init__.py").is_file()
 assert (package / "live" / "page" / "index.html").is_file()
-assert (package / "report" / "page.css").is_file()
+assert (package / "report" / "templates" / "page.css").is_file()
 assert (package / "py.typed").is_file() and (package.parent / "eventful_vit" / "py.typed").is_file()
 assert (package / "class_lists" / "coco.txt").is_file()
 import detectron2
@@ -34,9 +35,15 @@ assert build_cfg("airborne_vid/vitdet_small.yaml").MODEL.VIT.DEPTH == 8
 def installed(tmp_path_factory, repository):
     """The folder that a wheel of this repository is installed to, outside of it."""
     folder = tmp_path_factory.mktemp("installed")
+    # Of a copy, as setuptools would leave a folder `build`, and take files from one of earlier.
+    copy = folder / "repository"
+    for name in ("configs", "projects"):
+        shutil.copytree(repository / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    for name in ("LICENSE", "MANIFEST.in", "README.md", "pyproject.toml", "setup.py"):
+        shutil.copy(repository / name, copy)
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
     alone = ["--no-deps", "--no-index"]
-    call(*pip, "wheel", *alone, "--no-build-isolation", "--wheel-dir", str(folder), str(repository))
+    call(*pip, "wheel", *alone, "--no-build-isolation", "--wheel-dir", str(folder), str(copy))
     (wheel,) = folder.glob("*.whl")
     call(*pip, "install", *alone, "--target", str(folder / "site"), str(wheel))
     return folder / "site"
@@ -54,7 +61,7 @@ def call(*words: str, site: Path | None = None, cwd: Path | None = None) -> str:
 
 def test_installed_package_is_complete(tmp_path, installed):
     assert not (installed / "detectron2").exists()  # it would replace an installed Detectron2
-    call(sys.executable, "-c", CHECK.format(target=str(installed)), site=installed, cwd=tmp_path)
+    call(sys.executable, "-W", "ignore", "-c", CHECK.format(target=str(installed)), site=installed, cwd=tmp_path)
 
 
 def test_the_command_outside_of_the_repository(tmp_path, installed, repository):

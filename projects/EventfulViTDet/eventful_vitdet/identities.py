@@ -9,6 +9,8 @@ import numpy as np
 from .errors import MissingPackageError
 from .structures import Detections
 
+HOW_TO_INSTALL = "pip install 'eventful-vitdet[track]', then pip install --no-deps trackers"
+"""Without its dependencies, as these would bring opencv-python beside opencv-python-headless, in the same folder."""
 UNKNOWN = -1
 """Of a detection that belongs to no object yet: one that is weak, or was not seen before."""
 
@@ -20,7 +22,7 @@ def check_tracking() -> None:
         import trackers  # noqa: F401
     except ImportError as error:
         raise MissingPackageError(
-            f"objects are followed by the package trackers, which is not installed ({error}): pip install trackers"
+            f"{error.name or 'trackers'} is not installed, which objects are followed by: {HOW_TO_INSTALL}"
         ) from error
 
 
@@ -41,7 +43,7 @@ class ObjectTracker:
         check_tracking()
         self._fps = fps
         self._sequence: int | None = None
-        self._numbers: dict[int, int] = {}  # the library counts those of all its trackers together
+        self._numbers: dict[tuple[int, int], int] = {}  # by sequence and the library's own number
 
     def identify(self, found: Detections, sequence: int) -> Detections:
         """The detections with `tracks`: numbers from 1, or UNKNOWN. Another sequence has other objects."""
@@ -52,14 +54,14 @@ class ObjectTracker:
             self._sequence, self._tracker = sequence, ByteTrackTracker(frame_rate=self._fps)
         rows = np.arange(len(found.scores))
         # Its results come in another order, and not all of them.
-        given = Tracked(xyxy=found.boxes, confidence=found.scores, class_id=rows.astype(int))
+        given = Tracked(xyxy=found.boxes, confidence=found.scores, data={"row": rows})
         result = self._tracker.update(given)
         tracks = np.full(len(rows), UNKNOWN, np.int64)
         if len(result):
-            tracks[result.class_id] = [self._number(int(track)) for track in result.tracker_id]
+            tracks[result.data["row"]] = [self._number(int(track)) for track in result.tracker_id]
         return replace(found, tracks=tracks)
 
     def _number(self, track: int) -> int:
         if track == UNKNOWN:
             return UNKNOWN
-        return self._numbers.setdefault(track, len(self._numbers) + 1)
+        return self._numbers.setdefault((self._sequence, track), len(self._numbers) + 1)

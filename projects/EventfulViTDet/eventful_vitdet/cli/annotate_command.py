@@ -137,7 +137,7 @@ def default_outputs(sources: Sequence[VideoSource]) -> list[str]:
         elif os.path.isdir(source.name):
             stem = os.path.abspath(source.name) if source.name in (".", "..") else os.path.normpath(source.name)
         else:
-            stem = unique_names([source.name])[0]
+            stem = unique_names([source.name])[0].strip("_") or "video"
         path, count = f"{stem}{DEFAULT_ENDING}{SUFFIXES[0]}", 1
         while path in outputs:
             count += 1

@@ -135,7 +135,7 @@ def test_classes_are_chosen_in_pictures_and_lines(model, tmp_path, capsys):
     (tmp_path / "street_detections.mp4").unlink()
     capsys.readouterr()
     assert main(["predict", str(video), "--classes", "stars", *model]) == 1
-    assert capsys.readouterr().err == "error: the model has no class 'stars'; did you mean 'star'\n"
+    assert capsys.readouterr().err == "error: the model has no class 'stars'; did you mean 'star'?\n"
     with pytest.raises(SystemExit):
         main(["predict", "--classes", "star", str(video)])
     assert "before --classes" in capsys.readouterr().err and not (tmp_path / "street_detections.mp4").exists()

@@ -7,6 +7,7 @@ import http.client
 import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -96,7 +97,8 @@ class VideoCheckpointer(DetectionCheckpointer):
             if place is not None and not place.is_file():
                 logger.info("fetching %s to %s", _without_secrets(path), place)
             try:
-                local = self.path_manager.get_local_path(path)
+                with _quiet_downloads():
+                    local = self.path_manager.get_local_path(path)
             except (OSError, AssertionError, ValueError, http.client.HTTPException) as error:
                 by_hand = f". Download it elsewhere and put it at {place}, or give the file's path" if place else ""
                 raise CheckpointError(
@@ -265,6 +267,18 @@ class VideoCheckpointer(DetectionCheckpointer):
             + advice
             + (f" {origin}." if origin else "")
         )
+
+
+@contextmanager
+def _quiet_downloads() -> Iterator[None]:
+    """Within the context, iopath does not log a download that fails, which is an error of ours."""
+    downloads = logging.getLogger("iopath.common.download")
+    before = downloads.level
+    downloads.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        downloads.setLevel(before)
 
 
 def _without_secrets(address: str) -> str:

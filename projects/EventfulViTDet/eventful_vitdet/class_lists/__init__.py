@@ -56,9 +56,10 @@ def find_classes(names: Sequence[str], wanted: Sequence[str]) -> np.ndarray:
         found = [index for index, name in enumerate(lower) if name == word.strip().lower()]
         if not found:
             near = difflib.get_close_matches(word.lower(), lower, 3)
-            listed = [names[lower.index(name)] for name in near] or list(names[:10])
-            more = ", ..." if not near and len(names) > len(listed) else ""
-            does = "did you mean" if near else "it has"
-            raise ConfigError(f"the model has no class {word!r}; {does} {', '.join(map(repr, listed))}{more}")
+            if near:
+                hint = f"did you mean {' or '.join(repr(names[lower.index(name)]) for name in near)}?"
+            else:
+                hint = f"it has {', '.join(map(repr, names[:10]))}{', ...' if len(names) > 10 else ''}"
+            raise ConfigError(f"the model has no class {word!r}; {hint}")
         chosen[found] = True
     return chosen

@@ -58,6 +58,9 @@ def execute(arguments: argparse.Namespace) -> None:
         sources = without_own_outputs(sources)
     outputs = choose_outputs(sources, arguments.output, arguments.save_json)
     model = load_detector(cfg)
+    if arguments.output is None:
+        for output, _ in outputs:
+            logger.info("writing %s", output)
     options = AnnotateOptions(
         side_by_side_dense=arguments.side_by_side_dense,
         show_tokens=arguments.show_tokens,
@@ -108,8 +111,6 @@ def choose_outputs(
     from ..video.video_writer import SUFFIXES
 
     beside = default_outputs(sources) if output is None else []
-    for path in beside:
-        logger.info("writing %s", path)
     if len(sources) == 1:
         return [(beside[0] if output is None else output, save_json)]
     for option, path in (("--output", output), ("--save-json", save_json)):

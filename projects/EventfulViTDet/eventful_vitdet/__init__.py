@@ -13,6 +13,7 @@ if "torch" not in sys.modules and "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 
 _HOMES = {
+    "EventfulPredictor": ".eventful_predictor",
     "EventfulViT": ".modeling",
     "PerGate": "eventful_vit",
     "Threshold": "eventful_vit",

@@ -7,6 +7,7 @@ import http.client
 import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,6 +20,7 @@ from torch import nn
 from .checkpoint_names import RELATIVE_TABLE, VIT_PREFIX, adapt_names, resize_position_weights
 from .errors import CheckpointError, DamagedCheckpointError
 from .files import write_atomically
+from .known_models import place_of
 from .published_models import describe_published
 from .weight_files import first_line, read_checkpoint, shorten
 from .weight_sets import choose_set
@@ -91,10 +93,17 @@ class VideoCheckpointer(DetectionCheckpointer):
                 raise CheckpointError(f"MODEL.WEIGHTS: {path} is on another machine; file:// takes three slashes")
             path = url2pathname(address.path)
         if "://" in path:
+            place = place_of(path)
+            if place is not None and not place.is_file():
+                logger.info("fetching %s to %s", _without_secrets(path), place)
             try:
-                local = self.path_manager.get_local_path(path)
+                with _quiet_downloads():
+                    local = self.path_manager.get_local_path(path)
             except (OSError, AssertionError, ValueError, http.client.HTTPException) as error:
-                raise CheckpointError(f"MODEL.WEIGHTS: {_without_secrets(path)} cannot be fetched: {error}") from error
+                by_hand = f". Download it elsewhere and put it at {place}, or give the file's path" if place else ""
+                raise CheckpointError(
+                    f"MODEL.WEIGHTS: {_without_secrets(path)} cannot be fetched: {error}{by_hand}"
+                ) from error
             if not Path(local).is_file():
                 raise CheckpointError(f"MODEL.WEIGHTS: {path} cannot be fetched: no such kind of address is known")
             return local
@@ -258,6 +267,18 @@ class VideoCheckpointer(DetectionCheckpointer):
             + advice
             + (f" {origin}." if origin else "")
         )
+
+
+@contextmanager
+def _quiet_downloads() -> Iterator[None]:
+    """Within the context, iopath does not log a download that fails, which is an error of ours."""
+    downloads = logging.getLogger("iopath.common.download")
+    before = downloads.level
+    downloads.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        downloads.setLevel(before)
 
 
 def _without_secrets(address: str) -> str:

@@ -58,7 +58,7 @@ def commands(text: str) -> Iterator[list[str]]:
     indented = re.findall(r"(?:^ {4}.*\n)+", FENCED.sub("", text), re.MULTILINE)
     for block in [*fenced, *(textwrap.dedent(code) for code in indented)]:
         for line in block.replace("\\\n", " ").splitlines():
-            if re.match(r"(\w+=\S+ )*(python|make|torchrun|srun) ", line):
+            if re.match(r"(\w+=\S+ )*(python|make|torchrun|srun|eventful-vitdet) ", line):
                 yield shlex.split(line, comments=True)
 
 
@@ -68,6 +68,12 @@ def source_of(script: str) -> str:
     for command in re.findall(r'Door\("(\w+)"\)', text):
         text += (PACKAGES / "eventful_vitdet" / "cli" / f"{command}.py").read_text(encoding="utf-8")
     return text + (PACKAGES / "eventful_vitdet" / "cli" / "arguments.py").read_text(encoding="utf-8")
+
+
+def every_command() -> str:
+    """The text of all commands."""
+    folder = PACKAGES / "eventful_vitdet" / "cli"
+    return "".join(path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.py")))
 
 
 def test_links_and_anchors_are_understood(tmp_path):
@@ -89,13 +95,14 @@ def test_links_lead_somewhere(page):
 def test_commands_have_their_scripts_and_options(page):
     targets = re.findall(r"^([\w-]+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE)
     for words in commands(page.read_text(encoding="utf-8")):
+        script = next((word for word in words if word.endswith(".py") and word.split("/")[0] != "tests"), None)
         if words[0] == "make":
             assert words[1] in targets, words
-        script = next((word for word in words if word.endswith(".py") and word.split("/")[0] != "tests"), None)
-        if script is not None and words[0] != "make":
-            source = source_of(script)
-            for option in [word for word in words[words.index(script) :] if re.match(r"--[a-z]", word)]:
-                assert f'"{option}"' in source, f"{script} has no option {option}"
+        elif script is not None or words[0] == "eventful-vitdet":
+            given = words[words.index(script or words[0]) :]
+            source = source_of(script) if script else every_command()
+            for option in [word for word in given if re.match(r"--[a-z]", word)]:
+                assert f'"{option}"' in source, f"{given[0]} has no option {option}"
 
 
 @of_every_page

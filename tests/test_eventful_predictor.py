@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -158,6 +159,20 @@ def test_streams_share_weights_and_nothing_else(files, video):
     assert len(set(weights)) == 1
     with pytest.raises(ConfigError, match="1 or more streams, found 0"):
         predictor.streams(0)
+
+
+def test_streams_run_in_threads_of_their_own(files):
+    predictor = EventfulPredictor(**files(), budget=6)
+    videos = [[np.roll(numbered_image(number), 7 * turn, axis=0) for number in range(12)] for turn in range(3)]
+    alone = []
+    for images in videos:
+        predictor.reset()
+        alone.append([predictor(image) for image in images])
+    with ThreadPoolExecutor(3) as pool:
+        together = list(pool.map(lambda p, images: [p(image) for image in images], predictor.streams(3), videos))
+    for one, other in zip(alone, together):
+        assert all(map(same, one, other))
+        assert [result.cost.macs for result in one] == [result.cost.macs for result in other]
 
 
 def test_classes_and_scores(files, video):

@@ -72,5 +72,5 @@ def test_the_command_outside_of_the_repository(tmp_path, installed, repository):
     weights = str(repository / "weights" / "demo_vitdet_tiny.safetensors")
     model = ["--model", "demo/vitdet_tiny", "--weights", weights, "--no-window", "MODEL.DEVICE", "cpu"]
     shown = call(command, "predict", "street.mp4", *model, site=installed, cwd=tmp_path)
-    assert shown.startswith("writing street_detections.mp4\n") and "street_detections.mp4: 3 frames" in shown
+    assert "\nwriting street_detections.mp4\n" in shown and "street_detections.mp4: 3 frames" in shown
     assert probe_video(str(tmp_path / "street_detections.mp4")).num_frames == 3

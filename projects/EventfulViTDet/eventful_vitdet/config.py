@@ -13,6 +13,12 @@ from .errors import ConfigError
 
 KEY = re.compile(r"\b(MODEL|INPUT|DATASETS|DATALOADER|SOLVER|TEST|VIS_PERIOD|SEED|OUTPUT_DIR)\b")
 """How configuration keys begin."""
+UNNAMED_KEYS = {
+    "have different shapes!": "MODEL.PIXEL_MEAN, MODEL.PIXEL_STD",
+    "Unknown LR scheduler": "SOLVER.LR_SCHEDULER_NAME",
+    "Total batch size": "SOLVER.IMS_PER_BATCH",
+}
+"""What Detectron2 says of keys that it does not name."""
 
 
 def add_eventful_vitdet_config(cfg: CfgNode) -> None:
@@ -54,7 +60,7 @@ def add_eventful_vitdet_config(cfg: CfgNode) -> None:
 
 @contextmanager
 def config_errors() -> Iterator[None]:
-    """Around Detectron2's builders: an error that names a key, or what a registry lacks, is a ConfigError.
+    """Around Detectron2's builders: an error that is about a key, or about what a registry lacks, is a ConfigError.
 
     Their other errors are left as they are, for they may be defects.
     """
@@ -62,6 +68,8 @@ def config_errors() -> Iterator[None]:
         yield
     except (ValueError, KeyError, AssertionError) as error:
         text = str(error.args[0]) if error.args else ""
+        for words, keys in UNNAMED_KEYS.items():
+            text = f"{keys}: {text}" if words in text else text
         if isinstance(error, ConfigError) or not (KEY.search(text) or text.endswith("registry!")):
             raise
         raise ConfigError(text) from error

@@ -11,6 +11,7 @@ venv: $(READY)
 $(READY): setup.py constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
+	-$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps trackers
 	touch $@
 
 test: $(READY)

@@ -10,6 +10,13 @@ PROJECT = "projects/EventfulViTDet"
 VERSION = re.search(r'__version__ = "(.*)"', (ROOT / PROJECT / "eventful_vitdet" / "__init__.py").read_text()).group(1)
 LIVE = ["fastapi>=0.110", "uvicorn>=0.29", "websockets>=12"]
 TIMM = ["timm>=1.0.31"]
+# What `trackers` needs; itself it is installed by --no-deps, see eventful_vitdet/identities.py.
+TRACK = [
+    "pydeprecate>=0.9; python_version >= '3.10'",
+    "rich>=13; python_version >= '3.10'",
+    "scipy>=1.13; python_version >= '3.10'",
+    "supervision>=0.31; python_version >= '3.10'",
+]
 TRANSFORMERS = ["transformers>=5.24"]
 
 
@@ -42,12 +49,15 @@ setup(
         "eventful_vitdet.configs": "configs",
     },
     package_data={
+        "eventful_vit": ["py.typed"],
         "eventful_vit.ops.cpu": ["*.cpp", "*.h"],
+        "eventful_vitdet": ["py.typed"],
         **{name: ["*.yaml"] for name in config_packages()},
         "eventful_vitdet.class_lists": ["*.txt"],
         "eventful_vitdet.live": ["page/*"],
         "eventful_vitdet.report": ["templates/*"],
     },
+    entry_points={"console_scripts": ["eventful-vitdet = eventful_vitdet.cli.main_door:door.open"]},
     install_requires=[
         "av>=15",
         "filelock>=3.12",
@@ -67,10 +77,12 @@ setup(
     extras_require={
         "live": LIVE,
         "timm": TIMM,
+        "track": TRACK,
         "transformers": TRANSFORMERS,
         "test": [
             *LIVE,
             *TIMM,
+            *TRACK,
             *TRANSFORMERS,
             "hypothesis>=6",
             "pytest>=7",

@@ -4,7 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from eventful_vitdet.training import WeightAverage
+from detectron2.engine.train_loop import SimpleTrainer
+from eventful_vitdet.training import Bfloat16Trainer, WeightAverage, make_cpu_trainer
 from torch import nn
 
 
@@ -80,3 +81,14 @@ def test_written_when_training_is_complete(tmp_path, iteration, written):
 def test_bad_decay(decay):
     with pytest.raises(ValueError, match="SOLVER.EMA_DECAY"):
         make(decay)
+
+
+@pytest.mark.parametrize(("has_instructions", "kind"), [(True, Bfloat16Trainer), (False, SimpleTrainer)])
+def test_mixed_precision_where_a_cpu_gains_by_it(has_instructions, kind, monkeypatch, caplog):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has_instructions, raising=False)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False, raising=False)
+    model = nn.Linear(3, 2)
+    trainer = SimpleTrainer(model, [1], torch.optim.SGD(model.parameters(), 0.1))
+    made = make_cpu_trainer(trainer)
+    assert type(made) is kind and made.model is model and made.optimizer is trainer.optimizer
+    assert ("so training runs in float32" in caplog.text) is not has_instructions

@@ -119,7 +119,7 @@ def test_folders_that_may_not_be_entered(tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(os, "stat", refuse)
     assert run(lambda: build_cfg("/locked/file.yaml")) == 1
-    assert "--config-file: there is no file /locked/file.yaml" in capsys.readouterr().err
+    assert "there is no file /locked/file.yaml" in capsys.readouterr().err
     assert run(lambda: VideoCheckpointer(torch.nn.Linear(1, 1)).load("/locked/model.pth")) == 1
     assert "MODEL.WEIGHTS: there is no file /locked/model.pth" in capsys.readouterr().err
 

@@ -69,7 +69,7 @@ def test_evaluation_is_quiet_and_says_how_to_go_on(evaluated, two_videos, reposi
     assert lines[-1] == report
     assert sum(line.startswith("|") for line in lines) == 4  # the table, without a second one
     log = (folder.parent / "log.txt").read_text()
-    assert "OUTPUT_DIR: " in log and "VideoRCNN(" in log  # configuration and modules
+    assert "OUTPUT_DIR" in log and "VideoRCNN(" in log  # configuration and modules
     assert "video test_000: 3 frames" in log
 
 

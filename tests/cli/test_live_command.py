@@ -27,6 +27,7 @@ def command(repository, video) -> dict:  # noqa: F811
     config = str(repository / "configs" / "demo" / "vitdet_tiny.yaml")
     return {
         "config_file": config,
+        "weights": None,
         "input": video,
         "host": "127.0.0.1",
         "port": 0,

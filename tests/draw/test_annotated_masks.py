@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -10,7 +11,9 @@ import pytest
 import torch
 from detectron2.modeling import build_model
 from eventful_vitdet.draw.annotated_video import AnnotateOptions, annotate_video
+from eventful_vitdet.draw.painter import FramePainter
 from eventful_vitdet.masks import MaskRequest
+from eventful_vitdet.predictor import VideoDetector
 from pycocotools import mask as coco_mask
 
 
@@ -71,3 +74,14 @@ def test_the_dense_model_beside_it_has_masks_too(masked, source, tmp_path):
         pictures.append(cv2.imread(str(tmp_path / f"{min_score}_0.png")).astype(int))
     drawn = np.abs(pictures[0] - pictures[1]).max(axis=2) > 8
     assert drawn[:64, :96].mean() > 0.2 and drawn[:64, 100:].mean() > 0.2
+
+
+def test_masks_are_drawn_on_enlarged_frames_too(masked, source):
+    cfg, model = masked
+    frame = next(iter(source.frames()))
+    with VideoDetector(cfg, model, masks=MaskRequest()) as detector:
+        result = detector.detect(frame)
+    painters = [FramePainter(["x"] * 6, model.vit.gate_names, min_score=0.0, enlarge=2.0) for _ in range(2)]
+    bare = replace(result, detections=replace(result.detections, masks=None))
+    with_masks, without = painters[0].draw_frame(frame, result), painters[1].draw_frame(frame, bare)
+    assert with_masks.shape == (128, 192, 3) and (with_masks != without).any()

@@ -3,7 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from eventful_vitdet.draw.boxes import class_color, draw_detections
+from eventful_vitdet.draw.boxes import class_color, draw_detections, object_number
 from eventful_vitdet.draw.labels import label_size, text_scale
 from eventful_vitdet.structures import Detections
 
@@ -20,6 +20,17 @@ def test_boxes_are_drawn_where_they_are_and_weak_ones_are_not():
     assert tuple(int(v) for v in drawn[50, 40]) == class_color(1)
     assert tuple(int(v) for v in drawn[40, 20]) == class_color(1)
     assert not drawn[:, 75:].any() and not image.any()
+
+
+def test_objects_are_labelled_with_their_number():
+    found = detections(([20, 30, 60, 50], 0.8, 0), ([70, 10, 90, 40], 0.7, 0))
+    assert object_number(found, 0) == ""
+    tracked = replace(found, tracks=np.array([12, -1]))
+    assert [object_number(tracked, row) for row in (0, 1)] == ["#12 ", ""]
+    image = np.zeros((60, 200, 3), np.uint8)
+    plain, numbered = (draw_detections(image, which, ["bird"]) for which in (found, tracked))
+    ground = (numbered == np.array(class_color(0), np.uint8)).all(2) & (plain == 0).all(2)
+    assert ground.sum() > 20  # the label is longer
 
 
 def test_box_at_the_upper_edge_keeps_its_label_inside():

@@ -1,4 +1,4 @@
-"""The whole detector against numbers computed with Detectron2 0.6 (tests/golden/README.md gives the tolerances)."""
+"""The whole detector against numbers computed with Detectron2 0.6."""
 
 import pytest
 import torch

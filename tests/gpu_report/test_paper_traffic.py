@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
-
 import pytest
 import torch
 from eventful_vit import Streams
+from eventful_vit.ops import gpu
 from eventful_vitdet.gpu_report.frame_times import drifting_frames
 from eventful_vitdet.gpu_report.machine import interpreted_operators
 from eventful_vitdet.gpu_report.paper_traffic import Shape, block_steps, frame_table, state_bytes, vitdet_b
@@ -44,7 +43,7 @@ class Launches(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-@pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed")
+@pytest.mark.skipif(gpu.load_kernels() is None, reason="the kernels are switched off, or Triton is not installed")
 @pytest.mark.skipif(torch.cuda.is_available(), reason="launches are counted in the interpreter")
 @pytest.mark.parametrize("form", [BFLOAT16, ALL_BFLOAT16], ids=lambda form: form.name)
 def test_launches_of_a_later_frame(form, monkeypatch):

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
+from . import ops
 from .block import BlockSpec, EventfulBlock, EventfulOptions
 from .frame import Frame, FrameTrace
 from .ops.tape import Recorder
@@ -52,6 +53,8 @@ class EventfulEncoder:
         """
         if recorded is not None and _is_plain_call(x):
             return self._repeat_dense(blocks, x, grid, trace or FrameTrace((True,) * len(x), grid), recorded)
+        if not torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            _make_room_for_kernels(x)
         for block, runner in zip(blocks, self._runners):
             x = block(x, partial(runner.dense, grid=grid, trace=trace))
         return x
@@ -74,6 +77,7 @@ class EventfulEncoder:
         Args:
             observed: whether somebody wants to see the modules at work.
         """
+        _make_room_for_kernels(x)
         limits = self._limits(x, frame) if self._can_record and not observed else None
         if limits is None:
             return self._run(blocks, x, frame, keep=observed)
@@ -123,6 +127,12 @@ class EventfulEncoder:
         streams, tokens, _ = x.shape
         most = max(count for count, _ in limits)
         return streams * (tokens if any(frame.flush) else min(tokens, 1 << max(most - 1, 0).bit_length()))
+
+
+def _make_room_for_kernels(x: Tensor) -> None:
+    """Let no thread wait busily for PyTorch's next operation while a CPU's kernels work."""
+    if x.device.type == "cpu" and ops.cpu.available():
+        ops.cpu.end_waiting_threads()
 
 
 def _is_plain_call(x: Tensor) -> bool:

@@ -1,12 +1,19 @@
 """EventfulViTDet: video object detection that recomputes only what changed, for Detectron2."""
 
+import os
 import sys
 from importlib import import_module
 from pathlib import Path
 
 __version__ = "0.1.0"
 
+if "torch" not in sys.modules and "OMP_WAIT_POLICY" not in os.environ:
+    # PyTorch's threads wait busily for the next operation. If other processes want the cores, that ends in frames of a
+    # second, so they wait for some 50 microseconds only (docs/performance.md).
+    os.environ.setdefault("GOMP_SPINCOUNT", "20000")
+
 _HOMES = {
+    "EventfulPredictor": ".eventful_predictor",
     "EventfulViT": ".modeling",
     "PerGate": "eventful_vit",
     "Threshold": "eventful_vit",

@@ -8,6 +8,7 @@ import logging
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,6 +21,7 @@ from torch import nn
 from .checkpoint_names import RELATIVE_TABLE, VIT_PREFIX, adapt_names, resize_position_weights
 from .errors import CheckpointError, DamagedCheckpointError
 from .files import write_atomically
+from .known_models import place_of
 from .published_models import describe_published
 from .video.connections import hide_secrets
 from .weight_files import first_line, read_checkpoint, shorten
@@ -93,10 +95,17 @@ class VideoCheckpointer(DetectionCheckpointer):
                 raise CheckpointError(f"MODEL.WEIGHTS: {path} is on another machine; file:// takes three slashes")
             path = url2pathname(address.path)
         if "://" in path:
+            place = place_of(path)
+            if place is not None and not os.path.isfile(place):
+                logger.info("fetching %s to %s", hide_secrets(path), place)
             try:
-                local = self.path_manager.get_local_path(path)
+                with _quiet_downloads():
+                    local = self.path_manager.get_local_path(path)
             except (OSError, AssertionError, ValueError, http.client.HTTPException) as error:
-                raise CheckpointError(f"MODEL.WEIGHTS: {hide_secrets(path)} cannot be fetched: {error}") from error
+                by_hand = f". Download it elsewhere and put it at {place}, or give the file's path" if place else ""
+                raise CheckpointError(
+                    f"MODEL.WEIGHTS: {hide_secrets(path)} cannot be fetched: {error}{by_hand}"
+                ) from error
             if not os.path.isfile(local):
                 raise CheckpointError(f"MODEL.WEIGHTS: {path} cannot be fetched: no such kind of address is known")
             return local
@@ -260,3 +269,15 @@ class VideoCheckpointer(DetectionCheckpointer):
             + advice
             + (f" {origin}." if origin else "")
         )
+
+
+@contextmanager
+def _quiet_downloads() -> Iterator[None]:
+    """Within the context, iopath does not log a download that fails, which is an error of ours."""
+    downloads = logging.getLogger("iopath.common.download")
+    before = downloads.level
+    downloads.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        downloads.setLevel(before)

@@ -13,31 +13,41 @@ from .errors import ConfigError
 
 KEY = re.compile(r"\b(MODEL|INPUT|DATASETS|DATALOADER|SOLVER|TEST|VIS_PERIOD|SEED|OUTPUT_DIR)\b")
 """How configuration keys begin."""
+UNNAMED_KEYS = {
+    "have different shapes!": "MODEL.PIXEL_MEAN, MODEL.PIXEL_STD",
+    "Unknown LR scheduler": "SOLVER.LR_SCHEDULER_NAME",
+    "Total batch size": "SOLVER.IMS_PER_BATCH",
+}
+"""What Detectron2 says of keys that it does not name."""
 
 
 def add_eventful_vitdet_config(cfg: CfgNode) -> None:
     """Add every key that the project defines, with its default, to a Detectron2 configuration.
 
-    What the keys may name, the backbone, the detector and the data sets, is then registered in Detectron2.
+    What the keys may name, the backbone, the detector and the data sets, is then registered in Detectron2. The comment
+    above a key is its entry in docs/configuration.md (`python docs/make_configuration.py` writes that page).
     """
     from . import actions, modeling  # noqa: F401  (registers; not at the top, as its modules read configurations too)
     from .data.data_config import add_data_config
 
-    # Device to run on: cuda where available, else cpu, unless set.
+    # Device to run on: "cuda" where PyTorch finds a GPU, else "cpu", unless set.
     cfg.MODEL.DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+    # The model: "VideoRCNN" (a detector), "VideoClassifier" (action recognition), or "build_lazy_video_rcnn" (from
+    # MODEL.LAZY_FILE).
     cfg.MODEL.META_ARCHITECTURE = "VideoRCNN"
+    # The backbone of VideoRCNN; this one is the eventful ViTDet that MODEL.VIT and MODEL.SIMPLE_PYRAMID describe.
     cfg.MODEL.BACKBONE.NAME = "build_eventful_vitdet_backbone"
-    # A LazyConfig file of Detectron2 that the model comes from, with META_ARCHITECTURE build_lazy_video_rcnn; --lazy
-    # sets both. The real Detectron2 only.
+    # Path of a Detectron2 LazyConfig file to take the model from, with META_ARCHITECTURE "build_lazy_video_rcnn";
+    # --lazy sets both. Needs the real Detectron2.
     cfg.MODEL.LAZY_FILE = ""
-    # Training: prefixes of parameters to re-initialise instead of loading from MODEL.WEIGHTS. Weights of other classes
-    # need ("roi_heads.box_predictor",); without it, a shape that differs is an error.
+    # Training: prefixes of parameters to re-initialise instead of loading from MODEL.WEIGHTS. To start from weights of
+    # other classes, use ("roi_heads.box_predictor",); otherwise, a shape that differs is an error.
     cfg.MODEL.REINITIALIZE = ()
-    # Which set of weights to take from a file that has several, by its key there, such as "model_ema" or
+    # The set of weights to take from a file that has several, by its key in the file, such as "model_ema" or
     # "teacher.module"; the log names them. "": the usual one.
     cfg.MODEL.WEIGHTS_SET = ""
-    # Names of the model's classes: "coco", "lvis", or a text file with a name in every line. "": those of the first
-    # data set of DATASETS.TEST or DATASETS.TRAIN with as many.
+    # Names of the model's classes: "coco", "lvis", or a text file with one name per line. "": those of the first data
+    # set in DATASETS.TEST or DATASETS.TRAIN that has as many classes as the model.
     cfg.MODEL.CLASS_NAMES = ""
     _add_vit_config(cfg)
     _add_vivit_config(cfg)
@@ -50,7 +60,7 @@ def add_eventful_vitdet_config(cfg: CfgNode) -> None:
 
 @contextmanager
 def config_errors() -> Iterator[None]:
-    """Around Detectron2's builders: an error that names a key, or what a registry lacks, is a ConfigError.
+    """Around Detectron2's builders: an error that is about a key, or about what a registry lacks, is a ConfigError.
 
     Their other errors are left as they are, for they may be defects.
     """
@@ -58,17 +68,20 @@ def config_errors() -> Iterator[None]:
         yield
     except (ValueError, KeyError, AssertionError) as error:
         text = str(error.args[0]) if error.args else ""
+        for words, keys in UNNAMED_KEYS.items():
+            text = f"{keys}: {text}" if words in text else text
         if isinstance(error, ConfigError) or not (KEY.search(text) or text.endswith("registry!")):
             raise
         raise ConfigError(text) from error
 
 
 def _add_vit_config(cfg: CfgNode) -> None:
+    """The ViT: the backbone of a detector, or the spatial model of a VideoClassifier."""
     cfg.MODEL.VIT = vit = CfgNode()
     # Side in pixels of the square that frames are padded to (bottom and right), and that position tables are made for.
     vit.IMG_SIZE = 1024
-    # (height, width) instead of that square: position tables are made for it, and frames are padded only to whole
-    # pyramid cells, not to a fixed size. () uses IMG_SIZE.
+    # (height, width) to use instead of IMG_SIZE: position tables are made for this size, and frames are padded only to
+    # whole pyramid cells, not to a fixed size. () uses IMG_SIZE.
     vit.IMG_SIZE_HW = ()
     # Side in pixels of the images that the backbone was pre-trained on: the grid of the absolute positions.
     vit.PRETRAIN_IMG_SIZE = 224
@@ -80,22 +93,22 @@ def _add_vit_config(cfg: CfgNode) -> None:
     vit.DEPTH = 12
     # Attention heads of every block.
     vit.NUM_HEADS = 12
-    # Hidden channels of the MLP over EMBED_DIM.
+    # Hidden channels of the MLP, as a multiple of EMBED_DIM.
     vit.MLP_RATIO = 4.0
     # Side of the attention windows in tokens.
     vit.WINDOW_SIZE = 14
     # Indices of the blocks with windowed attention; the others attend to the whole frame.
     vit.WINDOW_BLOCKS = (0, 1, 3, 4, 6, 7, 9, 10)
-    # Learned absolute positions.
+    # Whether tokens get learned absolute positions.
     vit.USE_ABS_POS = True
-    # Decomposed relative position bias in attention.
+    # Whether attention has a decomposed relative position bias.
     vit.USE_REL_POS = True
     # Side in pixels of the images that tables of relative positions of global blocks are made for; 0: IMG_SIZE.
     vit.REL_POS_IMG_SIZE = 0
-    # What is resized of them for frames of another size: the "table", linearly, as Detectron2 does; or the "matrix" of
-    # all pairs, bicubically, as the paper's code does, which needs REL_POS_IMG_SIZE: the size that the weights are for.
+    # How relative positions are resized for frames of another size: "table" resizes the tables linearly, as Detectron2
+    # does; "matrix" resizes the matrix of all pairs bicubically, as the paper's code does, and needs REL_POS_IMG_SIZE.
     vit.REL_POS_RESIZE = "table"
-    # Largest stochastic depth rate (of the last block) in training.
+    # Training: stochastic depth rate of the last block; it rises linearly from 0 in the first one.
     vit.DROP_PATH_RATE = 0.1
 
 
@@ -106,29 +119,30 @@ def _add_vivit_config(cfg: CfgNode) -> None:
     cfg.MODEL.VIVIT = vivit = CfgNode()
     # The classifiers, [NAME, NUMBER OF CLASSES] of each.
     vivit.CLASSES = [["verb", 97], ["noun", 300]]
-    # Frames of a view ...
+    # Frames in a view.
     vivit.FRAMES = 32
-    # ... and their distance, in frames at FPS.
+    # Distance between the frames of a view, in frames at FPS.
     vivit.STRIDE = 1
     # Frames per second that clips are resampled to by their time stamps; 0: every frame of the file.
     vivit.FPS = 30.0
-    # (frames, height, width) of a tubelet: a step of the spatial model consists of so many frames.
+    # (frames, height, width) of a tubelet. One step of the spatial model sees that many frames.
     vivit.TUBELET = (2, 16, 16)
-    # Spans of time that a clip is seen in, evenly spread ...
+    # Spans of time that a clip is seen in, evenly spread over it.
     vivit.VIEWS = 4
-    # ... and places of the picture, from the top left to the bottom right corner. A clip has VIEWS * CROPS views.
+    # Crops of each span, from the top left to the bottom right corner. A clip has VIEWS x CROPS views.
     vivit.CROPS = 3
     # Blocks of the temporal model.
     vivit.DEPTH_TEMPORAL = 4
-    # Dropout before the classifiers, in training.
+    # Training: dropout before the classifiers.
     vivit.DROPOUT = 0.0
-    # Train the spatial model with its gates on, at the policy of MODEL.EVENTFUL; False: densely.
+    # Train the spatial model with its gates on, with the policy of MODEL.EVENTFUL. False: train it densely.
     vivit.TRAIN_WITH_GATES = False
-    # Train the temporal model and the classifiers only, on features of the spatial model as it evaluates.
+    # Train the temporal model and the classifiers only, on the features that the spatial model has in evaluation.
     vivit.FREEZE_SPATIAL = False
 
 
 def _add_pyramid_config(cfg: CfgNode) -> None:
+    """The simple feature pyramid on the backbone's last map."""
     cfg.MODEL.SIMPLE_PYRAMID = pyramid = CfgNode()
     # Resolution of each level relative to the token grid. A max-pooled level follows the last one.
     pyramid.SCALE_FACTORS = (4.0, 2.0, 1.0, 0.5)
@@ -139,6 +153,7 @@ def _add_pyramid_config(cfg: CfgNode) -> None:
 
 
 def _add_eventful_config(cfg: CfgNode) -> None:
+    """Eventful inference: what is recomputed in a frame, and what is kept between frames."""
     cfg.MODEL.EVENTFUL = eventful = CfgNode()
     # Reuse computation between frames in inference; False runs the same weights densely.
     eventful.ENABLED = True
@@ -151,51 +166,56 @@ def _add_eventful_config(cfg: CfgNode) -> None:
     # fraction: share of the tokens that each gate updates per frame.
     eventful.FRACTION = 0.25
     # per-gate: [NAME, POLICY, VALUE] for gates by name, such as [["blocks.0.*", "top-r", 512], ["*", "top-r", 256]].
-    # Gates are called blocks.<number>.{qkv,projection,mlp}; names may have wildcards, and the first that matches
-    # counts.
+    # Block N has the gates blocks.N.qkv, blocks.N.projection and blocks.N.mlp; names may have wildcards, and the first
+    # that matches counts.
     eventful.GATES = []
-    # "exact": dense attention over the buffered tokens, computed incrementally. For comparison, the paper's modes of
-    # the global blocks: "full" (approximate), "query-key", "tokenwise"; windowed blocks are then "tokenwise".
+    # How attention is updated. "exact": dense attention over the buffered tokens, computed incrementally. For
+    # comparison, the paper's modes of the global blocks: "full" (approximate), "query-key", "tokenwise"; windowed
+    # blocks are then "tokenwise".
     eventful.ATTENTION = "exact"
     # Gate tokens before the layer norms instead of after them.
     eventful.GATE_BEFORE_NORM = False
     # What a gate compares with: "last-sent" (the paper's gate) or "previous-frame" (STGT, a baseline).
     eventful.GATE_REFERENCE = "last-sent"
-    # Average-pool keys and values of global blocks over KV_POOL x KV_POOL tokens, in the dense model too.
+    # Average-pool the keys and values of global blocks over KV_POOL x KV_POOL tokens, in the dense model too.
     eventful.KV_POOL = 1
     # Storage type of what is kept between frames: "float32", "float16", "bfloat16"; "" keeps that of the computation.
     eventful.STATE_DTYPE = ""
-    # Type of the products of the ViT's linear layers in inference, dense or eventful: "float32", "float16", "bfloat16";
-    # "" is that of the weights. Tokens, norms, softmax and the sums of attention stay in float32.
+    # Type of the ViT's linear layers in inference, dense or eventful: "float32", "float16", "bfloat16"; "" uses that of
+    # the weights. Tokens, norms, softmax and the sums of attention stay in float32.
     eventful.COMPUTE_DTYPE = ""
     _add_controller_config(eventful)
     _add_incremental_pyramid_config(eventful)
 
 
 def _add_controller_config(eventful: CfgNode) -> None:
+    """The budget at run time: see [runtime-control.md](runtime-control.md)."""
     eventful.CONTROLLER = controller = CfgNode()
-    # What changes r of top-r while a video is shown: "" (nothing), "schedule", "latency" or "gflops".
+    # What changes r while a video runs: "" (nothing), "schedule", "latency" or "gflops".
     controller.NAME = ""
     # schedule: FRAME:R pairs from frame 0 on, such as "0:512,120:128".
     controller.SCHEDULE = ""
-    # latency: milliseconds of the model per frame to hold, flush frames left out.
+    # latency: target in milliseconds of the model per frame, flush frames left out.
     controller.TARGET_MS = 100.0
-    # gflops: average GFlops per frame to hold, everything that the model runs, flush frames included.
+    # gflops: target in average GFlops per frame, counting everything that the model runs, flush frames included.
     controller.TARGET_GFLOPS = 100.0
-    # Smallest r that any of them may use: the floor on quality. 0: a sixteenth of the tokens where a target is held.
+    # Smallest r that a controller, a schedule or the slider of the live page may choose: a floor on quality. 0: a
+    # sixteenth of the tokens for latency and gflops, no floor for the others.
     controller.R_MIN = 0
-    # Largest r that any of them may use; 0: all tokens.
+    # Largest r that any of them may choose; 0: all tokens.
     controller.R_MAX = 0
-    # Flush when the median error of the tokens exceeds that of recent frames this many times; 0: never.
+    # Scene cuts: flush when the median error of the tokens is more than this many times that of recent frames; 0:
+    # never.
     controller.SCENE_CUT = 3.0
 
 
 def _add_incremental_pyramid_config(eventful: CfgNode) -> None:
+    """The eventful pyramid: see [performance.md](performance.md#beyond-the-backbone-pyramid-and-proposals)."""
     eventful.PYRAMID = pyramid = CfgNode()
     # Recompute the feature pyramid and the proposal network's convolutions only where the backbone's output changed.
     pyramid.ENABLED = False
-    # Which tokens of the backbone's output to update, by the keys below: "top-r", "threshold" or "fraction"; ""
-    # follows the backbone's policy, also when that is exchanged while running.
+    # Which tokens of the backbone's output to update, with the keys below: "top-r", "threshold" or "fraction". ""
+    # follows the backbone's policy, also when that changes at run time.
     pyramid.POLICY = ""
     # top-r: number of tokens updated per frame.
     pyramid.R = 256
@@ -206,24 +226,26 @@ def _add_incremental_pyramid_config(eventful: CfgNode) -> None:
 
 
 def _add_solver_config(cfg: CfgNode) -> None:
-    # "adamw", "sgd", or "muon": Muon for the matrices of the Transformer's blocks, AdamW for the rest.
+    # "adamw", "sgd", or "muon": Muon for the matrices of the Transformer's blocks and AdamW for the rest. Muon needs
+    # torch 2.9.
     cfg.SOLVER.OPTIMIZER = "adamw"
-    # muon: learning rate of those matrices; BASE_LR is that of the rest.
+    # muon: learning rate of the matrices of the blocks. BASE_LR is that of the rest.
     cfg.SOLVER.MUON_LR = 0.003
-    # Learning rates of the ViT's blocks fall by this factor from one block to the one before; 1.0 turns this off.
+    # Layer-wise learning rates: each block of the ViT learns at this factor times the rate of the block above it; 1.0
+    # turns this off.
     cfg.SOLVER.LAYER_DECAY = 1.0
-    # Decay of an exponential moving average of the weights, which evaluation and the final checkpoint use; 0: off.
+    # Decay of an exponential moving average of the weights, which evaluations and the final checkpoint use; 0: off.
     cfg.SOLVER.EMA_DECAY = 0.0
 
 
 def _add_test_config(cfg: CfgNode) -> None:
-    # Evaluation stores detections above this score, ...
+    # Evaluation keeps detections above this score; VID-AP50 is computed from all of them.
     cfg.TEST.VID_SCORE_FLOOR = 0.001
-    # ... at most so many per frame, which VID-AP50 is made from. The COCO figures use those of them that
+    # Most detections that an evaluation keeps per frame. COCO's figures use those of them that
     # MODEL.ROI_HEADS.SCORE_THRESH_TEST and TEST.DETECTIONS_PER_IMAGE let through.
     cfg.TEST.VID_DETECTIONS_PER_IMAGE = 300
-    # Videos that run side by side as one batch. More are faster on a GPU; rounding differs a little from that of 1.
+    # Videos that run side by side as one batch, to keep a GPU busy. Rounding differs a little from that of 1.
     cfg.TEST.STREAMS_PER_BATCH = 1
-    # CPU threads of every evaluating process; 0: PyTorch's default, usually one per core. Results are equal bit for bit
-    # for any number of processes, as long as this is the same.
+    # CPU threads of every evaluating process; 0: PyTorch's default, usually one per core. With the same number, results
+    # are equal bit for bit for any number of processes.
     cfg.TEST.THREADS_PER_PROCESS = 0

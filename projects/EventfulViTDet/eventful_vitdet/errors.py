@@ -80,6 +80,10 @@ class TrainingError(UserError, RuntimeError):
     """A training cannot continue, as its loss is no number."""
 
 
+class MissingPackageError(UserError, ImportError):
+    """A package that is not installed is needed for what was asked; the message says how to install it."""
+
+
 class ToolError(UserError, RuntimeError):
     """An error of the user that another process of this run has met."""
 

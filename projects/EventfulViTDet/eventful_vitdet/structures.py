@@ -51,6 +51,13 @@ class Detections:
     masks: np.ndarray | None = None
     """(N, M, M) float32: probabilities that fill the box, see `masks.paste_mask`; NaN for detections whose mask was not
     asked for. None where no mask was."""
+    tracks: np.ndarray | None = None
+    """(N,) numbers of objects, see identities.py; None where nobody follows them."""
+
+    def select(self, rows: np.ndarray) -> Detections:
+        """The detections at an index, or of a boolean mask, in its order."""
+        columns = (self.boxes, self.scores, self.classes, self.masks, self.tracks)
+        return Detections(*(None if column is None else column[rows] for column in columns))
 
     @classmethod
     def from_instances(cls, instances: Instances, model_input: Mapping) -> Detections:

@@ -24,7 +24,8 @@ EVERY_KERNEL = {
 
 def compile_for(architecture: int, dtype: str, folder: Path, *options: object) -> list[dict]:
     """Compiled kernels: what compile_kernels.py prints of them."""
-    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    switches = {"TRITON_INTERPRET", "EVENTFUL_VITDET_KERNELS"}
+    environment = {name: value for name, value in os.environ.items() if name not in switches}
     environment["PYTHONPATH"] = str(Path(eventful_vit.__file__).parents[1])
     environment["TRITON_CACHE_DIR"] = str(folder)
     script = Path(__file__).with_name("compile_kernels.py")

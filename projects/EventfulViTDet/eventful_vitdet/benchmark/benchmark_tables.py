@@ -31,6 +31,8 @@ def format_benchmark(result: dict) -> str:
         f"{result['name']}, {result['image_size']} px, {result['device']} with {result['threads']} threads, "
         f"torch {result['torch']}, medians of {result['rounds']} frames. Matrix products here: {rates}."
     )
+    if result["busy_processes"]:
+        head += f" {result['busy_processes']} other processes want a core each."
     for dtype, error in result["output_errors"].items():
         head += f" The dense backbone's output in {dtype} differs from float32 by {error:.2%} (root mean square)."
     rows = [

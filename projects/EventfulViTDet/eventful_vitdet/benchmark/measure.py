@@ -76,6 +76,7 @@ def compare(subject: Subject, variants: Sequence[Variant], rounds: int, frames: 
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "rounds": rounds,
+        "busy_processes": 0,
         "matmul_gflops_per_second": rates,
         "output_errors": {},
         "rows": [row(variant, dense_of(variant, variants), rates, models) for variant in variants],

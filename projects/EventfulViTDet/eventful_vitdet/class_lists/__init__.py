@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from detectron2.config import CfgNode
 
 from ..errors import ConfigError
@@ -39,3 +42,24 @@ def model_class_names(cfg: CfgNode) -> list[str] | None:
             f"MODEL.CLASS_NAMES: {name} has {len(names)} names, but MODEL.ROI_HEADS.NUM_CLASSES is {number}"
         )
     return names
+
+
+def find_classes(names: Sequence[str], wanted: Sequence[str]) -> np.ndarray:
+    """Which of a model's classes are wanted, by their names: (C,) bool.
+
+    Raises:
+        ConfigError: the model has no class of that name; with names that look like it.
+    """
+    chosen = np.zeros(len(names), bool)
+    lower = [name.lower() for name in names]
+    for word in wanted:
+        found = [index for index, name in enumerate(lower) if name == word.strip().lower()]
+        if not found:
+            near = difflib.get_close_matches(word.lower(), lower, 3)
+            if near:
+                hint = f"did you mean {' or '.join(repr(names[lower.index(name)]) for name in near)}?"
+            else:
+                hint = f"it has {', '.join(map(repr, names[:10]))}{', ...' if len(names) > 10 else ''}"
+            raise ConfigError(f"the model has no class {word!r}; {hint}")
+        chosen[found] = True
+    return chosen

@@ -1,15 +1,19 @@
 """Detections on video: boxes, the tokens that were updated, and what every frame costs.
 
-    python tools/visualize_video.py --config-file configs/airborne_vid/vitdet_small.yaml \\
-        --input video.mp4 --output out.mp4 MODEL.WEIGHTS weights/airborne_vitdet_small.safetensors
+    python tools/visualize_video.py street.mp4
+    python tools/visualize_video.py street.mp4 --classes person car --budget 256 --save-json street.jsonl
+    python tools/visualize_video.py --model configs/airborne_vid/vitdet_small.yaml \\
+        --weights weights/airborne_vitdet_small.safetensors --input video.mp4 --output out.mp4
 
-The input is a video file, a folder or quoted pattern of images or videos, rtsp:// or http://, or a camera's number.
-With several videos, --output is a folder, where each gets a file of its name. See docs/visualize.md.
+The first writes street_detections.mp4 beside the video. Inputs are video files, folders or quoted patterns of images or
+videos, rtsp:// or http://, or a camera's number. With several videos, --output is a folder, where each gets a file of
+its name. See docs/visualize.md.
 """
 
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import re
 import sys
@@ -18,8 +22,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..errors import ToolError, VideoReadError, VideoWriteError, describe_error
-from .arguments import add_pairs, command_parser, factor, score, whole_number
+from .arguments import add_model, command_parser, factor, model_pairs, score, take_pairs, whole_number
 from .console import run
+
+DEFAULT_ENDING = "_detections"
+"""What the name of an output has behind that of its input."""
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
@@ -28,22 +35,38 @@ if TYPE_CHECKING:
     from ..draw.annotated_video import AnnotateOptions
     from ..video import VideoSource
 
+logger = logging.getLogger("eventful_vitdet")
+
 
 def execute(arguments: argparse.Namespace) -> None:
+    from ..class_lists import find_classes
     from ..control import budget_options
     from ..draw.annotated_video import AnnotateOptions
-    from ..predictor import load_detector
+    from ..identities import check_tracking
+    from ..predictor import class_names, load_detector
     from ..video import open_sources
     from .command_line import build_cfg
 
-    cfg = build_cfg(arguments.config_file, [*budget_options(arguments.budget), *arguments.opts])
+    # What may be wrong is found out before the model is made, or even fetched.
+    cfg = build_cfg(arguments.config_file, [*budget_options(arguments.budget), *model_pairs(arguments)])
+    if arguments.classes:
+        find_classes(class_names(cfg), arguments.classes)
+    if arguments.track:
+        check_tracking()
     sources = open_sources(arguments.input)
+    if arguments.output is None:
+        sources = without_own_outputs(sources)
     outputs = choose_outputs(sources, arguments.output, arguments.save_json)
     model = load_detector(cfg)
+    if arguments.output is None:
+        for output, _ in outputs:
+            logger.info("writing %s", output)
     options = AnnotateOptions(
         side_by_side_dense=arguments.side_by_side_dense,
         show_tokens=arguments.show_tokens,
         min_score=arguments.confidence_threshold,
+        classes=arguments.classes,
+        track=arguments.track,
         save_frames=arguments.save_frames,
         start=arguments.start,
         end=arguments.end,
@@ -78,27 +101,60 @@ def annotate(cfg: CfgNode, model: nn.Module, source: VideoSource, output: str, o
         print(control.controller.state)
 
 
-def choose_outputs(sources: Sequence[VideoSource], output: str, save_json: str | None) -> list[tuple[str, str | None]]:
-    """The video and the JSON file of each source.
+def choose_outputs(
+    sources: Sequence[VideoSource], output: str | None, save_json: str | None
+) -> list[tuple[str, str | None]]:
+    """The video and the JSON file of each source. Without `output`, videos get the names of `default_outputs`.
 
     Raises VideoWriteError where several sources meet the name of one file, or an output would take an input's place.
     """
     from ..video.video_writer import SUFFIXES
 
+    beside = default_outputs(sources) if output is None else []
     if len(sources) == 1:
-        return [(output, save_json)]
+        return [(beside[0] if output is None else output, save_json)]
     for option, path in (("--output", output), ("--save-json", save_json)):
         if path is not None and os.path.splitext(path)[1] and not os.path.isdir(path):
             raise VideoWriteError(f"{option} {path}: there are {len(sources)} videos, a file for each; name a folder")
-    chosen = []
-    for name in unique_names([source.name for source in sources]):
-        json_path = None if save_json is None else os.path.join(save_json, f"{name}.jsonl")
-        chosen.append((os.path.join(output, f"{name}{SUFFIXES[0]}"), json_path))
+    names = unique_names([source.name for source in sources])
+    videos = beside if output is None else [os.path.join(output, f"{name}{SUFFIXES[0]}") for name in names]
+    jsons = [None if save_json is None else os.path.join(save_json, f"{name}.jsonl") for name in names]
     inputs = {os.path.realpath(path) for source in sources for path in source.paths}
-    for path in (path for pair in chosen for path in pair if path is not None):
+    for path in (path for path in (*videos, *jsons) if path is not None):
         if os.path.realpath(path) in inputs:
             raise VideoWriteError(f"{path}: is an input; choose another folder for the outputs")
-    return chosen
+    return list(zip(videos, jsons))
+
+
+def default_outputs(sources: Sequence[VideoSource]) -> list[str]:
+    """street_detections.mp4 beside street.mp4, or beside a folder of images; in the current folder for what is neither.
+    Names are numbered where one would be taken twice."""
+    from ..video.video_writer import SUFFIXES
+
+    outputs: list[str] = []
+    for source in sources:
+        if len(source.paths) == 1:
+            stem = os.path.splitext(source.paths[0])[0]
+        elif os.path.isdir(source.name):
+            stem = os.path.abspath(source.name) if source.name in (".", "..") else os.path.normpath(source.name)
+        else:
+            stem = unique_names([source.name])[0].strip("_") or "video"
+        path, count = f"{stem}{DEFAULT_ENDING}{SUFFIXES[0]}", 1
+        while path in outputs:
+            count += 1
+            path = f"{stem}{DEFAULT_ENDING}-{count}{SUFFIXES[0]}"
+        outputs.append(path)
+    return outputs
+
+
+def without_own_outputs(sources: Sequence[VideoSource]) -> list[VideoSource]:
+    """The sources but for those that an earlier run of the same command wrote, beside the others."""
+    written = set(map(os.path.realpath, default_outputs(sources)))
+    kept = [source for source in sources if not any(os.path.realpath(path) in written for path in source.paths)]
+    for source in sources:
+        if source not in kept:
+            logger.info("%s is passed over: it is this command's output", source.name)
+    return kept
 
 
 def unique_names(sources: Sequence[str]) -> list[str]:
@@ -115,14 +171,6 @@ def unique_names(sources: Sequence[str]) -> list[str]:
     return names
 
 
-def take_pairs(inputs: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Split off KEY VALUE pairs that a command line has right behind its inputs."""
-    for position, word in enumerate(inputs):
-        if re.fullmatch(r"[A-Z][A-Z0-9_]*(\.[A-Z0-9_]+)+", word) and not os.path.exists(word):
-            return list(inputs[:position]), list(inputs[position:])
-    return list(inputs), []
-
-
 def numbers(text: str) -> list[int]:
     words = text.split(",")
     if not all(word.strip().isdecimal() for word in words):
@@ -133,10 +181,14 @@ def numbers(text: str) -> list[int]:
 def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser = command_parser(__doc__)
     option = parser.add_argument
-    inputs = "videos, folders, 'patterns*', rtsp://..., http://..., or number of a camera"
-    option("--config-file", required=True, metavar="FILE", help="configuration, as in train_net.py")
-    option("--input", required=True, nargs="+", action="extend", metavar="INPUT", help=inputs)
-    option("--output", required=True, metavar="FILE.mp4", help="the annotated video; of several inputs, a folder")
+    inputs = "videos, folders, 'patterns*', rtsp://..., http://..., or number of a camera; then KEY VALUE pairs"
+    option("words", nargs="*", metavar="INPUT", help=inputs)
+    option("--input", nargs="+", action="extend", metavar="INPUT", help="the same, as an option")
+    add_model(parser)
+    output = "the annotated video, of several inputs a folder (default: INPUT_detections.mp4, beside the input)"
+    option("--output", metavar="FILE.mp4", help=output)
+    option("--classes", nargs="+", default=[], metavar="NAME", help="classes to draw and to save (default: all)")
+    option("--track", action="store_true", help="number the objects, also in the JSON; needs the extra 'track'")
     option("--side-by-side-dense", action="store_true", help="run the dense model too, shown on the right")
     option("--show-tokens", metavar="any|BLOCK", help="tint updated tokens: any, a block (3), or a gate of it (3.qkv)")
     option("--budget", metavar="SCHEDULE", help="tokens per gate: 256, or by frame as in 0:512,120:128,240:2048")
@@ -150,12 +202,15 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     option("--max-frames", type=whole_number(1), metavar="N", help="stop after so many frames")
     option("--no-audio", action="store_true", help="leave the sound out; otherwise it is copied")
     option("--no-window", action="store_true", help="show nothing while writing, even where there is a display")
-    add_pairs(parser)
-    arguments = parser.parse_args(words)
-    arguments.input, pairs = take_pairs(arguments.input)
-    arguments.opts = pairs + arguments.opts
+    arguments = parser.parse_intermixed_args(words)
+    if arguments.input:
+        arguments.input, pairs = take_pairs(arguments.input)
+        arguments.opts = pairs + arguments.words
+    else:
+        arguments.input, arguments.opts = take_pairs(arguments.words)
     if not arguments.input:
-        parser.error("--input needs a video, a folder, an address, or the number of a camera")
+        hint = " (before --classes, which takes all words that follow)" if arguments.classes else ""
+        parser.error(f"name a video, a folder, an address, or the number of a camera{hint}")
     return arguments
 
 

@@ -5,15 +5,39 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
+
+from ..known_models import DEFAULT_MODEL, weights_settings
 
 DEFAULT_PORT = 2**15 + 2**14 + (os.getuid() if hasattr(os, "getuid") else 1) % 2**14
 """The same in every run of a user on several machines: they have to agree on one."""
 
+INSTALLED = "eventful-vitdet"
+"""The installed command (main_command.py)."""
+INSTALLED_NAMES = {
+    "benchmark": "benchmark",
+    "check_dataset": "check-data",
+    "live": "live",
+    "report": "report",
+    "train_net": "train",
+    "visualize_video": "predict",
+}
+"""What it calls the scripts of tools/."""
+
+
+def call_of(tool: str) -> str:
+    """How to call a script of tools/: as the installed command does, if that is running."""
+    if os.path.basename(sys.argv[0]).startswith(INSTALLED) and tool in INSTALLED_NAMES:
+        return f"{INSTALLED} {INSTALLED_NAMES[tool]}"
+    return f"python tools/{tool}.py"
+
 
 def command_parser(description: str | None) -> argparse.ArgumentParser:
     """A parser that shows a description as it was written, with the options that all commands have."""
+    if description is not None:
+        description = re.sub(r"python tools/(\w+)\.py", lambda found: call_of(found[1]), description)
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     group = parser.add_argument_group("messages")
     amount = group.add_mutually_exclusive_group()
@@ -27,6 +51,30 @@ def command_parser(description: str | None) -> argparse.ArgumentParser:
 def add_pairs(parser: argparse.ArgumentParser) -> None:
     """Let a command end with KEY VALUE pairs, `opts`."""
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="configuration, as in train_net.py")
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """Let a command run a detector: `config_file` and `weights`."""
+    name = f"a name that `{INSTALLED} models` lists, or a configuration file (default: {DEFAULT_MODEL})"
+    parser.add_argument(
+        "--model", "--config-file", dest="config_file", default=DEFAULT_MODEL, metavar="NAME|FILE", help=name
+    )
+    parser.add_argument(
+        "--weights", metavar="FILE", help="the model's weights (default: its own, fetched on first use)"
+    )
+
+
+def model_pairs(arguments: argparse.Namespace) -> list[str]:
+    """KEY VALUE pairs of a command line with `add_model` and `add_pairs`; the latter have the last word."""
+    return [*weights_settings(arguments.config_file, arguments.weights), *arguments.opts]
+
+
+def take_pairs(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Split off KEY VALUE pairs that a command line has right behind its inputs."""
+    for position, word in enumerate(words):
+        if re.fullmatch(r"[A-Z][A-Z0-9_]*(\.[A-Z0-9_]+)+", word) and not os.path.exists(word):
+            return list(words[:position]), list(words[position:])
+    return list(words), []
 
 
 def parse_with_pairs(parser: argparse.ArgumentParser, words: Sequence[str] | None) -> argparse.Namespace:

@@ -26,6 +26,7 @@ PARTS = (4, 8, 16)
 
 def execute(arguments: argparse.Namespace) -> None:
     from ..benchmark import format_benchmark, format_profile, plot_benchmark
+    from ..benchmark.busy_machine import busy_processes
     from ..benchmark.variants import DTYPES, MODES
     from ..files import write_atomically, write_json
     from .command_line import check_output_dir
@@ -35,7 +36,9 @@ def execute(arguments: argparse.Namespace) -> None:
     check_output_dir(arguments.output)
     results, texts = [], []
     for size in arguments.sizes or ([None] if arguments.model else SIZES):
-        results.append(measure_vit(arguments, size) if arguments.model else measure_detector(arguments, size))
+        with busy_processes(arguments.busy):
+            results.append(measure_vit(arguments, size) if arguments.model else measure_detector(arguments, size))
+        results[-1]["busy_processes"] = arguments.busy
         texts.append(format_benchmark(results[-1]))
         if arguments.profile:
             texts.append(format_profile(results[-1]))
@@ -105,6 +108,9 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--library", action="store_true", help="dense also by scaled_dot_product_attention")
     parser.add_argument("--profile", action="store_true", help="also the parts of one frame of every variant")
     parser.add_argument("--rounds", type=whole_number(1), default=5, help="timed frames of each variant (default: 5)")
+    parser.add_argument(
+        "--busy", type=whole_number(0), default=0, metavar="N", help="beside so many processes that want a core each"
+    )
     parser.add_argument("--output", default="output/benchmark", help="folder for benchmark.{json,md,png}")
     arguments = parse_with_pairs(parser, words)
     for option in ("pyramid", "library", "profile") if arguments.model else ():

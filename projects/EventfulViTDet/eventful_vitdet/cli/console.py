@@ -91,6 +91,7 @@ def take_console(verbosity: int = 0, rank: int = 0) -> None:
         os.environ["TQDM_DISABLE"] = "1"  # read by tqdm when it is imported
     allow_any_text()
     logging.captureWarnings(True)
+    logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)  # a question of Detectron2's that it dislikes
     for name in LOGGERS:
         owner = logging.getLogger(name)
         owner.setLevel(logging.DEBUG)

@@ -1,10 +1,10 @@
 """A local web page with the detections of a video or camera, and the budget as a slider.
 
-    python tools/live.py --config-file configs/demo/vitdet_tiny.yaml --input datasets/demo_vid/videos/test_000.mp4 \\
-        MODEL.WEIGHTS weights/demo_vitdet_tiny.safetensors
-    python tools/live.py --config-file FILE --input 0 MODEL.WEIGHTS WEIGHTS      # the first camera
+    python tools/live.py street.mp4
+    python tools/live.py --model demo/vitdet_tiny --input datasets/demo_vid/videos/test_000.mp4
+    python tools/live.py 0 --model FILE --weights WEIGHTS      # the first camera
 
-Then open the address that it prints. Only --input is ever opened; a page cannot ask for another file or address.
+Then open the address that it prints. Only INPUT is ever opened; a page cannot ask for another file or address.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import sys
 from collections.abc import Sequence
 
 from ..errors import LiveError
-from .arguments import add_pairs, command_parser
+from .arguments import add_model, command_parser, model_pairs, take_pairs
 from .checkout import how_to_install
 from .console import run
 
@@ -37,7 +37,7 @@ def execute(arguments: argparse.Namespace) -> None:
 
     with open_socket(arguments.host, arguments.port) as bound:
         # What may be wrong is found out before the model is made.
-        cfg = build_cfg(arguments.config_file, arguments.opts)
+        cfg = build_cfg(arguments.config_file, model_pairs(arguments))
         source = open_source(arguments.input)
         model = load_detector(cfg)
         if arguments.host not in LOCAL_ADDRESSES:
@@ -58,17 +58,21 @@ def port(text: str) -> int:
 
 def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser = command_parser(__doc__)
-    parser.add_argument("--config-file", default="", metavar="FILE", help="configuration of the detector")
-    parser.add_argument(
-        "--input", required=True, help="video file, folder or pattern, rtsp:// address, or camera number"
-    )
+    inputs = "video file, folder or pattern, rtsp:// address, or camera number; then KEY VALUE pairs"
+    parser.add_argument("words", nargs="*", metavar="INPUT", help=inputs)
+    parser.add_argument("--input", metavar="INPUT", help="the same, as an option")
+    add_model(parser)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
     parser.add_argument("--port", type=port, default=8000, help="0: any free one (default: 8000)")
     parser.add_argument(
         "--allow-host", action="append", default=[], metavar="NAME", help="a name under which the page is reached"
     )
-    add_pairs(parser)
-    return parser.parse_intermixed_args(words)
+    arguments = parser.parse_intermixed_args(words)
+    inputs, arguments.opts = ([arguments.input], arguments.words) if arguments.input else take_pairs(arguments.words)
+    if len(inputs) != 1:
+        parser.error(f"name one video, folder, address or camera, found {len(inputs)}")
+    arguments.input = inputs[0]
+    return arguments
 
 
 def main(words: Sequence[str] | None = None) -> int:

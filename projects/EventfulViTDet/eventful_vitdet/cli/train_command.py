@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .arguments import parse_training, training_parser
+from .arguments import call_of, parse_training, training_parser
 from .console import run
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def print_outputs(cfg: CfgNode, args: argparse.Namespace) -> None:
     dataset = ["DATASETS.TEST", settings["DATASETS.TEST"]] if "DATASETS.TEST" in settings else []
     for folder in result_folders(cfg).values():
         print(f"table: {Path(folder, BUDGETS_TABLE if args.budgets else RESULTS_TABLE)}")
-        print("report:", shlex.join(["python", "tools/report.py", folder, *options, *dataset]))
+        print(f"report: {call_of('report')}", shlex.join([folder, *options, *dataset]))
 
 
 def evaluate_classifier(cfg: CfgNode, model: VideoClassifier, budgets: Sequence[str], *, restart: bool) -> None:

@@ -12,54 +12,60 @@ MOST_WORKERS = 8
 
 def add_data_config(cfg: CfgNode) -> None:
     """Add the keys below to `cfg`, in place. Detectron2's own keys keep their meaning."""
-    # Range of a random factor on top of the size chosen by INPUT.MIN_SIZE_TRAIN; (1.0, 1.0): none.
+    # Training: range of a random factor on top of the size chosen by INPUT.MIN_SIZE_TRAIN; (1.0, 1.0): none.
     cfg.INPUT.SCALE_JITTER = (1.0, 1.0)
-    # Height and width, in pixels, of the training crop taken after resizing; smaller frames are padded at the
+    # Training: height and width in pixels of the crop that is taken after resizing. Smaller frames are padded at the
     # bottom and on the right, so every training image has exactly this size. (0, 0): the whole frame.
     cfg.INPUT.CROP_PIXELS = (0, 0)
-    # Probability that the crop is placed around a randomly chosen object instead of anywhere.
+    # Training: probability that the crop is placed around a randomly chosen object instead of anywhere.
     cfg.INPUT.CROP_AROUND_OBJECT = 0.5
-    # The scale is limited so that the object at the crop's centre takes at most this share of its sides; 0: no limit.
+    # Training: largest share of the crop's sides that the object it is placed around may take; larger ones are scaled
+    # down. 0: no limit.
     cfg.INPUT.CROP_MAX_OBJECT_FILL = 0.0
-    # A box of which less than this share of its area is inside the crop is dropped.
+    # Training: boxes of which the crop shows less than this share are dropped.
     cfg.INPUT.MIN_BOX_VISIBILITY = 0.3
-    # Ranges of the random brightness and contrast factors in training; (1.0, 1.0): unchanged.
+    # Training: range of a random brightness factor; (1.0, 1.0): unchanged.
     cfg.INPUT.BRIGHTNESS = (1.0, 1.0)
+    # Training: range of a random contrast factor; (1.0, 1.0): unchanged.
     cfg.INPUT.CONTRAST = (1.0, 1.0)
-    # Range of random factors, one for each colour channel; (1.0, 1.0): unchanged.
+    # Training: range of random factors, one for each colour channel; (1.0, 1.0): unchanged.
     cfg.INPUT.CHANNEL_GAIN = (1.0, 1.0)
-    # COCO-VID files. Boxes that reach over the edge of their image by more than a pixel (as of MOT17): "clip" cuts them
-    # off, "drop" leaves them out, "error" refuses the file. All are counted, the first ten named.
+    # COCO-VID files: boxes that reach over the edge of their image by more than a pixel, as in MOT17. "clip" cuts them
+    # off there and leaves out what lies wholly outside, "drop" leaves them out, "error" refuses the file.
     cfg.DATASETS.BOXES_OVER_EDGE = "clip"
-    # Boxes without width or height (as in VisDrone): "error" refuses the file, "drop" leaves them out.
+    # COCO-VID files: boxes without width or height, as in VisDrone. "error" refuses the file, "drop" leaves them out.
     cfg.DATASETS.EMPTY_BOXES = "error"
-    # The number that these files give to the first frame of a video file; 1 is subtracted from all frame numbers then.
+    # COCO-VID files: the number that the first frame of a video file has. With 1, every number is taken as one less.
     cfg.DATASETS.FIRST_FRAME_ID = 0
-    # Let file names be absolute, or lead out of the data set's folder by "..".
+    # COCO-VID files: let file names be absolute, or lead out of the data set's folder by "..".
     cfg.DATASETS.PATHS_OUTSIDE_ROOT = False
-    # Processes that read training images, for each training process; 0: that process itself.
+    # Processes that read training images, for each training process; 0: that process itself. The default is one for
+    # each core that may be used, at most 8.
     cfg.DATALOADER.NUM_WORKERS = min(MOST_WORKERS, len(os.sched_getaffinity(0)))
-    # Training uses every n-th listed frame of a video (neighbours hardly differ).
+    # Training uses every n-th listed frame of a video, since neighbours hardly differ.
     cfg.DATALOADER.TRAIN_FRAME_STRIDE = 1
-    # Of these, training uses this many of every video, evenly spaced (15 is usual for ImageNet VID); 0: all.
+    # Training uses this many of the frames that TRAIN_FRAME_STRIDE leaves of every video, evenly spaced (15 is usual
+    # for ImageNet VID); 0: all.
     cfg.DATALOADER.FRAMES_PER_VIDEO = 0
-    # One positive number for each data set in DATASETS.TRAIN: the shares in which training draws from them, of any
-    # sum. (): as listed, every frame of all of them equally often.
+    # Training: the shares in which images are drawn from the data sets, a positive number for each name in
+    # DATASETS.TRAIN. (): every frame of all of them equally often.
     cfg.DATALOADER.DATASET_RATIOS = ()
-    # Draw a class first (scarce ones more often than they occur: by the square root of the number of their videos),
-    # then one of its videos, then a frame. False: every frame equally often.
+    # Training: draw a class first (in proportion to the square root of the number of its videos, so that scarce ones
+    # come more often), then one of its videos, then a frame. With DATASET_RATIOS, within each data set. False: every
+    # frame equally often.
     cfg.DATALOADER.BALANCE_CLASSES = False
-    # Folder for JPEG copies of the training frames, filled before training starts. Reading one takes about a
-    # millisecond; decoding a frame in the middle of an mp4 takes some fifty. "": decode from the video.
+    # Training: folder for JPEG copies of the frames of video files, filled before training starts. Reading one takes
+    # about a millisecond; decoding a frame in the middle of an mp4 takes some fifty. "": decode from the video.
     cfg.DATALOADER.FRAME_CACHE = ""
-    # Training on clips: memory for decoded clips, so that each is read once; 0: read them every time.
+    # Training on clips: megabytes of memory for decoded clips, so that each is read once; 0: read them every time.
     cfg.DATALOADER.CLIP_MEMORY_MB = 0
-    # Training with MODEL.VIVIT.FREEZE_SPATIAL: folder for the spatial model's features, which are computed once. "":
-    # compute them in every iteration.
+    # Training with MODEL.VIVIT.FREEZE_SPATIAL: folder for the spatial model's features, which are then computed once.
+    # "": compute them in every iteration.
     cfg.DATALOADER.FEATURE_CACHE = ""
-    # Frames that the evaluation's reader decodes ahead of the model. Memory is bounded by this number.
+    # Frames that an evaluation decodes ahead of the model, for each stream. It bounds the reader's memory.
     cfg.DATALOADER.PREFETCH_FRAMES = 4
-    # What to do about a video that cannot be used, in evaluation and in training: "stop" with an error that names it,
-    # or "skip" the whole video and say so. Training only skips what is known to be bad before it starts.
+    # Evaluation, a video that cannot be read: "stop" with an error that names it, or "skip" the whole video and say so.
     cfg.TEST.ON_BAD_VIDEO = "stop"
+    # Training, a video that cannot be read: "stop" with an error that names it, or "skip" the videos that are known to
+    # be bad before training starts.
     cfg.DATALOADER.ON_BAD_VIDEO = "stop"

@@ -7,22 +7,25 @@ import logging
 import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TypeVar
 
+import numpy as np
 from detectron2.config import CfgNode
 from torch import nn
 from tqdm import tqdm
 
+from ..class_lists import find_classes
 from ..control import RuntimeControl
 from ..costs import CostSums
 from ..errors import ConfigError, VideoReadError, VideoWriteError
 from ..files import write_atomically
+from ..identities import UNKNOWN, ObjectTracker
 from ..interruption import Interruptions
 from ..masks import MaskRequest, encode_mask, paste_mask
 from ..predictor import FrameResult, VideoDetector, class_names, dense_detector
 from ..structures import Detections, SourceFrame
-from ..video import JsonLinesWriter, SoundCopy, VideoSource, VideoWriter, encode_png
+from ..video import JsonLinesWriter, SoundCopy, VideoSource, VideoWriter, check_part, encode_png
 from .painter import FramePainter
 from .preview_window import PreviewWindow
 
@@ -43,6 +46,10 @@ class AnnotateOptions:
     """Path of a file for the detections, a line of JSON per frame."""
     min_score: float = 0.3
     """Weaker detections are not drawn; the JSON has all."""
+    classes: Sequence[str] = ()
+    """Names of the classes to draw and to save; () for all."""
+    track: bool = False
+    """Number the objects, see identities.py."""
     save_frames: Collection[int] = ()
     """Numbers of frames to write as pictures too, beside the video."""
     start: int = 0
@@ -79,9 +86,10 @@ def annotate_video(
     options = options or AnnotateOptions()
     if options.show_tokens is not None and not model.enabled:
         raise ConfigError("MODEL.EVENTFUL.ENABLED is False: the dense model has no updated tokens to show")
-    check_part(source, options)
+    check_part(source, options.start, options.end, options.every)
     check_outputs(source, output, options)
     classes = class_names(cfg)
+    chosen = find_classes(classes, options.classes) if options.classes else None
     painter = FramePainter(
         classes,
         model.vit.gate_names,
@@ -96,7 +104,7 @@ def annotate_video(
         video = stack.enter_context(_open_writer(source, output, options))
         lines = stack.enter_context(JsonLinesWriter(options.save_json)) if options.save_json else None
         window = stack.enter_context(PreviewWindow(source.name)) if options.window else None
-        frames = stack.enter_context(closing(_detect_all(cfg, model, source, options, control)))
+        frames = stack.enter_context(closing(_detect_all(cfg, model, source, options, control, chosen)))
         stack.enter_context(interruptions.allowed())
         for frame, result, dense in _put_off_errors(frames, unread):
             picture = painter.paint(frame, result, dense)
@@ -140,14 +148,6 @@ def _open_writer(source: VideoSource, output: str, options: AnnotateOptions) -> 
     return VideoWriter(output, fps, keep_partial=True, pixel_aspect=source.pixel_aspect, sound=sound)
 
 
-def check_part(source: VideoSource, options: AnnotateOptions) -> None:
-    """Raise ConfigError for a part of a stream, which has no numbers, or for one that is empty."""
-    if source.live and (options.start, options.end, options.every) != (0, None, 1):
-        raise ConfigError(f"{source.name}: is live; a start, an end and a step are for files")
-    if options.end is not None and options.end <= options.start:
-        raise ConfigError(f"there is nothing from frame {options.start} to before frame {options.end}")
-
-
 def check_outputs(source: VideoSource, output: str, options: AnnotateOptions) -> None:
     """Raise VideoWriteError if an output is a folder, or would take the place of an input or of another output."""
     pictures = [picture_path(output, number) for number in options.save_frames]
@@ -170,9 +170,14 @@ def picture_path(output: str, index: int) -> str:
 
 
 def _detect_all(
-    cfg: CfgNode, model: nn.Module, source: VideoSource, options: AnnotateOptions, control: RuntimeControl | None
+    cfg: CfgNode,
+    model: nn.Module,
+    source: VideoSource,
+    options: AnnotateOptions,
+    control: RuntimeControl | None,
+    chosen: np.ndarray | None,
 ) -> Iterator[tuple[SourceFrame, FrameResult, FrameResult | None]]:
-    """Every frame with its result, and the dense model's where that is asked for."""
+    """Every frame with its result, and the dense model's where that is asked for; of the chosen classes (C,), bool."""
     with ExitStack() as stack:
         # The JSON has all detections, the picture the drawn ones.
         masks = MaskRequest(0.0 if options.save_json else options.min_score)
@@ -180,13 +185,28 @@ def _detect_all(
         beside = MaskRequest(options.min_score)
         dense = stack.enter_context(dense_detector(cfg, model, beside)) if options.side_by_side_dense else None
         frames = stack.enter_context(closing(source.frames(options.start, options.every)))
+        trackers = [ObjectTracker(source.fps / options.every) if options.track else None for _ in range(2)]
         total = _count_frames(source, options)
         progress = stack.enter_context(tqdm(total=total, unit="frame", desc=os.path.basename(source.name)))
         for frame in itertools.islice(frames, options.max_frames):
             if options.end is not None and frame.index >= options.end:
                 break
-            yield frame, detector.detect(frame), dense.detect(frame) if dense else None
+            results = detector.detect(frame), dense.detect(frame) if dense else None
+            results = [result and _keep_classes(result, chosen) for result in results]
+            yield frame, *(result and _identify(result, frame, t) for result, t in zip(results, trackers))
             progress.update()
+
+
+def _keep_classes(result: FrameResult, chosen: np.ndarray | None) -> FrameResult:
+    if chosen is None:
+        return result
+    return replace(result, detections=result.detections.select(chosen[result.detections.classes]))
+
+
+def _identify(result: FrameResult, frame: SourceFrame, tracker: ObjectTracker | None) -> FrameResult:
+    if tracker is None:
+        return result
+    return replace(result, detections=tracker.identify(result.detections, frame.sequence))
 
 
 def _count_frames(source: VideoSource, options: AnnotateOptions) -> int | None:
@@ -199,7 +219,7 @@ def _count_frames(source: VideoSource, options: AnnotateOptions) -> int | None:
 def describe_frame(frame: SourceFrame, result: FrameResult, classes: Sequence[str]) -> dict:
     """A frame's line in the JSON file; boxes are x0, y0, x1, y1 in pixels, masks COCO's run lengths."""
     cost, found = result.cost, result.detections
-    masks = describe_masks(frame, found)
+    extras = [{**mask, **track} for mask, track in zip(describe_masks(frame, found), describe_tracks(found))]
     return {
         "frame": frame.index,
         "file": frame.name,
@@ -213,9 +233,9 @@ def describe_frame(frame: SourceFrame, result: FrameResult, classes: Sequence[st
         "target": None if result.target is None else asdict(result.target),
         "ms": {"backbone": 1000 * cost.backbone_seconds, "total": 1000 * cost.total_seconds},
         "detections": [
-            {"class": classes[index], "score": round(score, 4), "box": [round(value, 2) for value in box], **mask}
-            for box, score, index, mask in zip(
-                found.boxes.tolist(), found.scores.tolist(), found.classes.tolist(), masks
+            {"class": classes[index], "score": round(score, 4), "box": [round(value, 2) for value in box], **extra}
+            for box, score, index, extra in zip(
+                found.boxes.tolist(), found.scores.tolist(), found.classes.tolist(), extras
             )
         ],
     }
@@ -229,6 +249,13 @@ def describe_masks(frame: SourceFrame, found: Detections) -> list[dict]:
     return [
         {"mask": encode_mask(paste_mask(mask, box, *size)).as_coco()} for mask, box in zip(found.masks, found.boxes)
     ]
+
+
+def describe_tracks(found: Detections) -> list[dict]:
+    """For each detection {"track": the number of its object, or None}, {} where objects are not tracked."""
+    if found.tracks is None:
+        return [{}] * len(found.scores)
+    return [{"track": None if track == UNKNOWN else track} for track in found.tracks.tolist()]
 
 
 def describe_costs(costs: CostSums) -> str:

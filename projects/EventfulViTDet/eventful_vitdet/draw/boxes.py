@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
+from ..identities import UNKNOWN
 from ..masks import paste_mask
 from ..structures import Detections
 from .label_placement import corners_around, place_label
@@ -28,6 +29,12 @@ def class_name(classes: Sequence[str], index: int) -> str:
     return classes[index] if 0 <= index < len(classes) else f"class {index}"
 
 
+def object_number(detections: Detections, row: int) -> str:
+    """ "#3 " for a detection of the object with that number, "" where it has none."""
+    known = detections.tracks is not None and detections.tracks[row] != UNKNOWN
+    return f"#{detections.tracks[row]} " if known else ""
+
+
 def draw_detections(
     image: np.ndarray,
     detections: Detections,
@@ -37,8 +44,9 @@ def draw_detections(
 ) -> np.ndarray:
     """
     Returns a copy of the image with a box, class name and score ("bird 93%") for every detection of at least
-    `min_score`, the best on top; and with its mask, where it has one. Labels keep clear of each other where there is
-    room. `letters` is the size of their letters, for OpenCV; by default, one that suits the image.
+    `min_score`, the best on top; with its mask, where it has one, and its object's number ("#3 bird 93%"). Labels keep
+    clear of each other where there is room. `letters` is the size of their letters, for OpenCV; by default, one that
+    suits the image.
     """
     canvas = image.copy()
     thickness = max(1, round(min(image.shape[:2]) / 256))
@@ -53,7 +61,7 @@ def draw_detections(
     labels: list = []
     for i in order:  # the best have the choice
         index = int(detections.classes[i])
-        text = f"{class_name(classes, index)} {float(detections.scores[i]):.0%}"
+        text = f"{object_number(detections, i)}{class_name(classes, index)} {float(detections.scores[i]):.0%}"
         size = label_size(text, scale)
         corners = corners_around(_within(boxes[i], bounds), size, bounds)
         corner = corners[place_label(size, corners, bounds, labels, list(boxes.values()))]

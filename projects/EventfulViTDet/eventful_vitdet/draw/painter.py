@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import cv2
 import numpy as np
 
 from ..budgets import DENSE
 from ..predictor import FrameResult
-from ..structures import Detections, SourceFrame
+from ..structures import SourceFrame
 from .boxes import draw_detections
 from .cost_strip import GROUND, CostChart, add_strip, describe_cost, strip_scale
 from .labels import draw_caption
@@ -64,7 +65,7 @@ class FramePainter:
         if self.enlarge != 1:
             size = [max(1, round(self.enlarge * length)) for length in image.shape[1::-1]]
             image = cv2.resize(image, size, interpolation=cv2.INTER_CUBIC if self.enlarge > 1 else cv2.INTER_AREA)
-            found = Detections(found.boxes * self.enlarge, found.scores, found.classes)
+            found = replace(found, boxes=found.boxes * self.enlarge)
             area = (area[0] * self.enlarge, area[1] * self.enlarge)
         if self._names and result.budget != DENSE:
             image = draw_tokens(image, updated_share(result.gates, self._names, result.token_grid), area)

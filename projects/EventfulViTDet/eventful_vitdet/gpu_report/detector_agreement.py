@@ -49,7 +49,7 @@ def _compare(config: str, weights: str, r: int) -> dict:
     from detectron2.structures import pairwise_iou
     from eventful_vit import TopR
 
-    from ..cli.command_line import build_cfg
+    from ..config_files import build_cfg
     from ..data import build_video_test_loader
 
     loader = build_video_test_loader(build_cfg(config), *_frames_of(build_cfg(config)))
@@ -91,7 +91,7 @@ def _load(config: str, weights: str, place: str):
 
     from .. import modeling  # noqa: F401  (registers the detector)
     from ..checkpoint import VideoCheckpointer
-    from ..cli.command_line import build_cfg
+    from ..config_files import build_cfg
 
     cfg = build_cfg(config, ["MODEL.DEVICE", place])
     model = build_model(cfg).eval()

@@ -33,7 +33,7 @@ def measure_detector(result: dict, where: torch.device, cfg: CfgNode | None = No
     from .. import modeling  # noqa: F401  (registers the detector)
     from ..benchmark.measure import moving_video
     from ..benchmark.variants import Variant, build_models, prepare
-    from ..cli.command_line import build_cfg
+    from ..config_files import build_cfg
 
     cfg = cfg or build_cfg(CONFIG, ["MODEL.DEVICE", str(where)])
     video = moving_video(cfg.MODEL.VIT.IMG_SIZE)

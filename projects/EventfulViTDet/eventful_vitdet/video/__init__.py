@@ -10,7 +10,7 @@ from .image_source import ImageSource
 from .json_lines import JsonLinesWriter
 from .opening import open_source, open_sources
 from .sound_copy import SoundCopy
-from .source import VideoSource
+from .source import VideoSource, check_part
 from .stream_source import StreamSource
 from .video_file import NumberedImage, VideoFile, VideoInfo, iterate_frames, probe_video, read_frame
 from .video_writer import VideoWriter
@@ -26,6 +26,7 @@ __all__ = [
     "VideoInfo",
     "VideoSource",
     "VideoWriter",
+    "check_part",
     "encode_jpeg",
     "encode_png",
     "iterate_frames",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 
+from ..errors import ConfigError
 from ..structures import SourceFrame
 
 DEFAULT_FPS = 30.0
@@ -36,6 +37,16 @@ class VideoSource:
         where some in between could not be read.
         """
         raise NotImplementedError
+
+
+def check_part(source: VideoSource, start: int, end: int | None, every: int) -> None:
+    """Raise ConfigError for a part of a stream, which has no numbers, or for one that is empty."""
+    if source.live and (start, end, every) != (0, None, 1):
+        raise ConfigError(f"{source.name}: is live; a start, an end and a step are for files")
+    if start < 0 or every < 1:
+        raise ConfigError(f"a start is 0 or larger and a step 1 or larger, found {start} and {every}")
+    if end is not None and end <= start:
+        raise ConfigError(f"there is nothing from frame {start} to before frame {end}")
 
 
 def printable(path: str) -> str:

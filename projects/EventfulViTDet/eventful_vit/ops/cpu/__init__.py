@@ -2,5 +2,6 @@
 
 from . import attention, gating, linear
 from .library import Sampler, available, describe_kernels
+from .openmp import end_waiting_threads
 
-__all__ = ["Sampler", "attention", "available", "describe_kernels", "gating", "linear"]
+__all__ = ["Sampler", "attention", "available", "describe_kernels", "end_waiting_threads", "gating", "linear"]

@@ -1,0 +1,77 @@
+"""The installed command `eventful-vitdet`: the commands of this package by short names."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .. import __version__
+from ..known_models import DEFAULT_MODEL
+from .arguments import INSTALLED
+
+
+@dataclass(frozen=True)
+class Subcommand:
+    """What a word stands for."""
+
+    module: str
+    """Of this folder, with a function `main`."""
+    does: str
+    options: tuple[str, ...] = ()
+    """Which that command is given."""
+
+
+SUBCOMMANDS = {
+    "predict": Subcommand("annotate_command", "detections on a video, a folder or a camera, as a video"),
+    "live": Subcommand("live_command", "a page with detections as they are made, and the budget as a slider"),
+    "evaluate": Subcommand("train_command", "accuracy, computation and time on a data set", ("--eval-only",)),
+    "train": Subcommand("train_command", "train a model"),
+    "report": Subcommand("report_command", "the report of an evaluation as one HTML file"),
+    "benchmark": Subcommand("benchmark_command", "seconds per frame on this machine"),
+    "check-data": Subcommand("check_dataset_command", "is a data set complete and readable?"),
+    "models": Subcommand("models_command", "models that can be had by their names"),
+}
+EXAMPLES = {
+    "predict street.mp4": f"with {DEFAULT_MODEL}, whose weights are fetched on first use",
+    "predict street.mp4 --classes person car --budget 256": "",
+    "live 0 --model coco/mask_rcnn_vitdet_b": "the first camera",
+}
+
+
+def describe() -> str:
+    """The text of --help."""
+    lines = [f"usage: {INSTALLED} COMMAND ...", "", "Video object detection that recomputes only what changed.", ""]
+    lines += [f"  {name:<12}{command.does}" for name, command in SUBCOMMANDS.items()]
+    lines += ["", f"`{INSTALLED} COMMAND --help` tells what a command takes; --version tells the version.", ""]
+    for words, comment in EXAMPLES.items():
+        lines.append(f"  {INSTALLED} {words}" + (f"    # {comment}" if comment else ""))
+    return "\n".join(lines)
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run the command that the first word names; returns its exit code."""
+    words = list(sys.argv[1:] if words is None else words)
+    if not words:
+        print(describe(), file=sys.stderr)
+        return 2
+    name, rest = words[0], words[1:]
+    if name in ("-h", "--help", "help"):
+        print(describe())
+        return 0
+    if name == "--version":
+        print(f"{INSTALLED} {__version__}")
+        return 0
+    if name not in SUBCOMMANDS:
+        near = difflib.get_close_matches(name, SUBCOMMANDS, 1)
+        hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(SUBCOMMANDS)}"
+        print(f"{INSTALLED}: there is no command {name!r}; {hint}", file=sys.stderr)
+        return 2
+    command, before = SUBCOMMANDS[name], sys.argv
+    sys.argv = [f"{INSTALLED} {name}", *rest]  # what parsers and messages call this command
+    try:
+        return importlib.import_module(f".{command.module}", __package__).main([*command.options, *rest])
+    finally:
+        sys.argv = before

@@ -1,0 +1,121 @@
+"""Configuration files: by path or by a model's name, with settings on top, and what is wrong with them as one line."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+import yaml
+from detectron2.config import CfgNode, get_cfg
+
+from .config import add_eventful_vitdet_config
+from .config_values import check_values
+from .errors import ConfigError
+from .known_models import CONFIGS, names_of_configs
+
+
+def build_cfg(config_file: str, options: Sequence[str] = ()) -> CfgNode:
+    """Defaults, then a configuration file, then KEY VALUE pairs; device and values are checked."""
+    cfg = get_cfg()
+    add_eventful_vitdet_config(cfg)
+    if config_file:
+        path = str(find_config(config_file))
+        merge(lambda: merge_file(cfg, path), path)
+    check_pairs(options)
+    merge(lambda: cfg.merge_from_list(pairs_as_floats(cfg, options)), "the command line")
+    check_device(cfg.MODEL.DEVICE)
+    check_values(cfg)
+    return cfg
+
+
+def merge_file(cfg: CfgNode, path: str) -> None:
+    """Merge a configuration file, in which a number that is no integer may be written as one."""
+    # The real Detectron2 would by default also read files that run code.
+    loaded = CfgNode(cfg.load_yaml_with_base(path, allow_unsafe=False))
+    if loaded.get("VERSION", cfg.VERSION) == cfg.VERSION:
+        cfg.merge_from_other_cfg(with_floats(cfg, loaded))
+    else:  # which Detectron2 brings up to date, or refuses
+        cfg.merge_from_file(path, allow_unsafe=False)
+
+
+def with_floats(known: CfgNode, loaded: CfgNode) -> CfgNode:
+    """Settings, in which integers become floats where the known value is one: yacs takes no 150 for a 150.0."""
+    for key, value in loaded.items():
+        before = known.get(key)
+        if isinstance(value, CfgNode) and isinstance(before, CfgNode):
+            with_floats(before, value)
+        elif type(value) is int and isinstance(before, float) and abs(value) < 1 << 53:
+            loaded[key] = float(value)
+    return loaded
+
+
+def pairs_as_floats(cfg: CfgNode, options: Sequence[str]) -> list[str]:
+    """KEY VALUE pairs in which integers are written as floats where the configuration has one."""
+    pairs = list(options)
+    for i in range(0, len(pairs), 2):
+        node = cfg
+        for part in pairs[i].split("."):
+            node = node.get(part) if isinstance(node, CfgNode) else None
+        if isinstance(node, float) and re.fullmatch(r"[+-]?[0-9]{1,15}", str(pairs[i + 1])):
+            pairs[i + 1] = f"{pairs[i + 1]}.0"
+    return pairs
+
+
+def check_pairs(options: Sequence[str]) -> None:
+    """Raise ConfigError unless options are configuration keys with a value each."""
+    for word in options[::2]:
+        if not re.fullmatch(r"[A-Z][A-Z0-9_.]*", word):
+            raise ConfigError(f"{word!r} is no option; KEY VALUE pairs come last, and their keys are like MODEL.DEVICE")
+    if len(options) % 2:
+        raise ConfigError(f"options come as KEY VALUE pairs, but {options[-1]} has no value")
+
+
+def merge(into: Callable[[], None], origin: str) -> None:
+    """Merge settings; what is wrong with them reaches us in many forms, depending on where it was noticed."""
+    try:
+        into()
+    except RecursionError as error:
+        raise ConfigError(f"{origin}: its _BASE_ leads back to the file itself") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{origin}: is not valid yaml: {error}") from error
+    except OSError as error:
+        raise ConfigError(f"{origin}: {error.filename} cannot be read ({error.strerror})") from error
+    except (AssertionError, KeyError, ValueError, TypeError, AttributeError) as error:
+        text = str(error.args[0]) if isinstance(error, (AssertionError, KeyError)) and error.args else str(error)
+        if isinstance(error, (TypeError, AttributeError)):  # yaml of no, or another, content
+            text = f"expected a mapping of keys to values ({text})"
+        # Where a whole group of keys meets a single value, the message lists the group.
+        text = re.sub(r" with values \(.*\n.*\)(?= for )", "", text, flags=re.DOTALL)
+        raise ConfigError(f"{origin}: {text.removeprefix(origin + ': ')}") from error
+
+
+def check_device(name: str) -> None:
+    """Raise ConfigError if MODEL.DEVICE is no device, or one that is not there."""
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"MODEL.DEVICE = {name!r} is no device; choose 'cpu' or 'cuda'") from error
+    if device.type not in ("cpu", "cuda"):
+        raise ConfigError(f"MODEL.DEVICE = {name!r} is no device that is supported; choose 'cpu' or 'cuda'")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(
+            f"MODEL.DEVICE = {name!r}, but PyTorch finds {torch.cuda.device_count()} usable GPUs here; "
+            "'cpu' runs without one"
+        )
+
+
+def find_config(name: str) -> Path:
+    """A configuration file by its path, or by its name below configs/ as installed with the package, with or without
+    ".yaml": "coco/mask_rcnn_vitdet_b". Raises ConfigError, with names that look like it."""
+    inside = CONFIGS / name.removeprefix("configs/")
+    for path in (Path(name), inside, Path(f"{inside}.yaml")):
+        if os.path.isfile(path):  # False, too, where the folder may not be entered
+            return path
+    wanted = name.removeprefix("configs/").removesuffix(".yaml")
+    near = difflib.get_close_matches(wanted, names_of_configs(), 3)
+    hint = f"; did you mean {' or '.join(near)}?" if near else " (`eventful-vitdet models` lists them)"
+    raise ConfigError(f"there is no file {name}, and no model of that name{hint}")

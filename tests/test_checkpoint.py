@@ -307,6 +307,8 @@ def test_a_page_that_was_fetched_in_place_of_a_file(tmp_path, published):
     with pytest.raises(CheckpointError, match="https://drive.example.org/w.pth cannot be fetched") as other:
         VideoCheckpointer(model()).load("https://name:secret@drive.example.org/w.pth?key=secret")
     assert "secret" not in f"{caught.value} {other.value}"
+    with pytest.raises(CheckpointError, match="cannot be fetched"):
+        VideoCheckpointer(model()).load("http://[::1")  # no address at all
 
 
 def test_a_folder_is_no_file(tmp_path):

@@ -102,7 +102,10 @@ def place_of(address: str) -> Path | None:
     """
     if address.startswith("detectron2://"):
         address = DETECTRON2_ADDRESS + address.removeprefix("detectron2://")
-    parts = urlsplit(address)
+    try:
+        parts = urlsplit(address)
+    except ValueError:  # as of "http://[::1"
+        return None
     if parts.scheme not in ("http", "https") or parts.query or parts.fragment or not parts.path.strip("/"):
         return None
     folder = os.path.expanduser(os.environ.get("FVCORE_CACHE", "~/.torch/iopath_cache"))

@@ -150,9 +150,9 @@ def load_detector(cfg: CfgNode) -> nn.Module:
         )
     with config_errors():
         model = build_model(cfg).eval()
+    VideoCheckpointer(model, weights_set=cfg.MODEL.WEIGHTS_SET).load(cfg.MODEL.WEIGHTS)
     if not isinstance(model, VideoRCNN):
         raise ConfigError(f"MODEL.META_ARCHITECTURE is {cfg.MODEL.META_ARCHITECTURE}: a VideoRCNN is needed here")
-    VideoCheckpointer(model, weights_set=cfg.MODEL.WEIGHTS_SET).load(cfg.MODEL.WEIGHTS)
     return model
 
 

@@ -161,6 +161,8 @@ def test_training_without_evaluation(train_net, tmp_path):
         ("MODEL.RPN.BBOX_REG_WEIGHTS", "[1.0]", "MODEL.RPN.BBOX_REG_WEIGHTS is (1.0,); expected 4 positive numbers"),
         ("MODEL.ANCHOR_GENERATOR.SIZES", "[16]", "SIZES is [16]; expected one or more lists of positive numbers"),
         ("MODEL.VIT.MLP_RATIO", 0.0, "MODEL.VIT.MLP_RATIO is 0.0; expected a positive number"),
+        ("MODEL.VIT.WINDOW_SIZE", -1, "MODEL.VIT.WINDOW_SIZE is -1; expected 0 or larger"),
+        ("TEST.THREADS_PER_PROCESS", 1000000, "TEST.THREADS_PER_PROCESS is 1000000; expected 10000 or less"),
         ("INPUT.BRIGHTNESS", "[0.8]", "INPUT.BRIGHTNESS is (0.8,); expected 2 numbers"),
         ("INPUT.CROP_PIXELS", "[0.5, 64]", "INPUT.CROP_PIXELS is (0.5, 64); expected 2 numbers of pixels"),
         ("DATASETS.TRAIN", "(5,)", "DATASETS.TRAIN is (5,); expected any number of names"),

@@ -89,7 +89,6 @@ SEQUENCES = {
 }
 POSITIVE = (
     "MODEL.ROI_BOX_HEAD.FC_DIM",
-    "MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION",
     "MODEL.RPN.POST_NMS_TOPK_TEST",
     "MODEL.RPN.POST_NMS_TOPK_TRAIN",
     "MODEL.RPN.PRE_NMS_TOPK_TEST",
@@ -97,6 +96,18 @@ POSITIVE = (
     "MODEL.SIMPLE_PYRAMID.OUT_CHANNELS",
     "MODEL.VIT.MLP_RATIO",
 )
+RANGES = {
+    "MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION": (1, 1000),
+    "MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO": (0, 1000),
+    "MODEL.ROI_HEADS.POSITIVE_FRACTION": (0, 1),
+    "MODEL.RPN.POSITIVE_FRACTION": (0, 1),
+    "MODEL.VIT.WINDOW_SIZE": (0, 10_000),
+    "SEED": (-math.inf, 2**32 - 1),
+    "SOLVER.BASE_LR": (0, math.inf),
+    "TEST.STREAMS_PER_BATCH": (-math.inf, 10_000),
+    "TEST.THREADS_PER_PROCESS": (-math.inf, 10_000),
+}
+"""The smallest and the largest value; infinity where whoever uses it says what is wrong."""
 
 
 def check_values(cfg: CfgNode) -> None:
@@ -107,6 +118,12 @@ def check_values(cfg: CfgNode) -> None:
     for key in POSITIVE:
         if not is_positive(found := lookup(cfg, key)):
             raise ConfigError(f"{key} is {found!r}; expected a positive number")
+    for key, (least, most) in RANGES.items():
+        found = lookup(cfg, key)
+        if found < least:
+            raise ConfigError(f"{key} is {found!r}; expected {least} or larger")
+        if found > most:
+            raise ConfigError(f"{key} is {found!r}; expected {most} or less")
 
 
 def lookup(cfg: CfgNode, key: str) -> object:

@@ -72,7 +72,9 @@ def test_layer_decay_and_weight_decay_rules():
 
 
 def recipe(name: str = "vitdet_b_1024_from_coco"):
-    return build_cfg(f"imagenet_vid/{name}.yaml", ["MODEL.DEVICE", "meta"])
+    cfg = build_cfg(f"imagenet_vid/{name}.yaml")
+    cfg.MODEL.DEVICE = "meta"
+    return cfg
 
 
 def test_the_recipe_has_the_rates_and_decays_of_vitdet_b():

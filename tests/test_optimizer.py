@@ -8,7 +8,7 @@ import torch
 from detectron2.modeling import build_model
 from detectron2.solver import build_lr_scheduler
 from eventful_vitdet import EventfulViT
-from eventful_vitdet.cli.command_line import build_cfg
+from eventful_vitdet.config_files import build_cfg
 from eventful_vitdet.optimizer import build_optimizer
 
 NEEDS_MUON = pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="Muon came with torch 2.9")

@@ -10,7 +10,7 @@ from eventful_vitdet.benchmark import benchmark, format_benchmark, format_profil
 from eventful_vitdet.benchmark.measure import moving_video, peak_memory
 from eventful_vitdet.benchmark.variants import attend_by_library
 from eventful_vitdet.cli.benchmark_command import main
-from eventful_vitdet.cli.command_line import build_cfg
+from eventful_vitdet.config_files import build_cfg
 
 OPTIONS = {
     "MODEL.DEVICE": "cpu",

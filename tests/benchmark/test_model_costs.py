@@ -8,8 +8,8 @@ from detectron2.modeling import build_model
 from evaluation.conftest import REAL_SETTINGS
 from eventful_vit import count_operations
 from eventful_vitdet.benchmark.model_costs import format_model_costs, model_costs
-from eventful_vitdet.cli.command_line import build_cfg
 from eventful_vitdet.cli.model_table_command import main
+from eventful_vitdet.config_files import build_cfg
 
 
 def test_vitdet_b_as_it_was_measured():

@@ -17,8 +17,8 @@ from eventful_vitdet.benchmark.operation_counts import (
     operation_table,
     read_reference,
 )
-from eventful_vitdet.cli.command_line import build_cfg
 from eventful_vitdet.cli.operation_table_command import main
+from eventful_vitdet.config_files import build_cfg
 from eventful_vitdet.errors import EvaluationError
 
 CONFIG = "imagenet_vid/vitdet_b_672_eventful_r256.yaml"

@@ -9,7 +9,7 @@ import pytest
 import torch
 from detectron2.modeling import build_model
 from draw.conftest import CONFIG, FRAMES, OPTIONS, picture
-from eventful_vitdet.cli.command_line import build_cfg
+from eventful_vitdet.config_files import build_cfg
 from safetensors.torch import save_file
 
 

@@ -28,7 +28,7 @@ from eventful_vitdet.cli import (
     report_command,
     train_command,
 )
-from eventful_vitdet.cli.command_line import build_cfg
+from eventful_vitdet.config_files import build_cfg
 from safetensors.torch import load_file
 
 PAIRS = [word for pair in OPTIONS.items() for word in pair]

@@ -11,7 +11,7 @@ from detectron2.modeling import build_model
 from detectron2.structures import BoxMode
 from detectron2.utils.events import EventStorage
 from evaluation.conftest import REAL_SETTINGS
-from eventful_vitdet.cli.command_line import build_cfg
+from eventful_vitdet.config_files import build_cfg
 from eventful_vitdet.data import VideoTrainMapper, build_video_train_loader, register_test_json
 from eventful_vitdet.data.training_masks import check_masks
 from eventful_vitdet.errors import DatasetError

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 from evaluation.conftest import HEIGHT, WIDTH, cfg, dataset, make_real, model, write_dataset
-from eventful_vitdet.cli.command_line import build_cfg
+from eventful_vitdet.config_files import build_cfg
 from eventful_vitdet.video import open_source
 
 __all__ = ["HEIGHT", "WIDTH", "cfg", "dataset", "make_real", "model", "write_dataset"]

@@ -14,8 +14,8 @@ from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances
 from eventful_vit import FrameTrace
 from eventful_vit.model import Traced
-from eventful_vitdet.cli.command_line import build_cfg
 from eventful_vitdet.config import add_eventful_vitdet_config
+from eventful_vitdet.config_files import build_cfg
 from eventful_vitdet.data import register_test_json
 from torch import nn
 

@@ -11,7 +11,7 @@ import pytest
 from browser import browser, complaints, resize, wait
 from detectron2.modeling import build_model
 from eventful_vitdet.checkpoint import VideoCheckpointer
-from eventful_vitdet.cli.command_line import build_cfg
+from eventful_vitdet.config_files import build_cfg
 from eventful_vitdet.data.builtin import DEMO_VID_CLASSES
 from eventful_vitdet.draw.label_placement import corners_around, place_label
 from eventful_vitdet.live.session import LiveSession

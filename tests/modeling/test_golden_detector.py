@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from detectron2.modeling import build_model
-from eventful_vitdet.cli.command_line import build_cfg
+from eventful_vitdet.config_files import build_cfg
 
 OPTIONS = {
     "MODEL.DEVICE": "cpu",

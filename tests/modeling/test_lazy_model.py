@@ -4,7 +4,7 @@ import detectron2
 import pytest
 import torch
 from detectron2.modeling import build_model
-from eventful_vitdet.cli.command_line import build_cfg
+from eventful_vitdet.config_files import build_cfg
 from eventful_vitdet.errors import ConfigError
 from eventful_vitdet.modeling import VideoRCNN
 from eventful_vitdet.modeling.lazy_model import lazy_settings

@@ -6,7 +6,7 @@ import pytest
 import torch
 from detectron2.modeling import build_model
 from eventful_vitdet.checkpoint import VideoCheckpointer
-from eventful_vitdet.cli.command_line import build_cfg
+from eventful_vitdet.config_files import build_cfg
 from eventful_vitdet.errors import CheckpointError
 from eventful_vitdet.predictor import class_names
 from eventful_vitdet.published_models import describe_published

@@ -7,7 +7,7 @@ import pytest
 import torch
 from detectron2.modeling import build_model
 from eventful_vitdet.checkpoint import VideoCheckpointer
-from eventful_vitdet.cli.command_line import build_cfg
+from eventful_vitdet.config_files import build_cfg
 
 OPTIONS = {
     "MODEL.DEVICE": "cpu",

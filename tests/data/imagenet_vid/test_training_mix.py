@@ -1,6 +1,6 @@
 """Stills of ImageNet DET and frames of ImageNet VID in one training, from the official folders."""
 
-from eventful_vitdet.cli.command_line import build_cfg
+from eventful_vitdet.config_files import build_cfg
 from eventful_vitdet.data import build_video_train_loader
 
 

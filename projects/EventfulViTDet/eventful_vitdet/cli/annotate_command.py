@@ -40,12 +40,12 @@ logger = logging.getLogger("eventful_vitdet")
 
 def execute(arguments: argparse.Namespace) -> None:
     from ..class_lists import find_classes
+    from ..config_files import build_cfg
     from ..control import budget_options
     from ..draw.annotated_video import AnnotateOptions
     from ..identities import check_tracking
     from ..predictor import class_names, load_detector
     from ..video import open_sources
-    from .command_line import build_cfg
 
     # What may be wrong is found out before the model is made, or even fetched.
     cfg = build_cfg(arguments.config_file, [*budget_options(arguments.budget), *model_pairs(arguments)])

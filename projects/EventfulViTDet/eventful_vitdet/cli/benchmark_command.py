@@ -51,7 +51,7 @@ def execute(arguments: argparse.Namespace) -> None:
 def measure_detector(arguments: argparse.Namespace, size: int) -> dict:
     """The benchmark of the configuration's detector."""
     from ..benchmark import benchmark, make_variants
-    from .command_line import build_cfg
+    from ..config_files import build_cfg
 
     # Square frames of this side, whatever shape the configuration was made for.
     cfg = build_cfg(arguments.config_file, ["MODEL.VIT.IMG_SIZE", size, "MODEL.VIT.IMG_SIZE_HW", "()", *arguments.opts])
@@ -70,7 +70,7 @@ def measure_vit(arguments: argparse.Namespace, size: int | None) -> dict:
     import torch
 
     from ..benchmark import compare, load_timm, make_variants, moving_video, vit_subject
-    from .command_line import build_cfg
+    from ..config_files import build_cfg
 
     vit, size = load_timm(arguments.model, size)
     budgets = arguments.budgets or [vit.patch_embed.num_patches // part for part in PARTS]

@@ -23,7 +23,7 @@ def execute(arguments: argparse.Namespace) -> None:
 
     from ..benchmark.pyramid_times import time_parts, time_patterns, time_units
     from ..config import config_errors
-    from .command_line import build_cfg
+    from ..config_files import build_cfg
 
     torch.manual_seed(0)
     cfg = build_cfg(

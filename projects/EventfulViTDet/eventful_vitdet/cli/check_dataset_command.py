@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 def execute(arguments: argparse.Namespace) -> DatasetReport | ActionSetReport:
     from ..actions import is_action_set
+    from ..config_files import build_cfg
     from ..data import ReadRules, register_test_json
     from ..data.dataset_check import check_dataset, format_report
-    from .command_line import build_cfg
 
     if arguments.name.endswith(".csv") or is_action_set(arguments.name):
         return check_clips(arguments)
@@ -44,8 +44,8 @@ def check_clips(arguments: argparse.Namespace) -> ActionSetReport:
     from ..actions import register_action_csv
     from ..actions.action_set_check import check_action_set, format_report
     from ..actions.action_sets import BUILTIN_HEADS
+    from ..config_files import build_cfg
     from ..modeling.video_classifier import parse_heads
-    from .command_line import build_cfg
 
     is_file = arguments.name.endswith(".csv")
     name = register_action_csv(arguments.name, arguments.root) if is_file else arguments.name

@@ -1,10 +1,8 @@
-"""What the commands share once there is work to do: the configuration, a run's log files."""
+"""What a run of training or evaluation begins with: its configuration, its folder and its log files."""
 
 from __future__ import annotations
 
 import argparse
-import atexit
-import gc
 import logging
 from pathlib import Path
 
@@ -23,10 +21,6 @@ from ..modeling.lazy_model import lazy_settings
 from .console import take_console
 
 logger = logging.getLogger("eventful_vitdet")
-
-# Python would look through all of PyTorch for garbage when it ends. That takes a second or more, for which whoever ends
-# a command by a signal waits.
-atexit.register(gc.freeze)
 
 
 def setup(args: argparse.Namespace) -> CfgNode:

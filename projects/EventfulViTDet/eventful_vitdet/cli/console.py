@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import atexit
+import gc
 import importlib
 import io
 import logging
@@ -27,6 +29,10 @@ BROKEN_PIPE = 141
 DEFAULTS = argparse.Namespace(verbosity=0, traceback=False)
 
 logger = logging.getLogger("eventful_vitdet")
+
+# Python would look through all of PyTorch for garbage when it ends. That takes a second or more, for which whoever ends
+# a command by a signal waits.
+atexit.register(gc.freeze)
 
 
 def run(main: Callable[[], object], options: argparse.Namespace = DEFAULTS) -> int:

@@ -25,9 +25,10 @@ def execute(arguments: argparse.Namespace) -> None:
     from ..actions.accuracy_plot import write_accuracy_plot
     from ..actions.evaluate_actions import evaluate_action_budgets
     from ..checkpoint import VideoCheckpointer
+    from ..config_files import build_cfg
     from ..training import VideoTrainer
     from .checkout import checkout_file, render_demo_actions
-    from .command_line import build_cfg, check_output_dir
+    from .command_line import check_output_dir
 
     options = ["MODEL.WEIGHTS", str(checkout_file(WEIGHTS)), "OUTPUT_DIR", "output/demo_actions", *arguments.opts]
     cfg = build_cfg(str(checkout_file(CONFIG)), options)

@@ -33,13 +33,14 @@ UNFINISHED = "demo_unfinished"
 
 
 def execute(arguments: argparse.Namespace) -> None:
+    from ..config_files import build_cfg
     from ..draw.annotated_budgets import annotate_budgets
     from ..evaluation import evaluate_budgets
     from ..files import write_atomically
     from ..predictor import load_detector
     from ..report import write_report, write_tradeoff
     from .checkout import checkout_file, render_demo_videos
-    from .command_line import build_cfg, check_output_dir
+    from .command_line import check_output_dir
 
     options = ["MODEL.WEIGHTS", str(checkout_file(WEIGHTS)), "OUTPUT_DIR", "output/demo", *arguments.opts]
     cfg = build_cfg(str(checkout_file(CONFIG)), options)

@@ -29,11 +29,11 @@ def execute(arguments: argparse.Namespace) -> None:
     missing = [name for name in EXTRA_PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         raise LiveError(f"{', '.join(missing)} not found; {how_to_install('live')} brings what the page needs")
+    from ..config_files import build_cfg
     from ..live.server import LiveServer, address_of, open_socket
     from ..live.session import LiveSession
     from ..predictor import class_names, load_detector
     from ..video import open_source
-    from .command_line import build_cfg
 
     with open_socket(arguments.host, arguments.port) as bound:
         # What may be wrong is found out before the model is made.

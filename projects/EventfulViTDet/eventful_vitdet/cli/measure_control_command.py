@@ -18,11 +18,11 @@ SCENE_CUTS = "scene-cuts"
 
 
 def execute(arguments: argparse.Namespace) -> None:
+    from ..config_files import build_cfg
     from ..control_response import REGULATORS, count_scene_cuts, format_responses, measure_responses
     from ..draw.response_plot import plot_responses
     from ..predictor import load_detector
     from ..video import open_source
-    from .command_line import build_cfg
 
     cfg = build_cfg(arguments.config_file, arguments.opts)
     source = open_source(arguments.input)

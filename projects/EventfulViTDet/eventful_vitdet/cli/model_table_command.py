@@ -26,7 +26,7 @@ BUDGETS = [256, 512, 1024]
 
 def execute(arguments: argparse.Namespace) -> None:
     from ..benchmark.model_costs import format_model_costs, model_costs
-    from .command_line import build_cfg
+    from ..config_files import build_cfg
 
     costs = {
         name.removesuffix(".yaml"): model_costs(build_cfg(name), arguments.budgets)

@@ -22,7 +22,7 @@ REFERENCE = REPOSITORY / "tests" / "golden" / "vitdet_b_counts.json"
 
 def execute(arguments: argparse.Namespace) -> None:
     from ..benchmark.operation_counts import format_operation_table, operation_table, read_reference
-    from .command_line import build_cfg
+    from ..config_files import build_cfg
 
     rows = operation_table(build_cfg(CONFIG), read_reference(arguments.reference))
     print(format_operation_table(rows))

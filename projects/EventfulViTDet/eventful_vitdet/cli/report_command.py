@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 
 def execute(arguments: argparse.Namespace) -> None:
+    from ..config_files import build_cfg
     from ..data import ReadRules
     from ..report import write_report, write_tradeoff
-    from .command_line import build_cfg
 
     output = arguments.output or os.path.join(arguments.folder, "report.html")
     cfg = build_cfg(arguments.config_file, arguments.opts)

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
 from types import FrameType
@@ -104,12 +104,27 @@ def _raise() -> NoReturn:
     raise KeyboardInterrupt
 
 
+@contextmanager
+def signals_handled(handler: Callable[[int, FrameType | None], object]) -> Iterator[None]:
+    """Within this context, `handler` hears of SIGNALS, but for those that were ignored before, as by nohup. Other
+    threads than the main one, which signals never reach, change nothing."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    heard = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, handler) for number in heard}
+    try:
+        yield
+    finally:
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
+
+
 class Interruptions:
     """A context manager in which an interruption raises KeyboardInterrupt inside `allowed` only, and once.
 
     One that comes before waits for `allowed`; one that comes after, such as an impatient second Ctrl-C, is too late to
-    matter. Signals that were ignored before, as by nohup, stay so. In other threads than the main one, which signals
-    never reach, it changes nothing.
+    matter. What is ignored, and other threads than the main one, stay as they are (`signals_handled`).
 
     Example:
         >>> with Interruptions() as interruptions, open_files() as files, interruptions.allowed():
@@ -119,17 +134,14 @@ class Interruptions:
     def __init__(self) -> None:
         self._allowed = False
         self._came = False
-        self._before: dict[int, object] = {}
+        self._handling = signals_handled(self._hear)
 
     def __enter__(self) -> Interruptions:
-        if threading.current_thread() is threading.main_thread():
-            heard = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
-            self._before = {number: signal.signal(number, self._hear) for number in heard}
+        self._handling.__enter__()
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+        self._handling.__exit__(*exc_info)
 
     @contextmanager
     def allowed(self) -> Iterator[None]:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import json
-import signal
 import socket
-import threading
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,7 +16,7 @@ from fastapi.responses import FileResponse, JSONResponse
 from starlette.requests import ClientDisconnect
 
 from ..errors import LiveError
-from ..interruption import Interruptions
+from ..interruption import Interruptions, signals_handled
 from .guard import Guard
 from .messages import encode_update
 from .session import LiveSession
@@ -42,7 +40,6 @@ SHUTDOWN_SECONDS = 1
 """Viewers end at once; this is for what else may be under way."""
 BODY_SECONDS = 0.8
 """In which a body has to come: less than the server waits for when it ends."""
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def make_app(session: LiveSession, names: Collection[str] = ()) -> Guard:
@@ -211,16 +208,8 @@ class LiveServer(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """A signal is the ordinary end of it, and so are two. uvicorn would raise them again, into a loop that is
         ending, and cancel what runs at the second one."""
-        if threading.current_thread() is not threading.main_thread():
+        with signals_handled(lambda *_: self.end()):
             yield
-            return
-        heard = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
-        before = {number: signal.signal(number, lambda *_: self.end()) for number in heard}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
     def serve_session(self, bound: socket.socket) -> bool:
         """Serve until interrupted; returns whether the session's thread has ended too, for which nobody waits long.

@@ -15,7 +15,7 @@ import numpy as np
 from av.video.frame import PictureType
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
-from ..errors import VideoWriteError
+from ..errors import DISK_FULL, VideoWriteError
 from ..files import remove_if_there
 from .file_claim import Claim
 from .sound_copy import SoundCopy
@@ -42,7 +42,6 @@ CLOCK = Fraction(1, 60_000)
 """Seconds per unit of the written time stamps: the usual frame rates are exact in it, and MPEG-4 allows no smaller."""
 BT709 = 1
 """The number of BT.709 among primaries, transfers and matrices."""
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 logger = logging.getLogger(__name__)
 

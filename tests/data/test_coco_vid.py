@@ -148,14 +148,14 @@ def test_a_file_whose_name_has_a_backslash_on_linux(write_dataset, tmp_path):
 def test_files_outside_of_the_root_need_a_key(write_dataset, tmp_path):
     document = make_document({1: [0], 2: [0]})
     json_file, root = write_dataset(document)
-    (tmp_path / "root").mkdir()
+    (tmp_path / "inner").mkdir()
     document["videos"][0]["file_name"] = f"{tmp_path}/videos/1.avi"
     document["videos"][1]["file_name"] = "../videos/2.avi"
     write_again(json_file, document)
     with pytest.raises(DatasetError, match="image 100 names the file .*DATASETS.PATHS_OUTSIDE_ROOT True allows it"):
-        load_coco_vid(json_file, f"{root}/root")
-    frames = load_coco_vid(json_file, f"{root}/root", ReadRules(paths_outside_root=True))
-    assert [f["file_name"] for f in frames] == [f"{root}/videos/1.avi", f"{root}/root/../videos/2.avi"]
+        load_coco_vid(json_file, f"{root}/inner")
+    frames = load_coco_vid(json_file, f"{root}/inner", ReadRules(paths_outside_root=True))
+    assert [f["file_name"] for f in frames] == [f"{root}/videos/1.avi", f"{root}/inner/../videos/2.avi"]
 
 
 def test_names_with_dots_that_do_not_lead_out(write_dataset, tmp_path):

@@ -98,6 +98,7 @@ class EventfulEncoder:
     def eventful_block(self, number: int, spec: BlockSpec, x: Tensor, frame: Frame) -> Tensor:
         """One block, for models that call their blocks themselves: changed tokens of (B, N, D) -> (B, N, D). x may be
         overwritten."""
+        _make_room_for_kernels(x)
         return self._runners[number].eventful(spec, x, frame.trace.grid, frame)
 
     def _run(self, blocks: Sequence[Block], x: Tensor, frame: Frame, keep: bool = False) -> Tensor:

@@ -97,7 +97,7 @@ class _LateNumbers:
     """A trace whose numbers are read later, and copied now: the next frame overwrites them."""
 
     def __init__(self, trace: FrameTrace) -> None:
-        self._trace = replace(trace, blocks=list(trace.blocks))
+        self._trace = replace(trace, gates={}, blocks=[_without_places(block) for block in trace.blocks])
         self._numbers = _numbers(trace)
         self._copy = torch.cat([numbers.flatten() for numbers in self._numbers])
 
@@ -117,7 +117,11 @@ class _LateNumbers:
                 selections=tuple(replace(chosen, offsets=look_up(chosen.offsets)) for chosen in block.selections),
             )
 
-        return replace(self._trace, gates={}, blocks=[read_block(block) for block in self._trace.blocks])
+        return replace(self._trace, blocks=[read_block(block) for block in self._trace.blocks])
+
+
+def _without_places(block: BlockTrace) -> BlockTrace:
+    return replace(block, selections=tuple(replace(chosen, index=None, used=None) for chosen in block.selections))
 
 
 def _numbers(trace: FrameTrace) -> list[Tensor]:

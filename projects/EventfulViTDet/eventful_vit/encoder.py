@@ -89,8 +89,9 @@ class EventfulEncoder:
 
         key, recorded = (x.shape, frame.trace.grid, capacity), frame.state.recorded
         kind = recorded.find(key, make, x.device)
-        kind.numbers.set(limits, frame.flush)
-        frame = replace(frame, budget=kind.numbers.gates)
+        if kind.recorder.refusal is None:
+            kind.numbers.set(limits, frame.flush)
+            frame = replace(frame, budget=kind.numbers.gates)
         result = kind.compute(x, lambda x: self._run(blocks, x, frame), frame.trace)
         recorded.keep(key, kind)
         return result

@@ -160,6 +160,10 @@ class EventfulModel(Traced):
     @contextmanager
     def _frame(self, streams: int, form: FrameForm, state: Streams | None) -> Iterator[Frame]:
         """An eventful frame of the first `streams` streams of a state."""
+        if torch.jit.is_tracing():
+            raise RuntimeError(
+                "a frame with state cannot be traced: set model.enabled = False to trace the dense model"
+            )
         state = state or _in_use.get().get(id(self)) or self.state
         with state.frame(streams, form, self._weights().version()) as flush:
             frame = Frame(self.policy, flush, state, FrameTrace(flush, form.grid))

@@ -110,11 +110,10 @@ class RecordedFrames:
             key: all that the kernels of such frames depend on.
             make: sets memory aside for a new kind.
         """
-        return self.kinds.get(key) or make(self._make_recorder(device))
+        return self.kinds.pop(key, None) or make(self._make_recorder(device))
 
     def keep(self, key: Hashable, kind: RecordedFrame) -> None:
         """Keep a kind as the last one, and so many others."""
-        self.kinds.pop(key, None)
         self.kinds[key] = kind
         while len(self.kinds) > MAX_KINDS:
             self.kinds.pop(next(iter(self.kinds)))

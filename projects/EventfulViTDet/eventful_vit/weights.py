@@ -32,8 +32,7 @@ class WeightWatch:
 
     def version(self) -> int:
         """A number that is another one whenever the weights may be."""
-        if not self._children or any(tuple(children.values()) != known for children, known in self._children):
-            self._look()
+        self._look_again()
         tensors = [owner.get(name) for owner, name in self._tensors]
         try:
             stamps = [(tensor.data_ptr(), tensor._version) for tensor in tensors]
@@ -57,7 +56,12 @@ class WeightWatch:
 
     def is_observed(self) -> bool:
         """Whether somebody hooked into a module inside, or gave one another `forward`, as of the last `version`."""
+        self._look_again()
         return any(is_observed(module) for module in self._modules)
+
+    def _look_again(self) -> None:
+        if not self._children or any(tuple(children.values()) != known for children, known in self._children):
+            self._look()
 
     def _forget(self) -> None:
         model = self._model()

@@ -128,10 +128,6 @@ class AdaptedViT(EventfulModel):
     @torch.inference_mode(False)
     @torch.no_grad()
     def _run_eventful(self, method: str, args: tuple, kwargs: dict[str, Any], state: Streams | None) -> Any:
-        if torch.jit.is_tracing():
-            raise RuntimeError(
-                "a frame with state cannot be traced: set model.enabled = False to trace the dense model"
-            )
         images = self._images(args, kwargs)
         is_picture = isinstance(images, Tensor) and images.is_floating_point()
         refuse_others = check_finite(images) if is_picture else _accept

@@ -385,10 +385,6 @@ class EventfulViT(EventfulModel):
     @torch.inference_mode(False)
     @torch.no_grad()
     def _forward_eventful(self, images: Tensor, grid: tuple[int, int], state: Streams | None) -> Tensor:
-        if torch.jit.is_tracing():
-            raise RuntimeError(
-                "a frame with state cannot be traced: set model.enabled = False to trace the dense model"
-            )
         refuse_others = check_finite(images)
         form = FrameForm(grid, images.dtype, images.device)
         with self._frame(len(images), form, state) as frame:

@@ -141,9 +141,7 @@ class EventfulBlock:
         x = self._dense_attention(spec, x, layout)
         x = self._mlp(spec, run_norm(spec.norm2, x), x)
         if trace is not None:
-            everything = Selection.everything(*x.shape[:2])
-            kind = "dense" if spec.other_attention is None else "other"
-            trace.blocks.append(BlockTrace(spec, layout, AttentionWork(kind), (everything,) * 3))
+            trace.blocks.append(BlockTrace.of_all(spec, layout, len(x)))
         return self._after(spec, x, grid)
 
     def _dense_attention(self, spec: BlockSpec, x: Tensor, layout: AttentionLayout) -> Tensor:

@@ -52,6 +52,12 @@ class BlockTrace:
     selections: tuple[Selection, Selection, Selection]
     """Tokens that ran through QKV, projection and MLP."""
 
+    @classmethod
+    def of_all(cls, spec: BlockSpec, layout: AttentionLayout, streams: int) -> BlockTrace:
+        """All tokens, by dense attention."""
+        kind = "dense" if spec.other_attention is None else "other"
+        return cls(spec, layout, AttentionWork(kind), (Selection.everything(streams, layout.tokens),) * 3)
+
 
 @dataclass(frozen=True)
 class LayerWork:

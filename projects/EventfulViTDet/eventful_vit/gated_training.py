@@ -23,15 +23,13 @@ Run = Callable[[BlockSpec, Tensor], Tensor]
 class TrainingGates:
     """The gates of one sequence of steps; a new sequence needs new ones."""
 
-    def __init__(self, policy: Policy, options: EventfulOptions, *, through_time: bool = True) -> None:
+    def __init__(self, policy: Policy, options: EventfulOptions) -> None:
         """
         Args:
             options: what is gated, and with what it is compared.
-            through_time: let gradients of a step reach the earlier steps whose values it uses.
         """
         self._policy = policy
         self._options = options
-        self._through_time = through_time
         self._gates: dict[str, _Gate] = {}
 
     def blocks(self, blocks: Sequence[nn.Module]) -> list[Callable[[Tensor, Run], Tensor]]:
@@ -58,18 +56,17 @@ class TrainingGates:
     def _gate(self, name: str) -> _Gate:
         if name not in self._gates:
             keeps = self._options.gate_reference == "last-sent"
-            self._gates[name] = _Gate(name, self._policy, keeps, self._through_time)
+            self._gates[name] = _Gate(name, self._policy, keeps)
         return self._gates[name]
 
 
 class _Gate:
     """Replaces tokens that a policy does not choose by what was sent on before."""
 
-    def __init__(self, name: str, policy: Policy, compares_with_sent: bool, through_time: bool) -> None:
+    def __init__(self, name: str, policy: Policy, compares_with_sent: bool) -> None:
         self._name = name
         self._policy = policy
         self._compares_with_sent = compares_with_sent
-        self._through_time = through_time
         self._sent: Tensor | None = None
         self._reference: Tensor | None = None
 
@@ -80,8 +77,7 @@ class _Gate:
             with torch.no_grad():
                 norms = (tokens - self._reference).norm(dim=-1)
                 chosen = self._policy.for_gate(self._name, tokens.shape[1]).choose(norms)
-            before = self._sent if self._through_time else self._sent.detach()
-            sent = torch.where(chosen[..., None], tokens, before)
+            sent = torch.where(chosen[..., None], tokens, self._sent)
         self._sent = sent
         self._reference = (sent if self._compares_with_sent else tokens).detach()
         return sent

@@ -73,9 +73,9 @@ class MlpParts:
 # Which layers are what they seem.
 
 
-def is_plain(module: object, kind: type[nn.Module]) -> bool:
-    """Whether something is a module of this very class, and the `forward` of that class is all that runs."""
-    return type(module) is kind and not is_observed(module)
+def is_plain(module: object, *kinds: type[nn.Module]) -> bool:
+    """Whether something is a module of one of these very classes, and the `forward` of that class is all that runs."""
+    return type(module) in kinds and not is_observed(module)
 
 
 def is_observed(module: nn.Module) -> bool:

@@ -104,7 +104,7 @@ class RecordedFrames:
         self.kinds: dict[Hashable, RecordedFrame] = {}
 
     def find(self, key: Hashable, make: Callable[[Recorder], RecordedFrame], device: torch.device) -> RecordedFrame:
-        """The kind of a frame; `keep` it when the frame is done.
+        """The kind of a frame, taken out: `keep` it when the frame is done. That of an interrupted frame is forgotten.
 
         Args:
             key: all that the kernels of such frames depend on.

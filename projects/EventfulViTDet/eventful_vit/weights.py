@@ -55,7 +55,7 @@ class WeightWatch:
         self._forget()
 
     def is_observed(self) -> bool:
-        """Whether somebody hooked into a module inside, or gave one another `forward`, as of the last `version`."""
+        """Whether somebody hooked into a module inside, or gave one another `forward`."""
         self._look_again()
         return any(is_observed(module) for module in self._modules)
 

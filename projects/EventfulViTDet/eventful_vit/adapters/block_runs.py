@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from ..block import BlockSpec
 from ..encoder import EventfulEncoder
-from ..frame import AttentionWork, BlockTrace, Frame, FrameTrace
-from ..selection import Selection
+from ..frame import BlockTrace, Frame, FrameTrace
 from ..streams import FrameForm
 from .adaptation import Adaptation
 from .family import Arguments, BlockCall, first
@@ -144,14 +143,8 @@ class CountedRun(BlockRun):
         if self.trace is None:
             self.trace = FrameTrace((True,) * len(x), form.grid)
         spec = self.adaptation.specification(block, self._call(form, arguments), in_use=False)
-        self.trace.blocks.append(_dense_trace(spec, form, len(x)))
+        self.trace.blocks.append(BlockTrace.of_all(spec, spec.layout(form.grid), len(x)))
         return first(block.forward(x, **arguments))
-
-
-def _dense_trace(spec: BlockSpec, form: FrameForm, streams: int) -> BlockTrace:
-    layout = spec.layout(form.grid)
-    kind = "dense" if spec.other_attention is None else "other"
-    return BlockTrace(spec, layout, AttentionWork(kind), (Selection.everything(streams, layout.tokens),) * 3)
 
 
 def _running(spec: BlockSpec) -> Callable:

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..block import BlockSpec
-from ..layers import MlpParts, Norm, NormWeights, is_observed
+from ..layers import MlpParts, Norm, NormWeights, is_plain
 
 Arguments = Mapping[str, Any]
 """Arguments of a call by name."""
@@ -115,11 +115,6 @@ def check_kind(module: nn.Module, kinds: tuple[type, ...], what: str) -> None:
         raise UnsuitableModule(module, f"is not known as {what}")
 
 
-def is_exactly(module: nn.Module, *kinds: type) -> bool:
-    """Whether a module is of one of these very classes, and the `forward` of its class is all that runs."""
-    return type(module) in kinds and not is_observed(module)
-
-
 def norm_of(norm: nn.Module, same: tuple[type, ...] = (), other: tuple[type, ...] = ()) -> Norm:
     """A norm as operators take it, or itself, to be called.
 
@@ -128,14 +123,14 @@ def norm_of(norm: nn.Module, same: tuple[type, ...] = (), other: tuple[type, ...
         other: further classes of it that normalise single tokens.
     """
     check_kind(norm, (nn.LayerNorm, nn.RMSNorm, nn.Identity, *same, *other), "a norm of single tokens")
-    if is_exactly(norm, *same) and len(norm.normalized_shape) == 1:
+    if is_plain(norm, *same) and len(norm.normalized_shape) == 1:
         return NormWeights(norm.weight, norm.bias, norm.eps)
     return norm
 
 
 def norm_or_none(norm: nn.Module, *kinds: tuple[type, ...]) -> Norm | None:
     """The same, and None for `nn.Identity`."""
-    return None if is_exactly(norm, nn.Identity) else norm_of(norm, *kinds)
+    return None if is_plain(norm, nn.Identity) else norm_of(norm, *kinds)
 
 
 def mlp_of(
@@ -144,7 +139,7 @@ def mlp_of(
     """An MLP and its idle modules: its parts if it is of one of these very classes, or itself, to be called, if it is
     of a subclass or hooked into."""
     check_kind(mlp, kinds, "an MLP on single tokens")
-    return parts(mlp) if is_exactly(mlp, *kinds) else (mlp, ())
+    return parts(mlp) if is_plain(mlp, *kinds) else (mlp, ())
 
 
 def other_attention(attention: nn.Module, attend: Callable[[Tensor], Tensor], common: Mapping[str, Any]) -> BlockSpec:

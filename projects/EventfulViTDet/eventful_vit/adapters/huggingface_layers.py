@@ -11,8 +11,8 @@ from transformers.activations import GELUActivation
 
 from ..attention.rotary import RotaryTables
 from ..block import BlockSpec
-from ..layers import MlpParts, SideBySide, is_observed
-from .family import BlockCall, BlockParts, UnsuitableModule, is_exactly, norm_of, on_rows, other_attention
+from ..layers import MlpParts, SideBySide, is_observed, is_plain
+from .family import BlockCall, BlockParts, UnsuitableModule, norm_of, on_rows, other_attention
 from .windowed import windowed_spec
 
 ATTENTION_FUNCTIONS = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")
@@ -107,8 +107,12 @@ def _core(layer: nn.Module, names: Layer) -> nn.Module | None:
     return core if function in ATTENTION_FUNCTIONS else None
 
 
+def _is_part(kind: type) -> bool:
+    return kind.__name__ in PARTS and is_library(kind)
+
+
 def _is_known(module: nn.Module) -> bool:
-    return type(module).__name__ in PARTS and is_library(type(module)) and not is_observed(module)
+    return _is_part(type(module)) and not is_observed(module)
 
 
 def _unwindowed(
@@ -160,16 +164,15 @@ def _mlp(layer: nn.Module, names: Layer) -> MlpParts | nn.Module:
             gated = SideBySide((modules[0].gate_proj, modules[0].up_proj))
             return MlpParts(gated, modules[0].act_fn, modules[0].down_proj, gate=0)
         fc1, act, fc2 = (attrgetter(path)(layer) for path in names.layers)
-        exact = isinstance(act, nn.Module) and is_exactly(act, GELUActivation)
+        exact = is_plain(act, GELUActivation)
         return MlpParts(fc1, GELU if exact else act, fc2)
     for module in modules:
-        on_tokens = any(kind.__name__ in PARTS and is_library(kind) for kind in type(module).__mro__)
-        if len(modules) > 1 or not on_tokens:
+        if len(modules) > 1 or not any(map(_is_part, type(module).__mro__)):
             raise UnsuitableModule(module, "is not known as an MLP on single tokens")
     return modules[0]
 
 
 def _scale(scale: nn.Module) -> Tensor | nn.Module:
-    if not any(kind.__name__ in PARTS and is_library(kind) for kind in type(scale).__mro__):
+    if not any(map(_is_part, type(scale).__mro__)):
         raise UnsuitableModule(scale, "is not known as a scale of channels")
     return scale.lambda1 if _is_known(scale) else scale

@@ -7,8 +7,8 @@ from typing import Any
 from segment_anything.modeling.image_encoder import Attention, Block, ImageEncoderViT, MLPBlock
 from torch import nn
 
-from ..layers import MlpParts
-from .family import GRID, BlockCall, BlockParts, Family, UnsuitableModule, is_exactly, mlp_of, norm_of
+from ..layers import MlpParts, is_plain
+from .family import GRID, BlockCall, BlockParts, Family, UnsuitableModule, mlp_of, norm_of
 from .windowed import windowed_spec
 
 
@@ -29,7 +29,7 @@ def describe(block: nn.Module, call: BlockCall) -> BlockParts:
     """The parts of a block."""
     if type(block) is not Block:
         raise UnsuitableModule(block, "is a block that is not known")
-    known = is_exactly(block.attn, Attention)
+    known = is_plain(block.attn, Attention)
     mlp, idle = mlp_of(block.mlp, (MLPBlock,), _mlp_parts)
     spec = windowed_spec(
         block.attn,

@@ -27,7 +27,7 @@ from ..attention.rotary import RotaryTables
 from ..block import BlockSpec
 from ..layers import Linear, MlpParts, Norm, SideBySide, Weights, is_plain
 from . import family
-from .family import Arguments, BlockCall, BlockParts, Family, UnsuitableModule, is_exactly, on_rows
+from .family import Arguments, BlockCall, BlockParts, Family, UnsuitableModule, on_rows
 
 MLPS = (Mlp, GluMlp, SwiGLU)
 NORMS = ((LayerNorm,), (LayerNormFp32, RmsNorm, RmsNormFp32, SimpleNorm, SimpleNormFp32))
@@ -97,7 +97,7 @@ def describe(block: nn.Module, call: BlockCall) -> BlockParts:
 
 def _is_known(attn: nn.Module) -> bool:
     """Whether it is attention whose parts are known. Gated attention and shared keys are not taken apart."""
-    if not is_exactly(attn, Attention, AttentionRope, EvaAttention) or attn.gate is not None:
+    if not is_plain(attn, Attention, AttentionRope, EvaAttention) or attn.gate is not None:
         return False
     if getattr(attn, "q_bias", None) is not None and not is_plain(attn.qkv, nn.Linear):
         return False  # its code reads the weight past the module
@@ -140,7 +140,7 @@ def _norm(norm: nn.Module) -> Norm:
 
 
 def _scale(scale: nn.Module) -> Tensor | nn.Module | None:
-    if is_exactly(scale, nn.Identity):
+    if is_plain(scale, nn.Identity):
         return None
     family.check_kind(scale, (LayerScale,), "a scale of channels")
-    return scale.gamma if is_exactly(scale, LayerScale) else scale
+    return scale.gamma if is_plain(scale, LayerScale) else scale

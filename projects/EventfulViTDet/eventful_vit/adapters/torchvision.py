@@ -9,13 +9,12 @@ from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from torchvision.models.vision_transformer import EncoderBlock, MLPBlock, VisionTransformer
 
 from ..block import BlockSpec
-from ..layers import MlpParts, Weights
+from ..layers import MlpParts, Weights, is_plain
 from .family import (
     BlockCall,
     BlockParts,
     Family,
     UnsuitableModule,
-    is_exactly,
     mlp_of,
     norm_of,
     on_rows,
@@ -66,8 +65,8 @@ def describe(block: nn.Module, call: BlockCall) -> BlockParts:
 def _is_known(attention: nn.Module) -> bool:
     """Whether it is plain self-attention. Its code reads the weights past the output projection's module."""
     return (
-        is_exactly(attention, nn.MultiheadAttention)
-        and is_exactly(attention.out_proj, NonDynamicallyQuantizableLinear)
+        is_plain(attention, nn.MultiheadAttention)
+        and is_plain(attention.out_proj, NonDynamicallyQuantizableLinear)
         and attention.in_proj_weight is not None
         and attention.bias_k is None
         and not attention.add_zero_attn

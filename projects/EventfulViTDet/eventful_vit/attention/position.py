@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..ops.derived import derive
+from ..ops.derived import derive_or_differentiate
 from .layout import AttentionLayout
 
 
@@ -47,19 +47,15 @@ def _expand(table: Tensor, size: int) -> Tensor:
 def position_matrix(table: Tensor) -> Tensor:
     """A table (L, d) expanded for the size that it was made for: what `expand_table` resizes as a matrix."""
     size = (table.shape[0] + 1) // 2
-    if torch.is_grad_enabled():
-        return _expand(table, size)
-    return derive(table, "position matrix", lambda: _expand(table.detach(), size))
+    return derive_or_differentiate(table, "position matrix", lambda table: _expand(table, size))
 
 
 def position_tables(rel_pos_h: Tensor, rel_pos_w: Tensor, layout: AttentionLayout) -> tuple[Tensor, Tensor]:
     """Tables (a, a / p, d) for rows and (b, b / p, d) for columns; kept in inference, differentiable in training."""
 
     def table(parameter: Tensor, size: int) -> Tensor:
-        if torch.is_grad_enabled():
-            return expand_table(parameter, size, layout.pool)
         kind = ("position table", size, layout.pool)
-        return derive(parameter, kind, lambda: expand_table(parameter.detach(), size, layout.pool))
+        return derive_or_differentiate(parameter, kind, lambda table: expand_table(table, size, layout.pool))
 
     height, width = layout.query_grid
     return table(rel_pos_h, height), table(rel_pos_w, width)

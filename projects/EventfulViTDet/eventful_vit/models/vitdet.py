@@ -19,7 +19,7 @@ from ..frame import FrameTrace
 from ..gate import GateReference
 from ..layers import Mlp, is_plain, run_linear
 from ..model import EventfulModel, check_finite
-from ..ops.derived import derive
+from ..ops.derived import derive_or_differentiate
 from ..policies import Policy, TopR
 from ..streams import FrameForm, Streams
 
@@ -403,14 +403,11 @@ class EventfulViT(EventfulModel):
 
     def _positions(self, grid: tuple[int, int]) -> Tensor:
         """Absolute positions (1, N, D) for a grid; resized ones are kept in inference."""
-
-        if torch.is_grad_enabled():
-            return resize_positions(self.pos_embed, self.pretrain_use_cls_token, grid)
-
-        def resize() -> Tensor:
-            return resize_positions(self.pos_embed.detach(), self.pretrain_use_cls_token, grid)
-
-        return derive(self.pos_embed, ("positions", grid), resize)
+        return derive_or_differentiate(
+            self.pos_embed,
+            ("positions", grid),
+            lambda positions: resize_positions(positions, self.pretrain_use_cls_token, grid),
+        )
 
 
 def _autocasts(x: Tensor) -> bool:

@@ -20,7 +20,7 @@ from ..frame import FrameTrace
 from ..gate import GateReference
 from ..gated_training import TrainingGates
 from ..model import EventfulModel, Traced, check_finite
-from ..ops.derived import derive
+from ..ops.derived import derive_or_differentiate
 from ..policies import Policy, TopR
 from ..streams import FrameForm, Streams
 from .vitdet import LAYER_NORM, Block, resize_grid
@@ -144,12 +144,10 @@ class ClassTokenViT(EventfulModel):
         """Positions (1, 1 + N, D) for a grid; resized ones are kept in inference."""
         if grid == self.position_grid:
             return self.pos_embed
-        if torch.is_grad_enabled():
-            return resize_class_positions(self.pos_embed, self.position_grid, grid)
-        return derive(
+        return derive_or_differentiate(
             self.pos_embed,
             ("class positions", grid),
-            lambda: resize_class_positions(self.pos_embed.detach(), self.position_grid, grid),
+            lambda positions: resize_class_positions(positions, self.position_grid, grid),
         )
 
 

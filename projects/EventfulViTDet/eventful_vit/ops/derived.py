@@ -50,6 +50,13 @@ def derive(parameter: Tensor, kind: Hashable, make: Callable[[], Value]) -> Valu
     return value
 
 
+def derive_or_differentiate(parameter: Tensor, kind: Hashable, make: Callable[[Tensor], Value]) -> Value:
+    """What `make` computes from a parameter: kept in inference (see `derive`), differentiable in training."""
+    if torch.is_grad_enabled():
+        return make(parameter)
+    return derive(parameter, kind, lambda: make(parameter.detach()))
+
+
 def forget(parameters: Iterable[Tensor]) -> None:
     """Drop everything derived from these parameters."""
     for parameter in parameters:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .derived import derive
+from .derived import derive_or_differentiate
 from .operator import operator
 
 
@@ -95,9 +95,7 @@ def scale_channels(rows: Tensor, factors: Tensor) -> Tensor:
 
 def rounded(parameter: Tensor, dtype: torch.dtype) -> Tensor:
     """A parameter in a shorter type; kept for inference, differentiable in training."""
-    if torch.is_grad_enabled():
-        return parameter.to(dtype)
-    return derive(parameter, dtype, lambda: parameter.detach().to(dtype))
+    return derive_or_differentiate(parameter, dtype, lambda parameter: parameter.to(dtype))
 
 
 def _embed_shapes(images: Tensor, weight: Tensor, bias: Tensor | None, positions: Tensor | None) -> Tensor:

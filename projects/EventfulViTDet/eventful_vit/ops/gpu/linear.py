@@ -11,11 +11,10 @@ import triton.language as tl
 from torch import Tensor
 
 from ... import ops
+from ..attention import SHORT_TYPES
 from ..linear import rounded
 from .launch import TYPES, product
 from .tuning import linear_tile
-
-SHORT_TYPES = (torch.float16, torch.bfloat16)
 
 
 @triton.jit

@@ -99,6 +99,8 @@ def test_late_numbers_are_those_of_their_frame():
         vit(frame[None])
     assert [list(cost.frame_macs(numbers.read())) for numbers in late] == expected
     assert expected[2] != expected[3]
+    kept = late[-1]._trace  # numbers alone: places and norms take a thousand times their memory
+    assert not kept.gates and all(chosen.index is None for block in kept.blocks for chosen in block.selections)
 
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")

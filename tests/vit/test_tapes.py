@@ -2,7 +2,18 @@
 
 import pytest
 import torch
-from eventful_vit import EventfulViT, PerGate, Policy, Threshold, TopFraction, TopR, count_operations, encoder, recorded
+from eventful_vit import (
+    EventfulViT,
+    PerGate,
+    Policy,
+    Threshold,
+    TopFraction,
+    TopR,
+    block,
+    count_operations,
+    encoder,
+    recorded,
+)
 from eventful_vit.ops.tape import Tape
 from torch import nn
 
@@ -153,6 +164,44 @@ def test_policies_that_are_no_numbers_go_one_by_one(replays):
     for frame in make_video(5):
         vit(frame)
     assert not replays
+
+
+@pytest.mark.parametrize("policy", [Threshold(1e9), TopR(20)], ids=str)
+def test_a_frame_that_cannot_be_recorded_calls_modules_with_the_chosen_rows(policy):
+    rows = []
+
+    class Called(nn.Module):
+        def forward(self, x):
+            rows.append(len(x))
+            return x.relu()
+
+    vit = make_vit(policy=policy, act_layer=Called)
+    for frame in make_video(6):
+        rows.clear()
+        vit(frame)
+    blocks = vit.state.trace.blocks
+    assert rows == [sum(block.selections[2].counts) for block in blocks] and max(rows) < 2 * 80
+
+
+def test_an_interruption_while_a_frame_is_recorded(monkeypatch, replays, one_by_one):
+    taped, parts, video = make_vit(), make_vit(), make_video(9)
+    for frame in video[:2]:
+        taped(frame)
+    mlp, calls = block.EventfulBlock._mlp, []
+
+    def interrupted(*args, **kwargs):
+        calls.append(None)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return mlp(*args, **kwargs)
+
+    monkeypatch.setattr(block.EventfulBlock, "_mlp", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        taped(video[2])
+    monkeypatch.setattr(block.EventfulBlock, "_mlp", mlp)
+    for frame in video[3:]:  # it begins again, and frames are recorded again
+        assert torch.equal(taped(frame)["last_feat"], one_by_one(parts, frame))
+    assert replays
 
 
 def test_results_do_not_change_afterwards():

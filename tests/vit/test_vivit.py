@@ -12,6 +12,7 @@ from eventful_vit.models.clip_views import ClipViews
 from eventful_vit.models.vivit import ClassTokenViT, probabilities
 from eventful_vit.models.vivit_names import fit_positions, rename_vivit_weights
 from eventful_vit.selection import Selection
+from torch import nn
 
 from .small_models import CLOSE
 from .small_vivit import make_views, make_vivit
@@ -301,6 +302,22 @@ def test_a_view_that_is_not_finite_is_refused_by_name_and_changes_nothing():
     torch.testing.assert_close(
         vivit.step_features(views[:, 2:4]), vivit.step_features(views[:, 2:4], expected), **CLOSE
     )
+
+
+def test_a_step_with_state_cannot_be_traced():
+    class OnAGrid(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.vit = ClassTokenViT(48, 2, 3, 4.0, (4, 4), enabled=True, policy=TopR(4)).eval()
+
+        def forward(self, tokens):
+            return self.vit(tokens, (4, 4))
+
+    model = OnAGrid()
+    for _ in range(3):
+        model(torch.rand(1, 16, 48))
+    with pytest.raises(RuntimeError, match="a frame with state cannot be traced"):
+        torch.jit.trace(model, torch.rand(1, 16, 48), check_trace=False)
 
 
 def test_models_that_cannot_be_are_refused():

@@ -335,3 +335,18 @@ def test_heads_of_another_number():
     model = make_eventful(vit, policy=ALL)
     for frame in tiny_video(2):
         assert_same(model(frame), vit(frame))
+
+
+def test_hooks_see_blocks_from_the_first_frame_on():
+    vit, seen = timm_vit(), []
+    vit.blocks[0].register_forward_hook(lambda block, args, output: seen.append(output.clone()))
+    model, video = make_eventful(vit, policy=ALL), tiny_video(3)
+    for frame in video:
+        model(frame)
+    ours = seen[:]
+    seen.clear()
+    for frame in video:
+        vit(frame)
+    assert len(ours) == len(seen) == len(video)
+    for output, expected in zip(ours, seen):
+        torch.testing.assert_close(output, expected, **CLOSE)

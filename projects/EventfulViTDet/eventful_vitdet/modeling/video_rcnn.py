@@ -240,16 +240,16 @@ class VideoRCNN(GeneralizedRCNN):
         state = state or self.state
         begins, positions = state.begin(batched_inputs)
         streams = len(begins)
-        state.positions[:streams] = [None] * streams
+        results = None
         try:
             results = self._detect(batched_inputs, detected_instances, state)
-        except Exception:
-            # Frames that were refused, because of one of them, changed nothing: all streams continue behind them. Those
-            # that were interrupted in their midst start over.
-            running = (state.vit.running + (False,) * streams)[:streams]
-            state.positions[:streams] = [place if alive else None for place, alive in zip(positions, running)]
-            raise
-        state.positions[:streams] = positions
+        finally:
+            if results is None:
+                # Frames that were refused, because of one of them, changed nothing: all streams continue behind them.
+                # Those that were interrupted in their midst start over.
+                running = (state.vit.running + (False,) * streams)[:streams]
+                positions = [place if alive else None for place, alive in zip(positions, running)]
+            state.positions[:streams] = positions
         vit = state.vit.trace if self.enabled else None
         flushed = tuple(
             begin or (vit is not None and computed) for begin, computed in zip(begins, vit.flushed if vit else begins)

@@ -122,9 +122,12 @@ def _kind_of(path: str) -> str | None:
 
 def sorted_naturally(paths: Iterable[str]) -> list[str]:
     """Sorted with numbers as numbers: 2.jpg before 10.jpg."""
+    return sorted(paths, key=natural_key)
 
-    def key(path: str) -> list:
-        parts = re.split(r"([0-9]+)", path)
-        return [(int(part), part) if i % 2 else (0, part) for i, part in enumerate(parts)]
 
-    return sorted(paths, key=key)
+def natural_key(name: str) -> list[tuple[int, str, str]]:
+    """What to sort names by, so that numbers in them, of any length, count as numbers."""
+    parts = re.split(r"([0-9]+)", name)
+    # Without leading zeros, a number with more digits is the larger one.
+    numbers = [part.lstrip("0") if i % 2 else "" for i, part in enumerate(parts)]
+    return [(len(number), number, part) for number, part in zip(numbers, parts)]

@@ -33,6 +33,17 @@ def test_running_a_camera_needs_no_evaluation(modules):
     assert done.returncode == 0, done.stderr
 
 
+def test_building_models_needs_no_analysis_tools():
+    """fvcore.nn counts and prints operations; importing it takes long, and warns."""
+    environment = {**os.environ, "PYTHONPATH": str(Path(eventful_vitdet.__file__).parents[1])}
+    program = (
+        "import sys, eventful_vitdet, detectron2.modeling\n"
+        "assert 'embedded' not in detectron2.__version__ or 'fvcore.nn' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_what_setup_requires_is_imported(repository):
     """Each required package is imported somewhere; what another package needs, it brings itself."""
     names = {"Jinja2": "jinja2", "Pillow": "PIL", "opencv-python-headless": "cv2"}

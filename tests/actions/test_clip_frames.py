@@ -82,6 +82,13 @@ def test_folders_of_frames(tmp_path):
     assert [image[0, 0].tolist() for image in frames.images([1, 4])] == [[40, 0, 0], [160, 0, 0]]
 
 
+def test_frames_of_a_folder_come_by_their_numbers(tmp_path):
+    for number in (1, 2, 10, 11):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), np.full((48, 64, 3), 20 * number, np.uint8))
+    frames = open_clip(Clip("v", "clips.csv, line 2", str(tmp_path)), 30.0)
+    assert [image[0, 0, 0] for image in frames.images(range(4))] == [20, 40, 200, 220]
+
+
 def test_the_reader_gives_what_cutting_the_whole_clip_gives(video):
     read = ClipReader([video], VIEWS, 30.0)[0]
     assert len(read["frames"]) == 8  # of 30: those that two spans of four frames need

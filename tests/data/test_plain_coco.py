@@ -76,6 +76,12 @@ def test_frames_in_a_folder_for_each_video(convert):
     assert [frame["file_name"].split("/")[-2] for frame in frames] == ["a9", "a10", "b", "b"]
 
 
+def test_folders_with_long_numbers_are_sorted_by_them(convert):
+    folders = [f"a{9 * 10**20}", f"a{10**21}"]
+    _, frames = convert(export([f"{folder}/1.png" for folder in reversed(folders)]), images=None)
+    assert [frame["file_name"].split("/")[-2] for frame in frames] == folders
+
+
 @pytest.mark.parametrize(
     ("names", "videos"),
     [

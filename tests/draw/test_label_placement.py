@@ -28,6 +28,12 @@ def test_a_box_that_fills_the_picture_has_its_label_inside():
     assert x0 >= 0 and y0 >= 0 and x1 <= 200 and y1 <= 100
 
 
+def test_a_box_over_the_edge_has_its_label_at_the_part_that_can_be_seen():
+    assert place([(50, -30, 90, 60)]) == place([(50, 0, 90, 60)])
+    assert place([(120, 40, 320, 60)]) == place([(120, 40, 200, 60)])
+    assert corners_around((50, 130, 90, 160), SIZE, BOUNDS) == corners_around((50, 100, 90, 100), SIZE, BOUNDS)
+
+
 def test_boxes_in_the_same_place_have_labels_apart():
     labels = place([(50, 40, 90, 60), (51, 40, 91, 60), (50, 41, 90, 61), (52, 42, 92, 62)])
     assert all(overlaps(np.array([a]), [b])[0] == 0 for a, b in combinations(labels, 2))

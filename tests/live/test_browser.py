@@ -186,6 +186,7 @@ def test_labels_stand_where_the_drawn_videos_have_them(page):
     generator = np.random.default_rng(0)
     starts = generator.uniform((0, 0), (260, 170), (12, 2)).round(1)
     boxes = np.concatenate([starts, starts + generator.uniform(10, 60, (12, 2)).round(1)], axis=1).tolist()
+    boxes += [[260, 150, 380, 260], [-40, 80, 30, 120], [20, 230, 80, 260], [20, 230, 81, 260], [-90, -80, -20, -30]]
     bounds, size = (0.0, 0.0, 300.0, 200.0), (60.0, 14.0)
     expected: list = []
     for box in boxes:

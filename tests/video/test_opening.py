@@ -48,6 +48,11 @@ def test_images_in_natural_order(tmp_path):
     assert numbers(open_source(str(tmp_path / "frame9.png")), start=0) == [(0, 0, 9)]
 
 
+def test_numbers_in_names_have_any_length():
+    names = ["", "0", "00", "01", "1", "2", "9" * 5000, "1" + "0" * 5000, "a", "a0b", "a01", "a1", "a1b", "b"]
+    assert sorted(reversed(names), key=opening.natural_key) == names
+
+
 def test_a_name_with_brackets_is_a_file_first(tmp_path):
     path = write_video(tmp_path / "v[1].avi", [grey_frame(0)])
     assert open_source(str(path)).num_frames == 1

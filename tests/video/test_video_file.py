@@ -386,6 +386,38 @@ def test_the_index_of_a_file_that_has_changed(tmp_path, cache, made):
     assert probe_video(path).num_frames == 7 and len(made) == 3
 
 
+@pytest.mark.parametrize(
+    ("name", "codec", "step"),
+    [
+        ("v.mp4", "libx264", "make_index"),
+        ("v.webm", "libvpx", "make_index"),
+        ("v.webm", "libvpx", "index_by_decoding"),
+    ],
+)
+def test_the_index_of_a_file_that_grows_while_it_is_read(tmp_path, cache, made, monkeypatch, name, codec, step):
+    path, longer = encode(tmp_path / name, codec, count=7), encode(tmp_path / f"longer_{name}", codec)
+    make = getattr(video_file, step)
+
+    def make_and_grow(*args):
+        index = make(*args)
+        shutil.copy(longer, path)
+        return index
+
+    with monkeypatch.context() as patch:
+        patch.setattr(video_file, step, make_and_grow)
+        VideoFile(str(path)).know_all_frames()
+    for process in ("this", "another"):
+        assert number_in(read_frame(str(path), FRAMES - 1).image) == FRAMES - 1, process
+        forget(monkeypatch)
+    assert made == [str(path)] * 2
+
+
+def test_an_absent_file_has_no_index(tmp_path, cache):
+    with pytest.raises(VideoReadError, match=r"absent\.mp4: the file does not exist"):
+        VideoFile(str(tmp_path / "absent.mp4"))
+    assert not cache.exists()
+
+
 def test_no_place_for_an_index(tmp_path, made, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setattr("eventful_vitdet.video.index_files.user_cache_folder", lambda: str(tmp_path / "file"))

@@ -19,12 +19,12 @@ from detectron2.checkpoint import DetectionCheckpointer
 from torch import nn
 
 from .checkpoint_names import RELATIVE_TABLE, VIT_PREFIX, adapt_names, resize_position_weights
-from .errors import CheckpointError, DamagedCheckpointError
+from .errors import CheckpointError, DamagedCheckpointError, shorten
 from .files import write_atomically
 from .known_models import place_of
 from .published_models import describe_published
 from .video.connections import hide_secrets
-from .weight_files import first_line, read_checkpoint, shorten
+from .weight_files import first_line, read_checkpoint
 from .weight_sets import choose_set
 
 logger = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from eventful_vit.models.vitdet import resize_positions
 from torch import Tensor
 
-from .weight_files import shorten
+from .errors import shorten
 
 VIT_PREFIX = "backbone.net."
 PLAIN_VIT_EXTRAS = (

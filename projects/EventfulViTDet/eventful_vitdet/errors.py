@@ -7,6 +7,7 @@ library that the user can put right is turned into one of these where it is rais
 from __future__ import annotations
 
 import errno
+from collections.abc import Sequence
 
 DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 """Whoever writes may meet these, libraries too, and they are never a defect."""
@@ -105,3 +106,9 @@ def describe_error(error: BaseException) -> str:
         if error.errno in DISK_FULL and error.filename is None:
             lines.append("(is the disk that holds OUTPUT_DIR full?)")
     return " ".join(lines) or type(error).__name__
+
+
+def shorten(names: Sequence[str], limit: int = 8) -> str:
+    """The first few names of a list, and how many more there are."""
+    rest = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + rest

@@ -13,7 +13,7 @@ import pickle
 import pickletools
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import IO, Any
 
 import numpy as np
@@ -267,9 +267,3 @@ def first_line(error: BaseException) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()] or [type(error).__name__]
     advice = len(lines) > 1 and lines[0].startswith("Weights only load failed")
     return lines[advice].partition(". ")[0]
-
-
-def shorten(names: Sequence[str], limit: int = 8) -> str:
-    """The first few names of a list, and how many more there are."""
-    rest = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + rest

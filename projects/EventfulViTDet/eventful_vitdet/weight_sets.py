@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .errors import CheckpointError, DamagedCheckpointError
-from .weight_files import MAX_INFLATION, shorten
+from .errors import CheckpointError, DamagedCheckpointError, shorten
+from .weight_files import MAX_INFLATION
 
 PREFERRED = ("model", "state_dict", "model_state", "model_state_dict", "module", "net", "weights", "params", "teacher")
 """The sets that are taken, in this order, where a file has several and nobody chooses."""

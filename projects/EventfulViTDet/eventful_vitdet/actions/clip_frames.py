@@ -11,6 +11,7 @@ import numpy as np
 from ..errors import DataError, VideoReadError
 from ..video.frame_images import ImageMaker
 from ..video.image_files import has_image_suffix, read_image_file
+from ..video.opening import sorted_naturally
 from ..video.video_file import VideoFile
 from .clip import Clip
 
@@ -56,7 +57,8 @@ def open_clip(clip: Clip, fps: float) -> ClipFrames:
         DataError: its video cannot be read, or has no such times; the message names line and file.
     """
     if os.path.isdir(clip.path):
-        names = sorted(name for name in os.listdir(clip.path) if has_image_suffix(name) and not name.startswith("."))
+        images = (name for name in os.listdir(clip.path) if has_image_suffix(name) and not name.startswith("."))
+        names = sorted_naturally(images)
         if not names:
             raise DataError(f"{clip.place}: {clip.path} holds no images")
         return ClipFrames(clip, None, tuple(os.path.join(clip.path, name) for name in names))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import reprlib
 import unicodedata
 from collections.abc import Collection, Mapping
@@ -79,9 +78,7 @@ def read_whole(where: str, entry: Mapping, key: str) -> int:
 
 def is_finite(value: object) -> bool:
     """Whether a value of a JSON file is a number of a size that coordinates and areas may have."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return False
-    return abs(value) < MAX_INTEGER if isinstance(value, int) else math.isfinite(value) and abs(value) < MAX_INTEGER
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < MAX_INTEGER
 
 
 def is_plain_text(value: object) -> bool:

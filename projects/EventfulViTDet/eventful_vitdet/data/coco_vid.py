@@ -15,7 +15,7 @@ from collections.abc import Iterable
 
 from detectron2.structures import BoxMode
 
-from ..errors import DatasetError
+from ..errors import DatasetError, shorten
 from .annotation_file import (
     MAX_SIDE_PIXELS,
     is_finite,
@@ -336,9 +336,8 @@ def _absent_files(frames: list[dict]) -> dict[int, list[str]]:
 def _describe_absent(json_file: str, root: str, absent: dict[int, list[str]], frames: list[dict]) -> str:
     names = list(dict.fromkeys(name for files in absent.values() for name in files))
     listed = len({frame["file_name"] for frame in frames})
-    shown = ", ".join(names[:MAX_NAMED_FILES])
-    more = f" and {len(names) - MAX_NAMED_FILES} more" if len(names) > MAX_NAMED_FILES else ""
-    return f"{json_file}: {len(names)} of the {listed} files it names do not exist under the root {root}: {shown}{more}"
+    shown = shorten(names, MAX_NAMED_FILES)
+    return f"{json_file}: {len(names)} of the {listed} files it names do not exist under the root {root}: {shown}"
 
 
 def _warn_if_counted_from_one(json_file: str, frames: list[dict], rules: ReadRules) -> None:

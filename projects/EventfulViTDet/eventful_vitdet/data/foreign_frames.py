@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from ..errors import DatasetError
-from .annotation_file import quote, whole_number
+from .annotation_file import read_whole
 from .coco_vid import group_by_video, regular_step
 
 NEEDED = ("file_name", "image_id", "height", "width")
@@ -42,19 +42,12 @@ def _complete(where: str, entry: Mapping) -> dict:
             raise DatasetError(f"{where} has no '{key}'; a frame needs {', '.join(NEEDED)}")
     frame = {"annotations": [], **entry}
     for key in ("image_id", "height", "width"):
-        frame[key] = _whole(where, frame, key)
+        frame[key] = read_whole(where, frame, key)
     if "video_id" not in frame:
         return {**frame, "video_id": f"image {frame['image_id']}", "frame_id": 0, "is_video_file": False}
     if "frame_id" not in frame:
         raise DatasetError(f"{where} has a 'video_id' but no 'frame_id', so that frames cannot be put in order")
     if not isinstance(frame["video_id"], str):
-        frame["video_id"] = _whole(where, frame, "video_id")
-    frame["frame_id"] = _whole(where, frame, "frame_id")
+        frame["video_id"] = read_whole(where, frame, "video_id")
+    frame["frame_id"] = read_whole(where, frame, "frame_id")
     return frame
-
-
-def _whole(where: str, frame: Mapping, key: str) -> int:
-    value = whole_number(frame[key])
-    if value is None:
-        raise DatasetError(f"{where} has {key} {quote(frame[key])}; expected a whole number below 2^53")
-    return value

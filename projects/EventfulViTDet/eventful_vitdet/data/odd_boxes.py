@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from ..errors import DatasetError
+from ..errors import DatasetError, shorten
 from .annotation_file import is_finite, quote
 from .read_rules import ReadRules
 
@@ -66,17 +65,19 @@ class OddBoxes:
         refused = []
         if self.over_edge:
             said = f"{len(self.over_edge)} of {self.boxes} boxes reach over the edge of their image" + self._guess()
+            names = shorten(self.over_edge, MAX_NAMED_BOXES)
             if self.rules.boxes_over_edge == "error":
                 advice = "DATASETS.BOXES_OVER_EDGE clip cuts them off, drop leaves them out"
-                refused.append(f"{said}: {_first(self.over_edge)}. {advice}")
+                refused.append(f"{said}: {names}. {advice}")
             else:
-                logger.warning("%s: %s and are %s: %s", self.json_file, said, self._done(), _first(self.over_edge))
+                logger.warning("%s: %s and are %s: %s", self.json_file, said, self._done(), names)
         if self.empty:
             said = f"{len(self.empty)} of {self.boxes} boxes have no area (width or height is not positive)"
+            names = shorten(self.empty, MAX_NAMED_BOXES)
             if self.rules.empty_boxes == "error":
-                refused.append(f"{said}: {_first(self.empty)}. DATASETS.EMPTY_BOXES drop leaves them out")
+                refused.append(f"{said}: {names}. DATASETS.EMPTY_BOXES drop leaves them out")
             else:
-                logger.warning("%s: %s and are left out: %s", self.json_file, said, _first(self.empty))
+                logger.warning("%s: %s and are left out: %s", self.json_file, said, names)
         if refused:
             raise DatasetError(f"{self.json_file}: {'; '.join(refused)}")
 
@@ -90,8 +91,3 @@ class OddBoxes:
         if self._corners == len(self.over_edge) and 2 * self._corners > self.boxes:
             return " (are they [x0, y0, x1, y1] in place of [x, y, width, height]?)"
         return ""
-
-
-def _first(names: Sequence[str]) -> str:
-    more = f" and {len(names) - MAX_NAMED_BOXES} more" if len(names) > MAX_NAMED_BOXES else ""
-    return ", ".join(names[:MAX_NAMED_BOXES]) + more

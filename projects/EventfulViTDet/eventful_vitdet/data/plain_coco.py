@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from ..errors import DatasetError
 from ..files import write_atomically
+from ..video.opening import natural_key
 from .annotation_file import is_finite, quote, read_document, read_whole
 from .coco_vid import NO_TRACK, leads_outside, parse_document
 from .read_rules import ReadRules
@@ -76,7 +77,7 @@ def convert_plain_coco(
     names = [_file_name(json_file, position, image, names_only) for position, image in enumerate(document["images"])]
     places = [_place(f"{json_file}: images[{i}]", name, expression) for i, name in enumerate(names)]
     prefix = _find_prefix(root, images, names)
-    numbers = {video: i for i, video in enumerate(sorted({p.video for p in places}, key=_natural), start=1)}
+    numbers = {video: i for i, video in enumerate(sorted({p.video for p in places}, key=natural_key), start=1)}
     prepared = {
         "categories": document["categories"],
         "videos": [{"id": number, "name": video} for video, number in numbers.items()],
@@ -199,9 +200,3 @@ def _annotation(json_file: str, position: int, entry: object) -> object:
             if track is not None and "instance_id" not in kept:
                 kept["instance_id"] = track if isinstance(track, str) else read_whole(where, source, key)
     return kept
-
-
-def _natural(name: str) -> list[tuple[bool, int, str]]:
-    """A key that sorts numbers in names as numbers."""
-    parts = re.split("([0-9]{1,15})", name)
-    return [(i % 2 == 1, int(part) if i % 2 else 0, part) for i, part in enumerate(parts)]

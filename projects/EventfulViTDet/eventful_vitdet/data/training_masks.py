@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Union
 
 import numpy as np
-from detectron2.structures import BitMasks, PolygonMasks
+from detectron2.structures import BitMasks, PolygonMasks, polygons_to_bitmask
 from fvcore.transforms.transform import TransformList
 
 from ..errors import DatasetError
@@ -45,12 +45,9 @@ def _move(polygons: list, transforms: TransformList) -> list[np.ndarray]:
 
 def rasterize(segmentation: Segmentation, height: int, width: int) -> np.ndarray:
     """The pixels (height, width) that an annotated mask covers, uint8."""
+    if isinstance(segmentation, list):
+        return polygons_to_bitmask(segmentation, height, width).astype(np.uint8)
     from pycocotools import mask as coco_mask  # training on boxes does without it
 
-    if isinstance(segmentation, list):
-        lengths = coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
-    elif isinstance(segmentation["counts"], list):
-        lengths = coco_mask.frPyObjects(segmentation, height, width)
-    else:
-        lengths = segmentation
-    return coco_mask.decode(lengths)
+    is_compressed = not isinstance(segmentation["counts"], list)
+    return coco_mask.decode(segmentation if is_compressed else coco_mask.frPyObjects(segmentation, height, width))

@@ -63,17 +63,10 @@ def draw_detections(
         index = int(detections.classes[i])
         text = f"{object_number(detections, i)}{class_name(classes, index)} {float(detections.scores[i]):.0%}"
         size = label_size(text, scale)
-        corners = corners_around(_within(boxes[i], bounds), size, bounds)
+        corners = corners_around(boxes[i], size, bounds)
         corner = corners[place_label(size, corners, bounds, labels, list(boxes.values()))]
         draw_label(canvas, text, (round(corner[0]), round(corner[1])), class_color(index), scale)
     return canvas
-
-
-def _within(box: tuple, bounds: tuple) -> tuple:
-    """The part of a box that can be seen."""
-    low = [max(bounds[axis], min(box[axis], bounds[axis + 2])) for axis in (0, 1)]
-    high = [max(bounds[axis], min(box[axis + 2], bounds[axis + 2])) for axis in (0, 1)]
-    return (*low, *high)
 
 
 def draw_masks(canvas: np.ndarray, detections: Detections, min_score: float) -> None:

@@ -43,8 +43,9 @@ def place_label(
 
 
 def corners_around(box: Box, size: tuple[float, float], bounds: Box) -> list[tuple[float, float]]:
-    """Upper left corners of a label at a box: above, below, beside, inside and farther away, shifted into `bounds`."""
-    x0, y0, x1, y1 = box
+    """Upper left corners of a label at the part of a box inside of `bounds`: above, below, beside, inside and farther
+    away, shifted into `bounds`."""
+    x0, y0, x1, y1 = (_into(side, 0, bounds[i % 2], bounds[i % 2 + 2]) for i, side in enumerate(box))
     width, height = size
     spots = (
         *((x0, y0 - height), (x1 - width, y0 - height), (x0, y1), (x1 - width, y1)),

@@ -18,7 +18,7 @@ from torch import nn
 from ..budgets import DENSE
 from ..control import Constant, Controller, LatencyController, build_runtime_control
 from ..draw.boxes import class_color, class_name
-from ..draw.tokens import ANY, choose_gates, updated_share
+from ..draw.tokens import updated_share
 from ..errors import LiveError, describe_error, is_for_user
 from ..predictor import FrameResult, VideoDetector, dense_detector
 from ..structures import SourceFrame
@@ -287,7 +287,7 @@ class LiveSession:
         height, width = frame.image.shape[:2]
         share = None
         if result.budget != DENSE:
-            share = updated_share(result.gates, choose_gates(result.gates, ANY), result.token_grid)
+            share = updated_share(result.gates, list(result.gates), result.token_grid)
             share = np.round(255 * share).astype(np.uint8)
         return Picture(
             _encode(frame.image),

@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .evaluation_folder import Budget
+from .evaluation_folder import AGREEMENT, AP50, BACKBONE_GFLOPS, SECONDS, TOTAL_GFLOPS, Budget
 
 TOLERATED_LOSS = 1.0
 """Points of AP50 below the dense model at which a budget still counts as keeping its quality."""
 SAME_SPEED = 1.05
 """Ratios of times below this one are not worth a word."""
-TOTAL_GFLOPS = ("gflops_per_frame", "total", "mean")
-BACKBONE_GFLOPS = ("gflops_per_frame", "backbone", "mean")
-SECONDS = ("seconds_per_frame", "total")
 
 
 @dataclass(frozen=True)
@@ -65,11 +62,11 @@ def advise(budgets: Sequence[Budget]) -> Advice | None:
 
 def _quality(dense: Budget, budgets: Sequence[Budget]) -> Quality | None:
     """AP50, or where nothing is annotated the agreement with the dense model."""
-    ap50 = dense.number("bbox", "AP50")
+    ap50 = dense.number(*AP50)
     if ap50 is not None:
-        return Quality("AP50", ("bbox", "AP50"), ap50)
-    if any(b.number("agreement", "VID-AP50") is not None for b in budgets):
-        return Quality("agreement", ("agreement", "VID-AP50"), 100.0)
+        return Quality("AP50", AP50, ap50)
+    if any(b.number(*AGREEMENT) is not None for b in budgets):
+        return Quality("agreement", AGREEMENT, 100.0)
     return None
 
 

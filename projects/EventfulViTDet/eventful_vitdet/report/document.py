@@ -20,7 +20,7 @@ from . import sections
 from .advice import TOLERATED_LOSS, advise
 from .charts import pixel
 from .colors import budget_styles, style_rules
-from .evaluation_folder import Budget, read_budgets
+from .evaluation_folder import AP50, Budget, read_budgets
 from .metric_tables import class_table, motion_table, summary_table
 from .pictures import Frames
 from .video_summaries import summarise_videos
@@ -96,7 +96,7 @@ def write_tradeoff(folder: str, path: str, title: str = "") -> None:
     Raises DataError: nothing to show in `folder`.
     """
     budgets = read_budgets(folder)
-    charts, _ = sections.tradeoff_charts([b for b in budgets if b.number("bbox", "AP50") is not None])
+    charts, _ = sections.tradeoff_charts([b for b in budgets if b.number(*AP50) is not None])
     if not charts:
         raise ReportError(f"{folder}: no AP50 was measured, so there is no plot of it")
     charts = [chart for chart in charts if chart.y.label.startswith("AP50")]

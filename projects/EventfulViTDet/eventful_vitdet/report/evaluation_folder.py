@@ -18,6 +18,14 @@ from ..evaluation.machine_times import comparable_times
 from ..evaluation.results import BUDGETS_FILE, RESULTS_FILE
 from ..evaluation.store import record_paths
 
+# Paths of keys in results.json, for `Budget.number`.
+AP50 = ("bbox", "AP50")
+AGREEMENT = ("agreement", "VID-AP50")
+"""With the dense model."""
+TOTAL_GFLOPS = ("gflops_per_frame", "total", "mean")
+BACKBONE_GFLOPS = ("gflops_per_frame", "backbone", "mean")
+SECONDS = ("seconds_per_frame", "total")
+
 
 @dataclass(frozen=True)
 class Budget:

@@ -148,7 +148,6 @@ def _place(text: str, box: Box, size: tuple[int, int], labels: list[Box], boxes:
     """The left end of the base line of a label at a box."""
     bounds = (3.0, 2.0, size[0] - 3.0, size[1] - 2.0)
     extent = (CHARACTER * len(text), LINE)
-    inside = (max(box[0], 3.0), max(box[1], 2.0), min(box[2], bounds[2]), min(box[3], bounds[3]))
-    corners = corners_around(inside, extent, bounds)
+    corners = corners_around(box, extent, bounds)
     left, top = corners[place_label(extent, corners, bounds, labels, boxes)]
     return left, top + LINE - 5

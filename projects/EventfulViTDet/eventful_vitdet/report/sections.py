@@ -10,21 +10,20 @@ import numpy as np
 from ..errors import ReportError
 from .charts import Point, Series, TimelineChart, TradeoffChart, timeline_chart, tradeoff_chart
 from .colors import budget_styles
-from .evaluation_folder import Budget
+from .evaluation_folder import AGREEMENT, AP50, SECONDS, TOTAL_GFLOPS, Budget
 from .metric_tables import number
 from .pictures import Frames, Picture, draw_difference
 from .video_summaries import Candidate, VideoSummary, largest_disagreements
 
 MAX_BAR_VIDEOS = 40
 SNAPSHOTS = 3
-GFLOPS = ("gflops_per_frame", "total", "mean")
 QUALITIES = {
-    "AP50 (percent)": ("bbox", "AP50"),
-    "agreement with dense, VID-AP50 (percent)": ("agreement", "VID-AP50"),
+    "AP50 (percent)": AP50,
+    "agreement with dense, VID-AP50 (percent)": AGREEMENT,
 }
 COSTS = {
-    "GFlops per frame, everything": (1.0, GFLOPS),
-    "milliseconds per frame": (1000.0, ("seconds_per_frame", "total")),
+    "GFlops per frame, everything": (1.0, TOTAL_GFLOPS),
+    "milliseconds per frame": (1000.0, SECONDS),
 }
 
 
@@ -84,17 +83,17 @@ def tradeoff_charts(budgets: Sequence[Budget]) -> tuple[list[TradeoffChart], lis
     styles = budget_styles(budgets)
     charts, absent = [], []
     # Joined from the costliest to the cheapest in GFlops, in all charts: times are noisy.
-    ordered = sorted(budgets, key=lambda b: b.number(*GFLOPS) or 0, reverse=True)
+    ordered = sorted(budgets, key=lambda b: b.number(*TOTAL_GFLOPS) or 0, reverse=True)
     for y_label, y_keys in QUALITIES.items():
         for x_label, (factor, x_keys) in COSTS.items():
             points = []
             for budget in ordered:
                 x, y = budget.number(*x_keys), budget.number(*y_keys)
-                if budget.is_dense and y_keys[0] == "agreement" and y is None:
+                if budget.is_dense and y_keys == AGREEMENT and y is None:
                     y = 100.0  # what the others are compared with
                 if x is not None and y is not None:
                     points.append(Point(factor * x, y, budget.label, styles[budget.policy], budget.is_dense))
-            if any(not point.is_dense or y_keys[0] != "agreement" for point in points):
+            if any(not point.is_dense or y_keys != AGREEMENT for point in points):
                 charts.append(tradeoff_chart(points, x_label, y_label))
             else:
                 absent.append(y_label)

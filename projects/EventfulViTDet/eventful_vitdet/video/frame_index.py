@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
@@ -93,25 +93,25 @@ def make_index(path: str) -> FrameIndex:
         stream = video_stream(container, path)
         packets = _scan(container, stream)
         places = find_torn_places(path) if container.format.name == "mpegts" else []
+        torn = _packets_before(places, packets)
+        shortfall = _shortfall(path, container, stream, packets)
         frame, aspect = first.pictures[0], Fraction(stream.sample_aspect_ratio or 1)
         turned = swaps_sides(display_matrix(frame))
         index = FrameIndex(
             width=frame.height if turned else frame.width,
             height=frame.width if turned else frame.height,
-            fps=0.0,
+            fps=_frame_rate(stream, packets),
             pixel_aspect=1 / aspect if turned else aspect,
             time_base=stream.time_base,
             origin=_origin(container, stream, packets),
             stated_frames=stream.frames,
-            shortfall=_shortfall(path, container, stream, packets),
+            shortfall=shortfall,
+            # In AVI a frame's time is its place among those that were found.
+            sure_numbers=not (shortfall and container.format.name == "avi"),
+            torn=np.unique(torn[:, 1]),
+            # What is missing is decoded later, though it may be shown before what is there.
+            unsure_after=min([*torn[:, 2].tolist(), *_before_gaps(packets)], default=None),
         )
-        torn = _packets_before(places, packets)
-        # What is missing is decoded later, though it may be shown before what is there.
-        unsure_after = min([*torn[:, 2].tolist(), *_before_gaps(packets)], default=None)
-        index = replace(index, torn=np.unique(torn[:, 1]), unsure_after=unsure_after)
-        # In AVI a frame's time is its place among those that were found.
-        sure = not (index.shortfall and container.format.name == "avi")
-        index = replace(index, sure_numbers=sure, fps=_frame_rate(stream, index, packets))
         return _index_by_packets(index, stream, packets, first) or index
 
 
@@ -209,11 +209,15 @@ class _Packets:
     backwards: bool = False
     """Decoding times do not rise: the file is put together from several."""
 
+    @property
+    def known(self) -> list[int]:
+        """The stamps without the missing ones."""
+        return [stamp for stamp in self.stamps if stamp is not None]
+
 
 def _scan(container: av.container.InputContainer, stream: av.VideoStream) -> _Packets:
     packets, last = _Packets(), None
-    # Others that get the earlier one go to the key frame before.
-    seeks_by_decoding_time = _runs_anyhow(container)
+    is_of_stream = _runs_anyhow(container)
     for packet in read_packets(container, stream):
         if not isinstance(packet, av.Packet):
             continue
@@ -229,24 +233,27 @@ def _scan(container: av.container.InputContainer, stream: av.VideoStream) -> _Pa
             packets.starts.append((packet.pos or 0, packet.pts, packet.pts if packet.dts is None else packet.dts))
             packets.end = max(packet.pts + (packet.duration or 0), packets.end)
         if packet.is_keyframe:
-            seek_stamp = packet.dts if seeks_by_decoding_time and packet.dts is not None else packet.pts
+            # Others that get the earlier one go to the key frame before.
+            seek_stamp = packet.dts if is_of_stream and packet.dts is not None else packet.pts
             packets.keys.append((packet.pts, seek_stamp, checksum(packet)))
         # A recording of a stream may begin anywhere; what comes before its first key frame is not missing.
-        if not packet.is_discard and (packets.keys or not _runs_anyhow(container)):
+        if not packet.is_discard and (packets.keys or not is_of_stream):
             packets.stamps.append(packet.pts)
     return packets
 
 
-def _packets_before(places: Iterable[int], packets: _Packets) -> np.ndarray:
+def _packets_before(places: Sequence[int], packets: _Packets) -> np.ndarray:
     """(T, 3): the `starts` of the last packets that begin before places in the file."""
+    if not places:
+        return np.empty((0, 3), np.int64)
     starts = np.array(sorted(packets.starts), np.int64).reshape(-1, 3)
-    numbers = np.searchsorted(starts[:, 0], np.array(list(places), np.int64)) - 1
+    numbers = np.searchsorted(starts[:, 0], np.array(places, np.int64)) - 1
     return starts[numbers[numbers >= 0]]
 
 
 def _before_gaps(packets: _Packets) -> list[int]:
     """When incomplete packets are decoded behind which the next one is late."""
-    known = [stamp for stamp in packets.stamps if stamp is not None]
+    known = packets.known
     if len(known) < 2 or packets.backwards:
         return []
     step = float(np.median(np.diff(np.unique(known))))
@@ -316,7 +323,7 @@ def _key_array(keys: Iterable[tuple[int, int, int]]) -> np.ndarray:
 
 def _origin(container: av.container.InputContainer, stream: av.VideoStream, packets: _Packets) -> int:
     """Where time begins: at 0, but in transport and program streams, whose clocks begin anywhere, with the file."""
-    known = [stamp for stamp in packets.stamps if stamp is not None]
+    known = packets.known
     if not known or not (_runs_anyhow(container) or container.format.name == "avi"):
         return 0
     first = known[0] if packets.backwards else min(known)
@@ -331,11 +338,11 @@ def _runs_anyhow(container: av.container.InputContainer) -> bool:
     return bool(container.format.flags & av.format.Flags.ts_discont.value)
 
 
-def _frame_rate(stream: av.VideoStream, index: FrameIndex, packets: _Packets) -> float:
+def _frame_rate(stream: av.VideoStream, packets: _Packets) -> float:
     """Frames per second: as the container says, if the time stamps agree about it."""
     stated = float(stream.average_rate or 0)
-    known = [stamp for stamp in packets.stamps if stamp is not None]
-    span = float((max(known) - min(known)) * index.time_base) if known else 0.0
+    known = packets.known
+    span = float((max(known) - min(known)) * stream.time_base) if known else 0.0
     if span <= 0 or packets.backwards:
         return stated if PLAUSIBLE_FPS[0] <= stated <= PLAUSIBLE_FPS[1] else 0.0
     measured = (len(known) - 1) / span
@@ -344,7 +351,7 @@ def _frame_rate(stream: av.VideoStream, index: FrameIndex, packets: _Packets) ->
 
 def _shortfall(path: str, container: av.container.InputContainer, stream: av.VideoStream, packets: _Packets) -> str:
     """What is missing at the end, as far as the container knows how long it is."""
-    known = [stamp for stamp in packets.stamps if stamp is not None]
+    known = packets.known
     if not known:
         return ""
     steps = np.diff(np.unique(known))

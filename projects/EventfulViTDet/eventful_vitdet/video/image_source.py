@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from ..structures import SourceFrame
-from .image_files import count_pages, read_pages
+from .image_files import read_pages
 from .source import DEFAULT_FPS, VideoSource, printable
 
 
@@ -15,11 +15,12 @@ class ImageSource(VideoSource):
     Pages are shown as long as their file says, others for 1 / fps.
     """
 
-    def __init__(self, paths: Sequence[str], name: str, fps: float = DEFAULT_FPS) -> None:
+    def __init__(self, paths: Sequence[str], pages: Sequence[int | None], name: str, fps: float = DEFAULT_FPS) -> None:
+        """`pages`: what `count_pages` says of each file."""
         self.paths = list(paths)
         self.name, self.fps = printable(name), fps
         # One that cannot be read counts too: reading it says so.
-        self._pages = [count_pages(path) or 1 for path in self.paths]
+        self._pages = [count or 1 for count in pages]
         self.num_frames = sum(self._pages)
 
     def frames(self, start: int = 0, every: int = 1) -> Iterator[SourceFrame]:

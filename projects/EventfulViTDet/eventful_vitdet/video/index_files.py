@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 def load_index(path: str) -> FrameIndex | None:
     """The kept index of a video file as it is now; None where there is none, or a damaged one."""
     try:
-        identity = _identity(path)
+        identity = file_identity(path)
         known, index = _in_memory.get(path, (None, None))
         if known == identity:
             return index
@@ -55,12 +55,16 @@ def load_index(path: str) -> FrameIndex | None:
     return index
 
 
-def keep_index(path: str, index: FrameIndex) -> None:
-    """Keep the index of a video file. Where the folder cannot be written, only this process does."""
+def keep_index(path: str, index: FrameIndex, identity: list) -> None:
+    """Keep the index of a video file. Where the folder cannot be written, only this process does.
+
+    Args:
+        identity: the file's `file_identity` from before it was read; the index of one that grew since is too short.
+    """
     facts = {name: value for name, value in vars(index).items() if name not in ARRAYS}
     facts.update({name: [facts[name].numerator, facts[name].denominator] for name in FRACTIONS})
-    facts["file"] = _identity(path)
-    _keep_in_memory(path, facts["file"], index)
+    facts["file"] = identity
+    _keep_in_memory(path, identity, index)
     arrays = {name: getattr(index, name) for name in ARRAYS if getattr(index, name) is not None}
     stored = io.BytesIO()
     np.savez(stored, facts=np.frombuffer(json.dumps(facts).encode(), np.uint8), **arrays)
@@ -78,8 +82,8 @@ def _keep_in_memory(path: str, identity: list, index: FrameIndex) -> None:
     _in_memory[path] = (identity, index)
 
 
-def _identity(path: str) -> list:
-    """What tells whether a file is the one that was indexed, in the same way by the same FFmpeg."""
+def file_identity(path: str) -> list:
+    """What tells whether a file is the one that was indexed, in the same way by the same FFmpeg. Raises OSError."""
     state = os.stat(path)
     return [FORMAT_VERSION, av.__version__, os.path.realpath(path), state.st_size, state.st_mtime_ns]
 

@@ -91,22 +91,26 @@ def _list_folder(folder: str) -> list[str]:
 
 def _open_files(paths: list[str], name: str) -> VideoSource:
     """Images or videos; in a folder, files of other kinds are passed over."""
-    kinds = {path: _kind_of(path) for path in paths}
+    pages = {path: count_pages(path) for path in paths}
+    kinds = {path: _kind_of(path, pages[path]) for path in paths}
     images = [path for path in paths if kinds[path] == "image"]
     videos = [path for path in paths if kinds[path] == "video"]
     if images and videos:
         suffix = Path(images[0]).suffix
         raise VideoReadError(f"{hide_secrets(name)}: both images and videos; name one kind, such as '*{suffix}'")
     if images:
-        return ImageSource(images, name)
+        return ImageSource(images, [pages[path] for path in images], name)
     if videos or paths == [name]:
         return FileSource(videos or paths)
     raise VideoReadError(f"{hide_secrets(name)}: no image and no video among {len(paths)} files")
 
 
-def _kind_of(path: str) -> str | None:
-    """ "image" or "video", as trying to open it tells, or where nothing can, its name; None for neither."""
-    if count_pages(path) is not None:
+def _kind_of(path: str, pages: int | None) -> str | None:
+    """ "image" or "video", as trying to open it tells, or where nothing can, its name; None for neither.
+
+    `pages`: what `count_pages` says of it.
+    """
+    if pages is not None:
         return "image"
     try:
         with open_container(path) as container:
@@ -122,9 +126,12 @@ def _kind_of(path: str) -> str | None:
 
 def sorted_naturally(paths: Iterable[str]) -> list[str]:
     """Sorted with numbers as numbers: 2.jpg before 10.jpg."""
+    return sorted(paths, key=natural_key)
 
-    def key(path: str) -> list:
-        parts = re.split(r"([0-9]+)", path)
-        return [(int(part), part) if i % 2 else (0, part) for i, part in enumerate(parts)]
 
-    return sorted(paths, key=key)
+def natural_key(name: str) -> list[tuple[int, str, str]]:
+    """What to sort names by, so that numbers in them, of any length, count as numbers."""
+    parts = re.split(r"([0-9]+)", name)
+    # Without leading zeros, a number with more digits is the larger one.
+    numbers = [part.lstrip("0") if i % 2 else "" for i, part in enumerate(parts)]
+    return [(len(number), number, part) for number, part in zip(numbers, parts)]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -20,7 +20,7 @@ from ..errors import VideoReadError
 from .decoding import Damage, Picture, decode_pictures
 from .frame_images import ImageMaker
 from .frame_index import FrameIndex, index_by_decoding, make_index
-from .index_files import keep_index, load_index
+from .index_files import file_identity, keep_index, load_index
 from .stated_length import count_missing_bytes
 
 WORTH_A_WORD = 4 * 10**9
@@ -89,7 +89,11 @@ class VideoFile:
     def __init__(self, path: str) -> None:
         """Raises VideoReadError for what is no video."""
         self.path = os.fspath(path)
-        self.index = load_index(self.path) or self._keep(self._make_index())
+        try:
+            self._identity = file_identity(self.path)
+        except OSError:
+            self._identity = None  # reading it says what is wrong
+        self.index = load_index(self.path) or self._make_and_keep(self._make_index)
 
     def pictures(self, start: int = 0, *, strict: bool = False) -> Iterator[Picture]:
         """Yield the frames from number `start` on.
@@ -161,7 +165,7 @@ class VideoFile:
                 "%s: its packets do not tell which frames it has; decoding it once",
                 self.path,
             )
-            self.index = self._keep(index_by_decoding(self.path, self.index))
+            self.index = self._make_and_keep(lambda: index_by_decoding(self.path, self.index))
 
     def check_complete(self) -> None:
         """Raise VideoReadError if the file is cut short."""
@@ -178,8 +182,12 @@ class VideoFile:
             logger.warning("%s: is %d bytes shorter than its headers say; what is there is read", self.path, missing)
         return index
 
-    def _keep(self, index: FrameIndex) -> FrameIndex:
-        keep_index(self.path, index)
+    def _make_and_keep(self, make: Callable[[], FrameIndex]) -> FrameIndex:
+        """An index, kept as that of the file as it was when it was opened: whoever opens one that has grown since
+        makes another."""
+        index = make()
+        if self._identity is not None:
+            keep_index(self.path, index, self._identity)
         return index
 
     def _is_worth_a_jump(self, position: int, number: int) -> bool:

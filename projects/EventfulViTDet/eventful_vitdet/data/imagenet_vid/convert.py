@@ -27,7 +27,6 @@ from .box_clipping import clip_box
 from .official import OfficialData, read_official
 from .xml_files import ABSENT, XmlFrame, XmlObject, format_xml
 
-FRAME_MODES = ("link", "copy", "none")
 JPEG_QUALITY = 95
 MAX_FOLDER_BYTES = 255
 XML_BOX = "xml_box"

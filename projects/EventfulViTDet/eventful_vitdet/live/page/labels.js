@@ -18,7 +18,9 @@ export function placeLabel(box, width, height, bounds, labels, boxes) {
   return best;
 }
 
-function cornersAround([x0, y0, x1, y1], width, height, bounds) {
+/** Around the part of a box inside of `bounds`. */
+function cornersAround(box, width, height, bounds) {
+  const [x0, y0, x1, y1] = box.map((side, i) => into(side, 0, bounds[i % 2], bounds[(i % 2) + 2]));
   const spots = [
     [x0, y0 - height], [x1 - width, y0 - height], [x0, y1], [x1 - width, y1],
     [x1, y0], [x0 - width, y0], [x1, y1 - height], [x0 - width, y1 - height],

@@ -84,10 +84,8 @@ function drawDetections(context, { detections, caption }, score, scale, width, h
   });
   shown.forEach(({ class: name, score: value, color }, i) => {
     const text = `${name} ${Math.round(100 * value)}%`;
-    const [x0, y0, x1, y1] = boxes[i];
-    const visible = [Math.max(0, x0), Math.max(0, y0), Math.min(width, x1), Math.min(height, y1)];
     const [labelWidth, labelHeight] = textSize(context, text, size);
-    const [x, y] = placeLabel(visible, labelWidth, labelHeight, bounds, labels, boxes);
+    const [x, y] = placeLabel(boxes[i], labelWidth, labelHeight, bounds, labels, boxes);
     const [red, green, blue] = color;
     const ink = 0.3 * red + 0.59 * green + 0.11 * blue > 130 ? "#000" : "#fff";
     drawText(context, text, [x, y], size, `rgb(${color.join(" ")})`, ink);

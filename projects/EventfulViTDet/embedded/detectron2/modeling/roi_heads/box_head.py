@@ -3,8 +3,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from detectron2.config import CfgNode, configurable
-from detectron2.layers import Conv2d, ShapeSpec, get_norm
+from detectron2.layers import ShapeSpec
 from torch import nn
+
+from .relu_layers import make_convolution
 
 
 class FastRCNNConvFCHead(nn.Sequential):
@@ -20,12 +22,7 @@ class FastRCNNConvFCHead(nn.Sequential):
             raise ValueError("a box head needs layers: MODEL.ROI_BOX_HEAD.NUM_CONV and NUM_FC are both 0")
         channels = input_shape.channels
         for index, dim in enumerate(conv_dims, start=1):
-            norm = get_norm(conv_norm, dim)
-            conv = Conv2d(channels, dim, 3, padding=1, bias=not conv_norm, norm=norm, activation=nn.ReLU())
-            nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
-            if conv.bias is not None:
-                nn.init.zeros_(conv.bias)
-            self.add_module(f"conv{index}", conv)
+            self.add_module(f"conv{index}", make_convolution(channels, dim, conv_norm))
             channels = dim
         self.output_shape = ShapeSpec(channels, input_shape.height, input_shape.width)
         if not fc_dims:

@@ -8,11 +8,12 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from detectron2.config import CfgNode, configurable
-from detectron2.layers import Conv2d, ShapeSpec, get_norm
+from detectron2.layers import Conv2d, ShapeSpec
 from detectron2.structures import Instances
 from detectron2.utils.events import get_event_storage
-from fvcore.nn import weight_init
 from torch import nn
+
+from .relu_layers import init_for_relu, make_convolution
 
 
 class MaskRCNNConvUpsampleHead(nn.Sequential):
@@ -38,13 +39,10 @@ class MaskRCNNConvUpsampleHead(nn.Sequential):
         self.loss_weight = loss_weight
         channels = input_shape.channels
         for index, dim in enumerate(conv_dims[:-1], start=1):
-            norm = get_norm(conv_norm, dim)
-            conv = Conv2d(channels, dim, 3, padding=1, bias=not conv_norm, norm=norm, activation=nn.ReLU())
-            weight_init.c2_msra_fill(conv)
-            self.add_module(f"mask_fcn{index}", conv)
+            self.add_module(f"mask_fcn{index}", make_convolution(channels, dim, conv_norm))
             channels = dim
         self.deconv = nn.ConvTranspose2d(channels, conv_dims[-1], 2, stride=2)
-        weight_init.c2_msra_fill(self.deconv)
+        init_for_relu(self.deconv)
         self.deconv_relu = nn.ReLU()
         self.predictor = Conv2d(conv_dims[-1], num_classes, 1)
         nn.init.normal_(self.predictor.weight, std=0.001)

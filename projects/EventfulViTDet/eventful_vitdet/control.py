@@ -18,34 +18,11 @@ from typing import Protocol
 from detectron2.config import CfgNode
 from eventful_vit import FrameTrace, Policy, TopR
 
-from .controllers import (
-    Bounds,
-    Constant,
-    Controller,
-    GFlopsController,
-    LatencyController,
-    Regulator,
-    Schedule,
-    TargetState,
-)
+from .controllers import Bounds, Constant, Controller, GFlopsController, LatencyController, Schedule
 from .errors import ConfigError
 from .modeling.backbone import build_policy
 from .scene_cuts import SceneCuts
 from .structures import FrameCost, TokenGrid
-
-__all__ = [
-    "Bounds",
-    "Constant",
-    "Controller",
-    "GFlopsController",
-    "LatencyController",
-    "Regulator",
-    "RuntimeControl",
-    "SceneCuts",
-    "Schedule",
-    "TargetState",
-    "build_runtime_control",
-]
 
 CONTROLLERS = ("", "schedule", "latency", "gflops")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -106,7 +107,7 @@ def check_annotated(dataset_name: str, frames: list[dict]) -> None:
         )
 
 
-def has_objects(frames: list[dict]) -> bool:
+def has_objects(frames: Iterable[dict]) -> bool:
     """Whether there is an annotation that is no crowd."""
     return any(not annotation.get("iscrowd", 0) for frame in frames for annotation in frame["annotations"])
 

@@ -217,6 +217,39 @@ def test_resuming_takes_the_last_checkpoint(tmp_path):
     assert checkpointer.resumed_from == str(tmp_path / "model_0000003.pth")
 
 
+FRESH = {"complete": False, "reinitialize": ["heads.weight"], "weights_set": "model_ema"}
+"""What holds where a training begins with other weights."""
+
+
+def test_a_checkpoint_that_is_resumed_is_taken_as_it_is(tmp_path):
+    source, target = model(), model()
+    saver = VideoCheckpointer(source, str(tmp_path))
+    saver.save("model_0000001", iteration=1, model_ema=model().state_dict())
+    assert VideoCheckpointer(target, str(tmp_path), **FRESH).resume_or_load("other.pth")["iteration"] == 1
+    assert torch.equal(target.heads.weight, source.heads.weight)
+    del source.heads
+    saver.save("model_0000003", iteration=3)
+    with pytest.raises(CheckpointError, match="Not in the file: heads.bias, heads.weight"):
+        VideoCheckpointer(model(), str(tmp_path), **FRESH).resume_or_load("other.pth")
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_other_weights_are_taken_as_asked(tmp_path, resume):
+    """Without a checkpoint, or where none is wanted."""
+    average, target = model(), model()
+    fresh = target.heads.weight.detach().clone()
+    if not resume:
+        saved(tmp_path, 1)
+    weights = average.state_dict()
+    del weights["heads.bias"]
+    torch.save({"model": model().state_dict(), "model_ema": weights}, tmp_path / "w.pth")
+    checkpointer = VideoCheckpointer(target, str(tmp_path), **FRESH)
+    checkpointer.resume_or_load(str(tmp_path / "w.pth"), resume=resume)
+    assert checkpointer.resumed_from is None
+    assert torch.equal(target.backbone.net.weight, average.backbone.net.weight)
+    assert torch.equal(target.heads.weight, fresh)
+
+
 @pytest.mark.parametrize("damage", ["cut", "empty", "gone", "page", "not finite", "no weights"])
 def test_resuming_falls_back_to_the_checkpoint_before(tmp_path, caplog, damage):
     first, second, last = saved(tmp_path, 1, 3, 5)

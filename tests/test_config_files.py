@@ -84,6 +84,8 @@ def test_bad_configuration_is_one_line(file, options, message, capsys):
         ("_BASE_: file.yaml", "its _BASE_ leads back to the file itself"),
         ("_BASE_: absent.yaml", "absent.yaml"),
         (b"\x80\x02\xff", "file.yaml"),
+        ("SOLVER: {BASE_LR: .nan}", "SOLVER.BASE_LR is nan; expected 0 or larger"),
+        ("MODEL: {RPN: {POSITIVE_FRACTION: .nan}}", "MODEL.RPN.POSITIVE_FRACTION is nan; expected 0 or larger"),
     ],
 )
 def test_bad_configuration_file_is_one_line(tmp_path, content, message, capsys):

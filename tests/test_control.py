@@ -10,19 +10,9 @@ import torch
 from detectron2.config import get_cfg
 from eventful_vit.selection import Selection
 from eventful_vitdet import Threshold, TopR, add_eventful_vitdet_config
-from eventful_vitdet.control import (
-    Bounds,
-    Constant,
-    GFlopsController,
-    LatencyController,
-    RuntimeControl,
-    SceneCuts,
-    Schedule,
-    TargetState,
-    budget_options,
-    build_controller,
-    build_runtime_control,
-)
+from eventful_vitdet.control import RuntimeControl, budget_options, build_controller, build_runtime_control
+from eventful_vitdet.controllers import Bounds, Constant, GFlopsController, LatencyController, Schedule, TargetState
+from eventful_vitdet.scene_cuts import SceneCuts
 from eventful_vitdet.structures import FrameCost, TokenGrid
 
 TOKENS = 1000

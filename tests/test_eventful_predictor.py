@@ -11,7 +11,8 @@ import pytest
 import torch
 from eventful_vit import Policy, Threshold, TopR
 from eventful_vitdet import EventfulPredictor
-from eventful_vitdet.control import Constant, RuntimeControl
+from eventful_vitdet.control import RuntimeControl
+from eventful_vitdet.controllers import Constant
 from eventful_vitdet.errors import CheckpointError, ConfigError, MissingPackageError, VideoReadError
 from eventful_vitdet.known_models import CONFIGS, DEFAULT_MODEL, KNOWN_MODELS, names_of_configs, place_of
 from eventful_vitdet.predictor import VideoDetector

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 from eventful_vitdet import Threshold, TopR
-from eventful_vitdet.control import Constant, LatencyController, RuntimeControl, build_runtime_control
+from eventful_vitdet.control import RuntimeControl, build_runtime_control
+from eventful_vitdet.controllers import Constant, LatencyController
 from eventful_vitdet.predictor import VideoDetector, share_weights
 from eventful_vitdet.structures import FrameCost, SourceFrame
 

@@ -2,7 +2,7 @@
 
 import pytest
 from eventful_vitdet.actions import load_action_set, register_action_csv
-from eventful_vitdet.errors import DatasetError
+from eventful_vitdet.errors import ConfigError, DatasetError
 
 from .conftest import row, write_csv, write_video
 
@@ -94,6 +94,16 @@ def test_missing_videos_stop_or_are_left_out(clips_csv):
     found = load(clips_csv, on_bad_clip="skip")
     assert [clip.clip_id for clip in found.clips] == ["b"]
     assert [bad.clip_id for bad in found.bad_clips] == ["a", "c"]
+
+
+@pytest.mark.parametrize("missing", [False, True])
+def test_what_to_do_about_bad_clips_is_one_of_two_words(clips_csv, missing):
+    """Where there is none, too: a word with a typing error would only count when there is one."""
+    if missing:
+        (clips_csv.parent / "videos" / "P01_01.mp4").unlink()
+    message = r"TEST\.ON_BAD_VIDEO .*DATALOADER\.ON_BAD_VIDEO\) must be 'stop' or 'skip', found 'Stop'"
+    with pytest.raises(ConfigError, match=message):
+        load(clips_csv, on_bad_clip="Stop")
 
 
 def test_kinetics(tmp_path):

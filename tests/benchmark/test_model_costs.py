@@ -51,3 +51,10 @@ def test_the_table(capsys):
     header, _, row = capsys.readouterr().out.strip().splitlines()
     assert "r = 512" in header and "coco/mask_rcnn_vitdet_b " in row and " 110.9 " in row
     assert format_model_costs({}, [1]).startswith("| model")
+
+
+@pytest.mark.parametrize("words", [[], ["--traceback"]])
+def test_a_traceback_on_demand(capsys, words):
+    assert main(["no_model", *words]) == 1
+    shown = capsys.readouterr().err
+    assert shown.endswith("(`eventful-vitdet models` lists them)\n") and ("Traceback" in shown) == bool(words)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import signal
@@ -29,6 +30,7 @@ from eventful_vitdet.cli import (
     train_command,
 )
 from eventful_vitdet.config_files import build_cfg
+from eventful_vitdet.errors import ReportError
 from safetensors.torch import load_file
 
 PAIRS = [word for pair in OPTIONS.items() for word in pair]
@@ -90,6 +92,16 @@ def test_report(evaluated, detector, two_videos, tmp_path, capsys):
     assert shown.out == f"report: {folder}/report.html\nplot: {plot}\n" and shown.err == ""
     page = (folder / "report.html").read_text()
     assert "test_000.mp4" in page and "data:image/jpeg" in page and ET.parse(plot).getroot().tag.endswith("svg")
+
+
+def test_a_report_finds_its_data_set_among_several(tmp_path):
+    """By the folder's name, as evaluations call it."""
+    cfg = build_cfg(CONFIG, ["DATASETS.TEST", "('one: day', 'two')"])
+    arguments = argparse.Namespace(folder=str(tmp_path / "one_day"), test_json=None, config_file=CONFIG, opts=[])
+    assert report_command.find_dataset(arguments, cfg) == "one: day"
+    arguments.folder = str(tmp_path / "three")
+    with pytest.raises(ReportError, match="DATASETS.TEST does not name the data set of .*three"):
+        report_command.find_dataset(arguments, cfg)
 
 
 def test_figure(detector, images, tmp_path, capsys):

@@ -101,7 +101,7 @@ def test_a_signal_ends_it_cleanly_within_two_seconds(command, repository, signal
 def test_the_extra_is_named_so_that_pip_finds_it(repository, monkeypatch, here, command):
     monkeypatch.chdir(repository / here)
     assert how_to_install("live") == command.format(name=repository.name)
-    monkeypatch.setattr("eventful_vitdet.cli.checkout.REPOSITORY", repository / "tests")  # as where it is installed
+    monkeypatch.setattr("eventful_vitdet.cli.checkout.CHECKOUT", repository / "tests")  # as where it is installed
     assert how_to_install("live") == "pip install 'eventful-vitdet[live]'"
 
 

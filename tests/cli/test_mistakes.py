@@ -277,6 +277,17 @@ def test_resuming_falls_back_to_the_checkpoint_before_a_broken_one(train_net, tm
     assert torch.load(folder / "model_final.pth", weights_only=True)["iteration"] == 5
 
 
+def test_resuming_takes_no_account_of_what_was_asked_of_other_weights(train_net, tmp_path, capsys):
+    other = {"MODEL__WEIGHTS_SET": "model_ema"}
+    assert train_net(SOLVER__MAX_ITER=1) == 0
+    assert train_net("--resume", SOLVER__MAX_ITER=2, **other) == 0
+    assert "Starting training from iteration 1" in capsys.readouterr().out
+    assert train_net("--resume", "--eval-only", "--restart", **other) == 0
+    assert "random weights" not in capsys.readouterr().err
+    assert train_net("--eval-only", "--restart", MODEL__WEIGHTS=tmp_path / "out" / "model_final.pth", **other) == 1
+    check_error(capsys, "MODEL.WEIGHTS_SET")
+
+
 def test_training_from_weights_of_other_classes(train_net, tmp_path, capsys):
     assert train_net(SOLVER__MAX_ITER=1, OUTPUT_DIR=tmp_path / "other", MODEL__ROI_BOX_HEAD__FC_DIM=24) == 0
     weights = tmp_path / "other" / "model_final.pth"

@@ -175,6 +175,9 @@ def test_processes_that_were_started_already_join(tmp_path):
         ({"RANK": "0", "WORLD_SIZE": "2"}, [], "MASTER_ADDR is not; start the command with torchrun"),
         ({"RANK": "0", "WORLD_SIZE": "two"}, [], "WORLD_SIZE is 'two'"),
         ({"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "a", "MASTER_PORT": "1"}, ["--num-gpus", "3"], "--num-gpus"),
+        ({"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "a", "MASTER_PORT": "abc"}, [], "MASTER_PORT is 'abc'"),
+        ({"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "a", "MASTER_PORT": "65536"}, [], "MASTER_PORT is 65536; "),
+        ({"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "a", "MASTER_PORT": "-1"}, [], "MASTER_PORT is -1; "),
     ],
 )
 def test_variables_that_cannot_be(variables, words, message, monkeypatch, capsys):

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 from detectron2.modeling import build_model
-from eventful_vitdet.control import Schedule
+from eventful_vitdet.controllers import Schedule
 from eventful_vitdet.draw.schedule_figure import (
     DOTS_PER_INCH,
     WIDTH_INCHES,

@@ -10,6 +10,7 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from eventful_vitdet.errors import DataError, EvaluationError, VideoReadError
 from eventful_vitdet.evaluation import evaluate_budgets, evaluate_once
+from eventful_vitdet.evaluation.targets import result_folders
 
 from .conftest import OracleDetector, make_document, read_strict
 
@@ -190,6 +191,15 @@ def test_unwritable_output_is_found_before_any_work(cfg, model, tmp_path):
         with pytest.raises(EvaluationError, match="OUTPUT_DIR: cannot write to"):
             evaluate()
     assert model.seen == []
+
+
+def test_folders_are_told_without_being_made(cfg, tmp_path):
+    folder = tmp_path / "out" / "inference"
+    cfg.DATASETS.TEST = ("one: day",)
+    assert result_folders(cfg) == {"one: day": str(folder)}
+    cfg.DATASETS.TEST = ("one: day", "two")
+    assert result_folders(cfg) == {"one: day": str(folder / "one_day"), "two": str(folder / "two")}
+    assert not folder.exists()
 
 
 def test_broken_video_ends_the_run_and_leaves_no_results(cfg, dataset, model, tmp_path):

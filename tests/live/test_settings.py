@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from eventful_vitdet.control import Bounds
+from eventful_vitdet.controllers import Bounds
 from eventful_vitdet.live.settings import Limits, RequestError, Settings, change_settings, check_seek
 
 LIMITS = Limits(tokens=320, num_frames=40, seekable=True, has_automatic=True)

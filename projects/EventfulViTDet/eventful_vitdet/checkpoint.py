@@ -55,6 +55,9 @@ class VideoCheckpointer(DetectionCheckpointer):
         **checkpointables: Any,
     ) -> None:
         """
+        The first three do not hold for a checkpoint that `resume_or_load` resumes from: that is complete, and taken as
+        it is.
+
         Args:
             complete: every parameter of the model has to be in the file with its shape. Otherwise (training from
                 other weights) parts outside the ViT and its tables of relative positions may be missing, and start
@@ -123,6 +126,7 @@ class VideoCheckpointer(DetectionCheckpointer):
         """
         if not (resume and self.has_checkpoint()):
             return self.load(path, checkpointables=[])
+        self.complete, self.reinitialize, self.weights_set = True, (), ""
         broken = []
         for candidate in self._checkpoints():
             try:

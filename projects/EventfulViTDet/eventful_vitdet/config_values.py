@@ -120,7 +120,7 @@ def check_values(cfg: CfgNode) -> None:
             raise ConfigError(f"{key} is {found!r}; expected a positive number")
     for key, (least, most) in RANGES.items():
         found = lookup(cfg, key)
-        if found < least:
+        if not found >= least:  # NaN too
             raise ConfigError(f"{key} is {found!r}; expected {least} or larger")
         if found > most:
             raise ConfigError(f"{key} is {found!r}; expected {most} or less")

@@ -13,40 +13,20 @@ Example:
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 from detectron2.config import CfgNode
 from eventful_vit import FrameTrace, Policy, TopR
 
-from .controllers import (
-    Bounds,
-    Constant,
-    Controller,
-    GFlopsController,
-    LatencyController,
-    Regulator,
-    Schedule,
-    TargetState,
-)
+from .controllers import Bounds, Constant, Controller, GFlopsController, LatencyController, Schedule
 from .errors import ConfigError
 from .modeling.backbone import build_policy
 from .scene_cuts import SceneCuts
 from .structures import FrameCost, TokenGrid
 
-__all__ = [
-    "Bounds",
-    "Constant",
-    "Controller",
-    "GFlopsController",
-    "LatencyController",
-    "Regulator",
-    "RuntimeControl",
-    "SceneCuts",
-    "Schedule",
-    "TargetState",
-    "build_runtime_control",
-]
-
+PREFIX = "MODEL.EVENTFUL.CONTROLLER"
 CONTROLLERS = ("", "schedule", "latency", "gflops")
 
 
@@ -106,51 +86,49 @@ def budget_options(schedule: str | None) -> list[str]:
     """
     if schedule is None:
         return []
-    try:
+    with _errors_of("--budget"):
         written = str(Schedule.parse(schedule))  # a single number as a text too, as the key is one
-    except ConfigError as error:
-        raise ConfigError(f"--budget: {error}") from error
-    prefix = "MODEL.EVENTFUL.CONTROLLER"
-    return [f"{prefix}.NAME", "schedule", f"{prefix}.SCHEDULE", written]
+    return [f"{PREFIX}.NAME", "schedule", f"{PREFIX}.SCHEDULE", written]
 
 
 def build_controller(cfg: CfgNode) -> Controller:
     """The controller that MODEL.EVENTFUL.CONTROLLER asks for. Raises ConfigError, naming the key."""
     eventful = cfg.MODEL.EVENTFUL
     keys = eventful.CONTROLLER
-    prefix = "MODEL.EVENTFUL.CONTROLLER"
     if keys.NAME not in CONTROLLERS:
         known = ", ".join(map(repr, CONTROLLERS))
-        raise ConfigError(f"{prefix}.NAME = {keys.NAME!r} is unknown; choose one of {known}")
+        raise ConfigError(f"{PREFIX}.NAME = {keys.NAME!r} is unknown; choose one of {known}")
     bounds = build_bounds(cfg)
+    if not keys.NAME:
+        return Constant(build_policy(cfg))
     builders = {
-        "": ("NAME", lambda: Constant(build_policy(cfg))),
         "schedule": ("SCHEDULE", lambda: Schedule.parse(keys.SCHEDULE)),
         "latency": ("TARGET_MS", lambda: LatencyController(keys.TARGET_MS, eventful.R, bounds)),
         "gflops": ("TARGET_GFLOPS", lambda: GFlopsController(keys.TARGET_GFLOPS, eventful.R, bounds)),
     }
     key, build = builders[keys.NAME]
-    try:
+    with _errors_of(f"{PREFIX}.{key}"):
         return build()
-    except ConfigError as error:
-        if key == "NAME":
-            raise
-        raise ConfigError(f"{prefix}.{key}: {error}") from error
 
 
 def build_bounds(cfg: CfgNode) -> Bounds:
     """The bounds of r from the configuration. Raises ConfigError, naming the keys."""
     keys = cfg.MODEL.EVENTFUL.CONTROLLER
-    try:
+    with _errors_of(PREFIX):
         return Bounds(keys.R_MIN, keys.R_MAX)
-    except ConfigError as error:
-        raise ConfigError(f"MODEL.EVENTFUL.CONTROLLER: {error}") from error
 
 
 def build_runtime_control(cfg: CfgNode, model: Controllable) -> RuntimeControl:
     """All that MODEL.EVENTFUL.CONTROLLER asks for, ready to steer `model`. Raises ConfigError, naming the key."""
-    try:
+    with _errors_of(PREFIX):
         cuts = SceneCuts(cfg.MODEL.EVENTFUL.CONTROLLER.SCENE_CUT)
-    except ConfigError as error:
-        raise ConfigError(f"MODEL.EVENTFUL.CONTROLLER: {error}") from error
     return RuntimeControl(model, build_controller(cfg), build_bounds(cfg), cuts)
+
+
+@contextmanager
+def _errors_of(place: str) -> Iterator[None]:
+    """Errors of a configuration say where its value is from: a key, keys, or an option."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(f"{place}: {error}") from error

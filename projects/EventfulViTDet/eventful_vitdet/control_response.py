@@ -12,7 +12,8 @@ from dataclasses import dataclass, field, replace
 from detectron2.config import CfgNode
 from torch import nn
 
-from .control import Bounds, GFlopsController, LatencyController, Regulator, RuntimeControl
+from .control import RuntimeControl
+from .controllers import Bounds, GFlopsController, LatencyController, Regulator
 from .errors import ConfigError
 from .markdown_table import format_table
 from .predictor import VideoDetector

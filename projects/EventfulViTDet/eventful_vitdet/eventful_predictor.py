@@ -16,7 +16,8 @@ from eventful_vit import Policy, TopR
 from .budgets import DENSE
 from .class_lists import find_classes
 from .config_files import build_cfg
-from .control import Constant, build_runtime_control
+from .control import build_runtime_control
+from .controllers import Constant
 from .errors import ConfigError
 from .known_models import DEFAULT_MODEL, weights_settings
 from .masks import NO_MASKS, MaskRequest, has_masks

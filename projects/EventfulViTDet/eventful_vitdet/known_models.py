@@ -90,8 +90,8 @@ def weights_settings(model: str, weights: str | os.PathLike | None = None) -> li
     if weights is not None:
         return ["MODEL.WEIGHTS", os.fspath(weights)]
     for known in KNOWN_MODELS:
-        if known.name == model and known.file and known.local_file():
-            return ["MODEL.WEIGHTS", str(known.local_file())]
+        if known.name == model and known.file and (place := known.local_file()):
+            return ["MODEL.WEIGHTS", str(place)]
     return []
 
 

@@ -21,7 +21,8 @@ from .budgets import DENSE
 from .checkpoint import VideoCheckpointer
 from .class_lists import model_class_names
 from .config import config_errors
-from .control import Constant, RuntimeControl, TargetState, build_runtime_control
+from .control import RuntimeControl, build_runtime_control
+from .controllers import Constant, TargetState
 from .data.input_preparation import InputPreparation
 from .errors import ConfigError
 from .masks import NO_MASKS, MaskRequest, masks_requested

@@ -41,7 +41,12 @@ class VideoTrainer(DefaultTrainer):
     def build_hooks(self) -> list[HookBase]:
         # DefaultTrainer makes its checkpointer just before the hooks that use it.
         self.checkpointer = VideoCheckpointer(
-            self.model, self.cfg.OUTPUT_DIR, complete=False, trainer=weakref.proxy(self)
+            self.model,
+            self.cfg.OUTPUT_DIR,
+            complete=False,  # other weights may bring the backbone only
+            reinitialize=self.cfg.MODEL.REINITIALIZE,
+            weights_set=self.cfg.MODEL.WEIGHTS_SET,
+            trainer=weakref.proxy(self),
         )
         built = super().build_hooks()
         if self.cfg.SOLVER.EMA_DECAY != 0:
@@ -64,22 +69,17 @@ class VideoTrainer(DefaultTrainer):
 
     def resume_or_load(self, resume: bool = True) -> None:
         """Resume after OUTPUT_DIR's last whole checkpoint if asked to and possible, else begin with MODEL.WEIGHTS."""
-        checkpointer = self.checkpointer
-        found = resume and checkpointer.has_checkpoint()
-        # A resumed run must find every parameter of its own; other weights may bring the backbone alone.
-        checkpointer.complete = found
-        checkpointer.reinitialize = () if found else tuple(self.cfg.MODEL.REINITIALIZE)
-        checkpointer.weights_set = "" if found else self.cfg.MODEL.WEIGHTS_SET
         super().resume_or_load(resume)
-        if resume and not found:
+        resumed_from = self.checkpointer.resumed_from
+        if resume and resumed_from is None:
             logger.warning("--resume: no checkpoint in %s, training begins with MODEL.WEIGHTS", self.cfg.OUTPUT_DIR)
-        elif found and "trainer" not in checkpointer.stored:
+        elif resumed_from is not None and "trainer" not in self.checkpointer.stored:
             logger.warning(
                 "--resume: %s holds weights only; optimiser, schedule, moving average and iterations begin anew",
-                checkpointer.resumed_from,
+                resumed_from,
             )
             self.start_iter = 0
-        elif found:
+        elif resumed_from is not None:
             self._trainer.data_loader.continue_after(self.start_iter * self.cfg.SOLVER.IMS_PER_BATCH)
 
     def train(self) -> Any:

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ..data.registration import dataset_folder
+from ..data.video_data import check_on_bad_video
 from ..errors import DatasetError
 from .clip import BadClip, Clip
 from .clip_files import forget_listings
@@ -94,8 +95,10 @@ def load_action_set(name: str, heads: Mapping[str, int], on_bad_clip: str = "sto
         on_bad_clip: "stop": a clip without a file is an error; "skip": it is left out.
 
     Raises:
+        ConfigError: `on_bad_clip` is neither.
         DatasetError: it is not there, or is damaged, or does not fit the model.
     """
+    check_on_bad_video(on_bad_clip, "TEST.ON_BAD_VIDEO (in training DATALOADER.ON_BAD_VIDEO)")
     place = MetadataCatalog.get(name).get("action_place") if name in DatasetCatalog.list() else None
     if place is None:
         known = ", ".join(n for n in DatasetCatalog.list() if MetadataCatalog.get(n).get("action_place"))

@@ -21,7 +21,7 @@ from ..evaluation.fingerprint import hash_weights, write_fingerprint
 from ..evaluation.folder_lock import exclusive
 from ..evaluation.process_barrier import patient_group, wait_for_all
 from ..evaluation.results import describe_device, write_progress
-from ..evaluation.targets import result_folders
+from ..evaluation.targets import make_result_folders
 from ..files import write_json
 from ..modeling.backbone import build_policy
 from ..modeling.video_classifier import VideoClassifier
@@ -54,7 +54,7 @@ def evaluate_actions(cfg: CfgNode, model: VideoClassifier, *, restart: bool = Fa
     """
     policy = str(build_policy(cfg)) if model.enabled else DENSE
     patient_group()
-    folders = result_folders(cfg)
+    folders = make_result_folders(cfg)
     if restart:
         start_over(folders.values())
     returned = {}
@@ -79,7 +79,7 @@ def evaluate_action_budgets(
     """
     policies = parse_budgets(budgets)
     patient_group()
-    folders = result_folders(cfg)
+    folders = make_result_folders(cfg)
     if restart:
         start_over(os.path.join(folder, budget) for folder in folders.values() for budget in policies)
     combined = {}

@@ -9,14 +9,12 @@ import sys
 from pathlib import Path
 
 from ..errors import FileError
-
-REPOSITORY = Path(__file__).parent.joinpath("..", "..", "..", "..").resolve()
-"""The checkout that this package lies in. Of an installed package, a folder without any of these files."""
+from ..known_models import CHECKOUT
 
 
 def checkout_file(name: str) -> Path:
     """A file of the repository by its path in there. Raises FileError where there is no checkout."""
-    path = REPOSITORY / name
+    path = CHECKOUT / name
     if not path.is_file():
         raise FileError(f"{name} is not part of the installed package; run this command in a checkout")
     return path
@@ -24,9 +22,9 @@ def checkout_file(name: str) -> Path:
 
 def how_to_install(extra: str) -> str:
     """The pip command for one of the package's extras, as it works where the package is."""
-    if not (REPOSITORY / "setup.py").is_file():
+    if not (CHECKOUT / "setup.py").is_file():
         return f"pip install 'eventful-vitdet[{extra}]'"
-    here = os.path.relpath(REPOSITORY)
+    here = os.path.relpath(CHECKOUT)
     here = here if here.startswith(".") else os.path.join(".", here)  # else pip would take it for a package's name
     return f"pip install {shlex.quote(f'{here}[{extra}]')}"
 

@@ -58,7 +58,7 @@ def airborne_folder() -> Path:
 def draw(arguments: argparse.Namespace, config: str, options: list[str], video: str, path: Path) -> None:
     """Draw one figure; a schedule that is longer than the video is shortened to it, and that is said."""
     from ..config_files import build_cfg
-    from ..control import Schedule
+    from ..controllers import Schedule
     from ..draw.schedule_figure import fit_schedule, plot_run, record_run
     from ..predictor import load_detector
     from ..video import open_source

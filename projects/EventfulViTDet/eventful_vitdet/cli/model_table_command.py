@@ -12,15 +12,12 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
+from ..known_models import KNOWN_MODELS
 from .arguments import command_parser, whole_number
 from .console import run
 
-MODELS = [
-    f"{data}/{heads}_vitdet_{size}.yaml"
-    for data in ("coco", "lvis")
-    for heads in ("mask_rcnn", "cascade_mask_rcnn")
-    for size in "blh"
-]
+MODELS = [model.name for model in KNOWN_MODELS if not model.file]
+"""Those that are published; the others are the repository's own."""
 BUDGETS = [256, 512, 1024]
 
 
@@ -47,4 +44,4 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
 def main(words: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     arguments = parse(words)
-    return run(lambda: execute(arguments))
+    return run(lambda: execute(arguments), arguments)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from ..errors import ConfigError
 from ..known_models import CONFIGS, DEFAULT_MODEL, KNOWN_MODELS, KnownModel
@@ -20,9 +21,8 @@ from .arguments import command_parser
 HERE, FETCHED, ABSENT = "here", "to be fetched", "in the repository only"
 
 
-def state_of(model: KnownModel) -> str:
-    """Whether its weights are on this machine."""
-    place = model.local_file()
+def state_of(model: KnownModel, place: Path | None) -> str:
+    """Whether its weights are on this machine; `place` is its `local_file()`."""
     if place is not None and place.is_file():
         return HERE
     return ABSENT if model.file else FETCHED
@@ -33,7 +33,7 @@ def describe_all() -> str:
     rows = [("model", "finds", "box AP", "mask AP", "MB", "weights")]
     for model in KNOWN_MODELS:
         figures = ["" if ap is None else f"{ap:.1f}" for ap in (model.box_ap, model.mask_ap)]
-        rows.append((model.name, model.finds, *figures, str(model.megabytes), state_of(model)))
+        rows.append((model.name, model.finds, *figures, str(model.megabytes), state_of(model, model.local_file())))
     widths = [max(map(len, column)) for column in zip(*rows)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
     return "\n".join([*lines, "", f"The default is {DEFAULT_MODEL}."])
@@ -44,12 +44,12 @@ def describe_one(name: str) -> str:
     model = next((model for model in KNOWN_MODELS if model.name == name), None)
     if model is None:
         raise ConfigError(f"there is no model {name!r}; the list without a name has all")
-    source = model.address() or f"{model.file} of the repository"
+    source, place = model.address() or f"{model.file} of the repository", model.local_file()
     lines = {
         "model": f"{model.name}: {model.finds}",
         "configuration": CONFIGS / f"{model.name}.yaml",
         "weights": f"{source} ({model.megabytes} MB)",
-        "kept at": f"{model.local_file() or 'no checkout of the repository'} ({state_of(model)})",
+        "kept at": f"{place or 'no checkout of the repository'} ({state_of(model, place)})",
     }
     return "\n".join(f"{key}: {value}" for key, value in lines.items())
 

@@ -12,12 +12,12 @@ import sys
 from collections.abc import Sequence
 
 from ..errors import EvaluationError
+from ..known_models import CHECKOUT
 from .arguments import command_parser
-from .checkout import REPOSITORY
 from .console import run
 
 CONFIG = "imagenet_vid/vitdet_b_1024_eventful_r512.yaml"  # by its name below configs/
-REFERENCE = REPOSITORY / "tests" / "golden" / "vitdet_b_counts.json"
+REFERENCE = CHECKOUT / "tests" / "golden" / "vitdet_b_counts.json"
 
 
 def execute(arguments: argparse.Namespace) -> None:

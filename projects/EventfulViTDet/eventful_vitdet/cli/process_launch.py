@@ -91,6 +91,8 @@ def check_variables(args: argparse.Namespace) -> None:
                 f"WORLD_SIZE and RANK are set, as by torchrun, but {name} is not; start the command with torchrun, or "
                 "unset WORLD_SIZE"
             )
+    if not 0 <= (port := variable("MASTER_PORT")) <= MAX_PORT:
+        raise ConfigError(f"the environment variable MASTER_PORT is {port}; ports are numbers from 0 to {MAX_PORT}")
     started = variable("LOCAL_WORLD_SIZE", 1)
     if args.num_machines != 1 or args.num_gpus not in (1, started):
         raise ConfigError(

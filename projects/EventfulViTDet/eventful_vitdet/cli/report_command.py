@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -48,6 +47,7 @@ def execute(arguments: argparse.Namespace) -> None:
 def find_dataset(arguments: argparse.Namespace, cfg: CfgNode) -> str | None:
     """The evaluated data set's name: of --test-json, or of the configuration."""
     from ..data import register_test_json
+    from ..evaluation.targets import folder_name
 
     if arguments.test_json:
         return register_test_json(arguments.test_json, arguments.test_root)
@@ -56,7 +56,7 @@ def find_dataset(arguments: argparse.Namespace, cfg: CfgNode) -> str | None:
     names = cfg.DATASETS.TEST
     if len(names) > 1:  # each has a folder called after it
         here = Path(arguments.folder).resolve().name
-        names = [name for name in names if re.sub(r"[^\w.-]+", "_", name) == here]
+        names = [name for name in names if folder_name(name) == here]
     if len(names) != 1:
         raise ReportError(f"DATASETS.TEST does not name the data set of {arguments.folder}; set it to that one")
     return names[0]

@@ -43,11 +43,9 @@ def execute(args: argparse.Namespace) -> None:
         trainer.train()
         return
     model = VideoTrainer.build_model(cfg)
-    checkpointer = VideoCheckpointer(model, cfg.OUTPUT_DIR)
-    resumed = args.resume and checkpointer.has_checkpoint()
-    checkpointer.weights_set = "" if resumed else cfg.MODEL.WEIGHTS_SET
+    checkpointer = VideoCheckpointer(model, cfg.OUTPUT_DIR, weights_set=cfg.MODEL.WEIGHTS_SET)
     checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
-    if not (cfg.MODEL.WEIGHTS or resumed):
+    if not (cfg.MODEL.WEIGHTS or checkpointer.resumed_from):
         logger.warning("MODEL.WEIGHTS is empty: what is evaluated are random weights")
     restart = args.restart and not again  # what was finished before the failure is of this command
     if is_classifier:

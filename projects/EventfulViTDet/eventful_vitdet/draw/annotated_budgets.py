@@ -9,7 +9,8 @@ from detectron2.config import CfgNode
 from torch import nn
 
 from ..budgets import apply_budget, parse_budgets
-from ..control import Constant, RuntimeControl
+from ..control import RuntimeControl
+from ..controllers import Constant
 from ..data import ReadRules, load_frames
 from ..data.coco_vid import group_by_video
 from ..data.listed_video import ListedVideo

@@ -15,7 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.gridspec import GridSpecFromSubplotSpec
 from torch import nn
 
-from ..control import RuntimeControl, Schedule
+from ..control import RuntimeControl
+from ..controllers import Schedule
 from ..errors import ConfigError, DataError
 from ..masks import MaskRequest
 from ..predictor import FrameResult, VideoDetector, class_names, dense_detector

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 from detectron2.structures import BoxMode
@@ -105,20 +106,29 @@ def compute_table_metrics(
     matter: equal scores are taken by ascending class, then box. Raises EvaluationError if no annotation counts.
     """
     chosen = keep_best(detections, score_threshold, max_detections)
+    if kind == BOXES:
+        chosen = replace(chosen, masks=None)
     label_of = {category_id: label for label, category_id in enumerate(category_ids)}
 
     def of_category(category_id: int) -> Iterator[dict]:
         table = chosen.select(np.flatnonzero(chosen.classes == label_of[category_id]))
-        boxes = np.concatenate([table.boxes[:, :2], table.boxes[:, 2:] - table.boxes[:, :2]], axis=1)
-        numbers = (table.image_ids.tolist(), boxes.tolist(), table.scores.tolist())
-        for image_id, box, score, mask in zip(*numbers, table.mask_column()):
-            entry = {"image_id": image_id, "category_id": category_id, "bbox": box, "score": score}
-            if kind == BOXES:
+        for entry in coco_entries(table, category_ids):
+            if kind == BOXES or "segmentation" in entry:
                 yield entry
-            elif mask is not None:
-                yield {**entry, "segmentation": mask.as_coco()}
 
     return _evaluate(make_ground_truth(frames, category_ids, classes, kind), of_category, kind)
+
+
+def coco_entries(table: DetectionTable, category_ids: Sequence[int]) -> Iterator[dict]:
+    """Detections as COCO results: image_id, category_id, bbox [x, y, width, height], score and, of those that have a
+    mask, segmentation. `category_ids[i]` is the id of contiguous class i."""
+    boxes = np.concatenate([table.boxes[:, :2], table.boxes[:, 2:] - table.boxes[:, :2]], axis=1)
+    numbers = (table.image_ids.tolist(), table.classes.tolist(), boxes.tolist(), table.scores.tolist())
+    for image_id, label, box, score, mask in zip(*numbers, table.mask_column()):
+        entry = {"image_id": image_id, "category_id": category_ids[label], "bbox": box, "score": score}
+        if mask is not None:
+            entry["segmentation"] = mask.as_coco()
+        yield entry
 
 
 def keep_best(detections: DetectionTable, score_threshold: float, max_detections: int) -> DetectionTable:

@@ -9,6 +9,7 @@ from typing import IO
 import numpy as np
 
 from ..files import open_atomically
+from .coco_metrics import coco_entries
 from .detection_table import DetectionTable
 
 DETECTIONS_FILE = "coco_instances_results.json"
@@ -24,7 +25,7 @@ def write_coco_detections(path: str, detections: DetectionTable, category_ids: S
         file.write(b"[")
         separator = ""
         for part in _parts(detections):
-            lines = ",\n".join(_coco_entries(part, category_ids))
+            lines = ",\n".join(json.dumps(entry, allow_nan=False) for entry in coco_entries(part, category_ids))
             _write(file, separator + lines)
             separator = ",\n"
         file.write(b"]\n")
@@ -43,16 +44,6 @@ def write_vid_submission(path: str, detections: DetectionTable, frame_numbers: M
             # Nine digits tell any two scores apart, so their order is kept.
             lines = (f"{n} {c} {s:.9g} {' '.join(f'{v:.2f}' for v in box)}\n" for n, c, s, box in rows)
             _write(file, "".join(lines))
-
-
-def _coco_entries(table: DetectionTable, category_ids: Sequence[int]) -> Iterator[str]:
-    boxes = np.concatenate([table.boxes[:, :2], table.boxes[:, 2:] - table.boxes[:, :2]], axis=1)
-    numbers = (table.image_ids.tolist(), table.classes.tolist(), boxes.tolist(), table.scores.tolist())
-    for image_id, label, box, score, mask in zip(*numbers, table.mask_column()):
-        entry = {"image_id": image_id, "category_id": category_ids[label], "bbox": box, "score": score}
-        if mask is not None:
-            entry["segmentation"] = mask.as_coco()
-        yield json.dumps(entry, allow_nan=False)
 
 
 def _parts(table: DetectionTable) -> Iterator[DetectionTable]:

@@ -15,7 +15,7 @@ from ..modeling.backbone import build_policy
 from .collect import measure_agreement
 from .evaluate import Evaluation, Outcome, put_in_place, start_over
 from .results import RESULTS_FILE, format_screen, scalar_results, write_budgets, write_progress, write_table
-from .targets import load_test_set, result_folders
+from .targets import load_test_set, make_result_folders
 from .tensorboard_curves import write_sweep
 
 
@@ -29,7 +29,7 @@ def evaluate_once(cfg: CfgNode, model: nn.Module, *, restart: bool = False) -> d
     the first).
     """
     policy = str(build_policy(cfg)) if model.enabled else DENSE
-    evaluation, folders = Evaluation(cfg, model), result_folders(cfg)
+    evaluation, folders = Evaluation(cfg, model), make_result_folders(cfg)
     if restart:
         start_over(folders.values())
     returned = {}
@@ -57,7 +57,7 @@ def evaluate_budgets(
     ({} in all processes but the first).
     """
     policies = parse_budgets(budgets)
-    evaluation, folders = Evaluation(cfg, model), result_folders(cfg)
+    evaluation, folders = Evaluation(cfg, model), make_result_folders(cfg)
     if restart:
         start_over(os.path.join(folder, budget) for folder in folders.values() for budget in policies)
     combined: dict[str, list[dict]] = {}

@@ -18,7 +18,7 @@ import numpy as np
 from eventful_vit.cost import CATEGORIES
 
 from ..errors import EvaluationError
-from ..files import open_atomically, remove_if_there, remove_temporary_files
+from ..files import open_atomically, remove_temporary_files
 from .detection_table import DetectionTable
 from .stored_masks import MASK_COLUMNS, pack_masks, unpack_masks
 
@@ -125,12 +125,6 @@ def is_record_of(path: str, video_id: int | str, image_ids: list[int], source: s
         logger.warning("video %s is evaluated again, %s cannot be used: %s", video_id, path, damage)
         return False
     return True
-
-
-def remove_records(folder: str) -> None:
-    """Delete the records below the folder of an evaluation; other processes may be doing the same."""
-    for path in record_paths(folder):
-        remove_if_there(path)
 
 
 def remove_unfinished(folder: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -106,18 +107,28 @@ def check_annotated(dataset_name: str, frames: list[dict]) -> None:
         )
 
 
-def has_objects(frames: list[dict]) -> bool:
+def has_objects(frames: Iterable[dict]) -> bool:
     """Whether there is an annotation that is no crowd."""
     return any(not annotation.get("iscrowd", 0) for frame in frames for annotation in frame["annotations"])
 
 
+def folder_name(dataset_name: str) -> str:
+    """What the folder of a data set's results is called where several data sets are evaluated."""
+    return re.sub(r"[^\w.-]+", "_", dataset_name)
+
+
 def result_folders(cfg: CfgNode) -> dict[str, str]:
-    """The folder of each data set's results; makes sure, before any work, that they can be written."""
+    """The folder of each data set's results, which need not be there. Raises EvaluationError without a data set."""
     names = list(cfg.DATASETS.TEST)
     if not names:
         raise EvaluationError("DATASETS.TEST is empty: name a registered data set, or give a file by --test-json")
     base = os.path.join(cfg.OUTPUT_DIR, "inference")
-    folders = {name: base if len(names) == 1 else os.path.join(base, re.sub(r"[^\w.-]+", "_", name)) for name in names}
+    return {name: base if len(names) == 1 else os.path.join(base, folder_name(name)) for name in names}
+
+
+def make_result_folders(cfg: CfgNode) -> dict[str, str]:
+    """Make `result_folders`, and make sure, before any work, that they can be written. Raises EvaluationError."""
+    folders = result_folders(cfg)
     for folder in folders.values():
         try:
             os.makedirs(folder, exist_ok=True)

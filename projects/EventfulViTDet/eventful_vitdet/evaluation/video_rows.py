@@ -14,6 +14,7 @@ from ..structures import MACS_PER_GFLOP
 from .coco_metrics import compute_table_metrics
 from .metrics import VID_AP50, compute_vid_ap50
 from .store import VideoRecord
+from .targets import has_objects
 
 BACKBONE_COLUMNS = [CATEGORIES.index(category) for category in BACKBONE_CATEGORIES]
 
@@ -49,7 +50,7 @@ def make_row(
 ) -> VideoRow:
     """Evaluate one video by itself. AP50 is COCO's; both APs are None without an object that counts."""
     ap50 = vid_ap50 = None
-    if any(not annotation.get("iscrowd", 0) for frame in frames for annotation in frame["annotations"]):
+    if has_objects(frames):
         thresholds = {"score_threshold": score_threshold, "max_detections": max_detections}
         ap50 = compute_table_metrics(frames, classes, category_ids, record.detections, **thresholds)["AP50"]
         vid_ap50 = compute_vid_ap50(frames, classes, record.detections)[VID_AP50]

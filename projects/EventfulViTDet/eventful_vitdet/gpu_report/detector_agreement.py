@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import traceback
-from pathlib import Path
 
 import torch
 
 from ..errors import DatasetError
+from ..known_models import CHECKOUT
 from .machine import NO_GPU, has_gpu, missing_packages
 
 DETECTRON2_NEEDS = ("fvcore", "iopath", "pycocotools", "av", "cv2", "torchvision", "safetensors", "yaml")
 """What a detector imports beside PyTorch."""
-REPOSITORY = Path(__file__).resolve().parents[4]
 DETECTORS = {
     "demo": ("configs/demo/vitdet_tiny.yaml", "weights/demo_vitdet_tiny.safetensors", 64),
     "airborne": ("configs/airborne_vid/vitdet_small.yaml", "weights/airborne_vitdet_small.safetensors", 256),
@@ -33,12 +32,12 @@ def _check(config: str, weights: str, r: int) -> dict:
     reason = None if has_gpu() else NO_GPU
     reason = reason or missing_packages(*DETECTRON2_NEEDS)
     for file in (config, weights):
-        if reason is None and not (REPOSITORY / file).is_file():
+        if reason is None and not (CHECKOUT / file).is_file():
             reason = f"{file} is not here"
     if reason is not None:
         return {"ok": None, "reason": reason}
     try:
-        return _compare(str(REPOSITORY / config), str(REPOSITORY / weights), r)
+        return _compare(str(CHECKOUT / config), str(CHECKOUT / weights), r)
     except DatasetError as error:
         return {"ok": None, "reason": str(error)}
     except Exception as error:

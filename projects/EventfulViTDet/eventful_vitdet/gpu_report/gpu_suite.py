@@ -9,7 +9,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from .detector_agreement import DETECTRON2_NEEDS, REPOSITORY
+from ..known_models import CHECKOUT
+from .detector_agreement import DETECTRON2_NEEDS
 from .machine import missing_packages
 
 FIXTURES = re.compile(r"\bgpu_(kernels|device)\b|torch\.cuda\b")
@@ -18,7 +19,7 @@ FIXTURES = re.compile(r"\bgpu_(kernels|device)\b|torch\.cuda\b")
 Note = Callable[[dict], None]
 
 
-def run_suite(note: Note, tests: Path = REPOSITORY / "tests") -> dict:
+def run_suite(note: Note, tests: Path = CHECKOUT / "tests") -> dict:
     """Run them.
 
     Returns:

@@ -16,7 +16,8 @@ from eventful_vit import TopR
 from torch import nn
 
 from ..budgets import DENSE
-from ..control import Constant, Controller, LatencyController, build_runtime_control
+from ..control import build_runtime_control
+from ..controllers import Constant, Controller, LatencyController
 from ..draw.boxes import class_color, class_name
 from ..draw.tokens import updated_share
 from ..errors import LiveError, describe_error, is_for_user

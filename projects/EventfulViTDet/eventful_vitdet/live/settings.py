@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 
-from ..control import Bounds
+from ..controllers import Bounds
 
 MAX_SHOWN = 40
 """Characters of a refused value that are repeated in the reason."""

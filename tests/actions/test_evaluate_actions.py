@@ -15,6 +15,7 @@ from eventful_vitdet.actions.clip_records import read_records
 from eventful_vitdet.actions.evaluate_actions import evaluate_action_budgets, evaluate_actions
 from eventful_vitdet.cli.train_command import main
 from eventful_vitdet.errors import DataError, EvaluationError, ReportError
+from eventful_vitdet.evaluation import fingerprint
 from eventful_vitdet.report.evaluation_folder import read_budgets
 
 from .conftest import TINY
@@ -138,6 +139,45 @@ def test_other_settings_are_refused_until_restart(evaluation, tiny_classifier_cf
         evaluate_actions(other, model)
     evaluate_actions(other, model, restart=True)
     assert results_of(other)["policy"] == "top-r 3"
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("MODEL.VIT.NUM_HEADS", 4),
+        ("MODEL.VIVIT.STRIDE", 2),
+        ("MODEL.EVENTFUL.STATE_DTYPE", "bfloat16"),
+        ("MODEL.PIXEL_STD", [50.0, 50.0, 50.0]),
+    ],
+)
+def test_records_of_another_model_with_the_same_weights_are_refused(evaluation, tiny_classifier, key, value):
+    cfg, model = evaluation()
+    evaluate_actions(cfg, model)
+    changed = {key.replace(".", "__"): value}
+    cfg, _ = evaluation(**changed)
+    with pytest.raises(EvaluationError, match=rf"holds the results of another evaluation \(3 clips\): {key} was "):
+        evaluate_actions(cfg, tiny_classifier(**changed))
+
+
+def test_what_only_training_needs_lets_an_evaluation_resume(evaluation, interrupted):
+    cfg, model = evaluation()
+    evaluate_actions(cfg, model)
+    calls = interrupted(0)
+    cfg, _ = evaluation(
+        MODEL__VIVIT__DROPOUT=0.5, MODEL__VIVIT__FREEZE_SPATIAL=True, MODEL__VIVIT__TRAIN_WITH_GATES=True
+    )
+    evaluate_actions(cfg, model)
+    assert not calls and results_of(cfg)["clips"] == 3
+
+
+def test_versions_kernels_and_code_count_as_they_do_for_detectors(evaluation, monkeypatch):
+    cfg, model = evaluation()
+    evaluate_actions(cfg, model)
+    monkeypatch.setattr(fingerprint.cpu, "describe_kernels", lambda: "kernels-0")
+    monkeypatch.setattr(fingerprint, "hash_detectron2", lambda: "code-0")
+    with pytest.raises(EvaluationError, match="now it is kernels-0; detectron2 was .* code code-0"):
+        evaluate_actions(cfg, model)
+    assert "budgets.py" in module.COMPUTING
 
 
 def test_a_complete_evaluation_stays_until_its_replacement_is_complete(evaluation, interrupted, monkeypatch):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import torch
 from detectron2.config import CfgNode
@@ -15,9 +14,9 @@ from tqdm import tqdm
 
 from ..budgets import DENSE, apply_budget, describe_budget, parse_budgets
 from ..errors import DataError, EvaluationError
-from ..evaluation.computing_code import hash_code, hash_transformer
+from ..evaluation.computing_code import hash_our_code
 from ..evaluation.evaluate import Outcome, fixed_threads, put_in_place, start_over
-from ..evaluation.fingerprint import hash_weights, write_fingerprint
+from ..evaluation.fingerprint import common_settings, hash_weights, write_fingerprint
 from ..evaluation.folder_lock import exclusive
 from ..evaluation.process_barrier import patient_group, wait_for_all
 from ..evaluation.results import describe_device, write_progress
@@ -37,9 +36,8 @@ from .step_counts import count_clips
 logger = logging.getLogger(__name__)
 
 SKIP = "skip"
-PACKAGE = Path(__file__).resolve().parents[1]
 COMPUTING = (
-    *("modeling", "video", "timing.py", "actions/action_metrics.py", "actions/clip_frames.py"),
+    *("modeling", "video", "budgets.py", "timing.py", "actions/action_metrics.py", "actions/clip_frames.py"),
     *("actions/clip_loader.py", "actions/evaluate_actions.py", "actions/step_counts.py"),
 )
 """Code that a clip passes on its way from the video to its record."""
@@ -122,7 +120,15 @@ def _evaluate(cfg: CfgNode, model: VideoClassifier, actions: ActionSet, folder: 
     """One data set at the budget that a model has."""
     with fixed_threads(cfg.TEST.THREADS_PER_PROCESS) as threads, exclusive(folder):
         wait_for_all()  # for the lock
-        settings = describe_settings(cfg, model, actions, policy, threads)
+        settings = common_settings(
+            cfg,
+            policy=policy,
+            weights=hash_weights(model),
+            dataset=actions.hash,
+            device=describe_device(model.device),
+            threads=threads,
+            code=hash_our_code(COMPUTING),
+        )
         place = begin(folder, settings)
         finished = set().union(*comm.all_gather(list(read_records(place))))
         missing = [clip for clip in actions.clips if clip.clip_id not in finished]
@@ -202,28 +208,3 @@ def _write_results(
     )
     write_json(os.path.join(folder, RESULTS_FILE), results)
     return results
-
-
-def describe_settings(
-    cfg: CfgNode, model: VideoClassifier, actions: ActionSet, policy: str, threads: int
-) -> dict[str, object]:
-    """What the numbers of an evaluation depend on."""
-    eventful = {
-        f"MODEL.EVENTFUL.{key}": cfg.MODEL.EVENTFUL[key]
-        for key in ("ATTENTION", "GATE_BEFORE_NORM", "GATE_REFERENCE", "STATE_DTYPE")
-    }
-    vivit = {f"MODEL.VIVIT.{key}": cfg.MODEL.VIVIT[key] for key in ("STRIDE", "FPS", "VIEWS", "CROPS", "FRAMES")}
-    return {
-        "weights": hash_weights(model),
-        "data set": actions.hash,
-        "policy": policy,
-        "device": describe_device(model.device),
-        "threads": threads if model.device.type == "cpu" else None,
-        "code of eventful_vitdet": hash_code(PACKAGE, COMPUTING),
-        "code of eventful_vit": hash_transformer(),
-        "torch": torch.__version__,
-        "compute type": cfg.MODEL.EVENTFUL.COMPUTE_DTYPE,
-        "pixels": [list(model.views.size), list(cfg.MODEL.PIXEL_MEAN), list(cfg.MODEL.PIXEL_STD)],
-        **vivit,
-        **({} if policy == DENSE else eventful),
-    }

@@ -12,7 +12,7 @@ from fractions import Fraction
 import av
 import numpy as np
 
-from ..files import remove_if_there, user_cache_folder, write_atomically
+from ..files import file_identity, remove_if_there, user_cache_folder, write_atomically
 from .frame_index import FrameIndex
 
 FORMAT_VERSION = 4
@@ -80,8 +80,7 @@ def _keep_in_memory(path: str, identity: list, index: FrameIndex) -> None:
 
 def _identity(path: str) -> list:
     """What tells whether a file is the one that was indexed, in the same way by the same FFmpeg."""
-    state = os.stat(path)
-    return [FORMAT_VERSION, av.__version__, os.path.realpath(path), state.st_size, state.st_mtime_ns]
+    return [FORMAT_VERSION, av.__version__, *file_identity(path)]
 
 
 def _place(path: str) -> str:

@@ -13,7 +13,7 @@ from detectron2.utils import comm
 from eventful_vit.models.clip_views import ClipViews
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError
 from .clip import Clip
 from .clip_frames import ClipFrames, open_clip
 
@@ -65,12 +65,9 @@ class RandomViews(Dataset):
         return len(self.clips)
 
     def __getitem__(self, index: int) -> dict:
+        """Raises DataError, naming line and clip, where the clip cannot be read."""
         clip = self.clips[index]
-        try:
-            chosen = self._frames(index, clip)
-        except DataError as error:
-            raise DataError(f"{clip.place}: clip {clip.clip_id}: {error}") from error
-        frames = self._crop(chosen)
+        frames = self._crop(self._frames(index, clip))
         return {"clip_id": clip.clip_id, "frames": frames, "spans": [range(len(frames))], "labels": dict(clip.labels)}
 
     def _frames(self, index: int, clip: Clip) -> torch.Tensor:

@@ -14,7 +14,7 @@ from eventful_vitdet.actions.clip_loader import ClipReader
 from eventful_vitdet.actions.clip_records import read_records
 from eventful_vitdet.actions.evaluate_actions import evaluate_action_budgets, evaluate_actions
 from eventful_vitdet.cli.train_command import main
-from eventful_vitdet.errors import DataError, EvaluationError, ReportError
+from eventful_vitdet.errors import ConfigError, DataError, EvaluationError, ReportError
 from eventful_vitdet.evaluation import fingerprint
 from eventful_vitdet.report.evaluation_folder import read_budgets
 
@@ -210,6 +210,14 @@ def test_clips_that_cannot_be_read_stop_or_are_left_out(evaluation, clips_csv):
     results = results_of(cfg)
     assert results["clips"] == 2
     assert [entry["clip"] for entry in results["skipped"]] == ["b"]
+
+
+def test_a_negative_number_of_threads_is_refused_before_anything_is_written(evaluation):
+    cfg, model = evaluation(TEST__THREADS_PER_PROCESS=-1)
+    for evaluate in (evaluate_actions, lambda *args: evaluate_action_budgets(*args, ["dense", 2])):
+        with pytest.raises(ConfigError, match="TEST.THREADS_PER_PROCESS must be 0 or larger, found -1"):
+            evaluate(cfg, model)
+    assert not Path(cfg.OUTPUT_DIR).exists()
 
 
 def test_scores_that_are_not_finite_are_no_result(evaluation):

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from ..budgets import DENSE, apply_budget, describe_budget, parse_budgets
 from ..errors import DataError, EvaluationError
 from ..evaluation.computing_code import hash_our_code
-from ..evaluation.evaluate import Outcome, fixed_threads, put_in_place, start_over
+from ..evaluation.evaluate import Outcome, check_threads, fixed_threads, put_in_place, start_over
 from ..evaluation.fingerprint import common_settings, hash_weights, write_fingerprint
 from ..evaluation.folder_lock import exclusive
 from ..evaluation.process_barrier import patient_group, wait_for_all
@@ -50,6 +50,7 @@ def evaluate_actions(cfg: CfgNode, model: VideoClassifier, *, restart: bool = Fa
     replacement is complete. Returns {"accuracy": {metric: percent}, ...}, by data set if there are several; {} in all
     processes but the first.
     """
+    check_threads(cfg)
     policy = str(build_policy(cfg)) if model.enabled else DENSE
     patient_group()
     folders = result_folders(cfg)
@@ -75,6 +76,7 @@ def evaluate_action_budgets(
     these folders. With `restart`, what is there stays until its replacement is complete. Afterwards the model has the
     configuration's policy again. Returns the content of budgets.json by data set ({} in all processes but the first).
     """
+    check_threads(cfg)
     policies = parse_budgets(budgets)
     patient_group()
     folders = result_folders(cfg)

@@ -89,8 +89,7 @@ class Evaluation:
 
     def __init__(self, cfg: CfgNode, model: nn.Module) -> None:
         """Raises ConfigError for TEST.* out of range."""
-        if cfg.TEST.THREADS_PER_PROCESS < 0:
-            raise ConfigError(f"TEST.THREADS_PER_PROCESS must be 0 or larger, found {cfg.TEST.THREADS_PER_PROCESS}")
+        check_threads(cfg)
         self.cfg = cfg
         self.model = model
         self.stored = StoredDetections.of(cfg)
@@ -198,6 +197,12 @@ class Evaluation:
         )
         write_json(os.path.join(folder, RESULTS_FILE), results)
         return results
+
+
+def check_threads(cfg: CfgNode) -> None:
+    """Raise ConfigError for a number of threads that cannot be."""
+    if cfg.TEST.THREADS_PER_PROCESS < 0:
+        raise ConfigError(f"TEST.THREADS_PER_PROCESS must be 0 or larger, found {cfg.TEST.THREADS_PER_PROCESS}")
 
 
 @contextmanager

@@ -103,6 +103,23 @@ def test_budgets_in_one_table(evaluation, capsys):
     assert results_of(cfg, "2") == few
 
 
+def test_weights_are_hashed_once_for_all_budgets(evaluation, monkeypatch):
+    cfg, model = evaluation()
+    hashed, hash_weights = [], module.hash_weights
+    monkeypatch.setattr(module, "hash_weights", lambda model: hashed.append(model) or hash_weights(model))
+    evaluate_action_budgets(cfg, model, ["dense", 2])
+    assert hashed == [model]
+
+
+def test_one_process_of_each_machine_reads_the_records(evaluation, monkeypatch):
+    cfg, model = evaluation()
+    evaluate_actions(cfg, model)
+    folder = str(Path(cfg.OUTPUT_DIR, "inference"))
+    assert list(module._records_of_machine(folder)) == ["a", "b", "c"]
+    monkeypatch.setattr(module.comm, "get_local_rank", lambda: 1)
+    assert module._records_of_machine(folder) == {}
+
+
 def test_an_interrupted_evaluation_resumes(evaluation, interrupted, monkeypatch):
     cfg, model = evaluation()
     with monkeypatch.context():

@@ -8,11 +8,11 @@ import pytest
 import torch
 from eventful_vit import TopR
 from eventful_vit.models.clip_views import ClipViews
-from eventful_vitdet.actions import load_action_set, register_action_csv
+from eventful_vitdet.actions import action_sets, load_action_set, register_action_csv
 from eventful_vitdet.actions import training_clips as module
 from eventful_vitdet.actions.action_training import ActionTrainer
 from eventful_vitdet.actions.feature_cache import feature_folder, feature_path, fill_feature_cache
-from eventful_vitdet.actions.training_clips import RandomViews, Shuffled
+from eventful_vitdet.actions.training_clips import ClipSampler, RandomViews
 from eventful_vitdet.errors import DataError
 
 from .conftest import row, write_csv, write_video
@@ -73,7 +73,7 @@ def test_a_scale_below_one_leaves_no_room():
 
 
 def test_passes_are_shuffled_and_a_resumed_one_is_another():
-    sampler = Shuffled(5, seed=3)
+    sampler = ClipSampler(5, seed=3)
     stream = iter(sampler)
     first = [next(stream) for _ in range(10)]
     assert sorted(first[:5]) == sorted(first[5:]) == list(range(5)) and first[:5] != first[5:]
@@ -103,9 +103,12 @@ def test_the_whole_model_learns(training_cfg, clips):
 
 
 def test_fine_tuning_on_kept_features(training_cfg, tmp_path, monkeypatch):
+    parsed, read_csv = [], action_sets.read_csv
+    monkeypatch.setattr(action_sets, "read_csv", lambda path: parsed.append(path) or read_csv(path))
     settings = {"MODEL__VIVIT__FREEZE_SPATIAL": True, "DATALOADER__FEATURE_CACHE": str(tmp_path / "features")}
     cfg = training_cfg(**settings, MODEL__VIVIT__DROPOUT=0.5, SOLVER__MAX_ITER=2)
     trainer, before = train(cfg)
+    assert len(parsed) == 1
     after = trainer.model.state_dict()
     changed = {name.split(".")[1] for name in after if not torch.equal(before[name], after[name])}
     assert changed == {"temporal", "heads"}

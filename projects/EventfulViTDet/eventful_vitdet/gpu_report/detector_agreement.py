@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import traceback
-from pathlib import Path
 
 import torch
 
 from ..errors import DatasetError
-from .machine import NO_GPU, has_gpu, missing_packages
+from .machine import NO_GPU, REPOSITORY, has_gpu, missing_packages
 
 DETECTRON2_NEEDS = ("fvcore", "iopath", "pycocotools", "av", "cv2", "torchvision", "safetensors", "yaml")
 """What a detector imports beside PyTorch."""
-REPOSITORY = Path(__file__).resolve().parents[4]
 DETECTORS = {
     "demo": ("configs/demo/vitdet_tiny.yaml", "weights/demo_vitdet_tiny.safetensors", 64),
     "airborne": ("configs/airborne_vid/vitdet_small.yaml", "weights/airborne_vitdet_small.safetensors", 256),

@@ -9,8 +9,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from .detector_agreement import DETECTRON2_NEEDS, REPOSITORY
-from .machine import missing_packages
+from .detector_agreement import DETECTRON2_NEEDS
+from .machine import REPOSITORY, missing_packages
 
 FIXTURES = re.compile(r"\bgpu_(kernels|device)\b|torch\.cuda\b")
 """What test files use whose tests run on a GPU."""

@@ -20,13 +20,12 @@ from .frame_times import Timing, drifting_frames, nth, product_rate, time_in_tur
 from .goals import goal_rows
 from .kernel_launches import profile_frame_launches
 from .machine import device
+from .part_list import Note
 from .report_models import ALL_BFLOAT16, BFLOAT16, FLOAT32, VITDET_B, Form, build_vit
 
 FRAMES = 8
 WARM_UP = 4
 """A frame's first call compiles, its second one is recorded."""
-
-Note = Callable[[dict], None]
 
 
 @dataclass(frozen=True)

@@ -6,16 +6,14 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 from .detector_agreement import DETECTRON2_NEEDS
 from .machine import REPOSITORY, missing_packages
+from .part_list import Note
 
 FIXTURES = re.compile(r"\bgpu_(kernels|device)\b|torch\.cuda\b")
 """What test files use whose tests run on a GPU."""
-
-Note = Callable[[dict], None]
 
 
 def run_suite(note: Note, tests: Path = REPOSITORY / "tests") -> dict:

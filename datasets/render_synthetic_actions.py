@@ -18,8 +18,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-import cv2
-from render_synthetic_vid import open_writer
+from render_synthetic_vid import encode
 from synthetic_actions import CLIP_FRAMES, NOUNS, VERBS, Settings, plan_video, render_video
 from synthetic_scene import FPS, RenderError
 from tqdm import tqdm
@@ -33,18 +32,8 @@ COLUMNS = (
 
 def write_video(path: Path, settings: Settings, video: int) -> None:
     """Render and encode one video. Raises RenderError if not all of it was written."""
-    writer = open_writer(path, settings.side, settings.side)
-    try:
-        for image in render_video(settings, video):
-            writer.write(image)
-    finally:
-        writer.release()
-    reader = cv2.VideoCapture(str(path))  # the writer reports no errors: a full disk shows only here
-    written = int(reader.get(cv2.CAP_PROP_FRAME_COUNT)) if reader.isOpened() else 0
-    reader.release()
-    expected = CLIP_FRAMES * len(VERBS) * len(NOUNS)
-    if written != expected:
-        raise RenderError(f"{path}: {written} of {expected} frames were written; is the disk full?")
+    frames = CLIP_FRAMES * len(VERBS) * len(NOUNS)
+    encode(path, settings.side, settings.side, frames, render_video(settings, video))
 
 
 def clock(frame: int) -> str:

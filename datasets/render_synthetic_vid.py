@@ -15,9 +15,11 @@ import json
 import os
 import sys
 import tempfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import cv2
+import numpy as np
 from synthetic_scene import CLASSES, DYNAMICS, FPS, Box, RenderError, Settings, render_video
 from tqdm import tqdm
 
@@ -40,21 +42,31 @@ def open_writer(path: Path, width: int, height: int) -> cv2.VideoWriter:
     return writer
 
 
-def write_video(path: Path, settings: Settings, video: int) -> list[list[Box]]:
-    """Render and encode one video; returns the boxes of every frame."""
-    writer = open_writer(path, settings.width, settings.height)
-    boxes = []
+def encode(path: Path, width: int, height: int, frames: int, images: Iterable[np.ndarray]) -> None:
+    """Write images (height, width, 3), BGR, as MP4 video. Raises RenderError if not all `frames` were written."""
+    writer = open_writer(path, width, height)
     try:
-        for frame in render_video(settings, video):
-            writer.write(frame.image)
-            boxes.append(frame.boxes)
+        for image in images:
+            writer.write(image)
     finally:
         writer.release()
     reader = cv2.VideoCapture(str(path))  # the writer reports no errors: a full disk shows only here
     written = int(reader.get(cv2.CAP_PROP_FRAME_COUNT)) if reader.isOpened() else 0
     reader.release()
-    if written != settings.frames:
-        raise RenderError(f"{path}: {written} of {settings.frames} frames were written; is the disk full?")
+    if written != frames:
+        raise RenderError(f"{path}: {written} of {frames} frames were written; is the disk full?")
+
+
+def write_video(path: Path, settings: Settings, video: int) -> list[list[Box]]:
+    """Render and encode one video; returns the boxes of every frame."""
+    boxes = []
+
+    def images() -> Iterator[np.ndarray]:
+        for frame in render_video(settings, video):
+            boxes.append(frame.boxes)
+            yield frame.image
+
+    encode(path, settings.width, settings.height, settings.frames, images())
     return boxes
 
 

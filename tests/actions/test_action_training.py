@@ -8,12 +8,14 @@ import pytest
 import torch
 from eventful_vit import TopR
 from eventful_vit.models.clip_views import ClipViews
-from eventful_vitdet.actions import load_action_set, register_action_csv
+from eventful_vitdet.actions import action_sets, load_action_set, register_action_csv
 from eventful_vitdet.actions import training_clips as module
 from eventful_vitdet.actions.action_training import ActionTrainer
 from eventful_vitdet.actions.feature_cache import feature_folder, feature_path, fill_feature_cache
-from eventful_vitdet.actions.training_clips import RandomViews, Shuffled
+from eventful_vitdet.actions.training_clips import ClipSampler, RandomViews
 from eventful_vitdet.errors import DataError
+
+from .conftest import row, write_csv, write_video
 
 VIEWS = ClipViews(8, 2, (32, 32), 4, 3)
 VIEWS_OF_MODEL = ClipViews(8, 1, (32, 32), 1, 1)
@@ -71,7 +73,7 @@ def test_a_scale_below_one_leaves_no_room():
 
 
 def test_passes_are_shuffled_and_a_resumed_one_is_another():
-    sampler = Shuffled(5, seed=3)
+    sampler = ClipSampler(5, seed=3)
     stream = iter(sampler)
     first = [next(stream) for _ in range(10)]
     assert sorted(first[:5]) == sorted(first[5:]) == list(range(5)) and first[:5] != first[5:]
@@ -101,9 +103,12 @@ def test_the_whole_model_learns(training_cfg, clips):
 
 
 def test_fine_tuning_on_kept_features(training_cfg, tmp_path, monkeypatch):
+    parsed, read_csv = [], action_sets.read_csv
+    monkeypatch.setattr(action_sets, "read_csv", lambda path: parsed.append(path) or read_csv(path))
     settings = {"MODEL__VIVIT__FREEZE_SPATIAL": True, "DATALOADER__FEATURE_CACHE": str(tmp_path / "features")}
     cfg = training_cfg(**settings, MODEL__VIVIT__DROPOUT=0.5, SOLVER__MAX_ITER=2)
     trainer, before = train(cfg)
+    assert len(parsed) == 1
     after = trainer.model.state_dict()
     changed = {name.split(".")[1] for name in after if not torch.equal(before[name], after[name])}
     assert changed == {"temporal", "heads"}
@@ -136,8 +141,42 @@ def test_other_spatial_models_and_budgets_have_other_features(tiny_classifier, t
     model.set_policy(TopR(7))
     assert feature_folder(cfg, model) != first
     model.set_policy(TopR(5))
+    for changed in (
+        {"MODEL__EVENTFUL__COMPUTE_DTYPE": "bfloat16"},
+        {"MODEL__EVENTFUL__STATE_DTYPE": "bfloat16"},
+        {"MODEL__VIT__NUM_HEADS": 4},
+    ):
+        other = training_cfg(DATALOADER__FEATURE_CACHE=str(tmp_path), **changed)
+        assert feature_folder(other, tiny_classifier(**changed)) != first
+    assert feature_folder(cfg, model) == first
     torch.nn.init.zeros_(model.vivit.spatial.norm.weight)
     assert feature_folder(cfg, model) != first
+
+
+def test_clips_of_the_same_name_in_two_data_sets_have_features_of_their_own(
+    tiny_classifier, training_cfg, clips, tmp_path
+):
+    cfg, model = training_cfg(DATALOADER__FEATURE_CACHE=str(tmp_path / "features")), tiny_classifier()
+    first = fill_feature_cache(cfg, model, clips)[0]["features"]
+    write_video(tmp_path / "other" / "videos" / "P01_01.mp4", size=(64, 64))
+    [other] = load_action_set(
+        register_action_csv(str(write_csv(tmp_path / "other" / "b.csv", [row(narration_id="a")]))),
+        {"verb": 4, "noun": 3},
+    ).clips
+    assert (other.clip_id, other.start, other.stop) == (clips[0].clip_id, clips[0].start, clips[0].stop)
+    assert not torch.equal(fill_feature_cache(cfg, model, [other])[0]["features"], first)
+    torch.testing.assert_close(fill_feature_cache(cfg, model, clips)[0]["features"], first, rtol=0, atol=0)
+
+
+def test_a_video_that_was_replaced_has_other_features(tiny_classifier, training_cfg, clips, tmp_path):
+    cfg, model = training_cfg(DATALOADER__FEATURE_CACHE=str(tmp_path / "features")), tiny_classifier()
+    first = fill_feature_cache(cfg, model, clips[:1])[0]["features"]
+    write_video(Path(clips[0].path), size=(64, 64))
+    kept = fill_feature_cache(cfg, model, clips[:1])
+    assert not torch.equal(kept[0]["features"], first)
+    Path(clips[0].path).unlink()
+    with pytest.raises(DataError, match=r"line 2: clip a: .*P01_01.mp4: No such file"):
+        kept[0]
 
 
 def test_damaged_features_are_named(tiny_classifier, training_cfg, clips, tmp_path):

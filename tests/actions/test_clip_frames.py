@@ -1,15 +1,18 @@
 """Which frames of a video a clip consists of, and how they reach the model."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
 from eventful_vit.models.clip_views import ClipViews
+from eventful_vitdet.actions.action_set_check import decode_clip
 from eventful_vitdet.actions.clip import Clip
 from eventful_vitdet.actions.clip_frames import frames_at, open_clip
 from eventful_vitdet.actions.clip_loader import ClipReader
+from eventful_vitdet.actions.training_clips import RandomViews
 from eventful_vitdet.errors import DataError
 
 from .conftest import write_video
@@ -58,9 +61,9 @@ def test_images_are_those_of_the_times(video):
 
 def test_a_clip_may_end_a_little_late_and_no_more(video):
     assert len(open_clip(replace(video, stop=2.9), 30.0)) == 45
-    with pytest.raises(DataError, match=r"clips.csv, line 2: stops at 3.10 s, but .*v.mp4 ends at 2.00 s"):
+    with pytest.raises(DataError, match=r"^clips.csv, line 2: clip v: stops at 3.10 s, but .*v.mp4 ends at 2.00 s"):
         open_clip(replace(video, stop=3.1), 30.0)
-    with pytest.raises(DataError, match=r"clips.csv, line 2: begins at 2.00 s"):
+    with pytest.raises(DataError, match=r"^clips.csv, line 2: clip v: begins at 2.00 s"):
         open_clip(replace(video, start=2.0, stop=2.5), 30.0)
 
 
@@ -102,6 +105,44 @@ def test_frames_of_several_sizes_are_refused(tmp_path):
         cv2.imwrite(str(tmp_path / f"{number}.png"), np.zeros((side, 64, 3), np.uint8))
     read = ClipReader([Clip("v", "clips.csv, line 2", str(tmp_path))], VIEWS, 30.0)[0]
     assert "clips.csv, line 2: clip v: " in read["error"] and "several sizes" in read["error"]
+
+
+@pytest.mark.parametrize("read", ["open_clip", "evaluation", "training", "check"])
+@pytest.mark.parametrize("fault", ["late", "no video", "no images", "damaged image", "several sizes"])
+def test_every_reader_names_line_and_clip_once(video, tmp_path, read, fault):
+    clip, reason = make_faulty(fault, video, tmp_path / "folder")
+    if read == "open_clip" and fault in ("damaged image", "several sizes"):
+        frames = open_clip(clip, 30.0)
+        with pytest.raises(DataError) as caught:
+            list(frames.images(range(len(frames))))
+        text = str(caught.value)
+    elif read in ("open_clip", "training"):
+        with pytest.raises(DataError) as caught:
+            open_clip(clip, 30.0) if read == "open_clip" else RandomViews([clip], VIEWS, 30.0)[0]
+        text = str(caught.value)
+    else:
+        text = ClipReader([clip], VIEWS, 30.0)[0]["error"] if read == "evaluation" else decode_clip(30.0, clip)
+    assert text.startswith("clips.csv, line 2: clip v: ") and reason in text
+    assert text.count("clips.csv, line 2") == text.count("clip v: ") == 1
+
+
+def make_faulty(fault: str, clip: Clip, folder: Path) -> tuple[Clip, str]:
+    """A clip with a fault, and what is to be said of it."""
+    folder.mkdir()
+    if fault == "late":
+        return replace(clip, stop=3.1), "stops at 3.10 s"
+    if fault == "no video":
+        (folder / "v.mp4").write_bytes(b"no video" * 100)
+        return replace(clip, path=str(folder / "v.mp4")), "v.mp4"
+    if fault == "no images":
+        return replace(clip, path=str(folder)), "holds no images"
+    for number in range(4):
+        side = 50 if fault == "several sizes" and number == 1 else 48
+        cv2.imwrite(str(folder / f"{number}.png"), np.zeros((side, 64, 3), np.uint8))
+    if fault == "damaged image":
+        (folder / "1.png").write_bytes(b"no image")
+        return replace(clip, path=str(folder)), "1.png"
+    return replace(clip, path=str(folder)), "several sizes: (50, 64) after (48, 64)"
 
 
 def test_a_video_that_is_damaged_in_the_middle_is_an_error_of_its_clip(video, tmp_path):

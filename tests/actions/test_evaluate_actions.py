@@ -14,7 +14,8 @@ from eventful_vitdet.actions.clip_loader import ClipReader
 from eventful_vitdet.actions.clip_records import read_records
 from eventful_vitdet.actions.evaluate_actions import evaluate_action_budgets, evaluate_actions
 from eventful_vitdet.cli.train_command import main
-from eventful_vitdet.errors import DataError, EvaluationError, ReportError
+from eventful_vitdet.errors import ConfigError, DataError, EvaluationError, ReportError
+from eventful_vitdet.evaluation import fingerprint
 from eventful_vitdet.report.evaluation_folder import read_budgets
 
 from .conftest import TINY
@@ -102,6 +103,23 @@ def test_budgets_in_one_table(evaluation, capsys):
     assert results_of(cfg, "2") == few
 
 
+def test_weights_are_hashed_once_for_all_budgets(evaluation, monkeypatch):
+    cfg, model = evaluation()
+    hashed, hash_weights = [], module.hash_weights
+    monkeypatch.setattr(module, "hash_weights", lambda model: hashed.append(model) or hash_weights(model))
+    evaluate_action_budgets(cfg, model, ["dense", 2])
+    assert hashed == [model]
+
+
+def test_one_process_of_each_machine_reads_the_records(evaluation, monkeypatch):
+    cfg, model = evaluation()
+    evaluate_actions(cfg, model)
+    folder = str(Path(cfg.OUTPUT_DIR, "inference"))
+    assert list(module._records_of_machine(folder)) == ["a", "b", "c"]
+    monkeypatch.setattr(module.comm, "get_local_rank", lambda: 1)
+    assert module._records_of_machine(folder) == {}
+
+
 def test_an_interrupted_evaluation_resumes(evaluation, interrupted, monkeypatch):
     cfg, model = evaluation()
     with monkeypatch.context():
@@ -140,6 +158,45 @@ def test_other_settings_are_refused_until_restart(evaluation, tiny_classifier_cf
     assert results_of(other)["policy"] == "top-r 3"
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("MODEL.VIT.NUM_HEADS", 4),
+        ("MODEL.VIVIT.STRIDE", 2),
+        ("MODEL.EVENTFUL.STATE_DTYPE", "bfloat16"),
+        ("MODEL.PIXEL_STD", [50.0, 50.0, 50.0]),
+    ],
+)
+def test_records_of_another_model_with_the_same_weights_are_refused(evaluation, tiny_classifier, key, value):
+    cfg, model = evaluation()
+    evaluate_actions(cfg, model)
+    changed = {key.replace(".", "__"): value}
+    cfg, _ = evaluation(**changed)
+    with pytest.raises(EvaluationError, match=rf"holds the results of another evaluation \(3 clips\): {key} was "):
+        evaluate_actions(cfg, tiny_classifier(**changed))
+
+
+def test_what_only_training_needs_lets_an_evaluation_resume(evaluation, interrupted):
+    cfg, model = evaluation()
+    evaluate_actions(cfg, model)
+    calls = interrupted(0)
+    cfg, _ = evaluation(
+        MODEL__VIVIT__DROPOUT=0.5, MODEL__VIVIT__FREEZE_SPATIAL=True, MODEL__VIVIT__TRAIN_WITH_GATES=True
+    )
+    evaluate_actions(cfg, model)
+    assert not calls and results_of(cfg)["clips"] == 3
+
+
+def test_versions_kernels_and_code_count_as_they_do_for_detectors(evaluation, monkeypatch):
+    cfg, model = evaluation()
+    evaluate_actions(cfg, model)
+    monkeypatch.setattr(fingerprint.cpu, "describe_kernels", lambda: "kernels-0")
+    monkeypatch.setattr(fingerprint, "hash_detectron2", lambda: "code-0")
+    with pytest.raises(EvaluationError, match="now it is kernels-0; detectron2 was .* code code-0"):
+        evaluate_actions(cfg, model)
+    assert "budgets.py" in module.COMPUTING
+
+
 def test_a_complete_evaluation_stays_until_its_replacement_is_complete(evaluation, interrupted, monkeypatch):
     """As of detectors: records, results and the table of all budgets."""
     cfg, model = evaluation()
@@ -170,6 +227,14 @@ def test_clips_that_cannot_be_read_stop_or_are_left_out(evaluation, clips_csv):
     results = results_of(cfg)
     assert results["clips"] == 2
     assert [entry["clip"] for entry in results["skipped"]] == ["b"]
+
+
+def test_a_negative_number_of_threads_is_refused_before_anything_is_written(evaluation):
+    cfg, model = evaluation(TEST__THREADS_PER_PROCESS=-1)
+    for evaluate in (evaluate_actions, lambda *args: evaluate_action_budgets(*args, ["dense", 2])):
+        with pytest.raises(ConfigError, match="TEST.THREADS_PER_PROCESS must be 0 or larger, found -1"):
+            evaluate(cfg, model)
+    assert not Path(cfg.OUTPUT_DIR).exists()
 
 
 def test_scores_that_are_not_finite_are_no_result(evaluation):

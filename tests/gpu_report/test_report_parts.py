@@ -11,12 +11,15 @@ from pathlib import Path
 
 import eventful_vitdet.gpu_report as package
 import pytest
+from eventful_vit import streams
+from eventful_vitdet.benchmark import variants
 from eventful_vitdet.cli import gpu_report_command
-from eventful_vitdet.gpu_report import gpu_suite, machine, parts
+from eventful_vitdet.gpu_report import detector_agreement, gpu_suite, machine, parts
 from eventful_vitdet.gpu_report.goals import GOALS
 from eventful_vitdet.gpu_report.part_list import PARTS, Part
 from eventful_vitdet.gpu_report.parts import DONE, FAILED, OUT_OF_TIME, SKIPPED, run_part
 from eventful_vitdet.gpu_report.report_markdown import format_report, table
+from eventful_vitdet.modeling import backbone
 
 MODULE = """
 import os, time
@@ -130,6 +133,26 @@ def test_a_second_call_continues(command, monkeypatch):
     assert "good: finished before" not in command(["good", "skipped"], "--only", "skipped")[2]
     monkeypatch.setattr(parts, "sources_digest", lambda: "other code")
     assert "good: finished before" not in command(["good"])[2]
+
+
+def test_results_belong_to_the_code_that_they_come_from(tmp_path, monkeypatch, repository):
+    measured = [Path(module.__file__) for module in (detector_agreement, variants, backbone, streams)]
+    for file in (*measured, *gpu_suite.test_files(repository / "tests")):
+        assert any(file.is_relative_to(folder) for folder in machine.SOURCES), file
+    folders = tmp_path / "one", tmp_path / "two" / "inner"
+    for folder in folders:
+        folder.mkdir(parents=True)
+        (folder / "code.py").write_text("1")
+    monkeypatch.setattr(machine, "SOURCES", (tmp_path / "one", tmp_path / "two", tmp_path / "absent"))
+    digests = [machine.sources_digest()]
+    for folder in folders:
+        (folder / "notes.txt").write_text("no code")
+        assert machine.sources_digest() == digests[-1]
+        (folder / "code.py").write_text("2")
+        digests.append(machine.sources_digest())
+    (folders[1] / "code.py").rename(folders[1] / "renamed.py")
+    digests.append(machine.sources_digest())
+    assert len(set(digests)) == 4
 
 
 def test_a_report_of_another_machine_is_not_continued(command, monkeypatch):

@@ -25,6 +25,7 @@ def test_the_embedded_part_refuses_by_name(repository):
 def test_the_same_model_as_from_yaml(repository, name):
     pytest.importorskip("pkg_resources", reason="Detectron2's model_zoo imports it")
     changes = ["MODEL.DEVICE", "cpu", "MODEL.EVENTFUL.R", 300, "MODEL.EVENTFUL.PYRAMID.ENABLED", True]
+    changes += ["MODEL.EVENTFUL.ATTENTION", "tokenwise", "MODEL.EVENTFUL.STATE_DTYPE", "bfloat16"]
     cfg = build_cfg("", [*lazy_settings(str(repository / f"configs/lazy/{name}.py")), *changes])
     yaml = build_cfg(f"coco/{name}.yaml", changes)
     keys = (
@@ -46,6 +47,8 @@ def test_the_same_model_as_from_yaml(repository, name):
         model, expected = build_model(cfg), build_model(yaml)
     assert isinstance(model, VideoRCNN) and str(model.vit.policy) == "top-r 300"
     assert model.eventful_pyramid is not None and model.vit.enabled
+    options = [each.vit._encoder._runners[0].options for each in (model, expected)]
+    assert options[0] == options[1] and options[0].attention == "tokenwise"
     shapes = [{key: value.shape for key, value in each.state_dict().items()} for each in (model, expected)]
     assert shapes[0] == shapes[1]
 

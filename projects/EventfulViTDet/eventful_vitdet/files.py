@@ -92,6 +92,15 @@ def remove_folder(path: str) -> None:
             continue
 
 
+def file_identity(path: str) -> list:
+    """[real path, bytes, time of change] of a file or folder, which JSON takes: another one has another list.
+
+    Raises OSError if there is none.
+    """
+    state = os.stat(path)
+    return [os.path.realpath(path), state.st_size, state.st_mtime_ns]
+
+
 def digest_ends(path: str) -> str:
     """A digest of a file's size and of its first and last 64 KiB, in hexadecimal. Raises OSError.
 

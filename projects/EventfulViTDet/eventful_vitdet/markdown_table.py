@@ -15,3 +15,8 @@ def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
     rule = ["-" * w if i == 0 else "-" * (w - 1) + ":" for i, w in enumerate(widths)]
     return "\n".join([line(header), line(rule), *map(line, rows)])
+
+
+def format_number(value: float | None, digits: int) -> str:
+    """A cell: a number with fixed digits after the point; "-" for none."""
+    return "-" if value is None else f"{value:.{digits}f}"

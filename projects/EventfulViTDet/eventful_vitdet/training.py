@@ -105,10 +105,13 @@ class VideoTrainer(DefaultTrainer):
 
     @classmethod
     def test(cls, cfg: CfgNode, model: nn.Module, evaluators: Any = None) -> dict[str, Any]:
-        """Evaluate on cfg.DATASETS.TEST with the streaming evaluator; nothing where that is empty."""
-        if not cfg.DATASETS.TEST:
-            return {}
-        return evaluate_once(cfg, unwrap(model), restart=True)  # the weights are others each time
+        """Evaluate on cfg.DATASETS.TEST with `evaluate`; nothing where that is empty."""
+        return cls.evaluate(cfg, unwrap(model)) if cfg.DATASETS.TEST else {}
+
+    @classmethod
+    def evaluate(cls, cfg: CfgNode, model: nn.Module) -> dict[str, Any]:
+        """Evaluate with the streaming evaluator, from the start: the weights are others each time."""
+        return evaluate_once(cfg, model, restart=True)
 
 
 def check_training(cfg: CfgNode) -> None:

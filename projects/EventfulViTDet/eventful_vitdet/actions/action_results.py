@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import os
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 import detectron2
 import torch
 
-from ..files import write_atomically, write_json
-from ..markdown_table import format_table
+from ..markdown_table import format_number, format_table
 from ..structures import MACS_PER_GFLOP
 from .action_metrics import accuracies
 from .clip import BadClip
-from .step_counts import NOT_IN_PAPER, sum_categories
-
-RESULTS_FILE = "results.json"
+from .step_counts import NOT_IN_PAPER, STEP_KINDS, sum_categories
 
 
 def make_results(
@@ -28,21 +25,21 @@ def make_results(
         bad: clips that were left out.
     """
     clips = len(records)
-    by_category: dict[str, int] = {}
-    sums = {"flush": 0, "later": 0}
-    steps = {"flush": 0, "later": 0}
+    by_category: Counter[str] = Counter()
+    by_kind: Counter[str] = Counter()
+    steps: Counter[str] = Counter()
     for record in records:
-        for name, number in sum_categories(record["macs"]).items():
-            by_category[name] = by_category.get(name, 0) + number
-        for kind in steps:
-            steps[kind] += record["steps"][kind]
-            sums[kind] += sum(record["macs"][kind].values())
+        by_category.update(sum_categories(record["macs"]))
+        by_kind.update({kind: sum(record["macs"][kind].values()) for kind in STEP_KINDS})
+        steps.update(record["steps"])
     gflops = {name: number / clips / MACS_PER_GFLOP for name, number in by_category.items()}
     total = sum(gflops.values())
     return {
         "accuracy": accuracies(record["ranks"] for record in records),
         "gflops_per_clip": {"paper": total - gflops.get(NOT_IN_PAPER, 0.0), "total": total, "by_category": gflops},
-        "gflops_per_step": {kind: sums[kind] / steps[kind] / MACS_PER_GFLOP if steps[kind] else None for kind in steps},
+        "gflops_per_step": {
+            kind: by_kind[kind] / steps[kind] / MACS_PER_GFLOP if steps[kind] else None for kind in STEP_KINDS
+        },
         "seconds_per_clip": {
             part: sum(record["seconds"][part] for record in records) / clips for part in ("spatial", "total")
         },
@@ -84,18 +81,11 @@ def _row(result: Mapping, heads: Sequence[str]) -> tuple[str, ...]:
     accuracy, gflops, steps = result["accuracy"], result["gflops_per_clip"], result["gflops_per_step"]
     return (
         result["policy"],
-        *(f"{_number(accuracy.get(f'{head}_top1'), 2)} / {_number(accuracy.get(f'{head}_top5'), 2)}" for head in heads),
-        *(_number(gflops[kind], 3) for kind in ("paper", "total")),
-        *(_number(steps[kind], 4) for kind in ("flush", "later")),
-        *(_number(result["seconds_per_clip"][part], 3) for part in ("spatial", "total")),
+        *(
+            f"{format_number(accuracy.get(f'{head}_top1'), 2)} / {format_number(accuracy.get(f'{head}_top5'), 2)}"
+            for head in heads
+        ),
+        *(format_number(gflops[kind], 3) for kind in ("paper", "total")),
+        *(format_number(steps[kind], 4) for kind in ("flush", "later")),
+        *(format_number(result["seconds_per_clip"][part], 3) for part in ("spatial", "total")),
     )
-
-
-def _number(value: float | None, digits: int) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"
-
-
-def write_budgets(folder: str, results: Sequence[Mapping]) -> None:
-    """Write the combined table of several budgets as budgets.json and budgets.md."""
-    write_json(os.path.join(folder, "budgets.json"), list(results))
-    write_atomically(os.path.join(folder, "budgets.md"), format_budgets(results) + "\n")

@@ -77,8 +77,7 @@ def decode_clip(fps: float, clip: Clip) -> int | str:
         for _ in frames.images(range(len(frames))):
             pass
     except DataError as error:
-        text = describe_error(error)
-        return text if clip.place in text else f"{clip.place}: {text}"
+        return describe_error(error)
     return len(frames)
 
 

@@ -123,16 +123,17 @@ def missing_file(clip: Clip, root: str) -> str:
 def read_clips(path: str, root: str, split: str, heads: Mapping[str, int]) -> list[Clip]:
     """All clips of a CSV file, whose columns tell its style. Raises DatasetError."""
     forget_listings()
-    columns = set(read_csv(path, ())[0].values)
+    rows = read_csv(path)
+    columns = set(rows[0].values)
     if set(KINETICS_COLUMNS[1:]) <= columns:
-        clips, _ = read_kinetics(path, root, split, _only_head(path, heads, "label"))
+        clips, _ = read_kinetics(rows, root, split, _only_head(path, heads, "label"))
     elif set(EPIC_COLUMNS) & columns:
         unknown = [head for head in heads if head not in ("verb", "noun")]
         if unknown:
             raise DatasetError(
                 f"{path}: is in the style of EPIC-Kitchens, which has no classes for head {unknown[0]!r}"
             )
-        clips = read_epic_kitchens(path, root, split, heads)
+        clips = read_epic_kitchens(rows, root, split, heads)
     else:
         raise DatasetError(
             f"{path}: its columns are neither those of EPIC-Kitchens ({', '.join(EPIC_COLUMNS)}, verb_class, "

@@ -8,6 +8,7 @@ from typing import Any
 from detectron2.config import CfgNode
 from torch import nn
 
+from ..data.mapper import VideoTrainLoader
 from ..errors import ConfigError
 from ..modeling.video_classifier import build_views, parse_heads
 from ..training import VideoTrainer, check_solver, unwrap
@@ -15,7 +16,7 @@ from .action_sets import load_action_set
 from .clip import Clip
 from .evaluate_actions import evaluate_actions
 from .feature_cache import fill_feature_cache
-from .training_clips import RandomViews, TrainingLoader
+from .training_clips import RandomViews, build_clip_train_loader
 
 MEGABYTE = 1 << 20
 
@@ -38,26 +39,24 @@ class ActionTrainer(VideoTrainer):
             load_action_set(name, {}, cfg.TEST.ON_BAD_VIDEO)
 
     @classmethod
-    def build_train_loader(cls, cfg: CfgNode) -> TrainingLoader:
+    def build_train_loader(cls, cfg: CfgNode) -> VideoTrainLoader:
         memory = cfg.DATALOADER.CLIP_MEMORY_MB * MEGABYTE
         clips, views = load_training_clips(cfg), build_views(cfg)
         dataset = RandomViews(clips, views, cfg.MODEL.VIVIT.FPS, tuple(cfg.INPUT.SCALE_JITTER), memory)
-        return TrainingLoader(cfg, dataset)
+        return build_clip_train_loader(cfg, dataset)
 
     def train(self) -> Any:
         if self._needs_features:  # only now are the weights loaded
-            features = fill_feature_cache(self.cfg, unwrap(self.model), load_training_clips(self.cfg))
-            loader = TrainingLoader(self.cfg, features)
+            clips = self._trainer.data_loader.batches.dataset.clips
+            features = fill_feature_cache(self.cfg, unwrap(self.model), clips)
+            loader = build_clip_train_loader(self.cfg, features)
             loader.continue_after(self.start_iter * self.cfg.SOLVER.IMS_PER_BATCH)
             self._trainer.data_loader = loader
         return super().train()
 
     @classmethod
-    def test(cls, cfg: CfgNode, model: nn.Module, evaluators: Any = None) -> dict[str, Any]:
-        """Evaluate on cfg.DATASETS.TEST; nothing where that is empty."""
-        if not cfg.DATASETS.TEST:
-            return {}
-        return evaluate_actions(cfg, unwrap(model), restart=True)
+    def evaluate(cls, cfg: CfgNode, model: nn.Module) -> dict[str, Any]:
+        return evaluate_actions(cfg, model, restart=True)
 
 
 def load_training_clips(cfg: CfgNode) -> list[Clip]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 
-from ..errors import DataError, VideoReadError
+from ..errors import DataError
 from ..video.frame_images import ImageMaker
 from ..video.image_files import has_image_suffix, read_image_file
 from ..video.opening import sorted_naturally
@@ -33,11 +34,23 @@ class ClipFrames:
         return len(self.files) if self.numbers is None else len(self.numbers)
 
     def images(self, places: Sequence[int]) -> Iterator[np.ndarray]:
-        """RGB images (H, W, 3) of frames of the clip, by rising places in it. Raises VideoReadError."""
-        if self.numbers is None:
-            for place in places:
-                yield np.ascontiguousarray(read_image_file(self.files[place])[..., ::-1])
-            return
+        """RGB images (H, W, 3) of frames of the clip, all of one size, by rising places in it.
+
+        Raises DataError, naming line and clip, if a frame cannot be read or has another size.
+        """
+        size = None
+        with _naming(self.clip):
+            for image in self._from_folder(places) if self.numbers is None else self._from_video(places):
+                size = size or image.shape
+                if image.shape != size:
+                    raise DataError(f"{self.clip.path} has frames of several sizes: {image.shape[:2]} after {size[:2]}")
+                yield image
+
+    def _from_folder(self, places: Sequence[int]) -> Iterator[np.ndarray]:
+        for place in places:
+            yield np.ascontiguousarray(read_image_file(self.files[place])[..., ::-1])
+
+    def _from_video(self, places: Sequence[int]) -> Iterator[np.ndarray]:
         wanted = self.numbers[list(places)]
         make_image, image, last = ImageMaker("RGB"), None, -1
         pictures = VideoFile(self.clip.path).pictures_at(np.unique(wanted).tolist())
@@ -54,19 +67,32 @@ def open_clip(clip: Clip, fps: float) -> ClipFrames:
         fps: frames per second; 0: those that are there. Folders are taken to have this rate.
 
     Raises:
-        DataError: its video cannot be read, or has no such times; the message names line and file.
+        DataError: its video cannot be read, or has no such times; the message names line, clip and file.
     """
-    if os.path.isdir(clip.path):
-        images = (name for name in os.listdir(clip.path) if has_image_suffix(name) and not name.startswith("."))
-        names = sorted_naturally(images)
-        if not names:
-            raise DataError(f"{clip.place}: {clip.path} holds no images")
-        return ClipFrames(clip, None, tuple(os.path.join(clip.path, name) for name in names))
+    with _naming(clip):
+        return _list_images(clip) if os.path.isdir(clip.path) else _find_in_video(clip, fps)
+
+
+@contextmanager
+def _naming(clip: Clip) -> Iterator[None]:
+    """Let a DataError say which line's clip it is about."""
     try:
-        video = VideoFile(clip.path)
-        video.know_all_frames()
-    except VideoReadError as error:
-        raise DataError(f"{clip.place}: {error}") from error
+        yield
+    except DataError as error:
+        raise DataError(f"{clip.place}: clip {clip.clip_id}: {error}") from error
+
+
+def _list_images(clip: Clip) -> ClipFrames:
+    images = (name for name in os.listdir(clip.path) if has_image_suffix(name) and not name.startswith("."))
+    names = sorted_naturally(images)
+    if not names:
+        raise DataError(f"{clip.path} holds no images")
+    return ClipFrames(clip, None, tuple(os.path.join(clip.path, name) for name in names))
+
+
+def _find_in_video(clip: Clip, fps: float) -> ClipFrames:
+    video = VideoFile(clip.path)
+    video.know_all_frames()
     seconds = video.index.seconds
     end = video_end(seconds, video.index.fps)
     check_times(clip, end)
@@ -84,9 +110,9 @@ def video_end(seconds: np.ndarray, fps: float) -> float:
 def check_times(clip: Clip, end: float) -> None:
     """Raise DataError if a clip is not inside its video."""
     if clip.start >= end:
-        raise DataError(f"{clip.place}: begins at {clip.start:.2f} s, but {clip.path} ends at {end:.2f} s")
+        raise DataError(f"begins at {clip.start:.2f} s, but {clip.path} ends at {end:.2f} s")
     if clip.stop is not None and clip.stop > end + LATE_STOP_SECONDS:
-        raise DataError(f"{clip.place}: stops at {clip.stop:.2f} s, but {clip.path} ends at {end:.2f} s")
+        raise DataError(f"stops at {clip.stop:.2f} s, but {clip.path} ends at {end:.2f} s")
 
 
 def frames_at(seconds: np.ndarray, start: float, stop: float, fps: float) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import torch
 from detectron2.config import CfgNode
 from eventful_vit.models.clip_views import ClipViews, places
@@ -11,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ..errors import DataError, describe_error
 from .clip import Clip
-from .clip_frames import ClipFrames, open_clip
+from .clip_frames import open_clip
 
 
 class ClipReader(Dataset):
@@ -37,21 +38,13 @@ class ClipReader(Dataset):
         """An input of VideoClassifier. Raises DataError."""
         frames = open_clip(clip, self.fps)
         needed, spans = places(self.views.frame_numbers(len(frames)))
-        prepared = self._prepare(frames, needed)
-        return {"clip_id": clip.clip_id, "frames": prepared, "spans": spans, "labels": dict(clip.labels)}
+        # One frame at a time, so that large ones need no memory.
+        prepared = [self._prepare(image) for image in frames.images(needed)]
+        return {"clip_id": clip.clip_id, "frames": torch.cat(prepared), "spans": spans, "labels": dict(clip.labels)}
 
-    def _prepare(self, frames: ClipFrames, needed: Sequence[int]) -> torch.Tensor:
-        """(n, C, h, w). One frame at a time, so that large ones need no memory."""
-        clip, prepared, size = frames.clip, [], None
-        try:
-            for image in frames.images(needed):
-                size = size or image.shape
-                if image.shape != size:
-                    raise DataError(f"{clip.path} has frames of several sizes: {image.shape[:2]} after {size[:2]}")
-                prepared.append(self.views.prepare(torch.from_numpy(image).permute(2, 0, 1)[None]))
-        except DataError as error:
-            raise DataError(f"{clip.place}: clip {clip.clip_id}: {error}") from error
-        return torch.cat(prepared)
+    def _prepare(self, image: np.ndarray) -> torch.Tensor:
+        """(1, C, h, w)"""
+        return self.views.prepare(torch.from_numpy(image).permute(2, 0, 1)[None])
 
 
 def load_clips(cfg: CfgNode, clips: Sequence[Clip], views: ClipViews) -> Iterator[dict]:

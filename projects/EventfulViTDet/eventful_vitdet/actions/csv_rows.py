@@ -63,18 +63,24 @@ class CsvRow:
         return start, stop
 
 
-def read_csv(path: str, columns: Sequence[str]) -> list[CsvRow]:
-    """The lines of a CSV file whose first one names the columns. Raises DatasetError unless it has these columns."""
+def read_csv(path: str) -> list[CsvRow]:
+    """The lines of a CSV file whose first one names the columns. Raises DatasetError if it has none."""
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, strict=True)
-            missing = [name for name in columns if name not in (reader.fieldnames or ())]
-            if missing:
-                found = ", ".join(reader.fieldnames or ()) or "no columns"
-                raise DatasetError(f"{path}: column {missing[0]} is missing from its first line; there are: {found}")
             rows = [CsvRow(path, reader.line_num, values) for values in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DatasetError(f"{path}: cannot be read as CSV: {error}") from error
     if not rows:
         raise DatasetError(f"{path}: lists no clips")
     return rows
+
+
+def check_columns(rows: Sequence[CsvRow], columns: Sequence[str]) -> None:
+    """Raise DatasetError unless a file's lines, of which there are some, have these columns."""
+    there = [name for name in rows[0].values if name is not None]  # None: of values without a column
+    missing = [name for name in columns if name not in there]
+    if missing:
+        raise DatasetError(
+            f"{rows[0].file}: column {missing[0]} is missing from its first line; there are: {', '.join(there)}"
+        )

@@ -8,11 +8,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from .clip import Clip
 from .clip_files import find_folder, find_video
-from .csv_rows import CsvRow, read_csv
+from .csv_rows import CsvRow, check_columns
 
 TIMES = ("start_timestamp", "stop_timestamp")
 COLUMNS = ("video_id", *TIMES)
@@ -20,10 +20,11 @@ LABELS = {"verb": "verb_class", "noun": "noun_class"}
 """Columns of the heads' classes."""
 
 
-def read_epic_kitchens(path: str, root: str, split: str, classes: Mapping[str, int]) -> list[Clip]:
+def read_epic_kitchens(rows: Sequence[CsvRow], root: str, split: str, classes: Mapping[str, int]) -> list[Clip]:
     """The clips of a CSV file in its order; those without a file have an empty path.
 
     Args:
+        rows: its lines.
         root: folder of the videos.
         split: name of the folder of frames, such as "validation".
         classes: number of classes by head; those that EPIC-Kitchens has need their columns. {}: without labels.
@@ -32,7 +33,7 @@ def read_epic_kitchens(path: str, root: str, split: str, classes: Mapping[str, i
         DatasetError: the file lacks a column, or a line has times or classes that cannot be.
     """
     labels = {head: LABELS[head] for head in classes if head in LABELS}
-    rows = read_csv(path, (*COLUMNS, *labels.values()))
+    check_columns(rows, (*COLUMNS, *labels.values()))
     known: dict[tuple[str, str], str] = {}
     clips = []
     for number, row in enumerate(rows):

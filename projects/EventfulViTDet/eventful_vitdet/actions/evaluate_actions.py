@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import torch
 from detectron2.config import CfgNode
@@ -15,19 +14,26 @@ from tqdm import tqdm
 
 from ..budgets import DENSE, apply_budget, describe_budget, parse_budgets
 from ..errors import DataError, EvaluationError
-from ..evaluation.computing_code import hash_code, hash_transformer
-from ..evaluation.evaluate import Outcome, fixed_threads, put_in_place, start_over
-from ..evaluation.fingerprint import hash_weights, write_fingerprint
+from ..evaluation.computing_code import hash_our_code
+from ..evaluation.evaluate import (
+    Outcome,
+    check_threads,
+    fixed_threads,
+    policy_restored,
+    put_in_place,
+    start_over,
+)
+from ..evaluation.fingerprint import common_settings, hash_weights, write_fingerprint
 from ..evaluation.folder_lock import exclusive
 from ..evaluation.process_barrier import patient_group, wait_for_all
-from ..evaluation.results import describe_device, write_progress
+from ..evaluation.results import RESULTS_FILE, describe_device, write_budgets, write_progress
 from ..evaluation.targets import make_result_folders
 from ..files import write_json
 from ..modeling.backbone import build_policy
 from ..modeling.video_classifier import VideoClassifier
 from ..timing import timed_call
 from .action_metrics import best_classes, rank_truth
-from .action_results import RESULTS_FILE, format_budgets, format_results, make_results, write_budgets
+from .action_results import format_budgets, format_results, make_results
 from .action_sets import ActionSet, load_action_set
 from .clip import BadClip, Clip
 from .clip_loader import load_clips
@@ -37,9 +43,8 @@ from .step_counts import count_clips
 logger = logging.getLogger(__name__)
 
 SKIP = "skip"
-PACKAGE = Path(__file__).resolve().parents[1]
 COMPUTING = (
-    *("modeling", "video", "timing.py", "actions/action_metrics.py", "actions/clip_frames.py"),
+    *("modeling", "video", "budgets.py", "timing.py", "actions/action_metrics.py", "actions/clip_frames.py"),
     *("actions/clip_loader.py", "actions/evaluate_actions.py", "actions/step_counts.py"),
 )
 """Code that a clip passes on its way from the video to its record."""
@@ -52,14 +57,15 @@ def evaluate_actions(cfg: CfgNode, model: VideoClassifier, *, restart: bool = Fa
     replacement is complete. Returns {"accuracy": {metric: percent}, ...}, by data set if there are several; {} in all
     processes but the first.
     """
+    check_threads(cfg)
     policy = str(build_policy(cfg)) if model.enabled else DENSE
     patient_group()
-    folders = make_result_folders(cfg)
+    weights, folders = hash_weights(model), make_result_folders(cfg)
     if restart:
         start_over(folders.values())
     returned = {}
     for name, folder in folders.items():
-        outcome = _evaluate(cfg, model, _load(cfg, model, name), folder, policy)
+        outcome = _evaluate(cfg, model, _load(cfg, model, name), folder, policy, weights)
         put_in_place({folder: outcome})
         results = outcome.results
         if results is not None:
@@ -77,40 +83,42 @@ def evaluate_action_budgets(
     these folders. With `restart`, what is there stays until its replacement is complete. Afterwards the model has the
     configuration's policy again. Returns the content of budgets.json by data set ({} in all processes but the first).
     """
+    check_threads(cfg)
     policies = parse_budgets(budgets)
     patient_group()
-    folders = make_result_folders(cfg)
+    weights, folders = hash_weights(model), make_result_folders(cfg)
     if restart:
         start_over(os.path.join(folder, budget) for folder in folders.values() for budget in policies)
     combined = {}
-    try:
+    with policy_restored(cfg, model):
         for name, folder in folders.items():
-            done = _evaluate_policies(cfg, model, _load(cfg, model, name), folder, policies)
+            done = _evaluate_policies(cfg, model, _load(cfg, model, name), folder, policies, weights)
             if done:
                 combined[name] = done
                 print(f"\n{name}\n\n{format_budgets(done)}\n")
-    finally:
-        model.enabled = cfg.MODEL.EVENTFUL.ENABLED
-        model.set_policy(build_policy(cfg))
-        model.reset()
     return combined
 
 
 def _evaluate_policies(
-    cfg: CfgNode, model: VideoClassifier, actions: ActionSet, folder: str, policies: Mapping[str, TopR | None]
+    cfg: CfgNode,
+    model: VideoClassifier,
+    actions: ActionSet,
+    folder: str,
+    policies: Mapping[str, TopR | None],
+    weights: str,
 ) -> list[dict]:
     """One data set at every budget; the results ([] but in the first process)."""
     outcomes: dict[str, Outcome] = {}
     for budget, policy in policies.items():
         apply_budget(model, policy)
         own_folder = os.path.join(folder, budget)
-        outcomes[own_folder] = _evaluate(cfg, model, actions, own_folder, describe_budget(policy))
+        outcomes[own_folder] = _evaluate(cfg, model, actions, own_folder, describe_budget(policy), weights)
         done = [outcome.results for outcome in outcomes.values() if outcome.results is not None]
         if done and all(outcome.place == own for own, outcome in outcomes.items()):
-            write_progress(folder, done, write_budgets)
+            write_progress(folder, done, format_budgets)
     put_in_place(outcomes)
     if done:
-        write_budgets(folder, done)
+        write_budgets(folder, done, format_budgets)
     return done
 
 
@@ -118,13 +126,23 @@ def _load(cfg: CfgNode, model: VideoClassifier, name: str) -> ActionSet:
     return load_action_set(name, model.heads, cfg.TEST.ON_BAD_VIDEO)
 
 
-def _evaluate(cfg: CfgNode, model: VideoClassifier, actions: ActionSet, folder: str, policy: str) -> Outcome:
-    """One data set at the budget that a model has."""
+def _evaluate(
+    cfg: CfgNode, model: VideoClassifier, actions: ActionSet, folder: str, policy: str, weights: str
+) -> Outcome:
+    """One data set at the budget that a model has; `weights` is their hash."""
     with fixed_threads(cfg.TEST.THREADS_PER_PROCESS) as threads, exclusive(folder):
         wait_for_all()  # for the lock
-        settings = describe_settings(cfg, model, actions, policy, threads)
+        settings = common_settings(
+            cfg,
+            policy=policy,
+            weights=weights,
+            dataset=actions.hash,
+            device=describe_device(model.device),
+            threads=threads,
+            code=hash_our_code(COMPUTING),
+        )
         place = begin(folder, settings)
-        finished = set().union(*comm.all_gather(list(read_records(place))))
+        finished = set().union(*comm.all_gather(list(_records_of_machine(place))))
         missing = [clip for clip in actions.clips if clip.clip_id not in finished]
         if finished and comm.is_main_process():
             logger.info("%s: %d of %d clips are finished", place, len(actions.clips) - len(missing), len(actions.clips))
@@ -181,11 +199,17 @@ def run_clip(model: VideoClassifier, clip: Mapping) -> dict:
     return {"logits": logits, "seconds": {"spatial": spatial, "total": spatial + temporal}}
 
 
+def _records_of_machine(folder: str) -> dict[str, dict]:
+    """The records of the finished clips in the first process of each machine, whose processes share the folder; none in
+    the others."""
+    return read_records(folder) if comm.get_local_rank() == 0 else {}
+
+
 def _write_results(
     cfg: CfgNode, model: VideoClassifier, actions: ActionSet, folder: str, policy: str, skipped: list[BadClip]
 ) -> dict | None:
     """Bring the records of all processes, and machines, together, and make results of them in the first one."""
-    parts = comm.gather((read_records(folder), skipped), dst=0)
+    parts = comm.gather((_records_of_machine(folder), skipped), dst=0)
     if not comm.is_main_process():
         return None
     records = {name: record for part, _ in parts for name, record in part.items()}
@@ -202,28 +226,3 @@ def _write_results(
     )
     write_json(os.path.join(folder, RESULTS_FILE), results)
     return results
-
-
-def describe_settings(
-    cfg: CfgNode, model: VideoClassifier, actions: ActionSet, policy: str, threads: int
-) -> dict[str, object]:
-    """What the numbers of an evaluation depend on."""
-    eventful = {
-        f"MODEL.EVENTFUL.{key}": cfg.MODEL.EVENTFUL[key]
-        for key in ("ATTENTION", "GATE_BEFORE_NORM", "GATE_REFERENCE", "STATE_DTYPE")
-    }
-    vivit = {f"MODEL.VIVIT.{key}": cfg.MODEL.VIVIT[key] for key in ("STRIDE", "FPS", "VIEWS", "CROPS", "FRAMES")}
-    return {
-        "weights": hash_weights(model),
-        "data set": actions.hash,
-        "policy": policy,
-        "device": describe_device(model.device),
-        "threads": threads if model.device.type == "cpu" else None,
-        "code of eventful_vitdet": hash_code(PACKAGE, COMPUTING),
-        "code of eventful_vit": hash_transformer(),
-        "torch": torch.__version__,
-        "compute type": cfg.MODEL.EVENTFUL.COMPUTE_DTYPE,
-        "pixels": [list(model.views.size), list(cfg.MODEL.PIXEL_MEAN), list(cfg.MODEL.PIXEL_STD)],
-        **vivit,
-        **({} if policy == DENSE else eventful),
-    }

@@ -16,12 +16,14 @@ from detectron2.utils import comm
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from ..errors import DataError
-from ..files import open_atomically
+from ..errors import DataError, describe_error
+from ..evaluation.fingerprint import hash_weights
+from ..files import file_identity, open_atomically
 from ..modeling.video_classifier import VideoClassifier
 from .clip import Clip
 from .clip_loader import load_clips
 
+EVENTFUL_KEYS = ("ATTENTION", "GATE_BEFORE_NORM", "GATE_REFERENCE", "COMPUTE_DTYPE", "STATE_DTYPE")
 UNREADABLE = (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile)
 
 logger = logging.getLogger(__name__)
@@ -38,7 +40,7 @@ class KeptFeatures(Dataset):
         return len(self.clips)
 
     def __getitem__(self, index: int) -> dict:
-        """Raises DataError for a file that is not there, or damaged."""
+        """Raises DataError for a file that is not there, or damaged, and for a clip whose video is not there."""
         clip = self.clips[index]
         path = feature_path(self.folder, clip)
         try:
@@ -50,22 +52,28 @@ class KeptFeatures(Dataset):
 
 
 def feature_path(folder: str, clip: Clip) -> str:
-    """The file of a clip's features."""
-    name = hashlib.blake2b(f"{clip.clip_id} {clip.start} {clip.stop}".encode(), digest_size=12).hexdigest()
+    """The file of a clip's features: another one when its video has changed. Raises DataError if that is not there."""
+    try:
+        source = file_identity(clip.path)
+    except OSError as error:
+        raise DataError(f"{clip.place}: clip {clip.clip_id}: {describe_error(error)}") from error
+    content = json.dumps([*source, clip.clip_id, clip.start, clip.stop])
+    name = hashlib.blake2b(content.encode(), digest_size=12).hexdigest()
     return os.path.join(folder, name[:2], f"{name}.npz")
 
 
 def feature_folder(cfg: CfgNode, model: VideoClassifier) -> str:
     """The folder of features of this spatial model at its policy: another one has another folder."""
-    digest = hashlib.blake2b(digest_size=8)
-    for part in (model.vivit.embedding, model.vivit.spatial):
-        for name, value in sorted(part.state_dict().items()):
-            digest.update(f"{name} {tuple(value.shape)}".encode())
-            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    eventful = {key: str(cfg.MODEL.EVENTFUL[key]) for key in ("ATTENTION", "GATE_BEFORE_NORM", "GATE_REFERENCE")}
-    views = [str(model.views), cfg.MODEL.VIVIT.FPS]
-    digest.update(json.dumps([eventful, views, str(model.vivit.policy), model.enabled]).encode())
-    return os.path.join(cfg.DATALOADER.FEATURE_CACHE, digest.hexdigest())
+    settings = [
+        *(hash_weights(part) for part in (model.vivit.embedding, model.vivit.spatial)),
+        cfg.MODEL.VIT.NUM_HEADS,
+        {key: str(cfg.MODEL.EVENTFUL[key]) for key in EVENTFUL_KEYS},
+        [str(model.views), cfg.MODEL.VIVIT.FPS],
+        str(model.vivit.policy),
+        model.enabled,
+    ]
+    name = hashlib.blake2b(json.dumps(settings).encode(), digest_size=8).hexdigest()
+    return os.path.join(cfg.DATALOADER.FEATURE_CACHE, name)
 
 
 def fill_feature_cache(cfg: CfgNode, model: VideoClassifier, clips: Sequence[Clip]) -> KeptFeatures:

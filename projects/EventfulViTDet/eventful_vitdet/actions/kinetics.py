@@ -16,17 +16,18 @@ from collections.abc import Sequence
 from ..errors import DatasetError
 from .clip import Clip
 from .clip_files import find_folder, find_video
-from .csv_rows import CsvRow, read_csv
+from .csv_rows import CsvRow, check_columns
 
 COLUMNS = ("label", "youtube_id", "time_start", "time_end")
 CLASSES_FILE = "classes.txt"
 FRAMES_FOLDER = "frames_224_25"
 
 
-def read_kinetics(path: str, root: str, split: str, classes: int | None) -> tuple[list[Clip], list[str]]:
+def read_kinetics(rows: Sequence[CsvRow], root: str, split: str, classes: int | None) -> tuple[list[Clip], list[str]]:
     """The clips of a CSV file in its order, those without a file with an empty path; and the labels.
 
     Args:
+        rows: its lines.
         root: folder of the videos.
         split: name of the folder of videos, such as "val".
         classes: number of the model's classes; None: without labels.
@@ -34,8 +35,8 @@ def read_kinetics(path: str, root: str, split: str, classes: int | None) -> tupl
     Raises:
         DatasetError: the file lacks a column, a line cannot be, or the labels are not as many as the model's classes.
     """
-    rows = read_csv(path, COLUMNS if classes is not None else COLUMNS[1:])
-    names = [] if classes is None else _read_classes(path, root, rows, classes)
+    check_columns(rows, COLUMNS if classes is not None else COLUMNS[1:])
+    names = [] if classes is None else _read_classes(root, rows, classes)
     numbers = {name: i for i, name in enumerate(names)}
     clips = []
     for row in rows:
@@ -58,7 +59,7 @@ def _find(row: CsvRow, root: str, split: str, name: str) -> str:
     return find_folder(os.path.join(root, FRAMES_FOLDER, name)) or find_video(places, name)
 
 
-def _read_classes(path: str, root: str, rows: Sequence[CsvRow], classes: int) -> list[str]:
+def _read_classes(root: str, rows: Sequence[CsvRow], classes: int) -> list[str]:
     file = os.path.join(root, CLASSES_FILE)
     if os.path.isfile(file):
         try:
@@ -68,7 +69,7 @@ def _read_classes(path: str, root: str, rows: Sequence[CsvRow], classes: int) ->
             raise DatasetError(f"{file}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
         where = file
     else:
-        names, where = sorted({row.text("label") for row in rows}), path
+        names, where = sorted({row.text("label") for row in rows}), rows[0].file
     if len(names) != classes:
         raise DatasetError(
             f"{where}: has {len(names)} labels, but the model {classes} classes (MODEL.VIVIT.CLASSES); of a part of a "

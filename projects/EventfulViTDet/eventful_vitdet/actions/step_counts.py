@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from eventful_vit import FactorisedViViT, FrameTrace, OperationCounts
 
-KINDS = ("flush", "later", "rest")
-"""Spatial steps computed in full, the others; embedding, temporal model and classifiers."""
+STEP_KINDS = ("flush", "later")
+"""Spatial steps computed in full, and the others."""
+KINDS = (*STEP_KINDS, "rest")
+"""These, and embedding, temporal model and classifiers."""
 NOT_IN_PAPER = "embedding"
 """The category that the paper's figure leaves out."""
 
@@ -18,13 +21,13 @@ class ClipCounts:
 
     def __init__(self) -> None:
         self._counts = {kind: OperationCounts() for kind in KINDS}
-        self._steps = {"flush": 0, "later": 0}
+        self._steps = dict.fromkeys(STEP_KINDS, 0)
 
     def clear(self) -> None:
         """Start again from zero."""
         for counts in self._counts.values():
             counts.clear()
-        self._steps = {"flush": 0, "later": 0}
+        self._steps = dict.fromkeys(STEP_KINDS, 0)
 
     def add_step(self, trace: FrameTrace) -> None:
         """A step of the spatial model, in all views."""
@@ -62,8 +65,7 @@ def count_clips(vivit: FactorisedViViT) -> Iterator[ClipCounts]:
 
 def sum_categories(macs: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
     """MACs by category, of all kinds together."""
-    sums: dict[str, int] = {}
+    sums: Counter[str] = Counter()
     for categories in macs.values():
-        for name, number in categories.items():
-            sums[name] = sums.get(name, 0) + number
-    return sums
+        sums.update(categories)
+    return dict(sums)

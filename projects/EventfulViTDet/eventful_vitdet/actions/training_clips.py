@@ -13,12 +13,13 @@ from detectron2.utils import comm
 from eventful_vit.models.clip_views import ClipViews
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from ..errors import ConfigError, DataError
+from ..data.mapper import VideoTrainLoader
+from ..errors import ConfigError
 from .clip import Clip
 from .clip_frames import ClipFrames, open_clip
 
 
-class Shuffled(Sampler):
+class ClipSampler(Sampler):
     """An endless stream of indices in passes of random order; each process takes every n-th."""
 
     def __init__(self, length: int, seed: int) -> None:
@@ -50,7 +51,7 @@ class RandomViews(Dataset):
         """
         Args:
             scale_jitter: range of the size of frames, where 1.0 just covers a view.
-            memory_bytes: how much of decoded clips to keep.
+            memory_bytes: how much of decoded clips to keep, in each process that reads from this.
         """
         if not 1.0 <= scale_jitter[0] <= scale_jitter[1]:
             raise ConfigError(f"INPUT.SCALE_JITTER of clips is a range from 1.0 on, found {tuple(scale_jitter)}")
@@ -65,12 +66,9 @@ class RandomViews(Dataset):
         return len(self.clips)
 
     def __getitem__(self, index: int) -> dict:
+        """Raises DataError, naming line and clip, where the clip cannot be read."""
         clip = self.clips[index]
-        try:
-            chosen = self._frames(index, clip)
-        except DataError as error:
-            raise DataError(f"{clip.place}: clip {clip.clip_id}: {error}") from error
-        frames = self._crop(chosen)
+        frames = self._crop(self._frames(index, clip))
         return {"clip_id": clip.clip_id, "frames": frames, "spans": [range(len(frames))], "labels": dict(clip.labels)}
 
     def _frames(self, index: int, clip: Clip) -> torch.Tensor:
@@ -107,28 +105,22 @@ def read_frames(frames: ClipFrames, places: Sequence[int]) -> torch.Tensor:
     return images.permute(0, 3, 1, 2)
 
 
-class TrainingLoader:
-    """Endless batches of inputs of a VideoClassifier in training."""
+def build_clip_train_loader(cfg: CfgNode, dataset: Dataset) -> VideoTrainLoader:
+    """Endless batches of inputs of a VideoClassifier in training.
 
-    def __init__(self, cfg: CfgNode, dataset: Dataset) -> None:
-        """Raises ConfigError unless SOLVER.IMS_PER_BATCH can be shared out over the processes."""
-        processes = comm.get_world_size()
-        if cfg.SOLVER.IMS_PER_BATCH < 1 or cfg.SOLVER.IMS_PER_BATCH % processes:
-            raise ConfigError(
-                f"SOLVER.IMS_PER_BATCH = {cfg.SOLVER.IMS_PER_BATCH} is not a multiple of the {processes} processes"
-            )
-        self._sampler = Shuffled(len(dataset), cfg.SEED)
-        self._batches = DataLoader(
-            dataset,
-            batch_size=cfg.SOLVER.IMS_PER_BATCH // processes,
-            sampler=self._sampler,
-            num_workers=cfg.DATALOADER.NUM_WORKERS,
-            collate_fn=list,
+    Raises ConfigError unless SOLVER.IMS_PER_BATCH can be shared out over the processes.
+    """
+    processes = comm.get_world_size()
+    if cfg.SOLVER.IMS_PER_BATCH < 1 or cfg.SOLVER.IMS_PER_BATCH % processes:
+        raise ConfigError(
+            f"SOLVER.IMS_PER_BATCH = {cfg.SOLVER.IMS_PER_BATCH} is not a multiple of the {processes} processes"
         )
-
-    def continue_after(self, clips: int) -> None:
-        """Let a resumed training draw other clips than the first ones."""
-        self._sampler.images_before = clips
-
-    def __iter__(self) -> Iterator[list[dict]]:
-        return iter(self._batches)
+    sampler = ClipSampler(len(dataset), cfg.SEED)
+    batches = DataLoader(
+        dataset,
+        batch_size=cfg.SOLVER.IMS_PER_BATCH // processes,
+        sampler=sampler,
+        num_workers=cfg.DATALOADER.NUM_WORKERS,
+        collate_fn=list,
+    )
+    return VideoTrainLoader(batches, sampler)

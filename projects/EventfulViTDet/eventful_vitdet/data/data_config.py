@@ -57,7 +57,8 @@ def add_data_config(cfg: CfgNode) -> None:
     # Training: folder for JPEG copies of the frames of video files, filled before training starts. Reading one takes
     # about a millisecond; decoding a frame in the middle of an mp4 takes some fifty. "": decode from the video.
     cfg.DATALOADER.FRAME_CACHE = ""
-    # Training on clips: megabytes of memory for decoded clips, so that each is read once; 0: read them every time.
+    # Training on clips: megabytes of memory for decoded clips, so that each is read once; 0: read them every time. Each
+    # reader of NUM_WORKERS has so much, and keeps clips for itself.
     cfg.DATALOADER.CLIP_MEMORY_MB = 0
     # Training with MODEL.VIVIT.FREEZE_SPATIAL: folder for the spatial model's features, which are then computed once.
     # "": compute them in every iteration.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -137,19 +138,28 @@ def build_train_augmentations(cfg: CfgNode) -> list[T.Augmentation]:
     return augmentations
 
 
-class VideoTrainLoader:
-    """An endless stream of batches of single frames, each a list of what `VideoTrainMapper` makes."""
+class ResumableSampler(Protocol):
+    """Gives a resumed training another stream than the one before."""
 
-    def __init__(self, batches: Iterable[list[dict]], sampler: MixedSampler) -> None:
-        self._batches = batches
+    images_before: int
+    """How many images, or clips, earlier runs have drawn, in all processes together."""
+
+
+class VideoTrainLoader:
+    """An endless stream of batches, each a list of inputs of the model: of single frames, as `VideoTrainMapper` makes
+    them, or of clips."""
+
+    def __init__(self, batches: Iterable[list[dict]], sampler: ResumableSampler) -> None:
+        self.batches = batches
         self._sampler = sampler
 
     def continue_after(self, images: int) -> None:
-        """Before the first batch: say how many images, over all processes, earlier runs of this training have seen."""
+        """Before the first batch: say how many images or clips, over all processes, earlier runs of this training have
+        seen."""
         self._sampler.images_before = images
 
     def __iter__(self) -> Iterator[list[dict]]:
-        return iter(self._batches)
+        return iter(self.batches)
 
 
 def build_video_train_loader(cfg: CfgNode) -> VideoTrainLoader:

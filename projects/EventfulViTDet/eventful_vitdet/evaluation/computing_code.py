@@ -32,9 +32,10 @@ DETECTRON2 = ("layers", "modeling", "structures")
 """Those of Detectron2."""
 
 
-def hash_our_code() -> str:
-    """A hash of the code of this package that a frame passes on its way from the video to the record."""
-    return hash_code(Path(__file__).resolve().parents[1], OURS)
+def hash_our_code(names: Iterable[str] = OURS) -> str:
+    """A hash of files and folders of this package: those that a frame passes on its way from the video to the record,
+    or others."""
+    return hash_code(Path(__file__).resolve().parents[1], names)
 
 
 def hash_transformer() -> str:

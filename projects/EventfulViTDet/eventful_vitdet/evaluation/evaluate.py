@@ -18,6 +18,7 @@ from ..budgets import DENSE
 from ..errors import ConfigError, EvaluationError
 from ..files import write_json
 from ..masks import NO_MASKS, MaskRequest, has_masks, masks_requested
+from ..modeling.backbone import build_policy
 from .collect import coco_limits, collect, finished_videos, measure, write_detections, write_video_rows
 from .fingerprint import hash_weights, make_fingerprint, write_fingerprint
 from .folder_lock import exclusive
@@ -89,8 +90,7 @@ class Evaluation:
 
     def __init__(self, cfg: CfgNode, model: nn.Module) -> None:
         """Raises ConfigError for TEST.* out of range."""
-        if cfg.TEST.THREADS_PER_PROCESS < 0:
-            raise ConfigError(f"TEST.THREADS_PER_PROCESS must be 0 or larger, found {cfg.TEST.THREADS_PER_PROCESS}")
+        check_threads(cfg)
         self.cfg = cfg
         self.model = model
         self.stored = StoredDetections.of(cfg)
@@ -198,6 +198,23 @@ class Evaluation:
         )
         write_json(os.path.join(folder, RESULTS_FILE), results)
         return results
+
+
+def check_threads(cfg: CfgNode) -> None:
+    """Raise ConfigError for a number of threads that cannot be."""
+    if cfg.TEST.THREADS_PER_PROCESS < 0:
+        raise ConfigError(f"TEST.THREADS_PER_PROCESS must be 0 or larger, found {cfg.TEST.THREADS_PER_PROCESS}")
+
+
+@contextmanager
+def policy_restored(cfg: CfgNode, model: nn.Module) -> Iterator[None]:
+    """Let a model have the configuration's policy again after the context, and no earlier frames."""
+    try:
+        yield
+    finally:
+        model.enabled = cfg.MODEL.EVENTFUL.ENABLED
+        model.set_policy(build_policy(cfg))
+        model.reset()
 
 
 @contextmanager

@@ -59,6 +59,9 @@ TRAINING_ONLY = (
     "MODEL.*.PROPOSAL_APPEND_GT",
     "MODEL.*.TRAIN_ON_PRED_BOXES",
     "MODEL.VIT.DROP_PATH_RATE",
+    "MODEL.VIVIT.DROPOUT",
+    "MODEL.VIVIT.FREEZE_SPATIAL",
+    "MODEL.VIVIT.TRAIN_WITH_GATES",
 )
 NOT_IN_EVALUATION = ("MODEL.EVENTFUL.CONTROLLER.*",)
 """An evaluation runs at a fixed budget."""
@@ -83,13 +86,32 @@ def make_fingerprint(
     """Everything that detections and counts depend on, by name.
 
     Args:
-        policy: description of the policy that the model has, with all its numbers, or "dense".
         stored: which detections are kept.
         masks: which of them with their masks.
+        policy, weights, dataset, device, threads: see `common_settings`; the data set's hash is `hash_frames`.
+    """
+    named = {"policy": policy, "weights": weights, "dataset": dataset, "device": device, "threads": threads}
+    return {
+        **common_settings(cfg, **named, code=hash_our_code()),
+        "TEST.VID_SCORE_FLOOR": stored.score_floor,
+        "TEST.VID_DETECTIONS_PER_IMAGE": stored.per_image,
+        **({} if masks == NO_MASKS else {"masks": f"score {masks.min_score}, per image {masks.per_image}"}),
+        **{key: lookup(cfg, key) for key in TEST_KEYS},
+    }
+
+
+def common_settings(
+    cfg: CfgNode, *, policy: str, weights: str, dataset: str, device: str, threads: int, code: str
+) -> dict:
+    """What the numbers of any evaluation depend on, by name: of videos, or of clips.
+
+    Args:
+        policy: description of the policy that the model has, with all its numbers, or "dense".
         weights: `hash_weights` of the model.
-        dataset: `hash_frames` of the data set.
+        dataset: a hash of the data set.
         device: name of the device.
         threads: CPU threads of every process. They matter, in the last bits of a sum, on the CPU only.
+        code: `hash_our_code` of the part of this package that the numbers come from.
     """
     on_cpu = device == "cpu"
     model = {f"MODEL.{key}": value for key, value in _flatten(cfg.MODEL) if _matters(f"MODEL.{key}", policy, cfg)}
@@ -101,15 +123,11 @@ def make_fingerprint(
         "threads": threads if on_cpu else None,
         "kernels": (cpu if on_cpu else gpu).describe_kernels(),
         "arithmetic": _describe_arithmetic(on_cpu),
-        "code of eventful_vitdet": hash_our_code(),
+        "code of eventful_vitdet": code,
         "code of eventful_vit": hash_transformer(),
         "detectron2": f"{detectron2.__version__}, code {hash_detectron2()}",
         "torch": f"{torch.__version__}, torchvision {torchvision.__version__}",
         "decoders": f"PyAV {av.__version__}, Pillow {PIL.__version__}",
-        "TEST.VID_SCORE_FLOOR": stored.score_floor,
-        "TEST.VID_DETECTIONS_PER_IMAGE": stored.per_image,
-        **({} if masks == NO_MASKS else {"masks": f"score {masks.min_score}, per image {masks.per_image}"}),
-        **{key: lookup(cfg, key) for key in TEST_KEYS},
         **model,
     }
 

@@ -13,7 +13,7 @@ from ..budgets import DENSE, apply_budget, describe_budget, parse_budgets
 from ..files import write_json
 from ..modeling.backbone import build_policy
 from .collect import measure_agreement
-from .evaluate import Evaluation, Outcome, put_in_place, start_over
+from .evaluate import Evaluation, Outcome, policy_restored, put_in_place, start_over
 from .results import RESULTS_FILE, format_screen, scalar_results, write_budgets, write_progress, write_table
 from .targets import load_test_set, make_result_folders
 from .tensorboard_curves import write_sweep
@@ -61,16 +61,12 @@ def evaluate_budgets(
     if restart:
         start_over(os.path.join(folder, budget) for folder in folders.values() for budget in policies)
     combined: dict[str, list[dict]] = {}
-    try:
+    with policy_restored(cfg, model):
         for name, folder in folders.items():
             results = _evaluate_policies(evaluation, name, folder, policies)
             if results:
                 combined[name] = results
                 print(format_screen(name, results))
-    finally:
-        model.enabled = cfg.MODEL.EVENTFUL.ENABLED
-        model.set_policy(build_policy(cfg))
-        model.reset()
     return combined
 
 

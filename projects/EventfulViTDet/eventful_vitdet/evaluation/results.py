@@ -13,7 +13,7 @@ import torch
 
 from ..costs import CostSums
 from ..files import write_atomically, write_json
-from ..markdown_table import format_table
+from ..markdown_table import format_number, format_table
 from .machine_times import MachineTimes, comparable_times, describe_times
 from .metrics import VID_AP50
 
@@ -107,12 +107,10 @@ def to_strict(value: object) -> object:
     return value
 
 
-def write_progress(
-    folder: str, results: Sequence[dict], write: Callable[[str, Sequence[dict]], None] | None = None
-) -> None:
+def write_progress(folder: str, results: Sequence[dict], form: Callable[[Sequence[dict]], str] | None = None) -> None:
     """Write the table of the budgets that are done so far, unless there is one of more: its results are still there.
 
-    `write` is `write_budgets`, or what takes its place for other results.
+    `form` is that of `write_budgets`.
     """
     try:
         with open(os.path.join(folder, BUDGETS_FILE), encoding="utf-8") as file:
@@ -120,13 +118,16 @@ def write_progress(
     except (OSError, ValueError, TypeError):  # none, or one that is damaged
         before = 0
     if before <= len(results):
-        (write or write_budgets)(folder, results)
+        write_budgets(folder, results, form)
 
 
-def write_budgets(folder: str, results: Sequence[dict]) -> None:
-    """Write the combined table of several budgets as budgets.json and budgets.md."""
+def write_budgets(folder: str, results: Sequence[dict], form: Callable[[Sequence[dict]], str] | None = None) -> None:
+    """Write the combined table of several budgets as budgets.json and budgets.md.
+
+    `form` makes the text; None: `format_budgets`, for results of `make_results`.
+    """
     write_json(os.path.join(folder, BUDGETS_FILE), list(results))
-    write_atomically(os.path.join(folder, BUDGETS_TABLE), format_budgets(results) + "\n")
+    write_atomically(os.path.join(folder, BUDGETS_TABLE), (form or format_budgets)(results) + "\n")
 
 
 def write_table(folder: str, results: dict) -> None:
@@ -162,7 +163,7 @@ def format_results(results: dict) -> str:
     """One evaluation as markdown tables: accuracy by group, cost, cost by category, and the videos left out."""
     gflops, seconds = results["gflops_per_frame"], results["seconds_per_frame"]
     accuracy = [
-        format_table((group, "percent"), [(name, _number(value, 2)) for name, value in results[group].items()])
+        format_table((group, "percent"), [(name, format_number(value, 2)) for name, value in results[group].items()])
         for group in METRIC_GROUPS
         if group in results
     ]
@@ -171,15 +172,15 @@ def format_results(results: dict) -> str:
         [
             (
                 name,
-                *(_number(gflops[name][kind], 3) for kind in ("flush", "later", "mean")),
-                _number(seconds[name], 4),
+                *(format_number(gflops[name][kind], 3) for kind in ("flush", "later", "mean")),
+                format_number(seconds[name], 4),
             )
             for name in ("backbone", "total")
         ],
     )
     categories = format_table(
         ("category", "GFlops per frame"),
-        [(name, _number(value, 4)) for name, value in gflops["total"]["by_category"].items()],
+        [(name, format_number(value, 4)) for name, value in gflops["total"]["by_category"].items()],
     )
     head = (
         f"{results['policy']}, attention {results['attention']}: {results['frames']} frames of "
@@ -205,12 +206,12 @@ def format_summary(results: Sequence[dict]) -> str:
         rows.append(
             (
                 result["policy"],
-                *(_number(result["bbox"][name], 2) for name in ("AP", "AP50", "AP75", VID_AP50)),
-                *([_number(result.get("segm", {}).get("AP"), 2)] if with_masks else []),
-                _number(result.get("agreement", {}).get(VID_AP50), 2),
-                *(_number(gflops["backbone"][kind], 3) for kind in ("flush", "later", "mean")),
-                _number(gflops["total"]["mean"], 3),
-                *(_number(seconds[name], 4) for name in ("backbone", "total")),
+                *(format_number(result["bbox"][name], 2) for name in ("AP", "AP50", "AP75", VID_AP50)),
+                *([format_number(result.get("segm", {}).get("AP"), 2)] if with_masks else []),
+                format_number(result.get("agreement", {}).get(VID_AP50), 2),
+                *(format_number(gflops["backbone"][kind], 3) for kind in ("flush", "later", "mean")),
+                format_number(gflops["total"]["mean"], 3),
+                *(format_number(seconds[name], 4) for name in ("backbone", "total")),
             )
         )
     before = BUDGET_COLUMNS.index("agreement")
@@ -230,10 +231,6 @@ def format_ranges(results: Sequence[dict]) -> str:
             name = key.removeprefix(OBJECTS)
             values = [found.get(f"{VID_AP50}-{name}") for found in groups]
             if any(value is not None for value in values):
-                cells = (_number(share, 1), *(_number(value, 2) for value in values))
+                cells = (format_number(share, 1), *(format_number(value, 2) for value in values))
                 rows.append((f"{title}: {name.removeprefix(prefix)}", *cells))
     return format_table(("VID-AP50", "% of objects", *(result["policy"] for result in results)), rows) if rows else ""
-
-
-def _number(value: float | None, digits: int) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"

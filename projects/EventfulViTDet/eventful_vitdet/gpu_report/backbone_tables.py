@@ -16,17 +16,16 @@ from torch import Tensor
 
 from .dense_yardsticks import YARDSTICKS
 from .detector_times import measure_detector
-from .frame_times import Timing, drifting_frames, nth, product_rate, time_in_turn
+from .frame_times import Timing, drifting_frames, nth, product_rate, time_in_turn, timing_row
 from .goals import goal_rows
 from .kernel_launches import profile_frame_launches
 from .machine import device
+from .part_list import Note
 from .report_models import ALL_BFLOAT16, BFLOAT16, FLOAT32, VITDET_B, Form, build_vit
 
 FRAMES = 8
 WARM_UP = 4
 """A frame's first call compiles, its second one is recorded."""
-
-Note = Callable[[dict], None]
 
 
 @dataclass(frozen=True)
@@ -116,8 +115,10 @@ def _measure(setting: Setting, architecture: dict, where: torch.device, result: 
                 result["launches"].append({"setting": setting.name, "variant": name, **launches})
     dense = timings["dense"].milliseconds()
     for name, timing in timings.items():
-        result["rows"].append(_row(setting, name, timing, dense, macs.get(name), states.get(name)))
-        _remember(setting, name, timing, dense, states.get(name), result["measured"])
+        state_gb = states[name].nbytes / setting.streams / 1e9 if name in states else None
+        row = timing_row(setting.name, setting.size, setting.form.name, name, timing, dense, macs.get(name), state_gb)
+        result["rows"].append(row)
+        _remember(row, result["measured"])
 
 
 def make_calls(
@@ -170,35 +171,13 @@ def crossover(timings: dict[str, Timing]) -> dict:
     return {"dense_ms": dense, "ms": dict(sorted(times.items())), "r": slower[0] if slower else None}
 
 
-def _row(
-    setting: Setting, name: str, timing: Timing, dense: float | None, macs: float | None, state: Streams | None
-) -> dict:
-    milliseconds = timing.milliseconds()
-    return {
-        "setting": setting.name,
-        "size": setting.size,
-        "type": setting.form.name,
-        "variant": name,
-        "ms": milliseconds,
-        "host_ms": timing.host_milliseconds(),
-        "dense_over_this": dense / milliseconds if dense and milliseconds else None,
-        "gmacs": macs,
-        "tflops": 2 * macs / milliseconds if macs and milliseconds else None,
-        "state_gb": state.nbytes / setting.streams / 1e9 if state is not None else None,
-        "frames": len(timing.seconds),
-        "error": timing.error,
-    }
-
-
-def _remember(
-    setting: Setting, name: str, timing: Timing, dense: float | None, state: Streams | None, measured: dict
-) -> None:
+def _remember(row: dict, measured: dict) -> None:
     """Quantities that goals name."""
-    milliseconds = timing.milliseconds()
-    if milliseconds is None:
+    setting = row["setting"]
+    if row["ms"] is None:
         return
-    measured[f"{setting.name} {name} ms"] = milliseconds
-    if dense is not None:
-        measured[f"{setting.name} {name} ratio"] = dense / milliseconds
-    if state is not None:
-        measured[f"{setting.name} state GB"] = state.nbytes / setting.streams / 1e9
+    measured[f"{setting} {row['variant']} ms"] = row["ms"]
+    if row["dense_over_this"] is not None:
+        measured[f"{setting} {row['variant']} ratio"] = row["dense_over_this"]
+    if row["state_gb"] is not None:
+        measured[f"{setting} state GB"] = row["state_gb"]

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 
 import torch
 
 from .backbone_tables import FRAMES
 from .frame_times import drifting_frames, nth, time_in_turn
 from .machine import device
+from .part_list import Note
 from .report_models import ALL_BFLOAT16, VITDET_B, build_vit
 
 SIZE = 1024
 MODE = "max-autotune"
-
-Note = Callable[[dict], None]
 
 
 def measure_compiled(note: Note) -> dict:

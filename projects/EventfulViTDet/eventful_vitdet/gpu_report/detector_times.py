@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from .detector_agreement import DETECTRON2_NEEDS
-from .frame_times import time_in_turn
+from .frame_times import time_in_turn, timing_row
 from .machine import missing_packages
 
 if TYPE_CHECKING:
@@ -53,12 +53,7 @@ def measure_detector(result: dict, where: torch.device, cfg: CfgNode | None = No
         timings = time_in_turn(calls, where, rounds, 4, time.monotonic() + SECONDS)
     dense = timings["dense"].milliseconds()
     for name, timing in timings.items():
-        milliseconds = timing.milliseconds()
-        ratio = dense / milliseconds if dense and milliseconds else None
-        result["rows"].append({
-            "setting": "whole detector", "size": cfg.MODEL.VIT.IMG_SIZE, "type": "bfloat16", "variant": name,
-            "ms": milliseconds, "host_ms": timing.host_milliseconds(), "dense_over_this": ratio, "gmacs": None,
-            "tflops": None, "state_gb": None, "frames": len(timing.seconds), "error": timing.error,
-        })  # fmt: skip
-        if ratio is not None:
-            result["measured"][f"detector {name} ratio"] = ratio
+        row = timing_row("whole detector", cfg.MODEL.VIT.IMG_SIZE, "bfloat16", name, timing, dense)
+        result["rows"].append(row)
+        if row["dense_over_this"] is not None:
+            result["measured"][f"detector {name} ratio"] = row["dense_over_this"]

@@ -54,6 +54,34 @@ class Timing:
         return 1e3 * statistics.median(self.host_seconds) if self.host_seconds else None
 
 
+def timing_row(
+    setting: str,
+    size: int,
+    dtype: str,
+    variant: str,
+    timing: Timing,
+    dense: float | None,
+    gmacs: float | None = None,
+    state_gb: float | None = None,
+) -> dict:
+    """A row of the tables: what one variant takes, beside the `dense` milliseconds of the same turns."""
+    milliseconds = timing.milliseconds()
+    return {
+        "setting": setting,
+        "size": size,
+        "type": dtype,
+        "variant": variant,
+        "ms": milliseconds,
+        "host_ms": timing.host_milliseconds(),
+        "dense_over_this": dense / milliseconds if dense and milliseconds else None,
+        "gmacs": gmacs,
+        "tflops": 2 * gmacs / milliseconds if gmacs and milliseconds else None,
+        "state_gb": state_gb,
+        "frames": len(timing.seconds),
+        "error": timing.error,
+    }
+
+
 def time_in_turn(
     calls: Mapping[str, Callable[[int], object]], device: torch.device, rounds: int, warm_up: int, until: float
 ) -> dict[str, Timing]:

@@ -6,17 +6,15 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 from ..known_models import CHECKOUT
 from .detector_agreement import DETECTRON2_NEEDS
 from .machine import missing_packages
+from .part_list import Note
 
 FIXTURES = re.compile(r"\bgpu_(kernels|device)\b|torch\.cuda\b")
 """What test files use whose tests run on a GPU."""
-
-Note = Callable[[dict], None]
 
 
 def run_suite(note: Note, tests: Path = CHECKOUT / "tests") -> dict:

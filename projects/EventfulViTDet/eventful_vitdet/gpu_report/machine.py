@@ -14,8 +14,12 @@ from pathlib import Path
 import torch
 
 from ..attribute_swap import swapped
+from ..known_models import CHECKOUT
 
 NO_GPU = "no GPU"
+_PROJECT = Path(__file__).resolve().parents[2]
+SOURCES = (_PROJECT / "eventful_vit", _PROJECT / "eventful_vitdet", CHECKOUT / "tests" / "vit")
+"""Folders of what the parts run: the transformer, whole detectors, and the suite's tests (in a checkout only)."""
 
 
 def has_gpu() -> bool:
@@ -60,11 +64,10 @@ def missing_packages(*names: str) -> str | None:
 
 def sources_digest() -> str:
     """A digest of the code that is measured: results of other code do not count as finished."""
-    root = Path(__file__).parents[2]
     digest = hashlib.sha256()
-    for folder in (root / "eventful_vit", Path(__file__).parent):
+    for folder in SOURCES:
         for path in sorted(folder.rglob("*.py")):
-            digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
+            digest.update(path.relative_to(folder.parent).as_posix().encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:16]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
@@ -14,14 +14,13 @@ from torch import Tensor
 from .detector_agreement import check_detections
 from .frame_times import Frames, drifting_frames
 from .machine import NO_GPU, device, has_gpu, interpreted_operators
+from .part_list import Note
 from .report_models import BFLOAT16, FLOAT32, TINY, VITDET_B, build_vit
 
 BOUNDS = {"float32": 1e-3, "bfloat16": 5e-2}
 """Root mean square error, relative. In bfloat16 the two paths choose other tokens here and there."""
 OTHER_CHOICE = 3e-2
 """The bound in float32 where a gate chose another token than on the CPU: two norms were equal to rounding."""
-
-Note = Callable[[dict], None]
 
 
 def check_models(note: Note) -> dict:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import traceback
-from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 
@@ -13,11 +12,10 @@ from eventful_vit.ops import gpu
 
 from .machine import device, has_gpu, use_interpreter_without_gpu
 from .operator_cases import GPU_SIZES, SMALL_SIZES, TYPES, Size, make_cases
+from .part_list import Note
 
 MOST_PROCESSES = 8
 """Compiling a kernel takes about a second of one processor."""
-
-Note = Callable[[dict], None]
 
 
 def check_operators(note: Note) -> dict:

@@ -30,10 +30,6 @@ class Step:
     written: int
     """Bytes."""
 
-    @property
-    def traffic(self) -> int:
-        return self.read + self.written
-
 
 @dataclass(frozen=True)
 class Shape:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+
+Note = Callable[[dict], None]
+"""What a part calls with its result so far."""
 
 
 @dataclass(frozen=True)
@@ -11,7 +15,7 @@ class Part:
 
     name: str
     function: str
-    """module:function; called with what notes a result so far, it returns the result. One with a "reason" is none."""
+    """module:function; called with a `Note`, it returns the result. One with a "reason" is none."""
     seconds: int
     """Time limit."""
     needs_gpu: bool = True

@@ -16,6 +16,7 @@ from ..attribute_swap import swapped
 from .frame_times import time_once
 from .machine import device
 from .operator_checks import MOST_PROCESSES
+from .part_list import Note
 from .tile_cases import BRANCHES, MODULES, Branch, Tile, Work, present_tile
 
 REPEATS = 20
@@ -29,7 +30,6 @@ SIGNATURES = {
     "exchange_tile": "dtype: torch.dtype, channels: int",
 }
 
-Note = Callable[[dict], None]
 Timer = Callable[[Callable[[], object]], float]
 
 

@@ -74,7 +74,8 @@ def lazy_settings(path: str) -> list:
 @META_ARCH_REGISTRY.register()
 def build_lazy_video_rcnn(cfg: CfgNode) -> VideoRCNN:
     """Build the model of MODEL.LAZY_FILE, with the options and the policy of MODEL.EVENTFUL."""
-    model = use_eventful_vit(_load(cfg.MODEL.LAZY_FILE).model, **eventful_options(cfg))
+    model = _load(cfg.MODEL.LAZY_FILE).model
+    model.backbone.net.update(eventful_options(cfg))
     from detectron2.config import instantiate  # which only Detectron2 has; _load says so
 
     detector = instantiate(model)
@@ -86,6 +87,7 @@ def build_lazy_video_rcnn(cfg: CfgNode) -> VideoRCNN:
 
 
 def _load(path: str) -> DictConfig:
+    """Read a LazyConfig file; its model is a video detector afterwards."""
     try:
         from detectron2.config import LazyConfig
     except ImportError as error:

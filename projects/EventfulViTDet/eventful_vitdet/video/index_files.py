@@ -12,7 +12,7 @@ from fractions import Fraction
 import av
 import numpy as np
 
-from ..files import remove_if_there, user_cache_folder, write_atomically
+from ..files import file_identity, remove_if_there, user_cache_folder, write_atomically
 from .frame_index import FrameIndex
 
 FORMAT_VERSION = 4
@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 def load_index(path: str) -> FrameIndex | None:
     """The kept index of a video file as it is now; None where there is none, or a damaged one."""
     try:
-        identity = file_identity(path)
+        identity = index_identity(path)
         known, index = _in_memory.get(path, (None, None))
         if known == identity:
             return index
@@ -59,7 +59,7 @@ def keep_index(path: str, index: FrameIndex, identity: list) -> None:
     """Keep the index of a video file. Where the folder cannot be written, only this process does.
 
     Args:
-        identity: the file's `file_identity` from before it was read; the index of one that grew since is too short.
+        identity: the file's `index_identity` from before it was read; the index of one that grew since is too short.
     """
     facts = {name: value for name, value in vars(index).items() if name not in ARRAYS}
     facts.update({name: [facts[name].numerator, facts[name].denominator] for name in FRACTIONS})
@@ -82,10 +82,9 @@ def _keep_in_memory(path: str, identity: list, index: FrameIndex) -> None:
     _in_memory[path] = (identity, index)
 
 
-def file_identity(path: str) -> list:
+def index_identity(path: str) -> list:
     """What tells whether a file is the one that was indexed, in the same way by the same FFmpeg. Raises OSError."""
-    state = os.stat(path)
-    return [FORMAT_VERSION, av.__version__, os.path.realpath(path), state.st_size, state.st_mtime_ns]
+    return [FORMAT_VERSION, av.__version__, *file_identity(path)]
 
 
 def _place(path: str) -> str:

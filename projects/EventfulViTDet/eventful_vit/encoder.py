@@ -9,14 +9,13 @@ from functools import partial
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from . import ops
 from .block import BlockSpec, EventfulBlock, EventfulOptions
 from .frame import Frame, FrameTrace
 from .ops.tape import Recorder
 from .policies import Policy
-from .recorded import BudgetNumbers, RecordedFrame, RecordedFrames
+from .recorded import BudgetNumbers, RecordedFrame, is_on_gpu, is_plain_call
 
 TAPED_VALUES = 2**18
 """Most values (tokens x channels x streams) of a frame that is recorded on a CPU. Small frames gain most
@@ -41,58 +40,45 @@ class EventfulEncoder:
         """The gates in the order of their work, such as `blocks.0.qkv`."""
         self._can_record = all(gate.can_take_numbers() for gate in gates)
 
-    def dense(
-        self, blocks: Sequence[Block], x: Tensor, grid: tuple[int, int], trace: FrameTrace | None,
-        recorded: RecordedFrames | None = None,
-    ) -> Tensor:  # fmt: skip
+    def dense(self, blocks: Sequence[Block], x: Tensor, grid: tuple[int, int], trace: FrameTrace | None) -> Tensor:
         """All tokens (B, N, D) -> (B, N, D).
 
         Args:
             trace: learns what was executed, if given.
-            recorded: recorded frames of the model as it is, on a GPU and without gradients; None: run as usual.
         """
-        if recorded is not None and _is_plain_call(x):
-            return self._repeat_dense(blocks, x, grid, trace or FrameTrace((True,) * len(x), grid), recorded)
         if not torch.is_grad_enabled() and not torch.compiler.is_compiling():
             _make_room_for_kernels(x)
         for block, runner in zip(blocks, self._runners):
             x = block(x, partial(runner.dense, grid=grid, trace=trace))
         return x
 
-    def _repeat_dense(
-        self, blocks: Sequence[Block], x: Tensor, grid: tuple[int, int], trace: FrameTrace, recorded: RecordedFrames
-    ) -> Tensor:
-        def make(recorder: Recorder) -> RecordedFrame:
-            return RecordedFrame(recorder, torch.empty_like(x), None)
-
-        key = (x.shape, x.dtype, grid)
-        kind = recorded.find(key, make, x.device)
-        result = kind.compute(x, lambda x: self.dense(blocks, x, grid, trace), trace)
-        recorded.keep(key, kind)
-        return result
-
-    def eventful(self, blocks: Sequence[Block], x: Tensor, frame: Frame, observed: bool) -> Tensor:
+    def eventful(self, blocks: Sequence[Block], x: Tensor, frame: Frame, observed: bool, stays: bool = False) -> Tensor:
         """Changed tokens of (B, N, D) -> (B, N, D), updating the frame's state. x may be overwritten.
 
         Args:
             observed: whether somebody wants to see the modules at work.
+            stays: whether later frames have their tokens where x is (recorded.py).
         """
         _make_room_for_kernels(x)
-        limits = self._limits(x, frame) if self._can_record and not observed else None
-        if limits is None:
-            return self._run(blocks, x, frame, keep=observed)
-        capacity = self._capacity(limits, x, frame)
+        if observed or not self._can_record or not _can_be_recorded(x):
+            return self._run(blocks, x.clone() if stays else x, frame, keep=observed)
+        # On a GPU, full frames do without gates. On a CPU one tape serves all frames in which some streams flush.
+        is_full = is_on_gpu(x) and all(frame.flush)
+        limits = None if is_full else self._limits(frame.policy, x.shape[1])
+        if limits is None and not is_full:
+            return self._run(blocks, x.clone() if stays else x, frame)
+        capacity = None if is_full else self._capacity(limits, x, frame)
 
         def make(recorder: Recorder) -> RecordedFrame:
-            numbers = BudgetNumbers(self.gate_names, len(x), capacity, x.device)
-            return RecordedFrame(recorder, torch.empty_like(x), numbers)
+            numbers = None if is_full else BudgetNumbers(self.gate_names, len(x), capacity, x.device)
+            return RecordedFrame(recorder, numbers)
 
         key, recorded = (x.shape, frame.trace.grid, capacity), frame.state.recorded
         kind = recorded.find(key, make, x.device)
-        if kind.recorder.refusal is None:
+        if kind.numbers is not None and kind.recorder.refusal is None:
             kind.numbers.set(limits, frame.flush)
             frame = replace(frame, budget=kind.numbers.gates)
-        result = kind.compute(x, lambda x: self._run(blocks, x, frame), frame.trace)
+        result = kind.compute(x, lambda x: self._run(blocks, x, frame), frame.trace, stays)
         recorded.keep(key, kind)
         return result
 
@@ -108,15 +94,8 @@ class EventfulEncoder:
             x = block(x.clone() if keep else x, partial(runner.eventful, grid=frame.trace.grid, frame=frame))
         return x
 
-    def _limits(self, x: Tensor, frame: Frame) -> list[tuple[int, float]] | None:
-        """The numbers of each gate's policy, where such a frame can be recorded."""
-        if x.is_cuda:
-            possible = x.dtype in (torch.float32, torch.float16, torch.bfloat16)
-        else:
-            possible = x.device.type == "cpu" and x.numel() <= TAPED_VALUES and x.dtype is torch.float32
-        if not possible or not _is_plain_call(x):
-            return None
-        tokens, policy = x.shape[1], frame.policy
+    def _limits(self, policy: Policy, tokens: int) -> list[tuple[int, float]] | None:
+        """The two numbers of each gate's policy; None if one of them is not of this kind."""
         if type(policy).for_gate is Policy.for_gate:  # the same for all
             limits = policy.limits(tokens)
             return None if limits is None else [limits] * len(self.gate_names)
@@ -137,6 +116,10 @@ def _make_room_for_kernels(x: Tensor) -> None:
         ops.cpu.end_waiting_threads()
 
 
-def _is_plain_call(x: Tensor) -> bool:
-    """Whether nobody watches the operations of this call or changes their types."""
-    return _get_current_dispatch_mode() is None and not torch.is_autocast_enabled(x.device.type)
+def _can_be_recorded(x: Tensor) -> bool:
+    """Whether frames of such tokens can be recorded, and gain from it."""
+    if is_on_gpu(x):
+        possible = x.dtype in (torch.float32, torch.float16, torch.bfloat16)
+    else:
+        possible = x.device.type == "cpu" and x.numel() <= TAPED_VALUES and x.dtype is torch.float32
+    return possible and is_plain_call(x)

@@ -5,17 +5,17 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
 
-from . import ops
+from .finite import check_finite
 from .frame import Frame, FrameTrace
 from .policies import Policy
-from .recorded import RecordedFrames
+from .recorded import RecordedFrame, RecordedFrames, is_on_gpu, is_plain_call
 from .streams import FrameForm, Streams
 from .weights import WeightWatch
 
@@ -138,13 +138,29 @@ class EventfulModel(Traced):
 
     # Frames.
 
-    def _recorded_dense(self, x: Tensor) -> RecordedFrames | None:
+    def _run_dense(
+        self, inputs: Tensor, grid: tuple[int, int], trace: FrameTrace | None,
+        run: Callable[[Tensor, FrameTrace | None], Tensor],
+    ) -> Tensor:  # fmt: skip
+        """A dense frame: `run` with its input and trace, repeated from a recording where that is possible."""
+        recorded = self._recorded_dense(inputs)
+        if recorded is None:
+            return run(inputs, trace)
+        trace = trace or FrameTrace((True,) * len(inputs), grid)
+        key = (inputs.shape, inputs.dtype, grid)
+        with torch.inference_mode(False), torch.no_grad():  # its memory may be written to outside of inference mode
+            kind = recorded.find(key, lambda recorder: RecordedFrame(recorder, None), inputs.device)
+            result = kind.compute(inputs, lambda inputs: run(inputs, trace), trace)
+        recorded.keep(key, kind)
+        return result
+
+    def _recorded_dense(self, inputs: Tensor) -> RecordedFrames | None:
         """This thread's recorded frames of the dense model as it is now; None where recording would be wrong, or gain
         nothing."""
-        if not x.is_cuda or self.training or torch.is_grad_enabled() or torch.compiler.is_compiling():
+        if torch.compiler.is_compiling() or not is_on_gpu(inputs) or self.training or torch.is_grad_enabled():
             return None
         version = self._weights().version()
-        if self._weights().is_observed():
+        if self._weights().is_observed() or not is_plain_call(inputs):
             return None
         if self._of_thread is None:
             self._of_thread = threading.local()
@@ -152,49 +168,66 @@ class EventfulModel(Traced):
             self._of_thread.version, self._of_thread.recorded = version, RecordedFrames()
         return self._of_thread.recorded
 
+    def _run_frame(
+        self, inputs: Tensor, form: FrameForm, state: Streams | None, embed: Callable[[Tensor], Tensor],
+        note: Callable[[FrameTrace], None],
+    ) -> Tensor:  # fmt: skip
+        """An eventful frame of models with `blocks`: its tokens behind them, (B, N, D).
+
+        A GPU gets work as early as possible, and nothing waits for it before it has all of the frame's.
+
+        Args:
+            inputs: images or tokens, (B, ...).
+            embed: computes the tokens that the blocks get.
+            note: notes in the trace what that executes.
+        """
+        state, key = self._state_in_use(state), (inputs.shape, form)
+        with state.exclusive():
+            early = state.recorded.find_input(key, inputs)
+            refuse_others = check_finite(inputs) if early is None else early.start(inputs).refuse_others
+            with self._open_frame(state.exclusive_frame, len(inputs), form, state) as frame:
+                note(frame.trace)
+                observed = self._weights().is_observed()
+                if early is not None and early is state.recorded.input and not observed:
+                    x, stays = early.tokens, True
+                elif observed:
+                    x, stays = embed(inputs), False
+                else:
+                    x, stays = state.recorded.embed(key, inputs, embed, self._weights_of_input)
+                x = self._encoder.eventful(self.blocks, x, frame, observed, stays)
+                refuse_others()
+        return x
+
+    def _weights_of_input(self) -> list[Tensor]:
+        """Parameters and buffers outside of the blocks."""
+        inside = {id(x) for x in (*self.blocks.parameters(), *self.blocks.buffers())}
+        return [x for x in (*self.parameters(), *self.buffers()) if id(x) not in inside]
+
     @property
     def gate_names(self) -> tuple[str, ...]:
         """The model's gates, such as `blocks.0.qkv`: what a policy may decide on, and a trace tells of."""
         raise NotImplementedError
 
+    def _state_in_use(self, state: Streams | None) -> Streams:
+        return state or _in_use.get().get(id(self)) or self.state
+
     @contextmanager
     def _frame(self, streams: int, form: FrameForm, state: Streams | None) -> Iterator[Frame]:
         """An eventful frame of the first `streams` streams of a state."""
+        state = self._state_in_use(state)
+        with self._open_frame(state.frame, streams, form, state) as frame:
+            yield frame
+
+    @contextmanager
+    def _open_frame(
+        self, open_streams: Callable[..., AbstractContextManager], streams: int, form: FrameForm, state: Streams
+    ) -> Iterator[Frame]:
         if torch.jit.is_tracing():
             raise RuntimeError(
                 "a frame with state cannot be traced: set model.enabled = False to trace the dense model"
             )
-        state = state or _in_use.get().get(id(self)) or self.state
-        with state.frame(streams, form, self._weights().version()) as flush:
+        with open_streams(streams, form, self._weights().version()) as flush:
             frame = Frame(self.policy, flush, state, FrameTrace(flush, form.grid))
             yield frame
         state.trace = frame.trace
         self.report(frame.trace)
-
-
-def check_finite(images: Tensor) -> Callable[[], None]:
-    """Raise ValueError, naming the streams, for frames (B, ...) with NaN or infinity.
-
-    On a GPU, nothing waits for the answer here: the returned function raises. Call it within the frame, when all its
-    work is under way, so that the GPU has something to do meanwhile.
-    """
-    finite = ops.finite(images)
-    if not finite.is_cuda:
-        _refuse_others(finite, "no state was changed")
-        return lambda: None
-    answer = torch.empty(finite.shape, dtype=finite.dtype, pin_memory=True).copy_(finite, non_blocking=True)
-    with torch.cuda.device(finite.device):
-        arrived = torch.cuda.Event()
-        arrived.record()
-
-    def refuse() -> None:
-        arrived.synchronize()
-        _refuse_others(answer, "all streams begin again")
-
-    return refuse
-
-
-def _refuse_others(finite: Tensor, consequence: str) -> None:
-    if not bool(finite.all()):
-        bad = (~finite).nonzero().flatten().tolist()
-        raise ValueError(f"NaN or infinity in the frame of stream {', '.join(map(str, bad))}; {consequence}")

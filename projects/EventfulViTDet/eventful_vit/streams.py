@@ -115,8 +115,24 @@ class Streams:
                 f"{shape[0]} streams; fewer streams, smaller frames or a state_dtype of 16 bits take less"
             ) from error
         self._slots[name] = slot
-        self.recorded.clear()  # they point to the old memory
+        self.recorded.clear_kinds()  # they point to the old memory
         return slot
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Keep other threads out.
+
+        Raises:
+            RuntimeError: another thread computes a frame with this state.
+        """
+        if not self._in_use.acquire(blocking=False):
+            raise RuntimeError(
+                "this state is computing another frame in another thread; give each thread its own: model.new_state()"
+            )
+        try:
+            yield
+        finally:
+            self._in_use.release()
 
     @contextmanager
     def frame(self, streams: int, form: FrameForm, weights: int) -> Iterator[tuple[bool, ...]]:
@@ -133,18 +149,17 @@ class Streams:
             ValueError: running streams have another size.
             RuntimeError: another thread computes a frame with this state.
         """
-        if not self._in_use.acquire(blocking=False):
-            raise RuntimeError(
-                "this state is computing another frame in another thread; give each thread its own: model.new_state()"
-            )
-        try:
-            self._prepare(form, weights)
-            running = (self._running + [False] * streams)[:streams]
-            self._running[:streams] = [False] * streams
-            yield tuple(not alive for alive in running)
-            self._running[:streams] = [True] * streams
-        finally:
-            self._in_use.release()
+        with self.exclusive(), self.exclusive_frame(streams, form, weights) as flush:
+            yield flush
+
+    @contextmanager
+    def exclusive_frame(self, streams: int, form: FrameForm, weights: int) -> Iterator[tuple[bool, ...]]:
+        """The same where this state is kept for the frame already (`exclusive`)."""
+        self._prepare(form, weights)
+        running = (self._running + [False] * streams)[:streams]
+        self._running[:streams] = [False] * streams
+        yield tuple(not alive for alive in running)
+        self._running[:streams] = [True] * streams
 
     def _prepare(self, form: FrameForm, weights: int) -> None:
         if weights != self._weights:

@@ -135,6 +135,7 @@ def launch_all(dtype: torch.dtype, channels: int, wanted: set[str]) -> None:
                 (ops.attend, qkv, None, *sizes(0, positions=False), dtype),
                 (ops.attend, qkv, qkv[0, 0], *sizes(window), dtype),
             ],
+            "finite": [(ops.finite, x)],
             "attend_windows": [(ops.attend_windows, qkv, index, used, x, qkv[0, 0], *sizes(window))],
             "update_sums": [
                 (ops.update_sums, qkv[..., :dim], qkv[..., dim:], [], state, *sizes(0)),

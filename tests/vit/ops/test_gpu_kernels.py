@@ -177,9 +177,11 @@ class TestBuffers:
                 close(old[:count], expected[:count])
 
     @pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
-    def test_finite(self, run, bad):
-        images = torch.full((3, 3, 20, 21), 3e38)
-        images[1, 2, 13, 20] = bad
+    @pytest.mark.parametrize("place", [(0, 0, 0), (1, 80, 60), (2, 90, 70)])
+    def test_finite(self, run, dtype, bad, place):
+        images = torch.full((3, 3, 91, 71), torch.finfo(dtype).max, dtype=dtype)  # their sum overflows
+        images[1][place] = bad
+        images[2, :, ::2] *= -1
         assert run(ops.finite, images)[0].tolist() == [True, False, True]
 
 

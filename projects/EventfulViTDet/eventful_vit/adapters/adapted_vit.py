@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from ..block import EventfulOptions
 from ..encoder import EventfulEncoder
+from ..finite import check_finite
 from ..frame import Frame
-from ..model import EventfulModel, check_finite
+from ..model import EventfulModel
 from ..policies import Policy, TopFraction
 from ..streams import FrameForm, Streams
 from .adaptation import Adaptation

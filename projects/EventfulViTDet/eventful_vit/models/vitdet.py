@@ -18,7 +18,8 @@ from ..encoder import EventfulEncoder
 from ..frame import FrameTrace
 from ..gate import GateReference
 from ..layers import Mlp, is_plain, run_linear
-from ..model import EventfulModel, check_finite
+from ..model import EventfulModel
+from ..ops import tape
 from ..ops.derived import derive_or_differentiate
 from ..policies import Policy, TopR
 from ..streams import FrameForm, Streams
@@ -371,34 +372,38 @@ class EventfulViT(EventfulModel):
 
     def _forward_dense(self, images: Tensor, grid: tuple[int, int]) -> Tensor:
         trace = FrameTrace((True,) * len(images), grid) if self.observers else None
-        x = self._embed(images, grid, trace)
+        if trace is not None:
+            self._note_embedding(trace)
         if self.training and self.use_act_checkpoint:
+            x = self._embed(images, grid)
             x = checkpoint(self._encoder.dense, self.blocks, x, grid, trace, use_reentrant=False)
         else:
-            x = self._encoder.dense(self.blocks, x, grid, trace, self._recorded_dense(x))
+            x = self._run_dense(images, grid, trace, partial(self._dense_tokens, grid))
         if trace is not None:
             self.report(trace)
         return x
+
+    def _dense_tokens(self, grid: tuple[int, int], images: Tensor, trace: FrameTrace | None) -> Tensor:
+        return self._encoder.dense(self.blocks, self._embed(images, grid), grid, trace)
 
     # State outlives the call, so it must not consist of inference tensors, which a later call outside of inference mode
     # could not update.
     @torch.inference_mode(False)
     @torch.no_grad()
     def _forward_eventful(self, images: Tensor, grid: tuple[int, int], state: Streams | None) -> Tensor:
-        refuse_others = check_finite(images)
         form = FrameForm(grid, images.dtype, images.device)
-        with self._frame(len(images), form, state) as frame:
-            x = self._embed(images, grid, frame.trace)
-            x = self._encoder.eventful(self.blocks, x, frame, observed=self._weights().is_observed())
-            refuse_others()
-        return x
+        return self._run_frame(images, form, state, partial(self._embed, grid=grid), self._note_embedding)
 
-    def _embed(self, images: Tensor, grid: tuple[int, int], trace: FrameTrace | None) -> Tensor:
-        if trace is not None:
-            tokens = grid[0] * grid[1]
-            trace.add_layer("embedding", self.patch_embed.proj.weight.numel(), tokens)
-            if self.pos_embed is not None:
-                trace.add_layer("add", self.embed_dim, tokens)
+    def _note_embedding(self, trace: FrameTrace) -> None:
+        tokens = trace.grid[0] * trace.grid[1]
+        trace.add_layer("embedding", self.patch_embed.proj.weight.numel(), tokens)
+        if self.pos_embed is not None:
+            trace.add_layer("add", self.embed_dim, tokens)
+
+    def _embed(self, images: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Tokens with their positions, (B, N, D)."""
+        if not (is_plain(self.patch_embed, PatchEmbed) and is_plain(self.patch_embed.proj, nn.Conv2d)):
+            tape.refuse("the patch embedding may run other code")
         return self.patch_embed(images, None if self.pos_embed is None else self._positions(grid))
 
     def _positions(self, grid: tuple[int, int]) -> Tensor:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +20,7 @@ from ..encoder import EventfulEncoder
 from ..frame import FrameTrace
 from ..gate import GateReference
 from ..gated_training import TrainingGates
-from ..model import EventfulModel, Traced, check_finite
+from ..model import EventfulModel, Traced
 from ..ops.derived import derive_or_differentiate
 from ..policies import Policy, TopR
 from ..streams import FrameForm, Streams
@@ -106,11 +107,15 @@ class ClassTokenViT(EventfulModel):
 
     def _forward_dense(self, tokens: Tensor, grid: Grid) -> Tensor:
         trace = FrameTrace((True,) * len(tokens), grid) if self.observers else None
-        x = self._with_positions(tokens, grid, trace)
-        x = self._encoder.dense(self.blocks, x, grid, trace, self._recorded_dense(x))
+        if trace is not None:
+            self._note_positions(trace)
+        x = self._run_dense(tokens, grid, trace, partial(self._dense_tokens, grid))
         if trace is not None:
             self.report(trace)
         return x
+
+    def _dense_tokens(self, grid: Grid, tokens: Tensor, trace: FrameTrace | None) -> Tensor:
+        return self._encoder.dense(self.blocks, self._with_positions(tokens, grid), grid, trace)
 
     def new_training_gates(self) -> TrainingGates:
         """The gates of a sequence of `gated` steps, at the policy of now."""
@@ -118,25 +123,21 @@ class ClassTokenViT(EventfulModel):
 
     def gated(self, tokens: Tensor, grid: Grid, gates: TrainingGates) -> Tensor:
         """As `forward` on changed tokens, computed densely and with gradients: (B, N, D) -> (B, D)."""
-        x = self._with_positions(tokens, grid, None)
+        x = self._with_positions(tokens, grid)
         x = self._encoder.dense(gates.blocks(self.blocks), x, grid, None)
         return self.norm(x[:, 0])
 
     @torch.inference_mode(False)
     @torch.no_grad()
     def _forward_eventful(self, tokens: Tensor, grid: Grid, state: Streams | None) -> Tensor:
-        refuse_others = check_finite(tokens)
         form = FrameForm(grid, tokens.dtype, tokens.device, prefix=1)
-        with self._frame(len(tokens), form, state) as frame:
-            x = self._with_positions(tokens, grid, frame.trace)
-            x = self._encoder.eventful(self.blocks, x, frame, observed=self._weights().is_observed())
-            refuse_others()
-        return x
+        return self._run_frame(tokens, form, state, partial(self._with_positions, grid=grid), self._note_positions)
 
-    def _with_positions(self, tokens: Tensor, grid: Grid, trace: FrameTrace | None) -> Tensor:
+    def _note_positions(self, trace: FrameTrace) -> None:
+        trace.add_layer("add", self.class_token.shape[-1], 1 + trace.grid[0] * trace.grid[1])
+
+    def _with_positions(self, tokens: Tensor, grid: Grid) -> Tensor:
         """Class token and tokens with their positions, (B, 1 + N, D)."""
-        if trace is not None:
-            trace.add_layer("add", tokens.shape[-1], 1 + grid[0] * grid[1])
         x = torch.cat([self.class_token.expand(len(tokens), -1, -1).to(tokens.dtype), tokens], dim=1)
         return x + self._positions(grid)
 

@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from . import tape
+
 Value = TypeVar("Value")
 
 
@@ -47,6 +49,7 @@ def derive(parameter: Tensor, kind: Hashable, make: Callable[[], Value]) -> Valu
     if value is None:
         with torch.inference_mode(False), torch.no_grad():
             value = entry.values[kind] = make()
+    tape.hold(value)
     return value
 
 

@@ -30,6 +30,8 @@ class Recorder(Protocol):
 
     refusal: str | None
     """Why the frame cannot be repeated; None if it can."""
+    held: list[Any] | None
+    """What is kept in memory because it is read; None: whoever repeats the frame sees to it that nothing is missing."""
 
     def record(self, run: Callable[[], Tensor]) -> Tensor:
         """Record what `run` does; returns its result."""
@@ -51,6 +53,7 @@ class Tape:
             make_replay: turns calls into a function that repeats them.
         """
         self.refusal: str | None = None
+        self.held: list[Any] | None = None
         self._make_replay = make_replay
         self._calls: Calls = []
         self._inputs: list[Tensor] = []
@@ -134,3 +137,10 @@ def refuse(reason: str) -> None:
     recorder = getattr(_state, "recorder", None)
     if recorder is not None and recorder.refusal is None:
         recorder.refusal = reason
+
+
+def hold(value: Any) -> None:
+    """Keep a value that is read in memory, as long as the frame being recorded, if any, asks for it."""
+    recorder = getattr(_state, "recorder", None)
+    if recorder is not None and recorder.held is not None:
+        recorder.held.append(value)

@@ -30,7 +30,8 @@ def load_kernels() -> dict[Operator, Callable] | None:
     if reason is not None:
         logger.warning("GPU: frames run as PyTorch operations, slowly: %s", reason)
         return None
-    modules = [importlib.import_module(f".{name}", __name__) for name in ("attention", "gating", "linear", "sums")]
+    names = ("attention", "finite", "gating", "linear", "sums")
+    modules = [importlib.import_module(f".{name}", __name__) for name in names]
     return {operator: function for module in modules for operator, function in module.IMPLEMENTATIONS.items()}
 
 

@@ -179,10 +179,6 @@ def store_and_add(x: Tensor, buffer: Tensor, index: Tensor | None, rows: Tensor,
         _add[(triton.cdiv(x.numel(), TILE_VALUES),)](x, buffer, x.numel(), BLOCK=TILE_VALUES)
 
 
-def finite(images: Tensor) -> Tensor:
-    return images.isfinite().flatten(1).all(dim=1)
-
-
 def _run_error_norms(
     x: Tensor, reference: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float | None, flush: Tensor | None,
     norms: Tensor,
@@ -231,5 +227,4 @@ IMPLEMENTATIONS = {
     operators.store: store,
     operators.replace: replace,
     operators.store_and_add: store_and_add,
-    operators.finite: finite,
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,6 +20,7 @@ class Graph:
             pool: memory that graphs share which never run at the same time; None: a new one.
         """
         self.refusal: str | None = None
+        self.held: list[Any] | None = None
         self._device = device
         self.pool = pool or torch.cuda.graph_pool_handle()
         self._graph = torch.cuda.CUDAGraph()

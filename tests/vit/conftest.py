@@ -3,8 +3,10 @@ from importlib.util import find_spec
 
 import pytest
 import torch
+from eventful_vit import encoder, model, recorded
 from eventful_vit.ops import Operator, cpu, gpu
 from eventful_vit.ops.cpu import library
+from eventful_vit.recorded import RecordedFrames
 
 
 @pytest.fixture
@@ -57,3 +59,27 @@ def kernels_or_not(request):
     """Runs a test with the compiled kernels, and again with PyTorch operations only."""
     request.getfixturevalue("needs_kernels" if request.param == "kernels" else "no_kernels")
     return request.param
+
+
+class CalledAgain:
+    """A recorder that calls Python again, in place of a graph. Results stay where they were."""
+
+    def __init__(self):
+        self.refusal, self.held, self.replays = None, None, 0
+
+    def record(self, call):
+        self._call, self._result = call, call()
+        return self._result
+
+    def replay(self):
+        self.replays += 1
+        self._result.copy_(self._call())
+
+
+@pytest.fixture
+def as_on_a_gpu(monkeypatch):
+    """Frames take the way that they take on a GPU, with the CPU's kernels."""
+    for module in (recorded, encoder, model):
+        monkeypatch.setattr(module, "is_on_gpu", lambda x: True)
+    monkeypatch.setattr(encoder, "_make_room_for_kernels", lambda x: None)
+    monkeypatch.setattr(RecordedFrames, "_make_recorder", lambda frames, device: CalledAgain())

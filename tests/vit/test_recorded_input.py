@@ -1,39 +1,14 @@
-"""What comes before the blocks on a GPU, recorded as a graph of its own; here, a recorder that calls Python again."""
+"""What comes before the blocks on a GPU, recorded as a graph of its own."""
 
 import copy
 
 import pytest
 import torch
-from eventful_vit import EventfulViT, Streams, TopR, encoder, model, recorded
-from eventful_vit.recorded import RecordedFrames
+from eventful_vit import EventfulViT, Streams, TopR
 from torch import nn
 
 from .small_models import make_video, make_vit, run
 from .small_vivit import make_views, make_vivit
-
-
-class Repeated:
-    """Repeats Python calls, with what their memory holds now. Results stay in one place."""
-
-    def __init__(self):
-        self.refusal, self.held, self.replays = None, None, 0
-
-    def record(self, call):
-        self._call, self._result = call, call()
-        return self._result
-
-    def replay(self):
-        self.replays += 1
-        self._result.copy_(self._call())
-
-
-@pytest.fixture
-def as_on_a_gpu(monkeypatch):
-    """Frames take the way that they take on a GPU, with the CPU's kernels."""
-    for module in (recorded, encoder, model):
-        monkeypatch.setattr(module, "is_on_gpu", lambda x: True)
-    monkeypatch.setattr(encoder, "_make_room_for_kernels", lambda x: None)
-    monkeypatch.setattr(RecordedFrames, "_make_recorder", lambda frames, device: Repeated())
 
 
 def replays_of_input(vit: EventfulViT) -> int:

@@ -140,10 +140,10 @@ def frame_macs(trace: FrameTrace) -> Iterator[Count]:
     """The operations of a frame."""
     for block in trace.blocks:
         yield from _token_functions(block)
-        yield from _ATTENTION[block.attention.kind](block, trace.flushed)
+        yield from _ATTENTION[block.attention.kind](block, trace.in_full)
         tokens, dim = block.layout.tokens, block.spec.dim
-        yield "gate", [0 if flush else tokens * (2 * dim + _width(block)) for flush in trace.flushed]
-        yield "add", [2 * tokens * dim] * len(trace.flushed)
+        yield "gate", [0 if is_full else tokens * (2 * dim + _width(block)) for is_full in trace.in_full]
+        yield "add", [2 * tokens * dim] * len(trace.in_full)
     for layers in trace.layers:
         yield layers.category, [layers.macs * number for number in layers.units]
 
@@ -166,38 +166,38 @@ def _token_functions(block: BlockTrace) -> Iterator[Count]:
         yield "linear", [positions * macs] * block.selections[0].streams
 
 
-Flushed = tuple[bool, ...]
+InFull = tuple[bool, ...]
 
 
-def _dense(block: BlockTrace, flushed: Flushed) -> Iterator[Count]:
+def _dense(block: BlockTrace, in_full: InFull) -> Iterator[Count]:
     """Every token attends."""
-    yield "matmul", [_product_macs(block)] * len(flushed)
-    yield from _positions(block, flushed)
+    yield "matmul", [_product_macs(block)] * len(in_full)
+    yield from _positions(block, in_full)
 
 
-def _positions(block: BlockTrace, flushed: Flushed) -> Iterator[Count]:
+def _positions(block: BlockTrace, in_full: InFull) -> Iterator[Count]:
     """Positions, their additions, and windows' padding, which the paper's modes never reduce."""
-    yield "position", [_position_macs(block)] * len(flushed)
-    yield "add", [_position_additions(block)] * len(flushed)
-    yield "bias", [_padding_additions(block)] * len(flushed)
+    yield "position", [_position_macs(block)] * len(in_full)
+    yield "add", [_position_additions(block)] * len(in_full)
+    yield "bias", [_padding_additions(block)] * len(in_full)
 
 
-def _query_key(block: BlockTrace, flushed: Flushed) -> Iterator[Count]:
+def _query_key(block: BlockTrace, in_full: InFull) -> Iterator[Count]:
     values = block.layout.tokens * block.layout.keys * _width(block)
     scores = _score_macs(block)
-    yield "matmul", [2 * values if flush else scores[b] + values for b, flush in enumerate(flushed)]
-    yield from _positions(block, flushed)
+    yield "matmul", [2 * values if is_full else scores[b] + values for b, is_full in enumerate(in_full)]
+    yield from _positions(block, in_full)
 
 
-def _full(block: BlockTrace, flushed: Flushed) -> Iterator[Count]:
+def _full(block: BlockTrace, in_full: InFull) -> Iterator[Count]:
     tokens, keys, width = block.layout.tokens, block.layout.keys, _width(block)
     scores, changed = _score_macs(block), _changed_keys(block)
-    products = [scores[b] + 2 * tokens * changed[b] * width for b in range(len(flushed))]
+    products = [scores[b] + 2 * tokens * changed[b] * width for b in range(len(in_full))]
     gate, sums = keys * width + block.spec.heads * tokens * keys, [kk * width + 2 * tokens * width for kk in changed]
-    yield "matmul", [_product_macs(block) if flush else products[b] for b, flush in enumerate(flushed)]
-    yield "gate", [0 if flush else gate for flush in flushed]
-    yield "accumulator", [0 if flush else sums[b] for b, flush in enumerate(flushed)]
-    yield from _positions(block, flushed)
+    yield "matmul", [_product_macs(block) if is_full else products[b] for b, is_full in enumerate(in_full)]
+    yield "gate", [0 if is_full else gate for is_full in in_full]
+    yield "accumulator", [0 if is_full else sums[b] for b, is_full in enumerate(in_full)]
+    yield from _positions(block, in_full)
 
 
 def _score_macs(block: BlockTrace) -> list[int]:
@@ -211,7 +211,7 @@ def _changed_keys(block: BlockTrace) -> list[int]:
     return [block.layout.keys] * block.selections[0].streams if offsets is None else offsets.diff().tolist()
 
 
-def _exact(block: BlockTrace, flushed: Flushed) -> Iterator[Count]:
+def _exact(block: BlockTrace, in_full: InFull) -> Iterator[Count]:
     channels = block.spec.head_dim
     for stream, ((exchanged, recomputed), keys) in enumerate(
         zip(block.attention.executed.tolist(), _changed_keys(block))
@@ -226,7 +226,7 @@ def _exact(block: BlockTrace, flushed: Flushed) -> Iterator[Count]:
         yield "accumulator", [*before, exchanged * (channels + 1) if exchanged else 0]
 
 
-def _windows(block: BlockTrace, flushed: Flushed) -> Iterator[Count]:
+def _windows(block: BlockTrace, in_full: InFull) -> Iterator[Count]:
     """The computed windows' shares of all, and the padding where there is some."""
     computed, every = block.attention.executed.tolist(), block.layout.windows
     yield "matmul", [n * _product_macs(block) // every for n in computed]
@@ -235,7 +235,7 @@ def _windows(block: BlockTrace, flushed: Flushed) -> Iterator[Count]:
     yield "bias", [_padding_additions(block) if n else 0 for n in computed]
 
 
-_ATTENTION: dict[str, Callable[[BlockTrace, Flushed], Iterator[Count]]] = {
+_ATTENTION: dict[str, Callable[[BlockTrace, InFull], Iterator[Count]]] = {
     "dense": _dense,
     "query-key": _query_key,
     "full": _full,

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 
 import torch
 from torch import Tensor
@@ -20,6 +22,12 @@ from .recorded import BudgetNumbers, RecordedFrame, is_on_gpu, is_plain_call
 TAPED_VALUES = 2**18
 """Most values (tokens x channels x streams) of a frame that is recorded on a CPU. Small frames gain most
 (docs/performance.md)."""
+
+CROSSOVER = 0.5
+"""Share of a frame's tokens. On a GPU, frames with budgets from there on are computed in full: that is exact, and takes
+less time than choosing so many (`python tools/gpu_report.py --only tables`)."""
+
+logger = logging.getLogger(__name__)
 
 Block = Callable[[Tensor, Callable[[BlockSpec, Tensor], Tensor]], Tensor]
 """A block as the encoder calls it: with its tokens and a way to run a specification on them. A module, so that hooks on
@@ -39,6 +47,7 @@ class EventfulEncoder:
         self.gate_names = tuple(gate.name for gate in gates)
         """The gates in the order of their work, such as `blocks.0.qkv`."""
         self._can_record = all(gate.can_take_numbers() for gate in gates)
+        self._is_exact = options.attention == "exact"
 
     def dense(self, blocks: Sequence[Block], x: Tensor, grid: tuple[int, int], trace: FrameTrace | None) -> Tensor:
         """All tokens (B, N, D) -> (B, N, D).
@@ -102,12 +111,36 @@ class EventfulEncoder:
         limits = [policy.for_gate(name, tokens).limits(tokens) for name in self.gate_names]
         return None if None in limits else limits
 
+    def is_beyond_crossover(self, policy: Policy, tokens: int) -> bool:
+        """Whether a GPU computes all tokens of a frame in less time than those that a policy lets through.
+
+        Thresholds are not: how many tokens they let through is not known. Nor is anything that would compute another
+        result than dense frames.
+        """
+        limits = self._limits(policy, tokens) if self._is_exact and self._can_record else None
+        if limits is None or any(threshold > -math.inf for _, threshold in limits):
+            return False
+        mean = sum(count for count, _ in limits) / len(limits)
+        if mean < CROSSOVER * tokens:
+            return False
+        _say_that_frames_are_full(tokens, math.ceil(CROSSOVER * tokens))
+        return True
+
     @staticmethod
     def _capacity(limits: list[tuple[int, float]], x: Tensor, frame: Frame) -> int:
         """Room for each gate's tokens: a power of two, so that a recorded frame serves many budgets, or all tokens."""
         streams, tokens, _ = x.shape
         most = max(count for count, _ in limits)
         return streams * (tokens if any(frame.flush) else min(tokens, 1 << max(most - 1, 0).bit_length()))
+
+
+@cache
+def _say_that_frames_are_full(tokens: int, least: int) -> None:
+    logger.info(
+        "GPU: frames of %d tokens are computed in full where a budget lets %d or more of them through, which is faster",
+        tokens,
+        least,
+    )
 
 
 def _make_room_for_kernels(x: Tensor) -> None:

@@ -77,13 +77,18 @@ class FrameTrace:
     """
 
     flushed: tuple[bool, ...]
-    """For each stream, whether it was computed in full."""
+    """For each stream, whether it began, and was computed in full for that."""
     grid: tuple[int, int]
     """Tokens (h, w)."""
     gates: dict[str, GateTrace] = field(default_factory=dict)
     """By name, such as "blocks.0.qkv"; empty for a dense frame."""
     blocks: list[BlockTrace] = field(default_factory=list)
     layers: list[LayerWork] = field(default_factory=list)
+    in_full: tuple[bool, ...] = ()
+    """For each stream, whether it was computed in full; by default, those that began. On a GPU, large budgets do so."""
+
+    def __post_init__(self) -> None:
+        self.in_full = self.in_full or self.flushed
 
     def add_layer(self, category: str, macs: int, units: int | list[int]) -> None:
         """Note layers that ran: `macs` operations for each of `units`, the same number in all streams or one for
@@ -111,7 +116,8 @@ class GateBudget:
     @lru_cache(maxsize=256)
     def of(count: int, threshold: float, streams: int, device: torch.device) -> GateBudget:
         """A fixed budget without flushes."""
-        numbers = torch.tensor(count, device=device), torch.tensor(threshold, dtype=torch.float32, device=device)
+        # Filled where they are: a copy of a number from the host would wait for the GPU.
+        numbers = torch.full((), count, device=device), torch.full((), threshold, dtype=torch.float32, device=device)
         return GateBudget(*numbers, None, streams * count, threshold == float("-inf"))
 
     @property

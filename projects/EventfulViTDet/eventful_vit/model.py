@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,9 @@ from .policies import Policy
 from .recorded import RecordedFrame, RecordedFrames, is_on_gpu, is_plain_call
 from .streams import FrameForm, Streams
 from .weights import WeightWatch
+
+if TYPE_CHECKING:
+    from .encoder import EventfulEncoder
 
 Observer = Callable[[FrameTrace], None]
 
@@ -59,6 +63,8 @@ class EventfulModel(Traced):
     position of the batch is a *stream*: a video whose frames arrive in order, one per call, until `reset`. Copies and
     pickles of a model have its weights and none of its state.
     """
+
+    _encoder: EventfulEncoder
 
     def __init__(self, enabled: bool) -> None:
         super().__init__()
@@ -226,8 +232,12 @@ class EventfulModel(Traced):
             raise RuntimeError(
                 "a frame with state cannot be traced: set model.enabled = False to trace the dense model"
             )
-        with open_streams(streams, form, self._weights().version()) as flush:
-            frame = Frame(self.policy, flush, state, FrameTrace(flush, form.grid))
+        with open_streams(streams, form, self._weights().version()) as begins:
+            tokens = form.prefix + form.grid[0] * form.grid[1]
+            in_full = begins
+            if is_on_gpu(form) and self._encoder.is_beyond_crossover(self.policy, tokens):
+                in_full = (True,) * streams
+            frame = Frame(self.policy, in_full, state, FrameTrace(begins, form.grid, in_full=in_full))
             yield frame
         state.trace = frame.trace
         self.report(frame.trace)

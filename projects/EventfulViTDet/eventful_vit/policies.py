@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import lru_cache
 
 from torch import Tensor
 
@@ -107,6 +108,15 @@ class Threshold(Policy):
         return f"threshold {_write_number(self.threshold)}"
 
 
+@lru_cache(maxsize=4096)
+def _first_match(patterns: tuple[str, ...], gate: str) -> str:
+    """The first of some patterns that a gate's name matches."""
+    for pattern in patterns:
+        if fnmatchcase(gate, pattern):
+            return pattern
+    raise KeyError(f"no policy for gate {gate!r}")
+
+
 @dataclass(frozen=True)
 class PerGate(Policy):
     """A policy for each gate, by its name.
@@ -128,10 +138,7 @@ class PerGate(Policy):
                 raise TypeError(f"PerGate needs a policy such as TopR(256) for {name!r}, got {policy!r}")
 
     def for_gate(self, name: str, tokens: int) -> Policy:
-        for pattern, policy in self.gates.items():
-            if fnmatchcase(name, pattern):
-                return policy
-        raise KeyError(f"no policy for gate {name!r}")
+        return self.gates[_first_match(tuple(self.gates), name)]
 
     def check(self, gates: Sequence[str]) -> None:
         for pattern in self.gates:

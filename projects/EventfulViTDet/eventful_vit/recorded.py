@@ -11,6 +11,7 @@ import logging
 from array import array
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -22,6 +23,9 @@ from .frame import FrameTrace, GateBudget
 from .ops.cpu.library import make_replay
 from .ops.gpu.graph import Graph
 from .ops.tape import Recorder, Tape
+
+if TYPE_CHECKING:
+    from .streams import FrameForm
 
 Limits = list[tuple[int, float]]
 """For each gate, how many tokens at most, and above which norm."""
@@ -221,9 +225,9 @@ class RecordedFrames:
         return Graph(device, pools[0] if pools else None)
 
 
-def is_on_gpu(x: Tensor) -> bool:
-    """Whether the work on a tensor is started on a GPU, and the host continues meanwhile."""
-    return x.is_cuda
+def is_on_gpu(x: Tensor | FrameForm) -> bool:
+    """Whether the work on something is started on a GPU, and the host continues meanwhile."""
+    return x.device.type == "cuda"
 
 
 def is_plain_call(x: Tensor) -> bool:

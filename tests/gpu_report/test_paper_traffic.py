@@ -27,6 +27,8 @@ class Launches(TorchDispatchMode):
         run = InterpretedFunction.run
 
         def counted(function, *args, **named):
+            if function.fn.__name__ == "_look":  # for values that are not finite, before the frame begins
+                return run(function, *args, **named)
             self.kernels += 1
             self._inside = True
             try:

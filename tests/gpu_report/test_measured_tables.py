@@ -13,7 +13,14 @@ from eventful_vitdet.gpu_report.backbone_tables import Setting
 from eventful_vitdet.gpu_report.dense_yardsticks import YARDSTICKS
 from eventful_vitdet.gpu_report.frame_times import Timing, drifting_frames, nth, time_in_turn
 from eventful_vitdet.gpu_report.goals import GOALS, goal_rows
-from eventful_vitdet.gpu_report.kernel_launches import FRAME, span_and_idle, summarise_events
+from eventful_vitdet.gpu_report.kernel_launches import (
+    BUSIEST,
+    FRAME,
+    busiest_kernels,
+    span_and_idle,
+    summarise_events,
+)
+from eventful_vitdet.gpu_report.report_markdown import format_report
 from eventful_vitdet.gpu_report.report_models import ALL_BFLOAT16, BFLOAT16, FLOAT32, TINY, build_vit
 from torch.autograd import DeviceType
 
@@ -148,3 +155,24 @@ def test_events_outside_of_the_frame_do_not_count():
         event("add", 15, 25, DeviceType.CUDA),
     ]  # fmt: skip
     assert summarise_events(events) == {"starts": 1, "waits": 1, "kernels": 2, "span_us": 13, "idle_us": 1}
+
+
+def test_the_busiest_kernels_are_named_with_their_grids():
+    def event(name, dur, grid, cat="kernel"):
+        return {"ph": "X", "cat": cat, "name": name, "dur": dur, "ts": 0, "args": {"grid": grid} if grid else {}}
+
+    trace = [event("linear", 5.0, [9, 1, 1]), event("gate", 3.0, [1, 1, 1]), event("linear", 6.0, [9, 1, 1])]
+    trace += [event("linear", 1.0, [2, 1, 1]), event("Memcpy DtoH", 2.0, None, "gpu_memcpy")]
+    trace += [event("python", 99.0, None, "cpu_op"), {"ph": "M", "name": "process_name"}]
+    rows = busiest_kernels(trace)
+    assert [tuple(row.values()) for row in rows] == [
+        ("linear", "9 x 1 x 1", 2, 11.0), ("gate", "1 x 1 x 1", 1, 3.0), ("Memcpy DtoH", "", 1, 2.0),
+        ("linear", "2 x 1 x 1", 1, 1.0),
+    ]  # fmt: skip
+    assert len(busiest_kernels([event(str(n), 1.0, [n]) for n in range(20)])) == BUSIEST
+    launches = {"setting": "1024", "variant": "r=512", "starts": 3, "waits": 0, "kernels": 4, "span_us": 20.0,
+                "idle_us": 3.0, "busiest": rows}  # fmt: skip
+    outcome = {"status": "done", "reason": None, "seconds": 1.0, "result": {"launches": [launches]}}
+    text = format_report({"machine": {}, "parts": {"tables": outcome}})
+    assert "Where the GPU's time goes, 1024, r=512:" in text
+    assert "| linear      | 9 x 1 x 1 |     2 |        11 |" in text

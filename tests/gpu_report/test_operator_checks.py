@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 import torch
-from eventful_vit import ops
+from eventful_vit import Threshold, ops
 from eventful_vit.ops import gpu
 from eventful_vitdet.gpu_report import model_checks, operator_checks
 from eventful_vitdet.gpu_report.frame_times import drifting_frames
@@ -74,6 +76,24 @@ def test_a_model_agrees_with_the_cpu(model_and_frames):
     rows = model_checks.compare_paths(*model_and_frames, "tiny", 1e-3)
     assert [row["what"] for row in rows] == ["dense", "top-r", "threshold"]
     assert all(row["ok"] and row["error"] < 1e-5 and row["same_choice"] == 1 for row in rows)
+
+
+def test_frames_without_waits_come_after_what_is_prepared_once(model_and_frames):
+    model, frames = model_and_frames
+    model.set_policy(Threshold(0.5))  # as a comparison leaves it
+    calls, within = [], []
+    model.register_forward_pre_hook(lambda model, args: calls.append((model.enabled, str(model.policy))))
+
+    @contextlib.contextmanager
+    def no_waits():
+        before = len(calls)
+        yield
+        within.append((before, calls[before:]))
+
+    model_checks.run_without_waits(model, frames, 8, no_waits)
+    (dense_before, dense), (before, later) = within
+    assert dense_before == 3 and [enabled for enabled, _ in dense] == [False]
+    assert before == 8 and later == [(True, "top-r 8"), (True, "top-r 6"), (True, "top-r 8")]
 
 
 def test_a_model_with_a_wrong_kernel_does_not(model_and_frames, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import traceback
 
 import torch
@@ -25,7 +26,12 @@ LEAST_AGREEMENT = 0.95
 
 def check_detections() -> list[dict]:
     """A row for each detector; those that cannot run here have a reason."""
-    return [{"detector": name, **_check(*files)} for name, files in DETECTORS.items()]
+    rows = []
+    for name, files in DETECTORS.items():
+        started = time.monotonic()
+        rows.append({"detector": name, **_check(*files)})
+        print(f"  model: detections of {name}: {time.monotonic() - started:.0f} s", flush=True)
+    return rows
 
 
 def _check(config: str, weights: str, r: int) -> dict:

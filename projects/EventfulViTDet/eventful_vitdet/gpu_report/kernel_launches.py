@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import json
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import torch
 from torch.autograd import DeviceType
@@ -13,7 +16,12 @@ STARTS = ("cudaLaunchKernel", "cudaLaunchKernelExC", "cuLaunchKernel", "cuLaunch
           "cudaMemcpyAsync", "cudaMemsetAsync")  # fmt: skip
 """Calls by which the host starts work on the GPU."""
 WAITS = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize")
+GPU_WORK = ("kernel", "gpu_memcpy", "gpu_memset")
+"""Kinds of events in a trace that are work of the GPU."""
 FRAME = "one frame"
+BUSIEST = 12
+"""So many kernels are named."""
+NAME_LENGTH = 60
 
 
 def profile_frame_launches(call: Callable[[], object]) -> dict:
@@ -21,7 +29,7 @@ def profile_frame_launches(call: Callable[[], object]) -> dict:
 
     Returns:
         Starts and waits of the host; kernels, copies and fills on the GPU, one by one; microseconds from the start of
-        the first to the end of the last, and of these, how many the GPU was idle.
+        the first to the end of the last, and of these, how many the GPU was idle; and the kernels that took longest.
     """
     from torch.profiler import ProfilerActivity, profile, record_function
 
@@ -30,7 +38,11 @@ def profile_frame_launches(call: Callable[[], object]) -> dict:
         with record_function(FRAME):
             call()
         torch.cuda.synchronize()
-    return summarise_events(list(found.events()))
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "trace.json")
+        found.export_chrome_trace(str(file))
+        trace = json.loads(file.read_text(encoding="utf-8"))["traceEvents"]
+    return {**summarise_events(list(found.events())), "busiest": busiest_kernels(trace)}
 
 
 def summarise_events(events: Sequence) -> dict:
@@ -47,6 +59,23 @@ def summarise_events(events: Sequence) -> dict:
         "span_us": span,
         "idle_us": idle,
     }
+
+
+def busiest_kernels(trace: Sequence[Mapping]) -> list[dict]:
+    """The kernels, by name and grid, that took the GPU longest: how often they ran, and microseconds in all.
+
+    Args:
+        trace: a profile's events as its trace file has them, which knows the grids.
+    """
+    sums: dict[tuple[str, str], list[float]] = {}
+    for event in trace:
+        if event.get("ph") == "X" and event.get("cat") in GPU_WORK:
+            grid = event.get("args", {}).get("grid", ())
+            total = sums.setdefault((event["name"][:NAME_LENGTH], " x ".join(map(str, grid))), [0, 0.0])
+            total[0] += 1
+            total[1] += event["dur"]
+    rows = [{"kernel": name, "grid": grid, "count": n, "us": us} for (name, grid), (n, us) in sums.items()]
+    return sorted(rows, key=lambda row: -row["us"])[:BUSIEST]
 
 
 def span_and_idle(intervals: Sequence[tuple[float, float]]) -> tuple[float, float]:

@@ -24,7 +24,7 @@ class Part:
 _PACKAGE = __package__
 PARTS = (
     Part("operators", f"{_PACKAGE}.operator_checks:check_operators", 90, needs_gpu=False),
-    Part("model", f"{_PACKAGE}.model_checks:check_models", 60, needs_gpu=False),
+    Part("model", f"{_PACKAGE}.model_checks:check_models", 69, needs_gpu=False),
     Part("tables", f"{_PACKAGE}.backbone_tables:measure_tables", 155),
     Part("tune", f"{_PACKAGE}.tile_sweep:sweep_tiles", 90),
     Part("compiled", f"{_PACKAGE}.compiled_dense:measure_compiled", 75),

@@ -99,8 +99,15 @@ def _tables(result: dict, reason: str) -> str:
         keys = ("setting", "variant", "starts", "waits", "kernels", "span_us", "idle_us")
         names = ("setting", "variant", "host starts", "host waits", "GPU kernels", "span us", "idle us")
         parts.append(table(names, [[row[key] for key in keys] for row in result["launches"]]))
+        parts += [_busiest(row) for row in result["launches"] if row.get("busiest")]
     parts += [f"- {e['name']}: {e['error']}" for e in result.get("errors", ())]
     return "\n\n".join(parts)
+
+
+def _busiest(row: dict) -> str:
+    rows = [(k["kernel"], k["grid"], k["count"], k["us"]) for k in row["busiest"]]
+    title = f"Where the GPU's time goes, {row['setting']}, {row['variant']}:"
+    return f"{title}\n\n{table(('kernel', 'grid', 'times', 'us in all'), rows)}"
 
 
 def _tune(result: dict, reason: str) -> str:

@@ -15,6 +15,8 @@ VITDET_B = {
     "window_block_indexes": (0, 1, 3, 4, 6, 7, 9, 10),
     "use_rel_pos": True,
 }
+FOUR_BLOCKS = {**VITDET_B, "depth": 4, "window_block_indexes": (0, 1, 3)}
+"""The first blocks of ViTDet-B, three with windows and one without: enough to compare with, in less time on a CPU."""
 TINY = {
     "patch_size": 8,
     "embed_dim": 32,

@@ -18,8 +18,7 @@ def check_finite(images: Tensor) -> Callable[[], None]:
     """
     if images.is_cuda:
         answer = FiniteAnswer(len(images), images.device)
-        answer.ask(images)
-        answer.is_under_way()
+        answer.fetch(ops.finite(images))
         return answer.refuse_others
     _refuse_others(ops.finite(images), "no state was changed")
     return lambda: None
@@ -33,12 +32,9 @@ class FiniteAnswer:
         self._answer = torch.ones(streams, dtype=torch.bool, pin_memory=device.type == "cuda")
         self._arrived = torch.cuda.Event() if device.type == "cuda" else None
 
-    def ask(self, images: Tensor) -> None:
-        """Look at frames (B, ...)."""
-        self._answer.copy_(ops.finite(images), non_blocking=True)
-
-    def is_under_way(self) -> None:
-        """Say that the answer comes next on the current stream."""
+    def fetch(self, finite: Tensor) -> None:
+        """Copy it from the GPU, (B,) bool, when that has computed it."""
+        self._answer.copy_(finite, non_blocking=True)
         if self._arrived is not None:
             self._arrived.record(torch.cuda.current_stream(self._device))
 

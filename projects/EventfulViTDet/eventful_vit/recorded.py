@@ -125,6 +125,7 @@ class RecordedInput:
         """
         self.key, self.recorder = key, recorder
         self._source = torch.empty_like(inputs, memory_format=torch.contiguous_format)
+        self._finite: Tensor | None = None
         self._answer = FiniteAnswer(len(inputs), inputs.device)
         self.tokens: Tensor | None = None
         """Where the tokens will be, once it is recorded."""
@@ -133,7 +134,7 @@ class RecordedInput:
         """Let the GPU compute the tokens of the next frame; returns whether it is finite."""
         copy_values(inputs, self._source)
         self.recorder.replay()
-        self._answer.is_under_way()
+        self._answer.fetch(self._finite)
         return self._answer
 
     def record(self, inputs: Tensor, embed: Callable[[Tensor], Tensor], weights: Iterable[Tensor]) -> Tensor:
@@ -148,7 +149,7 @@ class RecordedInput:
         copy_values(inputs, self._source)
 
         def run() -> Tensor:
-            self._answer.ask(self._source)
+            self._finite = ops.finite(self._source)
             return embed(self._source)
 
         tokens = self.recorder.record(run)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from .finite import check_finite
+from .finite_frames import check_finite
 from .frame import Frame, FrameTrace
 from .policies import Policy
 from .recorded import RecordedFrame, RecordedFrames, is_on_gpu, is_plain_call

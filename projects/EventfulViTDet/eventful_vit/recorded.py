@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from . import ops
-from .finite import FiniteAnswer
+from .finite_frames import FiniteAnswer
 from .frame import FrameTrace, GateBudget
 from .ops.cpu.library import make_replay
 from .ops.gpu.graph import Graph

@@ -24,8 +24,8 @@ class WeightWatch:
     Writes that it does not track (`parameter.data.copy_(...)`) are seen on a CPU with compiled kernels if they change
     some of a few dozen values of a parameter. For all others there is `EventfulModel.weights_changed`.
 
-    A look runs over flat lists, without a line of Python for each of them: 25 microseconds for ViTDet-B's 171 tensors
-    and 138 modules, where walking through them took 85.
+    A look runs over flat lists, without a line of Python for each of them: 35 microseconds for ViTDet-B's 171 tensors
+    and 135 modules, where loops took 60.
     """
 
     def __init__(self, model: nn.Module) -> None:

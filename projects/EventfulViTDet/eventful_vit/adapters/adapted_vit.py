@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..block import EventfulOptions
 from ..encoder import EventfulEncoder
-from ..finite import check_finite
+from ..finite_frames import check_finite
 from ..frame import Frame
 from ..model import EventfulModel
 from ..policies import Policy, TopFraction

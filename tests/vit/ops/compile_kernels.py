@@ -102,7 +102,10 @@ def launch_all(dtype: torch.dtype, channels: int, wanted: set[str]) -> None:
         rows, qkv, wide = x.view(-1, dim)[:r].clone(), x.repeat(1, 1, 3), torch.zeros(r, 3 * dim, dtype=dtype)
         norm, numbers = (x[0, 0], x[0, 0], 1e-6), (torch.tensor(r), torch.tensor(0.5), torch.zeros(streams).byte(), r)
         first, second = torch.zeros(4 * dim, dim, dtype=dtype), torch.zeros(dim, 4 * dim, dtype=dtype)
-        hidden = torch.zeros(r, 4 * dim, dtype=dtype)
+        hidden, images = (
+            torch.zeros(r, 4 * dim, dtype=dtype),
+            torch.zeros(streams, 3, 16 * side, 16 * side, dtype=dtype),
+        )
         state = [
             torch.zeros(streams, heads, tokens, channels),
             *(torch.zeros(streams, heads, tokens) for _ in range(3)),
@@ -125,6 +128,7 @@ def launch_all(dtype: torch.dtype, channels: int, wanted: set[str]) -> None:
                 (ops.linear, x, second[:, :dim].contiguous(), second[:, 0], False, x, None, None),
                 (ops.linear, x.float(), first.float(), first[:, 0].float(), True, None, None, dtype),
             ],
+            "embed": [(ops.embed, images, second.view(dim, -1, 16, 16)[:, :3].contiguous(), x[0, 0], x[:1], None)],
             "store": [
                 (ops.store, qkv, index, wide, used),
                 (ops.store_and_add, x, x.clone(), index, rows, used),

@@ -23,7 +23,7 @@ ARGUMENTS = {
         torch.randn(N, D), [torch.randn(5, D), torch.randn(3, D)], [torch.randn(5), None], None, None,
     ),
     "scale_channels": lambda: (torch.randn(2, N, D), torch.randn(D)),
-    "embed": lambda: (torch.randn(2, 3, 8, 16), torch.randn(D, 3, 4, 4), torch.randn(D), torch.randn(1, 8, D)),
+    "embed": lambda: (torch.randn(2, 3, 8, 16), torch.randn(D, 3, 4, 4), torch.randn(D), torch.randn(1, 8, D), None),
     "normalise": lambda: (torch.randn(2, N, D), *NORM),
     "error_norms": lambda: (torch.randn(2, N, D), torch.randn(2, N, D), *NORM),
     "send": lambda: (torch.randn(2, N, D), torch.randn(2, N, D), INDEX, *NORM),

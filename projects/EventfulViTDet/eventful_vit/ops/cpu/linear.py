@@ -90,10 +90,13 @@ def scale_channels(rows: Tensor, factors: Tensor) -> Tensor:
 
 
 @operators.embed.implement("CPU")
-def embed(images: Tensor, weight: Tensor, bias: Tensor | None, positions: Tensor | None) -> Tensor:
+def embed(
+    images: Tensor, weight: Tensor, bias: Tensor | None, positions: Tensor | None, dtype: torch.dtype | None
+) -> Tensor:
     size = weight.shape[-1]
     fits = images.dim() == 4 and images.shape[1] == weight.shape[1] and weight.shape[2] == size
-    if not (fits and images.shape[2] % size == images.shape[3] % size == 0 and _runs(images, weight, bias, positions)):
+    fits = fits and images.shape[2] % size == images.shape[3] % size == 0 and dtype in (None, torch.float32)
+    if not (fits and _runs(images, weight, bias, positions)):
         return NotImplemented
     grid = (images.shape[2] // size, images.shape[3] // size)
     if positions is not None and positions.shape != (1, grid[0] * grid[1], len(weight)):

@@ -10,6 +10,26 @@ LARGE_GROUP = 2048
 """From so many queries of a group on, large tiles still occupy all processors."""
 
 
+PRECISE_TILE = {"ROWS": 64, "COLUMNS": 64, "DEPTH": 32, "num_warps": 4, "num_stages": 3}
+"""The tile of a linear layer's result in float32, where it is computed by our kernel."""
+
+
+def uses_library(rows: int, inputs: int, outputs: int, finished: bool) -> bool:
+    """Whether PyTorch's library computes a linear layer in a short type.
+
+    Args:
+        finished: GELU or a sum follows. Our kernel does that on the way out; after the library it takes another kernel.
+    """
+    if rows <= SMALL_ROWS:
+        return False
+    return rows > 1024 if finished else True
+
+
+def precise_products(rows: int) -> bool:
+    """Whether our kernel computes linear layers in float32, each product as three of TF32, instead of the library."""
+    return False
+
+
 def linear_tile(rows: int, outputs: int) -> dict[str, int]:
     """The tile of a linear layer's result, and how it is computed."""
     if rows <= SMALL_ROWS:

@@ -45,12 +45,12 @@ def _gelu(x):
 @triton.jit
 def _linear(
     x, weight, bias, added, used, out, rows, outputs, inputs, added_rows, out_step,
-    GELU: tl.constexpr, PRECISION: tl.constexpr, WHOLE: tl.constexpr,
+    GELU: tl.constexpr, REPEATED: tl.constexpr, PRECISION: tl.constexpr, WHOLE: tl.constexpr,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr, GROUP: tl.constexpr,
 ):  # fmt: skip
     """One tile of the result, (ROWS, COLUMNS). Rows of `out` are `out_step` values apart.
 
-    WHOLE: inputs are a multiple of DEPTH.
+    REPEATED: `added` has fewer rows, `added_rows`, and begins again after them. WHOLE: inputs are a multiple of DEPTH.
     """
     if used is not None:
         rows = tl.minimum(rows, tl.load(used).to(tl.int32))
@@ -87,7 +87,8 @@ def _linear(
     if GELU:
         total = _gelu(total)
     if added is not None:
-        place = added + (row % added_rows).to(tl.int64)[:, None] * outputs + column[None, :]
+        line = row % added_rows if REPEATED else row
+        place = added + line.to(tl.int64)[:, None] * outputs + column[None, :]
         total += tl.load(place, mask=inside, other=0.0).to(tl.float32)
     place = out + row.to(tl.int64)[:, None] * out_step + column[None, :]
     tl.store(place, total.to(out.dtype.element_ty), mask=inside)
@@ -114,18 +115,19 @@ def _patches(
     images, rows, number, height, width, channels, SIZE: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr
 ):  # fmt: skip
     """Patches of SIZE x SIZE pixels as rows, of `number` tokens: ROWS of them, COLUMNS of their pixels."""
-    token = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    token = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     pixel = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     across = width // SIZE
     tokens = height // SIZE * across
     image, within = token // tokens, token % tokens
-    corner = (image * channels * height + within // across * SIZE) * width + within % across * SIZE
+    corner = (image.to(tl.int64) * channels * height + within // across * SIZE) * width + within % across * SIZE
     channel, y = pixel // (SIZE * SIZE), pixel // SIZE % SIZE
     offset = (channel * height + y) * width + pixel % SIZE
     inputs = channels * SIZE * SIZE
     inside = (token < number)[:, None] & (pixel < inputs)[None, :]
     values = tl.load(images + corner[:, None] + offset[None, :], mask=inside, other=0.0)
-    tl.store(rows + token[:, None] * inputs + pixel[None, :], values.to(rows.dtype.element_ty), mask=inside)
+    place = rows + token.to(tl.int64)[:, None] * inputs + pixel[None, :]
+    tl.store(place, values.to(rows.dtype.element_ty), mask=inside)
 
 
 def linear(
@@ -261,7 +263,8 @@ def linear_by_kernel(
     added_rows = rows if added is None else added.numel() // outputs
     _linear[grid](
         x, weight, bias, added, used, out, rows, outputs, inputs, added_rows, out_step,
-        GELU=gelu, PRECISION="ieee" if short else "tf32x3", WHOLE=inputs % tile["DEPTH"] == 0, GROUP=8, **tile,
+        GELU=gelu, REPEATED=added_rows < rows, PRECISION="ieee" if short else "tf32x3",
+        WHOLE=inputs % tile["DEPTH"] == 0, GROUP=8, **tile,
     )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ shared memory, and the constants that it was compiled with.
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import re
 import subprocess
@@ -128,7 +129,7 @@ def launch_all(dtype: torch.dtype, channels: int, wanted: set[str]) -> None:
                 (ops.linear, x, second[:, :dim].contiguous(), second[:, 0], False, x, None, None),
                 (ops.linear, x.float(), first.float(), first[:, 0].float(), True, None, None, dtype),
             ],
-            "embed": [(ops.embed, images, second.view(dim, -1, 16, 16)[:, :3].contiguous(), x[0, 0], x[:1], None)],
+            "embed": [(ops.embed, images, torch.zeros(dim, 3, 16, 16, dtype=dtype), x[0, 0], x[:1], None)],
             "store": [
                 (ops.store, qkv, index, wide, used),
                 (ops.store_and_add, x, x.clone(), index, rows, used),
@@ -147,8 +148,16 @@ def launch_all(dtype: torch.dtype, channels: int, wanted: set[str]) -> None:
             ],
         }
         for name in wanted & set(calls) or calls:
-            for operator, *arguments in calls[name]:
-                assert kernels[operator](*arguments) is not NotImplemented, operator.name
+            for library in (False, True) if name in ("linear", "embed") else (False,):
+                choose_products(library)
+                for operator, *arguments in calls[name]:
+                    assert kernels[operator](*arguments) is not NotImplemented, operator.name
+
+
+def choose_products(library: bool) -> None:
+    """How linear layers are computed, whatever the table says."""
+    module = importlib.import_module("eventful_vit.ops.gpu.linear")
+    module.uses_library, module.precise_products = (lambda *_: library), (lambda *_: not library)
 
 
 def main() -> None:

@@ -203,7 +203,7 @@ def frame_table(size: int, r: int, form: Form) -> list[dict]:
                 row[key] += times * getattr(step, key)
     ordered = sorted(rows.values(), key=lambda row: -(row["read"] + row["written"]))
     keys = ("kernels", "others", "read", "written")
-    return [*ordered, {"operator": "frame", **{key: sum(row[key] for row in ordered) for key in keys}}]
+    return [*ordered, {"operator": "whole frame", **{key: sum(row[key] for row in ordered) for key in keys}}]
 
 
 def state_bytes(shape: Shape, windowed_blocks: int, global_blocks: int) -> int:

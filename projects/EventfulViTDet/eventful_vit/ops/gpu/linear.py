@@ -29,7 +29,7 @@ FINISHED = 2048
 def _gelu(x):
     """The exact GELU to 1.5e-7: max(x, 0) - |x| Phi(-|x|), with log2 of Phi as a polynomial.
 
-    It costs a third of the error function, which took longer than the products themselves.
+    The error function's instructions took a quarter of the time of a product of 768 channels.
     """
     size = tl.abs(x)
     power = -1.4770243979e-06 * size + 5.4802159866e-05

@@ -85,6 +85,18 @@ def test_a_linear_layer_in_another_type_than_its_weights(dtype):
     torch.testing.assert_close(result.float(), layer(x).detach(), atol=0.05, rtol=0.02)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("plus", [True, False])
+def test_an_embedding_in_another_type_than_its_weights(dtype, plus, kernels_or_not):
+    images, weight, bias, positions, _ = ARGUMENTS["embed"]()
+    positions = positions if plus else None
+    with torch.no_grad():
+        result = ops.embed(images, weight, bias, positions, dtype)
+        expected = ops.embed(images, weight, bias, positions, None)
+    assert result.dtype == images.dtype and not torch.equal(result, expected)
+    torch.testing.assert_close(result, expected, atol=0.2 if dtype is torch.bfloat16 else 1e-4, rtol=0.02)
+
+
 def test_autocast_does_not_reach_into_an_operator(kernels_or_not):
     q, kv, change, state, *kind = ARGUMENTS["update_sums"]()
     before, plain = ([x.clone() for x in state] for _ in range(2))

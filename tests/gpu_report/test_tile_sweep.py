@@ -12,8 +12,8 @@ if find_spec("triton") is None:
     pytest.skip("Triton is not installed", allow_module_level=True)
 
 from eventful_vit.ops.gpu import tuning
-from eventful_vitdet.gpu_report.tile_cases import BRANCHES, MODULES, Branch, Work, present_tile
-from eventful_vitdet.gpu_report.tile_sweep import SIGNATURES, sweep, table_text, use_tile
+from eventful_vitdet.gpu_report.tile_cases import BRANCHES, MODULES, Branch, Layer, Work, present_tile
+from eventful_vitdet.gpu_report.tile_sweep import SIGNATURES, compare_products, sweep, table_text, use_tile
 
 CPU = torch.device("cpu")
 FAST, SLOW, BROKEN = (
@@ -57,6 +57,19 @@ def test_a_tile_is_used_inside_and_not_afterwards():
         with use_tile(function, FAST):
             assert getattr(owner, function)("anything") == FAST
         assert getattr(owner, function) is getattr(tuning, function)
+
+
+@pytest.mark.parametrize("layer", [Layer(70, 32, 48, gelu=True), Layer(9, 32, 16, plus=True)])
+def test_both_ways_compute_the_layer_that_is_compared(layer):
+    results = []
+
+    def timer(run) -> float:
+        results.append(run().float())
+        return 1e-3 * len(results)
+
+    (row,) = compare_products([layer], timer, CPU)
+    assert row == {"layer": layer.name, "library": 1.0, "kernel": 2.0, "chosen": "kernel"}
+    torch.testing.assert_close(*results, atol=0.1, rtol=0.05)
 
 
 @pytest.mark.parametrize("branch", BRANCHES, ids=lambda branch: branch.name)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from eventful_vit import ops
 from eventful_vit.ops.gpu import tuning
+from torch import Tensor
 
 Tile = dict[str, int]
 
@@ -42,15 +43,49 @@ class Branch:
         return f"{self.function}: {self.condition or 'otherwise'}"
 
 
-def _linear(rows: int, inputs: int, outputs: int, gelu: bool = False) -> Work:
-    def prepare(device: torch.device) -> Callable[[], object]:
-        x, weight = (torch.randn(n, inputs, device=device).bfloat16() for n in (rows, outputs))
-        bias = torch.randn(outputs, device=device).bfloat16()
-        out = x.new_empty(rows, outputs)
-        kernel = importlib.import_module(f"eventful_vit.ops.gpu.{MODULES['linear_tile']}").linear_by_kernel
-        return lambda: kernel(x, weight, bias, gelu, None, None, out, outputs)
+@dataclass(frozen=True)
+class Layer:
+    """A linear layer of bfloat16."""
 
-    return Work(f"{rows} x {inputs} -> {outputs}", (rows, outputs), prepare)
+    rows: int
+    inputs: int
+    outputs: int
+    gelu: bool = False
+    plus: bool = False
+    """A residual stream in float32 is added."""
+
+    @property
+    def name(self) -> str:
+        ending = f"{', GELU' if self.gelu else ''}{', sum' if self.plus else ''}"
+        return f"{self.rows} x {self.inputs} -> {self.outputs}{ending}"
+
+    def prepare(self, device: torch.device) -> dict[str, Callable[[], Tensor]]:
+        """Both ways to compute it."""
+        x, weight = (torch.randn(n, self.inputs, device=device).bfloat16() for n in (self.rows, self.outputs))
+        bias = torch.randn(self.outputs, device=device).bfloat16()
+        added = torch.randn(self.rows, self.outputs, device=device) if self.plus else None
+        module = importlib.import_module(f"eventful_vit.ops.gpu.{MODULES['linear_tile']}")
+        out = torch.empty(self.rows, self.outputs, device=device, dtype=torch.float32 if self.plus else torch.bfloat16)
+        arguments = (x, weight, bias, self.gelu, added, None)
+
+        def kernel() -> Tensor:
+            module.linear_by_kernel(*arguments, out, self.outputs)
+            return out
+
+        return {"library": lambda: module.linear_by_library(*arguments, out.dtype), "kernel": kernel}
+
+
+LAYERS = tuple(
+    Layer(rows, *layer)
+    for rows in (64, 256, 512, 1024, 4096)
+    for layer in ((768, 2304), (768, 768), (768, 3072, True), (3072, 768), (768, 768, False, True))
+)
+"""Those of ViTDet-B: `uses_library` chooses how each is computed."""
+
+
+def _linear(rows: int, inputs: int, outputs: int, gelu: bool = False) -> Work:
+    layer = Layer(rows, inputs, outputs, gelu)
+    return Work(f"{rows} x {inputs} -> {outputs}", (rows, outputs), lambda device: layer.prepare(device)["kernel"])
 
 
 def _attend(dtype: torch.dtype, side: int, window: int, heads: int, channels: int) -> Work:

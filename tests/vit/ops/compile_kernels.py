@@ -24,6 +24,7 @@ from eventful_vit.ops import gpu
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
+from triton.tools.tensor_descriptor import TensorDescriptor
 
 POINTERS = {
     torch.float32: "*fp32",
@@ -74,6 +75,8 @@ def _type_of(value: object, is_constant: bool) -> str:
         return "constexpr"
     if isinstance(value, torch.Tensor):
         return POINTERS[value.dtype]
+    if isinstance(value, TensorDescriptor):
+        return f"tensordesc<{POINTERS[value.base.dtype][1:]}{list(value.block_shape)}>"
     if isinstance(value, bool):
         return "i1"
     return "i32" if isinstance(value, int) else "fp32"

@@ -214,6 +214,19 @@ class TestLinear:
         part = run(ops.linear, x, layer.weight, layer.bias, True, None, torch.tensor(5), None)[0]
         assert part.shape == whole.shape and torch.equal(part[:5], whole[:5])
 
+    @pytest.mark.parametrize("rows, inputs, outputs", [(1, 8, 1), (70, 72, 50), (130, 64, 128)])
+    @pytest.mark.parametrize("gelu, plus", [(True, False), (False, True)])
+    def test_operands_read_by_descriptors(self, run, close, dtype, monkeypatch, rows, inputs, outputs, gelu, plus):
+        module = importlib.import_module("eventful_vit.ops.gpu.linear")
+        tile = {"ROWS": 64, "COLUMNS": 32, "DEPTH": 32, "TMA": True, "num_warps": 4, "num_stages": 3}
+        monkeypatch.setattr(module, "linear_tile", lambda *_: dict(tile))
+        monkeypatch.setattr(module, "PRECISE_TILE", tile)
+        layer, x = nn.Linear(inputs, outputs, dtype=dtype), torch.randn(rows, inputs).to(dtype)
+        arguments = (x, layer.weight, layer.bias, gelu, torch.randn(rows, outputs) if plus else None, None, None)
+        assert module._takes_descriptors(x.clone(), layer.weight)
+        close(run(ops.linear, *arguments)[0], in_double(ops.linear, *arguments)[0], 2)
+        assert not module._takes_descriptors(x, x[:, 1:])
+
     def test_a_short_product_added_to_float32_tokens(self, run):
         layer, x, added = nn.Linear(48, 70), torch.randn(2, 9, 48), torch.randn(2, 9, 70)
         result, _ = run(ops.linear, x, layer.weight, layer.bias, False, added, torch.tensor(18), torch.float16)

@@ -132,7 +132,8 @@ def _tiles(names: tuple[str, ...], *values: tuple[int, ...]) -> tuple[Tile, ...]
 
 
 def _linear_tiles(*values: tuple[int, ...]) -> tuple[Tile, ...]:
-    return _tiles(("ROWS", "COLUMNS", "DEPTH"), *values)
+    tiles = _tiles(("ROWS", "COLUMNS", "DEPTH", "TMA"), *values)
+    return tuple({**tile, "TMA": bool(tile["TMA"])} for tile in tiles)
 
 
 def _attention_tiles(*values: tuple[int, ...]) -> tuple[Tile, ...]:
@@ -140,26 +141,23 @@ def _attention_tiles(*values: tuple[int, ...]) -> tuple[Tile, ...]:
 
 
 _SHORT, _PRECISE = torch.bfloat16, torch.float32
-_MIDDLE = ((32, 64, 128, 4, 3), (64, 64, 64, 4, 3), (64, 64, 64, 4, 5), (64, 64, 128, 4, 3), (64, 128, 64, 4, 3),
-           (64, 128, 64, 8, 4), (128, 64, 64, 4, 4), (128, 128, 64, 8, 3))  # fmt: skip
 
 BRANCHES = (
     Branch(
         "linear_tile", "rows <= SMALL_ROWS", (_linear(16, 768, 2304), _linear(64, 768, 3072, True)),
-        _linear_tiles((16, 32, 128, 4, 4), (16, 64, 256, 4, 3), (16, 128, 128, 4, 4), (32, 64, 128, 4, 4),
-                      (64, 32, 128, 4, 4)),
+        _linear_tiles((16, 32, 128, 0, 4, 4), (16, 64, 128, 0, 4, 4), (32, 64, 128, 0, 4, 4), (64, 64, 64, 1, 4, 4),
+                      (64, 32, 64, 1, 4, 6), (64, 32, 128, 1, 4, 4)),
     ),
     Branch(
-        "linear_tile", "rows <= 1024 and outputs <= 1024", (_linear(256, 768, 768), _linear(512, 3072, 768)),
-        _linear_tiles(*_MIDDLE),
-    ),
-    Branch(
-        "linear_tile", "rows <= 1024", (_linear(512, 768, 2304), _linear(512, 768, 3072, True)), _linear_tiles(*_MIDDLE)
+        "linear_tile", "rows <= 1024", (_linear(256, 768, 3072, True), _linear(512, 768, 3072, True)),
+        _linear_tiles((64, 64, 64, 0, 4, 4), (64, 64, 128, 0, 4, 3), (128, 64, 64, 0, 4, 3), (128, 128, 64, 0, 8, 3),
+                      (64, 64, 64, 1, 4, 4), (64, 128, 64, 1, 4, 4), (128, 64, 64, 1, 4, 4), (128, 128, 64, 1, 8, 4)),
     ),
     Branch(
         "linear_tile", None, (_linear(4096, 768, 3072, True), _linear(4096, 3072, 768)),
-        _linear_tiles((128, 128, 64, 4, 4), (128, 128, 64, 8, 3), (128, 256, 64, 8, 3), (128, 256, 64, 8, 4),
-                      (64, 256, 64, 4, 4), (256, 128, 64, 8, 3)),
+        _linear_tiles((128, 128, 64, 0, 4, 3), (128, 128, 64, 0, 8, 4), (128, 256, 64, 0, 8, 3),
+                      (128, 128, 64, 1, 8, 4), (128, 128, 64, 1, 4, 3), (128, 256, 64, 1, 8, 3),
+                      (128, 256, 64, 1, 8, 4)),
     ),
     Branch(
         "attention_tile", "dtype is torch.float32 and channels > 64", (_attend(_PRECISE, 32, 14, 16, 80),),

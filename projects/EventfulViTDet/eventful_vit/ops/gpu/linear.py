@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cache
 
 import torch
 import torch.nn.functional as F
 import triton
 import triton.language as tl
 from torch import Tensor
+from triton.tools.tensor_descriptor import TensorDescriptor
 
 from ... import ops
 from ..attention import SHORT_TYPES
@@ -45,12 +47,13 @@ def _gelu(x):
 @triton.jit
 def _linear(
     x, weight, bias, added, used, out, rows, outputs, inputs, added_rows, out_step,
-    GELU: tl.constexpr, REPEATED: tl.constexpr, PRECISION: tl.constexpr, WHOLE: tl.constexpr,
+    GELU: tl.constexpr, REPEATED: tl.constexpr, PRECISION: tl.constexpr, WHOLE: tl.constexpr, TMA: tl.constexpr,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr, GROUP: tl.constexpr,
 ):  # fmt: skip
     """One tile of the result, (ROWS, COLUMNS). Rows of `out` are `out_step` values apart.
 
     REPEATED: `added` has fewer rows, `added_rows`, and begins again after them. WHOLE: inputs are a multiple of DEPTH.
+    TMA: x and weight are tensor descriptors, which a GPU's copying unit reads by, instead of addresses.
     """
     if used is not None:
         rows = tl.minimum(rows, tl.load(used).to(tl.int32))
@@ -62,28 +65,32 @@ def _linear(
     group = program // (GROUP * tiles_across)
     height = tl.minimum(tiles_down - group * GROUP, GROUP)
     within = program % (GROUP * tiles_across)
-    row = (group * GROUP + within % height) * ROWS + tl.arange(0, ROWS)
-    column = within // height * COLUMNS + tl.arange(0, COLUMNS)
-    depth = tl.arange(0, DEPTH)
-    # What lies beyond the last row or column is computed from that one, and not stored: loads need no masks.
-    x_place = x + tl.minimum(row, rows - 1).to(tl.int64)[:, None] * inputs + depth[None, :]
-    weight_place = weight + tl.minimum(column, outputs - 1).to(tl.int64)[None, :] * inputs + depth[:, None]
+    first_row, first_column = (group * GROUP + within % height) * ROWS, within // height * COLUMNS
+    row, column = first_row + tl.arange(0, ROWS), first_column + tl.arange(0, COLUMNS)
     total = tl.zeros((ROWS, COLUMNS), tl.float32)
-    for start in range(0, inputs, DEPTH):
-        if WHOLE:
-            a, b = tl.load(x_place), tl.load(weight_place)
-        else:
-            rest = inputs - start
-            a = tl.load(x_place, mask=(depth < rest)[None, :], other=0.0)
-            b = tl.load(weight_place, mask=(depth < rest)[:, None], other=0.0)
-        total = product(a.to(b.dtype), b, total, PRECISION)
-        x_place += DEPTH
-        weight_place += DEPTH
+    if TMA:
+        for start in range(0, inputs, DEPTH):
+            total = product(x.load([first_row, start]), weight.load([first_column, start]).T, total, PRECISION)
+    else:
+        depth = tl.arange(0, DEPTH)
+        # What lies beyond the last row or column is computed from that one, and not stored: loads need no masks.
+        x_place = x + tl.minimum(row, rows - 1).to(tl.int64)[:, None] * inputs + depth[None, :]
+        weight_place = weight + tl.minimum(column, outputs - 1).to(tl.int64)[None, :] * inputs + depth[:, None]
+        for start in range(0, inputs, DEPTH):
+            if WHOLE:
+                a, b = tl.load(x_place), tl.load(weight_place)
+            else:
+                rest = inputs - start
+                a = tl.load(x_place, mask=(depth < rest)[None, :], other=0.0)
+                b = tl.load(weight_place, mask=(depth < rest)[:, None], other=0.0)
+            total = product(a.to(b.dtype), b, total, PRECISION)
+            x_place += DEPTH
+            weight_place += DEPTH
     if bias is not None:
         total += tl.load(bias + column, mask=column < outputs, other=0.0).to(tl.float32)[None, :]
     inside = (row < rows)[:, None] & (column < outputs)[None, :]
     # Each step rounds to the type of the layer, as PyTorch's own layers do.
-    total = total.to(weight.dtype.element_ty).to(tl.float32)
+    total = total.to(weight.dtype if TMA else weight.dtype.element_ty).to(tl.float32)
     if GELU:
         total = _gelu(total)
     if added is not None:
@@ -257,15 +264,32 @@ def linear_by_kernel(
         return
     short = weight.dtype in SHORT_TYPES
     tile = linear_tile(rows, outputs) if short else dict(PRECISE_TILE)
+    tile["TMA"] = tile["TMA"] and _takes_descriptors(x, weight)
     if x.element_size() > weight.element_size():
         tile["num_stages"] -= 1  # or tiles of float32 rows need more memory than a processor of an RTX card has
     grid = (triton.cdiv(rows, tile["ROWS"]) * triton.cdiv(outputs, tile["COLUMNS"]),)
     added_rows = rows if added is None else added.numel() // outputs
+    whole = inputs % tile["DEPTH"] == 0
+    if tile["TMA"]:
+        x = TensorDescriptor.from_tensor(x.view(rows, inputs), [tile["ROWS"], tile["DEPTH"]])
+        weight = TensorDescriptor.from_tensor(weight, [tile["COLUMNS"], tile["DEPTH"]])
     _linear[grid](
         x, weight, bias, added, used, out, rows, outputs, inputs, added_rows, out_step,
         GELU=gelu, REPEATED=added_rows < rows, PRECISION="ieee" if short else "tf32x3",
-        WHOLE=inputs % tile["DEPTH"] == 0, GROUP=8, **tile,
+        WHOLE=whole, GROUP=8, **tile,
     )  # fmt: skip
+
+
+def _takes_descriptors(x: Tensor, weight: Tensor) -> bool:
+    """Whether the rows of both matrices can be read by tensor descriptors: their starts are multiples of 16 bytes."""
+    aligned = all(matrix.data_ptr() % 16 == 0 for matrix in (x, weight))
+    return x.dtype == weight.dtype and weight.shape[1] * weight.itemsize % 16 == 0 and aligned and _has_tma(x.device)
+
+
+@cache
+def _has_tma(device: torch.device) -> bool:
+    """Whether a GPU has the unit that descriptors are for (H100 and later). Triton's interpreter knows them, too."""
+    return device.type != "cuda" or (torch.version.hip is None and torch.cuda.get_device_capability(device) >= (9, 0))
 
 
 IMPLEMENTATIONS = {ops.embed: embed, ops.linear: linear, ops.linear_side_by_side: linear_side_by_side}

@@ -21,6 +21,7 @@ import torch
 import triton
 from eventful_vit import ops
 from eventful_vit.ops import gpu
+from eventful_vit.ops.gpu import tuning
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
@@ -151,16 +152,18 @@ def launch_all(dtype: torch.dtype, channels: int, wanted: set[str]) -> None:
             ],
         }
         for name in wanted & set(calls) or calls:
-            for library in (False, True) if name in ("linear", "embed") else (False,):
-                choose_products(library)
+            for way in ("library", "addresses", "descriptors") if name in ("linear", "embed") else ("",):
+                choose_products(way)
                 for operator, *arguments in calls[name]:
                     assert kernels[operator](*arguments) is not NotImplemented, operator.name
 
 
-def choose_products(library: bool) -> None:
+def choose_products(way: str) -> None:
     """How linear layers are computed, whatever the table says."""
-    module = importlib.import_module("eventful_vit.ops.gpu.linear")
+    module, library = importlib.import_module("eventful_vit.ops.gpu.linear"), way == "library"
     module.uses_library, module.precise_products = (lambda *_: library), (lambda *_: not library)
+    module.linear_tile = lambda *sizes: {**tuning.linear_tile(*sizes), "TMA": way == "descriptors"}
+    module.PRECISE_TILE = {**tuning.PRECISE_TILE, "TMA": way == "descriptors"}
 
 
 def main() -> None:
@@ -171,6 +174,7 @@ def main() -> None:
     parser.add_argument("--operators", nargs="+", default=[])
     arguments = parser.parse_args()
     compiler = Compiler(arguments.architecture)
+    importlib.import_module("eventful_vit.ops.gpu.linear")._has_tma = lambda device: arguments.architecture >= 90
     JITFunction.run = lambda function, *args, **named: compiler.launch(function, *args, **named)
     # Products of the library are not needed, and a CPU takes long for them.
     torch.nn.functional.linear = lambda x, weight, bias: x.new_empty(len(x), len(weight))

@@ -227,6 +227,11 @@ class TestLinear:
         close(run(ops.linear, *arguments)[0], in_double(ops.linear, *arguments)[0], 2)
         assert not module._takes_descriptors(x, x[:, 1:])
 
+    def test_a_single_row_without_other_dimensions(self, run, close, dtype):
+        layer, x = nn.Linear(40, 30, dtype=dtype), torch.randn(40).to(dtype)
+        arguments = (x, layer.weight, layer.bias, True, None, None, None)
+        close(run(ops.linear, *arguments)[0], in_double(ops.linear, *arguments)[0], 2)
+
     def test_a_short_product_added_to_float32_tokens(self, run):
         layer, x, added = nn.Linear(48, 70), torch.randn(2, 9, 48), torch.randn(2, 9, 70)
         result, _ = run(ops.linear, x, layer.weight, layer.bias, False, added, torch.tensor(18), torch.float16)

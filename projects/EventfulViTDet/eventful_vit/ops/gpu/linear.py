@@ -146,7 +146,7 @@ def linear(
     used: Tensor | None,
     dtype: torch.dtype | None,
 ) -> Tensor:
-    fits = added is None or added.shape == (*x.shape[:-1], len(weight))
+    fits = added is None or (added.shape == (*x.shape[:-1], len(weight)) and added.dtype in TYPES)
     if not fits or not _takes(x, weight, dtype):
         return ops.linear.reference(x, weight, bias, gelu, added, used, dtype)
     weight, bias = _operands(weight, bias, dtype)
@@ -242,7 +242,7 @@ def linear_by_library(
 ) -> Tensor:  # fmt: skip
     """The same with PyTorch's product, of all rows, and a kernel for what comes after it."""
     outputs = len(weight)
-    result = F.linear(x.flatten(0, -2).to(weight.dtype), weight, bias).view(*x.shape[:-1], outputs)
+    result = F.linear(x.view(-1, x.shape[-1]).to(weight.dtype), weight, bias).view(*x.shape[:-1], outputs)
     if not gelu and added is None and dtype == result.dtype:
         return result
     out = result if dtype == result.dtype else torch.empty_like(result, dtype=dtype)

@@ -8,8 +8,6 @@ SMALL_ROWS = 64
 """Up to so many rows, a tile has as few as it may, so that there are enough tiles for all processors."""
 LARGE_GROUP = 2048
 """From so many queries of a group on, large tiles still occupy all processors."""
-
-
 PRECISE_TILE = {"ROWS": 64, "COLUMNS": 64, "DEPTH": 32, "TMA": False, "num_warps": 4, "num_stages": 3}
 """The tile of a linear layer's result in float32, where it is computed by our kernel."""
 

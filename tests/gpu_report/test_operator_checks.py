@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(
     gpu.load_kernels() is None, reason="the kernels are switched off, or Triton is not installed"
 )
 OPERATORS = {
-    "attend", "attend_windows", "error_norms", "finite", "gate", "linear", "normalise", "send",
+    "attend", "attend_windows", "embed", "error_norms", "finite", "gate", "linear", "normalise", "send",
     "store, replace, store_and_add", "update_sums, divide",
 }  # fmt: skip
 

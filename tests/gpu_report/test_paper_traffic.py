@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import importlib
+
 import pytest
 import torch
 from eventful_vit import Streams
 from eventful_vit.ops import gpu
 from eventful_vitdet.gpu_report.frame_times import drifting_frames
 from eventful_vitdet.gpu_report.machine import interpreted_operators
-from eventful_vitdet.gpu_report.paper_traffic import Shape, block_steps, frame_table, state_bytes, vitdet_b
+from eventful_vitdet.gpu_report.paper_traffic import (
+    Shape,
+    block_steps,
+    embedding_steps,
+    frame_table,
+    state_bytes,
+    vitdet_b,
+)
 from eventful_vitdet.gpu_report.report_models import ALL_BFLOAT16, BFLOAT16, FLOAT32, TINY, build_vit
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -47,8 +56,11 @@ class Launches(TorchDispatchMode):
 
 @pytest.mark.skipif(gpu.load_kernels() is None, reason="the kernels are switched off, or Triton is not installed")
 @pytest.mark.skipif(torch.cuda.is_available(), reason="launches are counted in the interpreter")
+@pytest.mark.parametrize("library", [True, False])
 @pytest.mark.parametrize("form", [BFLOAT16, ALL_BFLOAT16], ids=lambda form: form.name)
-def test_launches_of_a_later_frame(form, monkeypatch):
+def test_launches_of_a_later_frame(form, library, monkeypatch):
+    for module in ("eventful_vit.ops.gpu.linear", "eventful_vitdet.gpu_report.paper_traffic"):
+        monkeypatch.setattr(importlib.import_module(module), "uses_library", lambda *_: library)
     cpu = torch.device("cpu")
     model = build_vit(TINY, SIZE, form, cpu, 3)
     frames, state = drifting_frames(2, 1, SIZE, form.tokens, cpu), Streams()
@@ -58,7 +70,8 @@ def test_launches_of_a_later_frame(form, monkeypatch):
         with Launches(monkeypatch) as launches:
             model(frames[0], state)
     shape = Shape((3, 3), TINY["embed_dim"], TINY["num_heads"], 4 * TINY["embed_dim"], TINY["window_size"], 3, form)
-    steps = [*block_steps(shape, True), *block_steps(shape, False)]
+    inputs = 3 * TINY["patch_size"] ** 2
+    steps = [*embedding_steps(shape, inputs), *block_steps(shape, True), *block_steps(shape, False)]
     assert launches.kernels == sum(step.kernels for step in steps)
     assert launches.others == sum(step.others for step in steps)
     assert state.nbytes == state_bytes(shape, 1, 1)

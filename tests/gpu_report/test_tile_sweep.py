@@ -12,12 +12,12 @@ if find_spec("triton") is None:
     pytest.skip("Triton is not installed", allow_module_level=True)
 
 from eventful_vit.ops.gpu import tuning
-from eventful_vitdet.gpu_report.tile_cases import BRANCHES, MODULES, Branch, Work, present_tile
-from eventful_vitdet.gpu_report.tile_sweep import SIGNATURES, sweep, table_text, use_tile
+from eventful_vitdet.gpu_report.tile_cases import BRANCHES, MODULES, Branch, Layer, Work, present_tile
+from eventful_vitdet.gpu_report.tile_sweep import SIGNATURES, compare_products, sweep, table_text, use_tile
 
 CPU = torch.device("cpu")
 FAST, SLOW, BROKEN = (
-    {"ROWS": rows, "COLUMNS": 64, "DEPTH": 64, "num_warps": 4, "num_stages": 2} for rows in (32, 64, 128)
+    {"ROWS": rows, "COLUMNS": 16, "DEPTH": 64, "num_warps": 4, "num_stages": 2} for rows in (32, 64, 128)
 )
 
 
@@ -39,7 +39,7 @@ def measure(tiles: list[dict], seconds: dict) -> dict:
 
 
 def test_the_fastest_wins_and_a_failure_is_noted():
-    result = measure([SLOW, BROKEN, FAST], {(32, 64): 0.5, (64, 64): 2.0})
+    result = measure([SLOW, BROKEN, FAST], {(32, 16): 0.5, (64, 16): 2.0})
     (branch,) = result["branches"]
     assert branch["winner"] == FAST and branch["gain"] == 2
     assert [entry["error"] for entry in branch["tried"]] == [None, "RuntimeError: out of resource: shared memory", None]
@@ -47,7 +47,7 @@ def test_the_fastest_wins_and_a_failure_is_noted():
 
 
 def test_the_present_tile_stays_where_nothing_is_clearly_faster():
-    (branch,) = measure([SLOW, FAST], {(32, 64): 0.99, (64, 64): 2.0})["branches"]
+    (branch,) = measure([SLOW, FAST], {(32, 16): 0.99, (64, 16): 2.0})["branches"]
     assert branch["winner"] == tuning.linear_tile(512, 3072) and branch["gain"] == 1
 
 
@@ -57,6 +57,19 @@ def test_a_tile_is_used_inside_and_not_afterwards():
         with use_tile(function, FAST):
             assert getattr(owner, function)("anything") == FAST
         assert getattr(owner, function) is getattr(tuning, function)
+
+
+@pytest.mark.parametrize("layer", [Layer(70, 32, 48, gelu=True), Layer(9, 32, 16, plus=True)])
+def test_both_ways_compute_the_layer_that_is_compared(layer):
+    results = []
+
+    def timer(run) -> float:
+        results.append(run().float())
+        return 1e-3 * len(results)
+
+    (row,) = compare_products([layer], timer, CPU)
+    assert row == {"layer": layer.name, "library": 1.0, "kernel": 2.0, "chosen": "kernel"}
+    torch.testing.assert_close(*results, atol=0.1, rtol=0.05)
 
 
 @pytest.mark.parametrize("branch", BRANCHES, ids=lambda branch: branch.name)

@@ -310,7 +310,16 @@ def test_bfloat16_products(attention):
 def test_rounded_weights_follow_the_parameters():
     vit = make_vit(compute_dtype=torch.bfloat16)
     frame = make_video(1)[0]
-    before = dense(vit, [frame])
-    with torch.no_grad():
-        vit.blocks[0].mlp.fc1.weight.mul_(2)
-    assert not torch.equal(dense(vit, [frame]), before)
+    for weight in (vit.blocks[0].mlp.fc1.weight, vit.patch_embed.proj.weight):
+        before = dense(vit, [frame])
+        with torch.no_grad():
+            weight.mul_(2)
+        assert not torch.equal(dense(vit, [frame]), before)
+
+
+@torch.no_grad()
+def test_bfloat16_products_of_the_embedding():
+    vit, frame = make_vit(compute_dtype=torch.bfloat16), make_video(1)[0]
+    precise, result = vit.patch_embed.proj(frame).flatten(2).transpose(1, 2), vit.patch_embed(frame)
+    assert result.dtype == torch.float32 and torch.equal(result, result.bfloat16().float())
+    assert 0 < (result - precise).abs().max() < 0.02 * precise.abs().max()

@@ -181,8 +181,9 @@ def _add_eventful_config(cfg: CfgNode) -> None:
     eventful.KV_POOL = 1
     # Storage type of what is kept between frames: "float32", "float16", "bfloat16"; "" keeps that of the computation.
     eventful.STATE_DTYPE = ""
-    # Type of the ViT's linear layers in inference, dense or eventful: "float32", "float16", "bfloat16"; "" uses that of
-    # the weights. Tokens, norms, softmax and the sums of attention stay in float32.
+    # Type of the products of the ViT's linear layers and of ViTDet's patch embedding in inference, dense or eventful:
+    # "float32", "float16", "bfloat16"; "" uses that of the weights. Tokens, norms, softmax and the sums of attention
+    # stay in float32.
     eventful.COMPUTE_DTYPE = ""
     _add_controller_config(eventful)
     _add_incremental_pyramid_config(eventful)

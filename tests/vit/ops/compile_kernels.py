@@ -10,6 +10,7 @@ shared memory, and the constants that it was compiled with.
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import re
 import subprocess
@@ -20,9 +21,11 @@ import torch
 import triton
 from eventful_vit import ops
 from eventful_vit.ops import gpu
+from eventful_vit.ops.gpu import tuning
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
+from triton.tools.tensor_descriptor import TensorDescriptor
 
 POINTERS = {
     torch.float32: "*fp32",
@@ -73,6 +76,8 @@ def _type_of(value: object, is_constant: bool) -> str:
         return "constexpr"
     if isinstance(value, torch.Tensor):
         return POINTERS[value.dtype]
+    if isinstance(value, TensorDescriptor):
+        return f"tensordesc<{POINTERS[value.base.dtype][1:]}{list(value.block_shape)}>"
     if isinstance(value, bool):
         return "i1"
     return "i32" if isinstance(value, int) else "fp32"
@@ -102,7 +107,10 @@ def launch_all(dtype: torch.dtype, channels: int, wanted: set[str]) -> None:
         rows, qkv, wide = x.view(-1, dim)[:r].clone(), x.repeat(1, 1, 3), torch.zeros(r, 3 * dim, dtype=dtype)
         norm, numbers = (x[0, 0], x[0, 0], 1e-6), (torch.tensor(r), torch.tensor(0.5), torch.zeros(streams).byte(), r)
         first, second = torch.zeros(4 * dim, dim, dtype=dtype), torch.zeros(dim, 4 * dim, dtype=dtype)
-        hidden = torch.zeros(r, 4 * dim, dtype=dtype)
+        hidden, images = (
+            torch.zeros(r, 4 * dim, dtype=dtype),
+            torch.zeros(streams, 3, 16 * side, 16 * side, dtype=dtype),
+        )
         state = [
             torch.zeros(streams, heads, tokens, channels),
             *(torch.zeros(streams, heads, tokens) for _ in range(3)),
@@ -125,6 +133,7 @@ def launch_all(dtype: torch.dtype, channels: int, wanted: set[str]) -> None:
                 (ops.linear, x, second[:, :dim].contiguous(), second[:, 0], False, x, None, None),
                 (ops.linear, x.float(), first.float(), first[:, 0].float(), True, None, None, dtype),
             ],
+            "embed": [(ops.embed, images, torch.zeros(dim, 3, 16, 16, dtype=dtype), x[0, 0], x[:1], None)],
             "store": [
                 (ops.store, qkv, index, wide, used),
                 (ops.store_and_add, x, x.clone(), index, rows, used),
@@ -144,8 +153,18 @@ def launch_all(dtype: torch.dtype, channels: int, wanted: set[str]) -> None:
             ],
         }
         for name in wanted & set(calls) or calls:
-            for operator, *arguments in calls[name]:
-                assert kernels[operator](*arguments) is not NotImplemented, operator.name
+            for way in ("library", "addresses", "descriptors") if name in ("linear", "embed") else ("",):
+                choose_products(way)
+                for operator, *arguments in calls[name]:
+                    assert kernels[operator](*arguments) is not NotImplemented, operator.name
+
+
+def choose_products(way: str) -> None:
+    """How linear layers are computed, whatever the table says."""
+    module, library = importlib.import_module("eventful_vit.ops.gpu.linear"), way == "library"
+    module.uses_library, module.precise_products = (lambda *_: library), (lambda *_: not library)
+    module.linear_tile = lambda *sizes: {**tuning.linear_tile(*sizes), "TMA": way == "descriptors"}
+    module.PRECISE_TILE = {**tuning.PRECISE_TILE, "TMA": way == "descriptors"}
 
 
 def main() -> None:
@@ -156,7 +175,10 @@ def main() -> None:
     parser.add_argument("--operators", nargs="+", default=[])
     arguments = parser.parse_args()
     compiler = Compiler(arguments.architecture)
+    importlib.import_module("eventful_vit.ops.gpu.linear")._has_tma = lambda device: arguments.architecture >= 90
     JITFunction.run = lambda function, *args, **named: compiler.launch(function, *args, **named)
+    # Products of the library are not needed, and a CPU takes long for them.
+    torch.nn.functional.linear = lambda x, weight, bias: x.new_empty(len(x), len(weight))
     with torch.no_grad():
         for channels in arguments.heads:
             launch_all(getattr(torch, arguments.type), channels, set(arguments.operators))

@@ -188,13 +188,13 @@ class TestLinear:
     @pytest.mark.parametrize("channels", [1, 4, 64])
     def test_a_picture_with_other_channels_is_pytorchs_error(self, channels):
         with pytest.raises(RuntimeError, match="channels"):
-            ops.embed(torch.randn(1, channels, 16, 16), torch.randn(8, 3, 8, 8), None, None)
+            ops.embed(torch.randn(1, channels, 16, 16), torch.randn(8, 3, 8, 8), None, None, None)
 
     def test_patches_and_positions(self):
         proj, images, positions = nn.Conv2d(3, 20, 8, 8), torch.randn(2, 3, 40, 24), torch.randn(1, 15, 20)
         expected = proj(images).flatten(2).transpose(1, 2)
         for also in (None, positions):
-            result = ops.embed(images, proj.weight, proj.bias, also)
+            result = ops.embed(images, proj.weight, proj.bias, also, None)
             torch.testing.assert_close(result, expected if also is None else expected + also, atol=1e-5, rtol=1e-5)
 
 

@@ -23,7 +23,7 @@ ARGUMENTS = {
         torch.randn(N, D), [torch.randn(5, D), torch.randn(3, D)], [torch.randn(5), None], None, None,
     ),
     "scale_channels": lambda: (torch.randn(2, N, D), torch.randn(D)),
-    "embed": lambda: (torch.randn(2, 3, 8, 16), torch.randn(D, 3, 4, 4), torch.randn(D), torch.randn(1, 8, D)),
+    "embed": lambda: (torch.randn(2, 3, 8, 16), torch.randn(D, 3, 4, 4), torch.randn(D), torch.randn(1, 8, D), None),
     "normalise": lambda: (torch.randn(2, N, D), *NORM),
     "error_norms": lambda: (torch.randn(2, N, D), torch.randn(2, N, D), *NORM),
     "send": lambda: (torch.randn(2, N, D), torch.randn(2, N, D), INDEX, *NORM),
@@ -83,6 +83,18 @@ def test_a_linear_layer_in_another_type_than_its_weights(dtype):
         result = ops.linear(x, layer.weight, layer.bias, False, None, None, dtype)
     assert result.dtype == dtype
     torch.testing.assert_close(result.float(), layer(x).detach(), atol=0.05, rtol=0.02)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("plus", [True, False])
+def test_an_embedding_in_another_type_than_its_weights(dtype, plus, kernels_or_not):
+    images, weight, bias, positions, _ = ARGUMENTS["embed"]()
+    positions = positions if plus else None
+    with torch.no_grad():
+        result = ops.embed(images, weight, bias, positions, dtype)
+        expected = ops.embed(images, weight, bias, positions, None)
+    assert result.dtype == images.dtype and not torch.equal(result, expected)
+    torch.testing.assert_close(result, expected, atol=0.2 if dtype is torch.bfloat16 else 1e-4, rtol=0.02)
 
 
 def test_autocast_does_not_reach_into_an_operator(kernels_or_not):

@@ -31,14 +31,17 @@ LAYER_NORM = partial(nn.LayerNorm, eps=1e-6)
 class PatchEmbed(nn.Module):
     """Patches to tokens by one strided convolution: (B, C, H, W) -> (B, N, D)."""
 
-    def __init__(self, patch_size: int, in_chans: int, embed_dim: int) -> None:
+    def __init__(
+        self, patch_size: int, in_chans: int, embed_dim: int, compute_dtype: torch.dtype | None = None
+    ) -> None:
         super().__init__()
+        self.compute_dtype = compute_dtype
         self.proj = nn.Conv2d(in_chans, embed_dim, kernel_size=patch_size, stride=patch_size)
 
     def forward(self, x: Tensor, positions: Tensor | None = None) -> Tensor:
         """Also adds positions (1, N, D), if given."""
         if is_plain(self.proj, nn.Conv2d):
-            return ops.embed(x, self.proj.weight, self.proj.bias, positions)
+            return ops.embed(x, self.proj.weight, self.proj.bias, positions, self.compute_dtype)
         tokens = self.proj(x).flatten(2).transpose(1, 2)
         return tokens.clone(memory_format=torch.contiguous_format) if positions is None else tokens + positions
 
@@ -278,8 +281,8 @@ class EventfulViT(EventfulModel):
             kv_pool: average-pool keys and values of global blocks over this many tokens per side. Part of the
                 network: the dense path pools too.
             state_dtype: storage type of references, buffers and attention state; None keeps that of the tokens.
-            compute_dtype: type of the linear layers' products in inference, dense or eventful; None is that of the
-                parameters. Tokens, norms, softmax and the sums of attention keep theirs.
+            compute_dtype: type of the products of the linear layers and of the patch embedding in inference, dense or
+                eventful; None is that of the parameters. Tokens, norms, softmax and the sums of attention keep theirs.
 
         See `EventfulOptions` for the remaining options.
         """
@@ -295,7 +298,7 @@ class EventfulViT(EventfulModel):
         self.out_feature = out_feature
         self.use_act_checkpoint = use_act_checkpoint
         self.pretrain_use_cls_token = pretrain_use_cls_token
-        self.patch_embed = PatchEmbed(patch_size, in_chans, embed_dim)
+        self.patch_embed = PatchEmbed(patch_size, in_chans, embed_dim, compute_dtype)
         positions = (pretrain_img_size // patch_size) ** 2 + int(pretrain_use_cls_token)
         self.pos_embed = nn.Parameter(torch.zeros(1, positions, embed_dim)) if use_abs_pos else None
         windowed, residual = frozenset(window_block_indexes), frozenset(residual_block_indexes)

@@ -98,7 +98,9 @@ def rounded(parameter: Tensor, dtype: torch.dtype) -> Tensor:
     return derive_or_differentiate(parameter, dtype, lambda parameter: parameter.to(dtype))
 
 
-def _embed_shapes(images: Tensor, weight: Tensor, bias: Tensor | None, positions: Tensor | None) -> Tensor:
+def _embed_shapes(
+    images: Tensor, weight: Tensor, bias: Tensor | None, positions: Tensor | None, dtype: torch.dtype | None
+) -> Tensor:
     size = weight.shape[-1]
     tokens = (images.shape[-2] // size) * (images.shape[-1] // size)
     return images.new_empty(images.shape[0], tokens, weight.shape[0])
@@ -109,12 +111,23 @@ def _embed_flops(images: Tensor, weight: Tensor, *args, out_val: Tensor, **kwarg
 
 
 @operator(
-    "embed(Tensor images, Tensor weight, Tensor? bias, Tensor? positions) -> Tensor",
+    "embed(Tensor images, Tensor weight, Tensor? bias, Tensor? positions, ScalarType? dtype) -> Tensor",
     shapes=_embed_shapes,
     flops=_embed_flops,
 )
-def embed(images: Tensor, weight: Tensor, bias: Tensor | None, positions: Tensor | None) -> Tensor:
+def embed(
+    images: Tensor, weight: Tensor, bias: Tensor | None, positions: Tensor | None, dtype: torch.dtype | None
+) -> Tensor:
     """Patches to tokens: (B, C, H, W) -> (B, N, D), by a convolution (D, C, p, p) with stride p, plus positions (1, N,
-    D)."""
-    tokens = F.conv2d(images, weight, bias, stride=weight.shape[-2:]).flatten(2).transpose(1, 2)
-    return tokens.contiguous() if positions is None else tokens.contiguous() + positions
+    D).
+
+    Args:
+        dtype: type that operands are rounded to, and the product is computed in; None keeps that of the weights. Tokens
+            have the type of the images.
+    """
+    if dtype is not None and dtype != weight.dtype:
+        weight, bias = rounded(weight, dtype), None if bias is None else rounded(bias, dtype)
+    product = F.conv2d(images if dtype is None else images.to(dtype), weight, bias, stride=weight.shape[-2:])
+    tokens = product.flatten(2).transpose(1, 2).contiguous()
+    tokens = tokens if dtype is None else tokens.to(images.dtype)
+    return tokens if positions is None else tokens + positions

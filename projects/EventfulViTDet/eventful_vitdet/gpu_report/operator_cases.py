@@ -64,6 +64,8 @@ def make_cases(dtype: torch.dtype, size: Size) -> Iterator[Case]:
         for positions in (True, False):
             kind = f"{'windows' if window else 'whole grid'}{', positions' if positions else ''}"
             yield Case("attend", f"{kind}, {size}", 2, _attend(dtype, size, window, positions))
+    for plus in (False, True):
+        yield Case("embed", f"{'with positions' if plus else 'no positions'}, {size}", 2, _embed(dtype, size, plus))
     for rows in (1, size.tokens):
         for gelu, plus in ((False, False), (True, False), (False, True)):
             ending = "GELU" if gelu else "a sum" if plus else "bias"
@@ -188,6 +190,19 @@ def _linear(dtype: torch.dtype, size: Size, rows: int, gelu: bool, plus: bool) -
         added = draw.floats(rows, outputs) if plus else None
         arguments = (draw.floats(rows, size.dim), weight, draw.floats(outputs), gelu, added, None, None)
         result, _, expected, _ = run_both(kernels, ops.linear, arguments)
+        return distance(result, expected)
+
+    return error
+
+
+def _embed(dtype: torch.dtype, size: Size, plus: bool) -> Callable:
+    def error(kernels: Kernels, device: torch.device) -> float:
+        draw, patch = Draw(dtype, size, device), 16
+        images = draw.floats(size.streams, 3, *(patch * side for side in size.grid))
+        weight = draw.floats(size.dim, 3, patch, patch) * (3 * patch**2) ** -0.5
+        positions = draw.floats(1, size.tokens, size.dim) if plus else None
+        arguments = (images, weight, draw.floats(size.dim), positions, None)
+        result, _, expected, _ = run_both(kernels, ops.embed, arguments)
         return distance(result, expected)
 
     return error

@@ -9,11 +9,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from eventful_vit.attention.layout import AttentionLayout, attention_layout
+from eventful_vit.ops.gpu.tuning import uses_library
 
 from .report_models import VITDET_B, Form
 
 INDEX, FLOAT = 8, 4
 """Bytes of a place and of a number in float32."""
+PATCH = 16
+"""Side of a patch of ViTDet-B in pixels."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,7 @@ class Step:
     kernels: int
     """Triton kernels that it starts."""
     others: int
-    """Kernels of PyTorch: fills, sums, conversions."""
+    """Kernels of PyTorch: fills, sums, conversions, products of its library (counted as one each)."""
     read: int
     written: int
     """Bytes."""
@@ -75,20 +78,34 @@ def block_steps(s: Shape, windowed: bool) -> list[Step]:
     attention = _windows(s) if windowed else _sums(s)
     return [
         *_gate(s, "before attention", normalised=True),
-        _linear(s, "queries, keys, values", s.dim, 3 * s.dim),
+        *_linear(s, "queries, keys, values", s.tokens, s.dim, 3 * s.dim),
         *_converted(s, "queries, keys, values", s.r * 3 * s.dim),
         *attention,
         *_gate(s, "before the projection", normalised=False),
-        _linear(s, "projection", s.dim, s.dim),
+        *_linear(s, "projection", s.tokens, s.dim, s.dim),
         *_converted(s, "projection", s.r * s.dim),
         _store_and_add(s, "projection"),
         *_gate(s, "before the MLP", normalised=True),
-        _linear(s, "MLP, first layer with GELU", s.dim, s.hidden),
-        Step("linear", "MLP, second layer", 1, 0, s.r * s.hidden * s.products + _weights(s, s.hidden, s.dim),
-             s.r * s.dim * s.products),
+        *_linear(s, "MLP, first layer with GELU", s.tokens, s.dim, s.hidden, gelu=True),
+        *_linear(s, "MLP, second layer", s.products, s.hidden, s.dim),
         *_converted(s, "MLP", s.r * s.dim),
         _store_and_add(s, "MLP"),
-    ]  # fmt: skip
+    ]
+
+
+def embedding_steps(s: Shape, inputs: int) -> list[Step]:
+    """From a float32 frame, or one in the type of the tokens, to tokens with positions: a product of all patches.
+
+    Args:
+        inputs: values of a patch.
+    """
+    patches, tokens = s.n * inputs, s.n * s.dim
+    read = patches * s.products + _weights(s, inputs, s.dim)
+    steps = [Step("embed: patches", "", 1, 0, patches * s.tokens, patches * s.products)]
+    if uses_library(s.n, inputs, s.dim, True):
+        steps.append(Step("embed: product", "", 0, 1, read, tokens * s.products))
+        read = tokens * s.products
+    return [*steps, Step("embed: tokens", "with positions", 1, 0, read + tokens * s.tokens, tokens * s.tokens)]
 
 
 def _gate(s: Shape, what: str, normalised: bool) -> Iterable[Step]:
@@ -103,10 +120,17 @@ def _weights(s: Shape, inputs: int, outputs: int) -> int:
     return (inputs + 1) * outputs * s.products
 
 
-def _linear(s: Shape, what: str, inputs: int, outputs: int) -> Step:
-    """Of rows as a gate sent them, in the type of the tokens."""
-    read = s.r * inputs * s.tokens + _weights(s, inputs, outputs)
-    return Step("linear", what, 1, 0, read, s.r * outputs * s.products)
+def _linear(s: Shape, what: str, size: int, inputs: int, outputs: int, gelu: bool = False) -> Iterable[Step]:
+    """Of rows with values of `size` bytes, such as those that a gate sent."""
+    given, result = s.r * inputs, s.r * outputs * s.products
+    if not uses_library(s.r, inputs, outputs, gelu):
+        yield Step("linear", what, 1, 0, given * size + _weights(s, inputs, outputs), result)
+        return
+    if size != s.products:
+        yield Step("conversion", what, 0, 1, given * size, given * s.products)
+    yield Step("linear", what, 0, 1, given * s.products + _weights(s, inputs, outputs), result)
+    if gelu:
+        yield Step("linear", what, 1, 0, result, result)
 
 
 def _converted(s: Shape, what: str, values: int) -> Iterable[Step]:
@@ -158,24 +182,28 @@ def _sums(s: Shape) -> Iterable[Step]:
 
 def vitdet_b(size: int, r: int, form: Form) -> Shape:
     """ViTDet-B on square frames."""
-    dim, side = VITDET_B["embed_dim"], size // 16
+    dim, side = VITDET_B["embed_dim"], size // PATCH
     return Shape((side, side), dim, VITDET_B["num_heads"], 4 * dim, VITDET_B["window_size"], r, form)
 
 
 def frame_table(size: int, r: int, form: Form) -> list[dict]:
-    """The steps of all blocks of a later frame of ViTDet-B by operator, largest traffic first, and their sum."""
+    """The steps of a later frame of ViTDet-B by operator, largest traffic first, and their sum."""
     shape = vitdet_b(size, r, form)
     windowed = len(VITDET_B["window_block_indexes"])
-    counts = ((True, windowed), (False, VITDET_B["depth"] - windowed))
+    parts = (
+        (1, embedding_steps(shape, 3 * PATCH**2)),
+        (windowed, block_steps(shape, True)),
+        (VITDET_B["depth"] - windowed, block_steps(shape, False)),
+    )
     rows: dict[str, dict] = {}
-    for is_windowed, blocks in counts:
-        for step in block_steps(shape, is_windowed):
+    for times, steps in parts:
+        for step in steps:
             row = rows.setdefault(step.operator, dict(operator=step.operator, kernels=0, others=0, read=0, written=0))
             for key in ("kernels", "others", "read", "written"):
-                row[key] += blocks * getattr(step, key)
+                row[key] += times * getattr(step, key)
     ordered = sorted(rows.values(), key=lambda row: -(row["read"] + row["written"]))
     keys = ("kernels", "others", "read", "written")
-    return [*ordered, {"operator": "all blocks", **{key: sum(row[key] for row in ordered) for key in keys}}]
+    return [*ordered, {"operator": "whole frame", **{key: sum(row[key] for row in ordered) for key in keys}}]
 
 
 def state_bytes(shape: Shape, windowed_blocks: int, global_blocks: int) -> int:

@@ -122,6 +122,10 @@ def _tune(result: dict, reason: str) -> str:
     text = table(("branch", "work", "present ms", "tried", "failed", "gain"), rows)
     if result.get("table"):
         text += f"\n\nThe fastest tiles, for `ops/gpu/tuning.py`:\n\n```python\n{result['table']}```"
+    if result.get("products"):
+        keys = ("layer", "library", "kernel", "chosen")
+        rows = [[row[key] for key in keys] for row in result["products"]]
+        text += "\n\n" + table(("linear layer", "library ms", "kernel ms", "computed by"), rows)
     return text
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
 from eventful_vit import ops
 from eventful_vit.ops.gpu import tuning
+from torch import Tensor
 
 Tile = dict[str, int]
 
@@ -41,13 +43,49 @@ class Branch:
         return f"{self.function}: {self.condition or 'otherwise'}"
 
 
-def _linear(rows: int, inputs: int, outputs: int, gelu: bool = False) -> Work:
-    def prepare(device: torch.device) -> Callable[[], object]:
-        x, weight = (torch.randn(n, inputs, device=device).bfloat16() for n in (rows, outputs))
-        bias = torch.randn(outputs, device=device).bfloat16()
-        return lambda: ops.linear(x, weight, bias, gelu, None, None, None)
+@dataclass(frozen=True)
+class Layer:
+    """A linear layer of bfloat16."""
 
-    return Work(f"{rows} x {inputs} -> {outputs}", (rows, outputs), prepare)
+    rows: int
+    inputs: int
+    outputs: int
+    gelu: bool = False
+    plus: bool = False
+    """A residual stream in float32 is added."""
+
+    @property
+    def name(self) -> str:
+        ending = f"{', GELU' if self.gelu else ''}{', sum' if self.plus else ''}"
+        return f"{self.rows} x {self.inputs} -> {self.outputs}{ending}"
+
+    def prepare(self, device: torch.device) -> dict[str, Callable[[], Tensor]]:
+        """Both ways to compute it."""
+        x, weight = (torch.randn(n, self.inputs, device=device).bfloat16() for n in (self.rows, self.outputs))
+        bias = torch.randn(self.outputs, device=device).bfloat16()
+        added = torch.randn(self.rows, self.outputs, device=device) if self.plus else None
+        module = importlib.import_module(f"eventful_vit.ops.gpu.{MODULES['linear_tile']}")
+        out = torch.empty(self.rows, self.outputs, device=device, dtype=torch.float32 if self.plus else torch.bfloat16)
+        arguments = (x, weight, bias, self.gelu, added, None)
+
+        def kernel() -> Tensor:
+            module.linear_by_kernel(*arguments, out, self.outputs)
+            return out
+
+        return {"library": lambda: module.linear_by_library(*arguments, out.dtype), "kernel": kernel}
+
+
+LAYERS = tuple(
+    Layer(rows, *layer)
+    for rows in (64, 256, 512, 1024, 4096)
+    for layer in ((768, 2304), (768, 768), (768, 3072, True), (3072, 768), (768, 768, False, True))
+)
+"""Those of ViTDet-B: `uses_library` chooses how each is computed."""
+
+
+def _linear(rows: int, inputs: int, outputs: int, gelu: bool = False) -> Work:
+    layer = Layer(rows, inputs, outputs, gelu)
+    return Work(f"{rows} x {inputs} -> {outputs}", (rows, outputs), lambda device: layer.prepare(device)["kernel"])
 
 
 def _attend(dtype: torch.dtype, side: int, window: int, heads: int, channels: int) -> Work:
@@ -94,7 +132,8 @@ def _tiles(names: tuple[str, ...], *values: tuple[int, ...]) -> tuple[Tile, ...]
 
 
 def _linear_tiles(*values: tuple[int, ...]) -> tuple[Tile, ...]:
-    return _tiles(("ROWS", "COLUMNS", "DEPTH"), *values)
+    tiles = _tiles(("ROWS", "COLUMNS", "DEPTH", "TMA"), *values)
+    return tuple({**tile, "TMA": bool(tile["TMA"])} for tile in tiles)
 
 
 def _attention_tiles(*values: tuple[int, ...]) -> tuple[Tile, ...]:
@@ -102,26 +141,23 @@ def _attention_tiles(*values: tuple[int, ...]) -> tuple[Tile, ...]:
 
 
 _SHORT, _PRECISE = torch.bfloat16, torch.float32
-_MIDDLE = ((32, 64, 128, 4, 3), (64, 64, 64, 4, 3), (64, 64, 64, 4, 5), (64, 64, 128, 4, 3), (64, 128, 64, 4, 3),
-           (64, 128, 64, 8, 4), (128, 64, 64, 4, 4), (128, 128, 64, 8, 3))  # fmt: skip
 
 BRANCHES = (
     Branch(
         "linear_tile", "rows <= SMALL_ROWS", (_linear(16, 768, 2304), _linear(64, 768, 3072, True)),
-        _linear_tiles((16, 32, 128, 4, 4), (16, 64, 256, 4, 3), (16, 128, 128, 4, 4), (32, 64, 128, 4, 4),
-                      (64, 32, 128, 4, 4)),
+        _linear_tiles((16, 32, 128, 0, 4, 4), (16, 64, 128, 0, 4, 4), (32, 64, 128, 0, 4, 4), (64, 64, 64, 1, 4, 4),
+                      (64, 32, 64, 1, 4, 6), (64, 32, 128, 1, 4, 4)),
     ),
     Branch(
-        "linear_tile", "rows <= 1024 and outputs <= 1024", (_linear(256, 768, 768), _linear(512, 3072, 768)),
-        _linear_tiles(*_MIDDLE),
-    ),
-    Branch(
-        "linear_tile", "rows <= 1024", (_linear(512, 768, 2304), _linear(512, 768, 3072, True)), _linear_tiles(*_MIDDLE)
+        "linear_tile", "rows <= 1024", (_linear(256, 768, 3072, True), _linear(512, 768, 3072, True)),
+        _linear_tiles((64, 64, 64, 0, 4, 4), (64, 64, 128, 0, 4, 3), (128, 64, 64, 0, 4, 3), (128, 128, 64, 0, 8, 3),
+                      (64, 64, 64, 1, 4, 4), (64, 128, 64, 1, 4, 4), (128, 64, 64, 1, 4, 4), (128, 128, 64, 1, 8, 4)),
     ),
     Branch(
         "linear_tile", None, (_linear(4096, 768, 3072, True), _linear(4096, 3072, 768)),
-        _linear_tiles((128, 128, 64, 4, 4), (128, 128, 64, 8, 3), (128, 256, 64, 8, 3), (128, 256, 64, 8, 4),
-                      (64, 256, 64, 4, 4), (256, 128, 64, 8, 3)),
+        _linear_tiles((128, 128, 64, 0, 4, 3), (128, 128, 64, 0, 8, 4), (128, 256, 64, 0, 8, 3),
+                      (128, 128, 64, 1, 8, 4), (128, 128, 64, 1, 4, 3), (128, 256, 64, 1, 8, 3),
+                      (128, 256, 64, 1, 8, 4)),
     ),
     Branch(
         "attention_tile", "dtype is torch.float32 and channels > 64", (_attend(_PRECISE, 32, 14, 16, 80),),

@@ -11,13 +11,14 @@ from contextlib import AbstractContextManager
 from multiprocessing import get_context
 
 import torch
+from eventful_vit.ops.gpu import tuning
 
 from ..attribute_swap import swapped
 from .frame_times import time_once
 from .machine import device
 from .operator_checks import MOST_PROCESSES
 from .part_list import Note
-from .tile_cases import BRANCHES, MODULES, Branch, Tile, Work, present_tile
+from .tile_cases import BRANCHES, LAYERS, MODULES, Branch, Layer, Tile, Work, present_tile
 
 REPEATS = 20
 """Calls in one graph, so that starting them costs nothing."""
@@ -34,9 +35,11 @@ Timer = Callable[[Callable[[], object]], float]
 
 
 def sweep_tiles(note: Note) -> dict:
-    """Measure all candidates of all branches."""
+    """Measure all candidates of all branches, and the two ways to compute linear layers."""
     compile_in_parallel(BRANCHES)
-    return sweep(BRANCHES, graph_seconds, device(), note)
+    result = sweep(BRANCHES, graph_seconds, device(), note)
+    result["products"] = compare_products(LAYERS, graph_seconds, device())
+    return result
 
 
 def sweep(branches: Sequence[Branch], timer: Timer, where: torch.device, note: Note) -> dict:
@@ -54,6 +57,17 @@ def sweep(branches: Sequence[Branch], timer: Timer, where: torch.device, note: N
             note(result)
     result["table"] = table_text(done)
     return result
+
+
+def compare_products(layers: Sequence[Layer], timer: Timer, where: torch.device) -> list[dict]:
+    """What linear layers take in the library and in our kernel, and which of them the table chooses."""
+    rows = []
+    with torch.no_grad():
+        for layer in layers:
+            ms = {name: 1e3 * timer(run) for name, run in layer.prepare(where).items()}
+            chosen = tuning.uses_library(layer.rows, layer.inputs, layer.outputs, layer.gelu or layer.plus)
+            rows.append({"layer": layer.name, **ms, "chosen": "library" if chosen else "kernel"})
+    return rows
 
 
 def _measure_branch(branch: Branch, timer: Timer, where: torch.device) -> dict:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from .. import linear as operators
 from ..derived import derive
+from ..linear import rounded
 from .library import (
     INT,
     LONG,
@@ -90,7 +91,9 @@ def scale_channels(rows: Tensor, factors: Tensor) -> Tensor:
 
 
 @operators.embed.implement("CPU")
-def embed(images: Tensor, weight: Tensor, bias: Tensor | None, positions: Tensor | None) -> Tensor:
+def embed(
+    images: Tensor, weight: Tensor, bias: Tensor | None, positions: Tensor | None, dtype: torch.dtype | None
+) -> Tensor:
     size = weight.shape[-1]
     fits = images.dim() == 4 and images.shape[1] == weight.shape[1] and weight.shape[2] == size
     if not (fits and images.shape[2] % size == images.shape[3] % size == 0 and _runs(images, weight, bias, positions)):
@@ -102,7 +105,10 @@ def embed(images: Tensor, weight: Tensor, bias: Tensor | None, positions: Tensor
     rows = empty((len(images), grid[0] * grid[1], weight[0].numel()))
     images = contiguous(images)
     call("patches", Patches(images.data_ptr(), *images.shape, size, rows.data_ptr()), images, rows)
-    return _product(rows, weight, bias, False, positions, None)
+    if dtype in (None, torch.float32):
+        return _product(rows, weight, bias, False, positions, None)
+    weight, bias = rounded(weight, dtype).flatten(1), None if bias is None else rounded(bias, dtype)
+    return operators.linear.reference(rows, weight, bias, False, positions, None, dtype).to(images.dtype)
 
 
 def _runs(x: Tensor, weight: Tensor, bias: Tensor | None, added: Tensor | None) -> bool:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .. import attention, gating
-from ..linear import linear, linear_side_by_side
+from ..linear import embed, linear, linear_side_by_side
 from ..operator import Operator
 
 SWITCH = "EVENTFUL_VITDET_KERNELS"
@@ -73,6 +73,7 @@ for _operator in (
     attention.attend_windows,
     attention.divide,
     attention.update_sums,
+    embed,
     gating.error_norms,
     gating.finite,
     gating.gate,

@@ -8,15 +8,34 @@ SMALL_ROWS = 64
 """Up to so many rows, a tile has as few as it may, so that there are enough tiles for all processors."""
 LARGE_GROUP = 2048
 """From so many queries of a group on, large tiles still occupy all processors."""
+PRECISE_TILE = {"ROWS": 64, "COLUMNS": 64, "DEPTH": 32, "TMA": False, "num_warps": 4, "num_stages": 3}
+"""The tile of a linear layer's result in float32, where it is computed by our kernel."""
+
+
+def uses_library(rows: int, inputs: int, outputs: int, finished: bool) -> bool:
+    """Whether PyTorch's library computes a linear layer in a short type.
+
+    Args:
+        finished: GELU or a sum follows. Our kernel does that on the way out; after the library it takes another kernel.
+    """
+    if rows <= SMALL_ROWS:
+        return False
+    return rows > 1024 if finished else True
+
+
+def precise_products(rows: int) -> bool:
+    """Whether our kernel computes linear layers in float32, each product as three of TF32, instead of the library."""
+    return False
 
 
 def linear_tile(rows: int, outputs: int) -> dict[str, int]:
-    """The tile of a linear layer's result, and how it is computed."""
+    """The tile of a linear layer's result, and how it is computed. TMA: operands are read by tensor descriptors, where
+    the GPU and the matrices allow it."""
     if rows <= SMALL_ROWS:
-        return {"ROWS": 16, "COLUMNS": 64, "DEPTH": 128, "num_warps": 4, "num_stages": 4}
+        return {"ROWS": 64, "COLUMNS": 32, "DEPTH": 128, "TMA": False, "num_warps": 4, "num_stages": 4}
     if rows <= 1024:
-        return {"ROWS": 64, "COLUMNS": 64 if outputs <= 1024 else 128, "DEPTH": 64, "num_warps": 4, "num_stages": 4}
-    return {"ROWS": 128, "COLUMNS": 128, "DEPTH": 64, "num_warps": 8, "num_stages": 4}
+        return {"ROWS": 64, "COLUMNS": 64, "DEPTH": 64, "TMA": False, "num_warps": 4, "num_stages": 3}
+    return {"ROWS": 128, "COLUMNS": 128, "DEPTH": 64, "TMA": False, "num_warps": 8, "num_stages": 3}
 
 
 def attention_tile(dtype: torch.dtype, channels: int, queries: int) -> dict[str, int]:

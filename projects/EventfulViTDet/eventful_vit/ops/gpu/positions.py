@@ -7,6 +7,7 @@ product, which matrix units do at once: a query's terms times a row of zeros wit
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 import triton
@@ -82,13 +83,6 @@ def _position_terms(
 
 
 @triton.jit
-def position_pattern(row, column, KEY_ROWS: tl.constexpr, POSITIONS: tl.constexpr, DTYPE: tl.constexpr):
-    """For keys (T,) at places of the key grid, ones at their row and column: (T, POSITIONS)."""
-    place = tl.arange(0, POSITIONS)[None, :]
-    return ((place == row[:, None]) | (place == column[:, None] + KEY_ROWS)).to(DTYPE)
-
-
-@triton.jit
 def load_terms(terms, place, is_query, WIDTH: tl.constexpr, POSITIONS: tl.constexpr):
     """All terms of queries at places (T,) of (B, H, N): (T, POSITIONS)."""
     position = tl.arange(0, POSITIONS)[None, :]
@@ -125,6 +119,22 @@ def position_terms(
         num_warps=8 if q.dtype is torch.float32 else 4,
     )  # fmt: skip
     return terms
+
+
+def position_pattern(layout: AttentionLayout, terms: Tensor) -> Tensor:
+    """For each key of a group ones at its row and at its column, (a' b', 2^n >= a' + b'): terms times this are what is
+    added to the scores."""
+    rows, columns = layout.key_grid
+    return _pattern(rows, columns, power_of_two(rows + columns), terms.dtype, terms.device)
+
+
+@lru_cache(maxsize=64)
+def _pattern(rows: int, columns: int, width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    key = torch.arange(rows * columns, device=device)
+    pattern = torch.zeros(len(key), width, dtype=dtype, device=device)
+    pattern[key, key // columns] = 1
+    pattern[key, rows + key % columns] = 1
+    return pattern
 
 
 def windows_across(layout: AttentionLayout) -> int:

@@ -41,10 +41,10 @@ def _weights(query, rows, start, unit, reference, is_key, PRECISION: tl.constexp
 
 @triton.jit
 def _exchange(
-    q, k, v, old, keys, key_offsets, changed, terms, sums, normalisers, references, drift, unreliable,
+    q, k, v, old, keys, key_offsets, changed, terms, pattern, sums, normalisers, references, drift, unreliable,
     q_stream, q_token, kv_stream, kv_token, scale, heads, tokens, key_count, most_keys,
     score_limit, drift_limit, accumulation,
-    KEY_ROWS: tl.constexpr, KEY_COLUMNS: tl.constexpr, POSITIONS: tl.constexpr,
+    POSITIONS_USED: tl.constexpr, POSITIONS: tl.constexpr,
     QUERIES: tl.constexpr, KEYS: tl.constexpr, HEAD_CHANNELS: tl.constexpr, CHANNELS: tl.constexpr,
     PRECISION: tl.constexpr,
 ):  # fmt: skip
@@ -73,7 +73,7 @@ def _exchange(
     highest = tl.full((QUERIES,), float("-inf"), tl.float32)
     query_terms = query
     if terms is not None:
-        query_terms = load_terms(terms, place, is_query, KEY_ROWS + KEY_COLUMNS, POSITIONS)
+        query_terms = load_terms(terms, place, is_query, POSITIONS_USED, POSITIONS)
     k += stream * kv_stream
     v += stream * kv_stream
     old += first_key * (2 * heads * HEAD_CHANNELS)
@@ -87,8 +87,8 @@ def _exchange(
         key = (tl.load(keys + number, mask=is_key, other=stream * key_count) - stream * key_count).to(tl.int32)
         start = tl.zeros((QUERIES, KEYS), tl.float32)
         if terms is not None:
-            pattern = position_pattern(key // KEY_COLUMNS, key % KEY_COLUMNS, KEY_ROWS, POSITIONS, query_terms.dtype)
-            start = product(query_terms, tl.trans(pattern), start, PRECISION)
+            rows = load_rows(pattern, None, key, is_key, is_key, POSITIONS, 0, True, POSITIONS, POSITIONS)
+            start = product(query_terms, tl.trans(rows), start, PRECISION)
         rows = load_rows(k, None, key, is_key, is_key, kv_token, first, True, HEAD_CHANNELS, CHANNELS)
         scores, weights = _weights(query, rows, start, unit, lowered, is_key, PRECISION)
         highest = tl.maximum(highest, tl.max(scores, axis=1))
@@ -201,12 +201,13 @@ def _exchange_all(
     if len(index):
         _mark[(triton.cdiv(len(index), 256),)](index, offsets, streams, changed, BLOCK=256)
     sizes = exchange_tile(q.dtype, attention.channels)
-    key_rows, key_columns = attention.layout.key_grid
+    positions = sum(attention.layout.key_grid)
+    pattern = None if terms is None else position_pattern(attention.layout, terms)
     _exchange[(triton.cdiv(tokens, sizes["QUERIES"]), heads, streams)](
-        q, k, attention.v, old, keys, key_offsets, changed, terms, *state, unreliable, q.stride(0), q.stride(1),
-        k.stride(0), k.stride(1), attention.scale, heads, tokens, attention.layout.keys, most_keys,
-        operators.SCORE_LIMIT, operators.DRIFT_LIMIT, operators.ACCUMULATION, KEY_ROWS=key_rows,
-        KEY_COLUMNS=key_columns, POSITIONS=power_of_two(key_rows + key_columns), HEAD_CHANNELS=attention.channels,
+        q, k, attention.v, old, keys, key_offsets, changed, terms, pattern, *state, unreliable, q.stride(0),
+        q.stride(1), k.stride(0), k.stride(1), attention.scale, heads, tokens, attention.layout.keys, most_keys,
+        operators.SCORE_LIMIT, operators.DRIFT_LIMIT, operators.ACCUMULATION, POSITIONS_USED=positions,
+        POSITIONS=power_of_two(positions), HEAD_CHANNELS=attention.channels,
         CHANNELS=power_of_two(attention.channels), PRECISION=precision(q.dtype), **sizes,
     )  # fmt: skip
     return unreliable

@@ -17,9 +17,8 @@ from torch import Tensor
 from ...attention.layout import AttentionLayout
 from ...attention.position import position_tables
 from .launch import power_of_two, precision, product
+from .tuning import position_queries
 
-QUERIES = 128
-"""Queries of a line of the grid that a program takes."""
 LARGEST = tl.constexpr(65504.0)
 """What float16 holds."""
 
@@ -111,12 +110,12 @@ def position_terms(
     dtype = torch.float32 if q.dtype is torch.float32 else torch.float16
     terms = torch.empty(streams, heads, tokens, key_rows + key_columns, dtype=dtype, device=q.device)
     tables = [table.contiguous() for table in position_tables(*tables, layout)]
-    programs = height * triton.cdiv(width * heads, QUERIES) + width * triton.cdiv(height * heads, QUERIES)
+    queries = position_queries(q.dtype, dim // heads)
+    programs = height * triton.cdiv(width * heads, queries) + width * triton.cdiv(height * heads, queries)
     _position_terms[(programs, streams)](
         q, *tables, terms, q.stride(0), q.stride(1), height, width, heads, dim // heads, 1 / scale,
         WINDOW=layout.window, KEY_ROWS=key_rows, KEY_COLUMNS=key_columns, CHANNELS=power_of_two(dim // heads),
-        ROWS=power_of_two(key_rows), COLUMNS=power_of_two(key_columns), QUERIES=QUERIES, PRECISION=precision(q.dtype),
-        num_warps=8 if q.dtype is torch.float32 else 4,
+        ROWS=power_of_two(key_rows), COLUMNS=power_of_two(key_columns), QUERIES=queries, PRECISION=precision(q.dtype),
     )  # fmt: skip
     return terms
 

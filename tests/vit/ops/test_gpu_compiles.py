@@ -14,7 +14,7 @@ pytestmark = pytest.mark.skipif(find_spec("triton") is None, reason="Triton is n
 
 SHARED_MEMORY = {80: 166912, 89: 101376, 90: 232448}
 """Bytes that a program may have: of an A100, an RTX 4090 or L4, and an H100."""
-STACK = {"float32": 512, "float16": 320, "bfloat16": 320}
+STACK = {"float32": 640, "float16": 320, "bfloat16": 320}
 """Bytes of a thread's stack, where registers are spilled to: a few of 255 in the largest tiles."""
 EVERY_KERNEL = {
     "_add", "_attend", "_count", "_divide", "_error_norms", "_exchange", "_find_cutoffs", "_finish", "_linear", "_list",

@@ -83,8 +83,8 @@ LAYERS = tuple(
 """Those of ViTDet-B: `uses_library` chooses how each is computed."""
 
 
-def _linear(rows: int, inputs: int, outputs: int, gelu: bool = False) -> Work:
-    layer = Layer(rows, inputs, outputs, gelu)
+def _linear(rows: int, inputs: int, outputs: int, gelu: bool = False, plus: bool = False) -> Work:
+    layer = Layer(rows, inputs, outputs, gelu, plus)
     return Work(f"{rows} x {inputs} -> {outputs}", (rows, outputs), lambda device: layer.prepare(device)["kernel"])
 
 
@@ -150,55 +150,60 @@ BRANCHES = (
     ),
     Branch(
         "linear_tile", "rows <= 1024", (_linear(256, 768, 3072, True), _linear(512, 768, 3072, True)),
-        _linear_tiles((64, 64, 64, 0, 4, 4), (64, 64, 128, 0, 4, 3), (128, 64, 64, 0, 4, 3), (128, 128, 64, 0, 8, 3),
-                      (64, 64, 64, 1, 4, 4), (64, 128, 64, 1, 4, 4), (128, 64, 64, 1, 4, 4), (128, 128, 64, 1, 8, 4)),
+        _linear_tiles((64, 64, 64, 0, 4, 3), (64, 64, 128, 0, 4, 3), (128, 64, 64, 0, 4, 3), (128, 128, 64, 0, 8, 3),
+                      (64, 64, 64, 1, 4, 4), (64, 128, 64, 1, 4, 3), (128, 64, 64, 1, 4, 4), (128, 128, 64, 1, 4, 3)),
     ),
     Branch(
-        "linear_tile", None, (_linear(4096, 768, 3072, True), _linear(4096, 3072, 768)),
+        "linear_tile", None, (_linear(4096, 768, 3072, True), _linear(4096, 768, 768, False, True)),
         _linear_tiles((128, 128, 64, 0, 4, 3), (128, 128, 64, 0, 8, 4), (128, 256, 64, 0, 8, 3),
-                      (128, 128, 64, 1, 8, 4), (128, 128, 64, 1, 4, 3), (128, 256, 64, 1, 8, 3),
+                      (64, 128, 64, 1, 4, 4), (128, 128, 64, 1, 8, 3), (256, 128, 64, 1, 8, 3),
                       (128, 256, 64, 1, 8, 4)),
     ),
     Branch(
-        "attention_tile", "dtype is torch.float32 and channels > 64", (_attend(_PRECISE, 32, 14, 16, 80),),
-        _attention_tiles((16, 16, 4, 2), (16, 32, 8, 2), (32, 32, 8, 2)),
+        "attention_tile", "dtype is torch.float32 and channels > 64",
+        (_attend(_PRECISE, 32, 14, 16, 80), _attend(_PRECISE, 32, 0, 16, 80)),
+        _attention_tiles((16, 16, 4, 2), (32, 32, 4, 2), (32, 32, 8, 2)),
     ),
     Branch(
-        "attention_tile", "dtype is torch.float32", (_attend(_PRECISE, 64, 14, 12, 64),),
-        _attention_tiles((16, 32, 4, 2), (32, 16, 4, 2), (32, 64, 8, 2), (64, 32, 8, 2)),
+        "attention_tile", "dtype is torch.float32 and 0 < queries < LARGE_GROUP", (_attend(_PRECISE, 64, 14, 12, 64),),
+        _attention_tiles((32, 16, 4, 2), (64, 64, 4, 2), (32, 32, 8, 2), (64, 32, 4, 2)),
     ),
     Branch(
-        "attention_tile", "channels > 64", (_attend(_SHORT, 32, 14, 16, 80),),
-        _attention_tiles((64, 64, 4, 2), (64, 64, 8, 2), (128, 32, 8, 2), (128, 64, 8, 2)),
+        "attention_tile", "dtype is torch.float32",
+        (_attend(_PRECISE, 64, 0, 12, 64), _update(_PRECISE, 64, 12, 64, 512, "attention_tile")),
+        _attention_tiles((32, 32, 4, 2), (64, 32, 4, 2), (128, 64, 8, 2)),
     ),
     Branch(
-        "attention_tile", "queries >= LARGE_GROUP", (_attend(_SHORT, 64, 0, 12, 64),),
-        _attention_tiles((64, 64, 4, 3), (128, 64, 4, 3), (128, 64, 8, 2), (128, 64, 8, 4), (128, 128, 8, 2),
-                         (64, 128, 4, 2)),
+        "attention_tile", "channels > 64",
+        (_attend(_SHORT, 32, 14, 16, 80), _attend(_SHORT, 64, 0, 16, 80),
+         _update(_SHORT, 64, 16, 80, 512, "attention_tile")),
+        _attention_tiles((64, 32, 4, 3), (64, 64, 4, 2), (64, 64, 4, 3), (128, 64, 8, 2)),
+    ),
+    Branch(
+        "attention_tile", "0 < queries < LARGE_GROUP", (_attend(_SHORT, 64, 14, 12, 64),),
+        _attention_tiles((64, 64, 4, 2), (64, 32, 4, 2), (128, 32, 8, 3), (64, 32, 4, 4)),
     ),
     Branch(
         "attention_tile", None,
-        (_attend(_SHORT, 64, 14, 12, 64), _update(_SHORT, 64, 12, 64, 512, "attention_tile")),
-        _attention_tiles((32, 64, 4, 2), (64, 32, 4, 2), (64, 64, 8, 2), (64, 64, 4, 3), (128, 32, 8, 2),
-                         (128, 64, 8, 2)),
+        (_attend(_SHORT, 64, 0, 12, 64), _update(_SHORT, 64, 12, 64, 512, "attention_tile")),
+        _attention_tiles((64, 64, 4, 2), (64, 64, 4, 4), (128, 64, 8, 3), (64, 32, 4, 3)),
     ),
     Branch(
         "exchange_tile", "dtype is torch.float32 and channels > 64",
         (_update(_PRECISE, 32, 16, 80, 128, "exchange_tile"),),
-        _attention_tiles((16, 16, 4, 2), (32, 32, 8, 2), (64, 16, 8, 2)),
+        _attention_tiles((32, 16, 4, 1), (32, 32, 4, 1)),
     ),
     Branch(
         "exchange_tile", "dtype is torch.float32", (_update(_PRECISE, 64, 12, 64, 512, "exchange_tile"),),
-        _attention_tiles((32, 16, 8, 2), (32, 32, 4, 2), (64, 32, 8, 2), (64, 16, 8, 2)),
+        _attention_tiles((32, 32, 4, 2), (64, 32, 4, 1), (32, 16, 4, 1)),
     ),
     Branch(
-        "exchange_tile", "channels > 64", (_update(_SHORT, 32, 16, 80, 128, "exchange_tile"),),
-        _attention_tiles((32, 32, 4, 2), (64, 32, 4, 2), (64, 64, 8, 2), (128, 32, 8, 2)),
+        "exchange_tile", "channels > 64", (_update(_SHORT, 64, 16, 80, 512, "exchange_tile"),),
+        _attention_tiles((64, 32, 4, 2), (64, 32, 4, 3), (128, 64, 8, 2), (128, 32, 8, 2)),
     ),
     Branch(
         "exchange_tile", None, (_update(_SHORT, 64, 12, 64, 512, "exchange_tile"),),
-        _attention_tiles((32, 32, 4, 2), (64, 32, 8, 2), (64, 64, 8, 2), (128, 32, 8, 2), (64, 32, 4, 3),
-                         (128, 64, 8, 2)),
+        _attention_tiles((64, 32, 4, 2), (64, 64, 4, 2), (128, 64, 8, 2), (64, 16, 4, 3), (64, 32, 4, 4)),
     ),
 )  # fmt: skip
 """In the order of their functions' branches."""

@@ -1,8 +1,9 @@
 """Attention on a GPU: one kernel for whole frames, for windows, and for the queries that need new sums.
 
-A program takes a tile of queries past all of their keys, so that scores never leave the chip. A tile of keys consists
-of whole rows of the key grid, or of a piece of one: the term of relative positions along columns is then the same for
-each tile, and the term along rows is one number per query and row.
+A program takes a tile of queries past all of their keys, so that scores never leave the chip. With relative positions,
+a tile of keys of the whole grid is a row of it, or a piece of one: the term along columns is then the same for each
+tile, and the term along rows is one number for each query. In windows, and on narrow grids, the terms are added by a
+product (positions.py).
 """
 
 from __future__ import annotations
@@ -17,40 +18,89 @@ from torch import Tensor
 
 from ...attention.layout import AttentionLayout, attention_layout
 from .. import attention as operators
+from ..linear import rounded
 from .launch import TYPES, fits, power_of_two, precision, product
-from .positions import position_terms, windows_across, windows_of
+from .positions import load_terms, position_pattern, position_terms, windows_across, windows_of
 from .tuning import attention_tile
+
+LOG2_E = tl.constexpr(1.4426950408889634)
+"""Weights are powers of two: a GPU has no faster exponential."""
+MOST_VALUES = 2**31
+"""Values of a stream that 32 bits can count."""
+MOST_SPLITS = 4
+"""Parts of the keys of listed queries: there are too few of these to occupy a GPU."""
+SPLIT_PAIRS = 24
+"""Pairs of a stream and a head up to which there are as many parts."""
+MERGED = 16
+"""Queries whose parts a program puts together."""
 
 
 @triton.jit
-def _load_rows(data, padding, token, real, wanted, stride, first, channels, CHANNELS: tl.constexpr):
-    """Channels of one head, of tokens (T,) that are wanted: their own if they are real, those of padding if not."""
+def load_rows(
+    data, padding, token, real, wanted, stride, first,
+    MASKED: tl.constexpr, HEAD_CHANNELS: tl.constexpr, CHANNELS: tl.constexpr,
+):  # fmt: skip
+    """Channels of one head, of tokens (T,) that are wanted: their own if they are real, those of padding if not.
+
+    Args:
+        MASKED: whether some are not real, or not wanted.
+    """
     channel = tl.arange(0, CHANNELS)
-    place = token.to(tl.int64)[:, None] * stride + first + channel[None, :]
-    rows = tl.load(data + place, mask=real[:, None] & (channel < channels)[None, :], other=0.0)
+    place = data + token[:, None] * stride + (first + channel)[None, :]
     if padding is not None:
-        filling = tl.load(padding + first + channel, mask=channel < channels, other=0.0)
-        rows = tl.where((wanted & ~real)[:, None], filling.to(rows.dtype)[None, :], rows)
+        place = tl.where(real[:, None], place, padding + (first + channel)[None, :])
+        real = wanted
+    if HEAD_CHANNELS < CHANNELS:
+        rows = tl.load(place, mask=real[:, None] & (channel < HEAD_CHANNELS)[None, :], other=0.0)
+    elif MASKED:
+        rows = tl.load(place, mask=real[:, None], other=0.0)
+    else:
+        rows = tl.load(place)
     return rows
 
 
 @triton.jit
+def _keep(
+    sums, normalisers, references, drift, place, is_query, inside, total, normaliser, reference,
+    HEAD_CHANNELS: tl.constexpr, CHANNELS: tl.constexpr,
+):  # fmt: skip
+    """Write sums that were just computed into the state of `exact` attention."""
+    channel = tl.arange(0, CHANNELS)[None, :]
+    tl.store(sums + place[:, None] * HEAD_CHANNELS + channel, total, mask=inside)
+    tl.store(normalisers + place, normaliser, mask=is_query)
+    tl.store(references + place, reference, mask=is_query)
+    tl.store(drift + place, 1.0, mask=is_query)
+
+
+@triton.jit
 def _attend(
-    q, k, v, key_padding, value_padding, terms, touched, listed, listed_count, out, sums, normalisers, references,
-    drift, q_stream, q_token, kv_stream, kv_token, scale, heads, channels, tokens, height, width, out_width,
+    q, k, v, key_padding, value_padding, terms, pattern, touched, listed, listed_count, out, sums, normalisers,
+    references, drift, partial_sums, partial_normalisers, partial_references, most_split, q_stream, q_token, kv_stream,
+    kv_token, scale, heads, tokens, height, width, out_width,
     WINDOW: tl.constexpr, WINDOWS_ACROSS: tl.constexpr, WINDOWS: tl.constexpr,
     QUERY_COLUMNS: tl.constexpr, GROUP_QUERIES: tl.constexpr, KEY_ROWS: tl.constexpr, KEY_COLUMNS: tl.constexpr,
-    QUERIES: tl.constexpr, KEYS: tl.constexpr, TILE_COLUMNS: tl.constexpr, CHANNELS: tl.constexpr,
-    PRECISION: tl.constexpr,
+    BY_ROWS: tl.constexpr, POSITIONS: tl.constexpr, SPLITS: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr,
+    HEAD_CHANNELS: tl.constexpr, CHANNELS: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """A tile of queries of one head and group (a window, or the whole grid) against all keys of the group.
 
     Writes attention into `out` (B, N, D), or sums into the state of `exact` attention.
+
+    Args:
+        BY_ROWS: a tile of keys is a row of the grid, or a piece of one. Otherwise keys come one after the other, and
+            POSITIONS is the width of the matrix that adds their terms.
+        SPLITS: of up to `most_split` listed queries, so many programs share the keys of a tile (`_merge`).
     """
     head, group = tl.program_id(1), tl.program_id(2)
     stream = (group // WINDOWS).to(tl.int64)
     pair = stream * heads + head
-    tile = tl.program_id(0) * QUERIES + tl.arange(0, QUERIES)
+    tile_number, part, is_split = tl.program_id(0), 0, False
+    if SPLITS > 1:
+        is_split = tl.load(listed_count + pair) <= most_split
+        if is_split:
+            part = tile_number % SPLITS
+            tile_number = tile_number // SPLITS
+    tile = tile_number * QUERIES + tl.arange(0, QUERIES)
     top, left = 0, 0  # of the window
     if WINDOW:
         if touched is not None:
@@ -62,7 +112,7 @@ def _attend(
         token = query_y * width + query_x
     elif listed is not None:
         count = tl.load(listed_count + pair)
-        if tl.program_id(0) * QUERIES >= count:
+        if tile_number * QUERIES >= count:
             return
         is_query = tile < count
         token = tl.load(listed + pair * tokens + tile, mask=is_query, other=0)
@@ -70,66 +120,127 @@ def _attend(
         is_query = tile < tokens
         token = tile
     token = tl.where(is_query, token, 0)
-    first = head * channels
-    query = _load_rows(q + stream * q_stream, None, token, is_query, is_query, q_token, first, channels, CHANNELS)
+    first = head * HEAD_CHANNELS
+    query = load_rows(
+        q + stream * q_stream, None, token, is_query, is_query, q_token, first, True, HEAD_CHANNELS, CHANNELS
+    )  # fmt: skip
     keys, values = k + stream * kv_stream, v + stream * kv_stream
-    TILE_ROWS: tl.constexpr = KEYS // TILE_COLUMNS
-    TILES_ACROSS: tl.constexpr = (KEY_COLUMNS + TILE_COLUMNS - 1) // TILE_COLUMNS
-    TILES: tl.constexpr = (KEY_ROWS + TILE_ROWS - 1) // TILE_ROWS * TILES_ACROSS
+    place = pair * tokens + token
+    ACROSS: tl.constexpr = (KEY_COLUMNS + KEYS - 1) // KEYS if BY_ROWS else 1
+    TILES: tl.constexpr = KEY_ROWS * ACROSS if BY_ROWS else (KEY_ROWS * KEY_COLUMNS + KEYS - 1) // KEYS
+    RAGGED: tl.constexpr = (KEY_COLUMNS if BY_ROWS else KEY_ROWS * KEY_COLUMNS) % KEYS != 0
+    MASKED: tl.constexpr = RAGGED or (WINDOW > 0 and key_padding is None)
     in_tile = tl.arange(0, KEYS)
+    start = tl.zeros((QUERIES, KEYS), tl.float32)  # of a tile's scores
     term = terms
-    columns_term = tl.zeros((QUERIES, KEYS), tl.float32)
-    if terms is not None:
-        term = terms + (pair * tokens + token)[:, None] * (KEY_ROWS + KEY_COLUMNS)
-        if TILES_ACROSS == 1:
-            column = in_tile % TILE_COLUMNS
-            wanted = is_query[:, None] & (column < KEY_COLUMNS)[None, :]
-            columns_term = tl.load(term + KEY_ROWS + column[None, :], mask=wanted, other=0.0)
+    query_terms = query
+    if BY_ROWS:
+        term = terms + place * (KEY_ROWS + KEY_COLUMNS)
+        if ACROSS == 1:
+            inside = is_query[:, None] & (in_tile < KEY_COLUMNS)[None, :]
+            start = tl.load(term[:, None] + (KEY_ROWS + in_tile)[None, :], mask=inside, other=0.0).to(tl.float32)
+    elif terms is not None:
+        query_terms = load_terms(terms, place, is_query, KEY_ROWS + KEY_COLUMNS, POSITIONS)
     reference = tl.full((QUERIES,), float("-inf"), tl.float32)
     normaliser = tl.zeros((QUERIES,), tl.float32)
     total = tl.zeros((QUERIES, CHANNELS), tl.float32)
-    for number in range(0, TILES):
-        row = number // TILES_ACROSS * TILE_ROWS + in_tile // TILE_COLUMNS
-        column = number % TILES_ACROSS * TILE_COLUMNS + in_tile % TILE_COLUMNS
-        is_key = (row < KEY_ROWS) & (column < KEY_COLUMNS)
-        if WINDOW:
-            key_y, key_x = top + row, left + column
-            is_real = is_key & (key_y < height) & (key_x < width)
-            key = key_y * width + key_x
+    unit = scale * LOG2_E
+    first_tile, last_tile = 0, TILES
+    if SPLITS > 1:
+        if is_split:
+            first_tile, last_tile = part * TILES // SPLITS, (part + 1) * TILES // SPLITS
+    for number in range(first_tile, last_tile):
+        if BY_ROWS:
+            column = number % ACROSS * KEYS + in_tile
+            is_key = column < KEY_COLUMNS
+            key = number // ACROSS * KEY_COLUMNS + column
+            row = column
         else:
-            is_real = is_key
-            key = row * KEY_COLUMNS + column
-        key_rows = _load_rows(keys, key_padding, key, is_real, is_key, kv_token, first, channels, CHANNELS)
-        scores = product(query, tl.trans(key_rows), tl.zeros((QUERIES, KEYS), tl.float32), PRECISION) * scale
-        if terms is not None:
-            if TILE_ROWS == 1:
-                scores += tl.load(term + number // TILES_ACROSS, mask=is_query[:, None], other=0.0)
-            else:
-                scores += tl.load(term + row[None, :], mask=is_query[:, None] & is_key[None, :], other=0.0)
-            if TILES_ACROSS == 1:
-                scores += columns_term
-            else:
-                wanted = is_query[:, None] & is_key[None, :]
-                scores += tl.load(term + KEY_ROWS + column[None, :], mask=wanted, other=0.0)
-        scores = tl.where(is_key[None, :], scores, float("-inf"))
-        highest = tl.maximum(reference, tl.max(scores, axis=1))
-        weights = tl.exp(scores - highest[:, None])
-        shrunk = tl.exp(reference - highest)
+            key = number * KEYS + in_tile
+            is_key = key < KEY_ROWS * KEY_COLUMNS
+            row, column = key // KEY_COLUMNS, key % KEY_COLUMNS
+        is_real, place_of_key = is_key, key
+        if WINDOW:
+            is_real = is_key & (top + row < height) & (left + column < width)
+            key = tl.where(is_real, (top + row) * width + left + column, 0)
+        key_rows = load_rows(
+            keys, key_padding, key, is_real, is_key, kv_token, first, MASKED, HEAD_CHANNELS, CHANNELS
+        )  # fmt: skip
+        scores = start
+        if BY_ROWS:
+            if ACROSS > 1:
+                inside = is_query[:, None] & is_key[None, :]
+                scores = tl.load(term[:, None] + (KEY_ROWS + column)[None, :], mask=inside, other=0.0).to(tl.float32)
+        elif terms is not None:
+            ones = load_rows(pattern, None, place_of_key, is_key, is_key, POSITIONS, 0, RAGGED, POSITIONS, POSITIONS)
+            scores = product(query_terms, tl.trans(ones), scores, PRECISION)
+        scores = product(query, tl.trans(key_rows), scores, PRECISION)
+        if RAGGED:
+            scores = tl.where(is_key[None, :], scores, float("-inf"))
+        highest = tl.max(scores, axis=1)
+        row_term = tl.zeros((QUERIES,), tl.float32)
+        if BY_ROWS:  # one number for a query and the tile
+            row_term = tl.load(term + number // ACROSS, mask=is_query, other=0.0).to(tl.float32)
+            highest += row_term
+        highest = tl.maximum(reference, highest)
+        weights = tl.exp2(scores * unit - ((highest - row_term) * unit)[:, None])
+        shrunk = tl.exp2((reference - highest) * unit)
         normaliser = normaliser * shrunk + tl.sum(weights, axis=1)
-        value_rows = _load_rows(values, value_padding, key, is_real, is_key, kv_token, first, channels, CHANNELS)
+        value_rows = load_rows(
+            values, value_padding, key, is_real, is_key, kv_token, first, MASKED, HEAD_CHANNELS, CHANNELS
+        )  # fmt: skip
         total = product(weights.to(value_rows.dtype), value_rows, total * shrunk[:, None], PRECISION)
         reference = highest
     channel = tl.arange(0, CHANNELS)[None, :]
-    inside = is_query[:, None] & (channel < channels)
+    inside = is_query[:, None] & (channel < HEAD_CHANNELS)
     if out is not None:
-        place = (stream * tokens + token)[:, None] * out_width + first + channel
-        tl.store(out + place, (total / normaliser[:, None]).to(out.dtype.element_ty), mask=inside)
+        row_of_out = (stream * tokens + token)[:, None] * out_width + first + channel
+        tl.store(out + row_of_out, (total / normaliser[:, None]).to(out.dtype.element_ty), mask=inside)
+    elif SPLITS > 1:
+        if is_split:
+            place = (pair * most_split + tile) * SPLITS + part
+            tl.store(partial_sums + place[:, None] * HEAD_CHANNELS + channel, total, mask=inside)
+            tl.store(partial_normalisers + place, normaliser, mask=is_query)
+            tl.store(partial_references + place, reference, mask=is_query)
+        else:
+            _keep(sums, normalisers, references, drift, place, is_query, inside, total, normaliser, reference * scale,
+                  HEAD_CHANNELS, CHANNELS)  # fmt: skip
     else:
-        place = pair * tokens + token
-        tl.store(sums + place[:, None] * channels + channel, total, mask=inside)
-        tl.store(normalisers + place, normaliser, mask=is_query)
-        tl.store(references + place, reference, mask=is_query)
-        tl.store(drift + place, 1.0, mask=is_query)
+        _keep(sums, normalisers, references, drift, place, is_query, inside, total, normaliser, reference * scale,
+              HEAD_CHANNELS, CHANNELS)  # fmt: skip
+
+
+@triton.jit
+def _merge(
+    listed, listed_count, partial_sums, partial_normalisers, partial_references, most_split, sums, normalisers,
+    references, drift, scale, tokens,
+    SPLITS: tl.constexpr, QUERIES: tl.constexpr, HEAD_CHANNELS: tl.constexpr, CHANNELS: tl.constexpr,
+):  # fmt: skip
+    """Put the parts of split sums together, in the state."""
+    pair = tl.program_id(1).to(tl.int64)
+    count = tl.load(listed_count + pair)
+    if count > most_split:
+        return
+    number = tl.program_id(0) * QUERIES + tl.arange(0, QUERIES)
+    if tl.program_id(0) * QUERIES >= count:
+        return
+    inside = number < count
+    channel = tl.arange(0, CHANNELS)[None, :]
+    first = (pair * most_split + number) * SPLITS
+    reference = tl.full((QUERIES,), float("-inf"), tl.float32)
+    for part in tl.static_range(SPLITS):
+        reference = tl.maximum(reference, tl.load(partial_references + first + part, mask=inside, other=0.0))
+    total = tl.zeros((QUERIES, CHANNELS), tl.float32)
+    normaliser = tl.zeros((QUERIES,), tl.float32)
+    for part in tl.static_range(SPLITS):
+        lowered = tl.load(partial_references + first + part, mask=inside, other=0.0) - reference
+        share = tl.exp2(lowered * (scale * LOG2_E))
+        normaliser += share * tl.load(partial_normalisers + first + part, mask=inside, other=0.0)
+        values = partial_sums + (first + part)[:, None] * HEAD_CHANNELS + channel
+        total += share[:, None] * tl.load(values, mask=inside[:, None] & (channel < HEAD_CHANNELS), other=0.0)
+    place = pair * tokens + tl.load(listed + pair * tokens + number, mask=inside, other=0)
+    _keep(sums, normalisers, references, drift, place, inside, inside[:, None] & (channel < HEAD_CHANNELS), total,
+          normaliser, reference * scale, HEAD_CHANNELS, CHANNELS)  # fmt: skip
 
 
 @triton.jit
@@ -173,7 +284,7 @@ class Attention:
 
     def terms(self) -> Tensor | None:
         """What relative positions add to the scores (positions.py)."""
-        return position_terms(self.q, self.tables, self.heads, self.layout, self.touched)
+        return position_terms(self.q, self.tables, self.heads, self.scale, self.layout)
 
     def run(
         self, terms: Tensor | None, out: Tensor | None = None, state: Sequence[Tensor] | None = None,
@@ -191,23 +302,59 @@ class Attention:
         key_rows, key_columns = layout.key_grid
         if terms is None and not layout.window:  # nothing depends on where a key lies
             key_rows, key_columns = 1, layout.keys
-        sizes["TILE_COLUMNS"] = min(sizes["KEYS"], power_of_two(key_columns))
+        by_rows = terms is not None and not layout.window and power_of_two(key_columns) >= sizes["KEYS"]
+        pattern = None if terms is None or by_rows else position_pattern(layout, terms)
+        splits, most_split, partial = self._split(tokens) if listed else (1, 0, (None,) * 3)
         no_list = (None, None)
-        grid = (triton.cdiv(group_queries, sizes["QUERIES"]), self.heads, streams * windows_of(layout))
+        tiles = max(triton.cdiv(group_queries, sizes["QUERIES"]), triton.cdiv(most_split, sizes["QUERIES"]) * splits)
+        grid = (tiles, self.heads, streams * windows_of(layout))
         _attend[grid](
-            self.q, self.k, self.v, *(self.padding or (None, None)), terms, self.touched, *(listed or no_list), out,
-            *(state or (None,) * 4), self.q.stride(0), self.q.stride(1), self.k.stride(0), self.k.stride(1), self.scale,
-            self.heads, self.channels, tokens, *layout.grid, dim,
+            self.q, self.k, self.v, *(self.padding or (None, None)), terms, pattern, self.touched,
+            *(listed or no_list), out,
+            *(state or (None,) * 4), *partial, most_split, self.q.stride(0), self.q.stride(1), self.k.stride(0),
+            self.k.stride(1), self.scale, self.heads, tokens, *layout.grid, dim,
             WINDOW=layout.window, WINDOWS_ACROSS=windows_across(layout), WINDOWS=windows_of(layout),
             QUERY_COLUMNS=layout.query_grid[1], GROUP_QUERIES=group_queries, KEY_ROWS=key_rows, KEY_COLUMNS=key_columns,
+            BY_ROWS=by_rows, POSITIONS=power_of_two(key_rows + key_columns), SPLITS=splits, HEAD_CHANNELS=self.channels,
             CHANNELS=power_of_two(self.channels), PRECISION=precision(self.q.dtype), **sizes,
         )  # fmt: skip
+        if splits > 1:
+            _merge[(triton.cdiv(most_split, MERGED), streams * self.heads)](
+                *listed,
+                *partial,
+                most_split,
+                *state,
+                self.scale,
+                tokens,
+                SPLITS=splits,
+                QUERIES=MERGED,
+                HEAD_CHANNELS=self.channels,
+                CHANNELS=power_of_two(self.channels),
+            )
+
+    def _split(self, tokens: int) -> tuple[int, int, Sequence[Tensor | None]]:
+        """Into how many parts the keys of listed queries are split, of how many queries at most, and memory for their
+        sums, normalisers and references."""
+        pairs = len(self.q) * self.heads
+        splits = MOST_SPLITS
+        while splits > 1 and splits * pairs > MOST_SPLITS * SPLIT_PAIRS:
+            splits //= 2
+        most = tokens // splits
+        if splits == 1 or not most:
+            return 1, 0, (None, None, None)
+        sizes = ((self.channels,), (), ())
+        return (
+            splits,
+            most,
+            [torch.empty(pairs, most, splits, *size, dtype=torch.float32, device=self.q.device) for size in sizes],
+        )
 
 
 def can_attend(q: Tensor, heads: int, layout: AttentionLayout) -> bool:
     """Whether the kernel takes such queries."""
-    dim = q.shape[-1]
-    return q.dtype in TYPES and q.shape[1] == layout.tokens and dim % heads == 0 and dim // heads <= 256 and len(q) > 0
+    dim, reach = q.shape[-1], max(layout.tokens * q.stride(1), layout.keys * 2 * q.shape[-1])
+    fits = q.dtype in TYPES and q.shape[1] == layout.tokens and dim % heads == 0 and dim // heads <= 256
+    return fits and len(q) > 0 and reach < MOST_VALUES
 
 
 def attend(
@@ -221,7 +368,7 @@ def attend(
     out = torch.empty(q.shape, dtype=dtype, device=q.device)
     if layout.pool > 1:
         k, v = layout.pool_keys(qkv[..., q.shape[-1] :]).chunk(2, dim=-1)
-    attention = Attention(q, k, v, tables, heads, scale, layout, _key_padding(padding))
+    attention = Attention(q, k, v, tables, heads, scale, layout, _key_padding(padding, qkv.dtype))
     attention.run(attention.terms(), out)
     return out
 
@@ -240,13 +387,13 @@ def attend_windows(
             index, used, touched, len(index), layout.tokens, layout.grid[1], WINDOW=layout.window,
             WINDOWS_ACROSS=windows_across(layout), WINDOWS=layout.windows, BLOCK=256,
         )  # fmt: skip
-    attention = Attention(q, k, v, tables, heads, scale, layout, _key_padding(padding), touched)
+    attention = Attention(q, k, v, tables, heads, scale, layout, _key_padding(padding, qkv.dtype), touched)
     attention.run(attention.terms(), out)
     return touched.sum(dim=1)
 
 
-def _key_padding(padding: Tensor | None) -> Sequence[Tensor] | None:
-    return None if padding is None else padding.chunk(3)[1:]
+def _key_padding(padding: Tensor | None, dtype: torch.dtype) -> Sequence[Tensor] | None:
+    return None if padding is None else rounded(padding, dtype).contiguous().chunk(3)[1:]
 
 
 IMPLEMENTATIONS = {operators.attend: attend, operators.attend_windows: attend_windows}

@@ -1,8 +1,13 @@
-"""Decomposed relative positions on a GPU: what they add to a query's scores, for every row and column of keys."""
+"""Decomposed relative positions on a GPU: what they add to a query's scores, for every row and column of keys.
+
+Where keys are whole rows of the grid, a tile of scores takes its terms as they are. Elsewhere the terms are a matrix
+product, which matrix units do at once: a query's terms times a row of zeros with two ones, at the key's row and column.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 import triton
@@ -12,70 +17,123 @@ from torch import Tensor
 from ...attention.layout import AttentionLayout
 from ...attention.position import position_tables
 from .launch import power_of_two, precision, product
+from .tuning import position_queries
+
+LARGEST = tl.constexpr(65504.0)
+"""What float16 holds."""
+
+
+@triton.jit
+def _terms_of_line(
+    q, table, terms, stream, line, number, q_token, height, width, heads, channels, per_unit,
+    ALONG_ROWS: tl.constexpr, WINDOW: tl.constexpr, KEYS: tl.constexpr, WIDTH: tl.constexpr,
+    CHANNELS: tl.constexpr, LINES: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """The terms of queries (T,) of a line, a row of the grid or a column, which share a piece (KEYS, d) of the table.
+
+    Args:
+        number: heads * (place in the line) + head.
+    """
+    along, head = number // heads, number % heads
+    if ALONG_ROWS:
+        token, is_query = line * width + along, along < width
+    else:
+        token, is_query = along * width + line, along < height
+    channel = tl.arange(0, CHANNELS)[None, :]
+    place = token.to(tl.int64)[:, None] * q_token + head[:, None] * channels + channel
+    query = tl.load(q + place, mask=is_query[:, None] & (channel < channels), other=0.0)
+    if WINDOW:
+        line = line % WINDOW
+    key = tl.arange(0, LINES)
+    inside = (key < KEYS)[:, None] & (channel < channels)
+    rows = tl.load(table + (line * KEYS + key)[:, None] * channels + channel, mask=inside, other=0.0).to(query.dtype)
+    result = product(query, tl.trans(rows), tl.zeros((number.shape[0], LINES), tl.float32), PRECISION) * per_unit
+    if terms.dtype.element_ty == tl.float16:
+        result = tl.minimum(tl.maximum(result, -LARGEST), LARGEST)
+    place = ((stream * heads + head) * (height * width) + token)[:, None] * WIDTH + key[None, :]
+    tl.store(terms + place, result.to(terms.dtype.element_ty), mask=is_query[:, None] & (key < KEYS)[None, :])
 
 
 @triton.jit
 def _position_terms(
-    q, row_table, column_table, touched, terms, q_stream, q_token, tokens, width, heads, channels,
-    WINDOW: tl.constexpr, WINDOWS_ACROSS: tl.constexpr, WINDOWS: tl.constexpr,
-    KEY_ROWS: tl.constexpr, KEY_COLUMNS: tl.constexpr,
-    HEADS: tl.constexpr, CHANNELS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, PRECISION: tl.constexpr,
+    q, row_table, column_table, terms, q_stream, q_token, height, width, heads, channels, per_unit,
+    WINDOW: tl.constexpr, KEY_ROWS: tl.constexpr, KEY_COLUMNS: tl.constexpr,
+    CHANNELS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, QUERIES: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """The terms of one token's queries, all heads: (H, a' + b')."""
-    token, stream = tl.program_id(0), tl.program_id(1).to(tl.int64)
-    y, x = token // width, token % width
-    if WINDOW:
-        if touched is not None:
-            if tl.load(touched + stream * WINDOWS + y // WINDOW * WINDOWS_ACROSS + x // WINDOW) == 0:
-                return
-        y, x = y % WINDOW, x % WINDOW
-    head, channel = tl.arange(0, HEADS), tl.arange(0, CHANNELS)
-    inside = (head < heads)[:, None] & (channel < channels)[None, :]
-    query = q + stream * q_stream + token.to(tl.int64) * q_token + head[:, None] * channels + channel[None, :]
-    query = tl.load(query, mask=inside, other=0.0)
-    out = terms + ((stream * heads + head) * tokens + token)[:, None] * (KEY_ROWS + KEY_COLUMNS)
-    row = tl.arange(0, ROWS)
-    inside = (channel < channels)[:, None] & (row < KEY_ROWS)[None, :]
-    table = row_table + (y * KEY_ROWS + row)[None, :] * channels + channel[:, None]
-    table = tl.load(table, mask=inside, other=0.0).to(query.dtype)
-    result = product(query, table, tl.zeros((HEADS, ROWS), tl.float32), PRECISION)
-    tl.store(out + row[None, :], result, mask=(head < heads)[:, None] & (row < KEY_ROWS)[None, :])
-    column = tl.arange(0, COLUMNS)
-    inside = (channel < channels)[:, None] & (column < KEY_COLUMNS)[None, :]
-    table = column_table + (x * KEY_COLUMNS + column)[None, :] * channels + channel[:, None]
-    table = tl.load(table, mask=inside, other=0.0).to(query.dtype)
-    result = product(query, table, tl.zeros((HEADS, COLUMNS), tl.float32), PRECISION)
-    out += KEY_ROWS + column[None, :]
-    tl.store(out, result, mask=(head < heads)[:, None] & (column < KEY_COLUMNS)[None, :])
+    """The terms of some queries, of all heads, in one row of the grid along rows, or in one column along columns."""
+    stream = tl.program_id(1).to(tl.int64)
+    q += stream * q_stream
+    per_row, per_column = tl.cdiv(width * heads, QUERIES), tl.cdiv(height * heads, QUERIES)
+    program = tl.program_id(0)
+    of_column = program - height * per_row
+    number = tl.arange(0, QUERIES)
+    if of_column < 0:
+        _terms_of_line(
+            q, row_table, terms, stream, program // per_row, program % per_row * QUERIES + number, q_token, height,
+            width, heads, channels, per_unit,
+            True, WINDOW, KEY_ROWS, KEY_ROWS + KEY_COLUMNS, CHANNELS, ROWS, PRECISION,
+        )  # fmt: skip
+    else:
+        _terms_of_line(
+            q, column_table, terms + KEY_ROWS, stream, of_column // per_column,
+            of_column % per_column * QUERIES + number, q_token, height, width, heads, channels, per_unit,
+            False, WINDOW, KEY_COLUMNS, KEY_ROWS + KEY_COLUMNS, CHANNELS, COLUMNS, PRECISION,
+        )  # fmt: skip
+
+
+@triton.jit
+def load_terms(terms, place, is_query, WIDTH: tl.constexpr, POSITIONS: tl.constexpr):
+    """All terms of queries at places (T,) of (B, H, N): (T, POSITIONS)."""
+    position = tl.arange(0, POSITIONS)[None, :]
+    inside = is_query[:, None] & (position < WIDTH)
+    return tl.load(terms + place[:, None] * WIDTH + position, mask=inside, other=0.0)
 
 
 def position_terms(
-    q: Tensor, tables: Sequence[Tensor], heads: int, layout: AttentionLayout, touched: Tensor | None = None
+    q: Tensor, tables: Sequence[Tensor], heads: int, scale: float, layout: AttentionLayout
 ) -> Tensor | None:
-    """What relative positions add to the scores of all queries.
+    """What relative positions add to the scores of all queries, in units of products of queries and keys.
 
     Args:
         q: unscaled queries, (B, N, D); tokens may lie apart.
         tables: of relative positions along rows and columns; empty: none.
-        touched: (B, windows) int32, windows whose terms are needed; None: all.
+        scale: of the products.
 
     Returns:
-        (B, H, N, a' + b'), float32: a term for each row of keys, then one for each column. None without tables.
+        (B, H, N, a' + b'): a term for each row of keys, then one for each column; float16 for queries of 16 bits, whose
+        products are no more precise, and float32 for others. None without tables.
     """
     if not tables:
         return None
     streams, tokens, dim = q.shape
-    key_rows, key_columns = layout.key_grid
-    terms = torch.empty(streams, heads, tokens, key_rows + key_columns, dtype=torch.float32, device=q.device)
+    (height, width), (key_rows, key_columns) = layout.grid, layout.key_grid
+    dtype = torch.float32 if q.dtype is torch.float32 else torch.float16
+    terms = torch.empty(streams, heads, tokens, key_rows + key_columns, dtype=dtype, device=q.device)
     tables = [table.contiguous() for table in position_tables(*tables, layout)]
-    warps = 8 if q.dtype is torch.float32 else 4  # with 4, up to 5 kB of a thread's float32 values do not fit
-    _position_terms[(tokens, streams)](
-        q, *tables, touched, terms, q.stride(0), q.stride(1), tokens, layout.grid[1], heads, dim // heads,
-        WINDOW=layout.window, WINDOWS_ACROSS=windows_across(layout), WINDOWS=windows_of(layout), KEY_ROWS=key_rows,
-        KEY_COLUMNS=key_columns, HEADS=power_of_two(heads), CHANNELS=power_of_two(dim // heads),
-        ROWS=power_of_two(key_rows), COLUMNS=power_of_two(key_columns), PRECISION=precision(q.dtype), num_warps=warps,
+    queries = position_queries(q.dtype, dim // heads)
+    programs = height * triton.cdiv(width * heads, queries) + width * triton.cdiv(height * heads, queries)
+    _position_terms[(programs, streams)](
+        q, *tables, terms, q.stride(0), q.stride(1), height, width, heads, dim // heads, 1 / scale,
+        WINDOW=layout.window, KEY_ROWS=key_rows, KEY_COLUMNS=key_columns, CHANNELS=power_of_two(dim // heads),
+        ROWS=power_of_two(key_rows), COLUMNS=power_of_two(key_columns), QUERIES=queries, PRECISION=precision(q.dtype),
     )  # fmt: skip
     return terms
+
+
+def position_pattern(layout: AttentionLayout, terms: Tensor) -> Tensor:
+    """For each key of a group ones at its row and at its column, (a' b', 2^n >= a' + b'): terms times this are what is
+    added to the scores."""
+    rows, columns = layout.key_grid
+    return _pattern(rows, columns, power_of_two(rows + columns), terms.dtype, terms.device)
+
+
+@lru_cache(maxsize=64)
+def _pattern(rows: int, columns: int, width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    key = torch.arange(rows * columns, device=device)
+    pattern = torch.zeros(len(key), width, dtype=dtype, device=device)
+    pattern[key, key // columns] = 1
+    pattern[key, rows + key % columns] = 1
+    return pattern
 
 
 def windows_across(layout: AttentionLayout) -> int:

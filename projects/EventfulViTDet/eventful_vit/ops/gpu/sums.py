@@ -12,8 +12,9 @@ from torch import Tensor
 
 from ...attention.layout import attention_layout
 from .. import attention as operators
-from .attention import Attention, can_attend
+from .attention import LOG2_E, Attention, can_attend, load_rows
 from .launch import TYPES, fits, power_of_two, precision, product
+from .positions import load_terms, position_pattern
 from .tuning import exchange_tile
 
 CHUNK = 4096
@@ -31,76 +32,86 @@ def _mark(index, offsets, streams, changed, BLOCK: tl.constexpr):
 
 
 @triton.jit
+def _weights(query, rows, start, unit, reference, is_key, PRECISION: tl.constexpr):
+    """Scores of a tile of keys, and what their softmax makes of them before it is divided."""
+    scores = product(query, tl.trans(rows), start, PRECISION)
+    scores = tl.where(is_key[None, :], scores, float("-inf"))
+    return scores, tl.exp2(scores * unit - reference[:, None])
+
+
+@triton.jit
 def _exchange(
-    q, k, v, old, keys, key_offsets, changed, terms, sums, normalisers, references, drift, unreliable,
-    q_stream, q_token, kv_stream, kv_token, scale, heads, channels, tokens, key_count, most_keys,
+    q, k, v, old, keys, key_offsets, changed, terms, pattern, sums, normalisers, references, drift, unreliable,
+    q_stream, q_token, kv_stream, kv_token, scale, heads, tokens, key_count, most_keys,
     score_limit, drift_limit, accumulation,
-    KEY_ROWS: tl.constexpr, KEY_COLUMNS: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr,
-    CHANNELS: tl.constexpr, PRECISION: tl.constexpr,
+    POSITIONS_USED: tl.constexpr, POSITIONS: tl.constexpr,
+    QUERIES: tl.constexpr, KEYS: tl.constexpr, HEAD_CHANNELS: tl.constexpr, CHANNELS: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Take the old terms of a stream's changed keys out of the sums of a tile of unchanged queries, and add the new
     ones. Mark queries whose sums have to be computed again: changed ones, and those that drifted too far."""
     head, stream = tl.program_id(1), tl.program_id(2).to(tl.int64)
-    first = tl.load(key_offsets + stream)
-    last = tl.load(key_offsets + stream + 1)
-    if first == last:
+    first_key, last_key = tl.load(key_offsets + stream), tl.load(key_offsets + stream + 1)
+    if first_key == last_key:
         return
     pair = stream * heads + head
     token = tl.program_id(0) * QUERIES + tl.arange(0, QUERIES)
     is_query = token < tokens
     place = pair * tokens + token
-    if last - first > most_keys:
+    if last_key - first_key > most_keys:
         tl.store(unreliable + place, 1, mask=is_query)
         return
+    first = head * HEAD_CHANNELS
     is_changed = tl.load(changed + stream * tokens + token, mask=is_query, other=0) != 0
-    channel = tl.arange(0, CHANNELS)
-    query_place = q + stream * q_stream + token.to(tl.int64)[:, None] * q_token + head * channels + channel[None, :]
-    inside = is_query[:, None] & (channel < channels)[None, :]
-    query = tl.load(query_place, mask=inside, other=0.0)
+    query = load_rows(
+        q + stream * q_stream, None, token, is_query, is_query, q_token, first, True, HEAD_CHANNELS, CHANNELS
+    )  # fmt: skip
     reference = tl.load(references + place, mask=is_query, other=0.0)
     total = tl.zeros((QUERIES, CHANNELS), tl.float32)
     added = tl.zeros((QUERIES,), tl.float32)
     removed = tl.zeros((QUERIES,), tl.float32)
     highest = tl.full((QUERIES,), float("-inf"), tl.float32)
-    term = terms
+    query_terms = query
     if terms is not None:
-        term = terms + place[:, None] * (KEY_ROWS + KEY_COLUMNS)
-    for start in range(first, last, KEYS):
-        number = start + tl.arange(0, KEYS)
-        is_key = number < last
-        key = tl.load(keys + number, mask=is_key, other=0) - stream * key_count
-        both = is_query[:, None] & is_key[None, :]
-        shift = -reference[:, None] + tl.zeros((QUERIES, KEYS), tl.float32)
+        query_terms = load_terms(terms, place, is_query, POSITIONS_USED, POSITIONS)
+    k += stream * kv_stream
+    v += stream * kv_stream
+    old += first_key * (2 * heads * HEAD_CHANNELS)
+    keys += first_key
+    count = (last_key - first_key).to(tl.int32)
+    unit = scale * LOG2_E
+    lowered = reference * LOG2_E
+    for begin in range(0, count, KEYS):
+        number = begin + tl.arange(0, KEYS)
+        is_key = number < count
+        key = (tl.load(keys + number, mask=is_key, other=stream * key_count) - stream * key_count).to(tl.int32)
+        start = tl.zeros((QUERIES, KEYS), tl.float32)
         if terms is not None:
-            shift += tl.load(term + (key // KEY_COLUMNS)[None, :], mask=both, other=0.0)
-            shift += tl.load(term + KEY_ROWS + (key % KEY_COLUMNS)[None, :], mask=both, other=0.0)
-        is_row = is_key[:, None] & (channel < channels)[None, :]
-        new_place = stream * kv_stream + key[:, None] * kv_token + head * channels + channel[None, :]
-        old_place = number[:, None] * (2 * heads * channels) + head * channels + channel[None, :]
-        new_key = tl.load(k + new_place, mask=is_row, other=0.0)
-        scores = product(query, tl.trans(new_key), tl.zeros((QUERIES, KEYS), tl.float32), PRECISION) * scale + shift
-        scores = tl.where(is_key[None, :], scores, float("-inf"))
+            rows = load_rows(pattern, None, key, is_key, is_key, POSITIONS, 0, True, POSITIONS, POSITIONS)
+            start = product(query_terms, tl.trans(rows), start, PRECISION)
+        rows = load_rows(k, None, key, is_key, is_key, kv_token, first, True, HEAD_CHANNELS, CHANNELS)
+        scores, weights = _weights(query, rows, start, unit, lowered, is_key, PRECISION)
         highest = tl.maximum(highest, tl.max(scores, axis=1))
-        weights = tl.exp(scores)
         added += tl.sum(weights, axis=1)
-        new_value = tl.load(v + new_place, mask=is_row, other=0.0)
-        total = product(weights.to(new_value.dtype), new_value, total, PRECISION)
-        old_key = tl.load(old + old_place, mask=is_row, other=0.0)
-        scores = product(query, tl.trans(old_key), tl.zeros((QUERIES, KEYS), tl.float32), PRECISION) * scale + shift
-        scores = tl.where(is_key[None, :], scores, float("-inf"))
-        weights = tl.exp(scores)
+        rows = load_rows(v, None, key, is_key, is_key, kv_token, first, True, HEAD_CHANNELS, CHANNELS)
+        total = product(weights.to(rows.dtype), rows, total, PRECISION)
+        width = 2 * heads * HEAD_CHANNELS
+        rows = load_rows(old, None, number, is_key, is_key, width, first, True, HEAD_CHANNELS, CHANNELS)
+        scores, weights = _weights(query, rows, start, unit, lowered, is_key, PRECISION)
         removed += tl.sum(weights, axis=1)
-        old_value = tl.load(old + old_place + heads * channels, mask=is_row, other=0.0)
-        total = product((-weights).to(old_value.dtype), old_value, total, PRECISION)
+        first_value = first + heads * HEAD_CHANNELS
+        rows = load_rows(old, None, number, is_key, is_key, width, first_value, True, HEAD_CHANNELS, CHANNELS)
+        total = product((-weights).to(rows.dtype), rows, total, PRECISION)
     before = tl.load(normalisers + place, mask=is_query, other=1.0)
     after = before + (added - removed)
     error = tl.load(drift + place, mask=is_query, other=1.0) * before + (added + removed)
     error = (error + accumulation * tl.abs(after)) / after
     # Written so that NaN, infinity and a normaliser below zero count as drifted.
-    is_reliable = (after > 0) & (error <= drift_limit) & (highest <= score_limit)
+    is_reliable = (after > 0) & (error <= drift_limit) & (highest * scale - reference <= score_limit)
     kept = is_query & is_reliable & ~is_changed
-    sum_place = sums + place[:, None] * channels + channel[None, :]
-    inside = kept[:, None] & (channel < channels)[None, :]
+    channel = tl.arange(0, CHANNELS)[None, :]
+    sum_place = sums + place[:, None] * HEAD_CHANNELS + channel
+    inside = kept[:, None] & (channel < HEAD_CHANNELS)
     tl.store(sum_place, tl.load(sum_place, mask=inside, other=0.0) + total, mask=inside)
     tl.store(normalisers + place, after, mask=kept)
     tl.store(drift + place, error, mask=kept)
@@ -190,12 +201,14 @@ def _exchange_all(
     if len(index):
         _mark[(triton.cdiv(len(index), 256),)](index, offsets, streams, changed, BLOCK=256)
     sizes = exchange_tile(q.dtype, attention.channels)
-    key_rows, key_columns = attention.layout.key_grid
+    positions = sum(attention.layout.key_grid)
+    pattern = None if terms is None else position_pattern(attention.layout, terms)
     _exchange[(triton.cdiv(tokens, sizes["QUERIES"]), heads, streams)](
-        q, k, attention.v, old, keys, key_offsets, changed, terms, *state, unreliable, q.stride(0), q.stride(1),
-        k.stride(0), k.stride(1), attention.scale, heads, attention.channels, tokens, attention.layout.keys, most_keys,
-        operators.SCORE_LIMIT, operators.DRIFT_LIMIT, operators.ACCUMULATION, KEY_ROWS=key_rows,
-        KEY_COLUMNS=key_columns, CHANNELS=power_of_two(attention.channels), PRECISION=precision(q.dtype), **sizes,
+        q, k, attention.v, old, keys, key_offsets, changed, terms, pattern, *state, unreliable, q.stride(0),
+        q.stride(1), k.stride(0), k.stride(1), attention.scale, heads, tokens, attention.layout.keys, most_keys,
+        operators.SCORE_LIMIT, operators.DRIFT_LIMIT, operators.ACCUMULATION, POSITIONS_USED=positions,
+        POSITIONS=power_of_two(positions), HEAD_CHANNELS=attention.channels,
+        CHANNELS=power_of_two(attention.channels), PRECISION=precision(q.dtype), **sizes,
     )  # fmt: skip
     return unreliable
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from .launch import power_of_two
+
 SMALL_ROWS = 64
 """Up to so many rows, a tile has as few as it may, so that there are enough tiles for all processors."""
 LARGE_GROUP = 2048
@@ -35,3 +37,9 @@ def exchange_tile(dtype: torch.dtype, channels: int) -> dict[str, int]:
     if dtype is torch.float32:
         return {"QUERIES": 32, "KEYS": 32 if channels <= 64 else 16, "num_warps": 8, "num_stages": 2}
     return {"QUERIES": 64, "KEYS": 32, "num_warps": 8 if channels > 64 else 4, "num_stages": 2}
+
+
+def select_tile(tokens: int) -> dict[str, int]:
+    """Norms that a program holds at a time, when it chooses a stream's tokens."""
+    block = min(8192, power_of_two(tokens))
+    return {"BLOCK": block, "num_warps": max(1, block // 256)}

@@ -134,10 +134,10 @@ def _attend(
 
 @triton.jit
 def _touch(
-    index, used, touched, most, tokens, width,
+    index, used, touched, counts, most, tokens, width,
     WINDOW: tl.constexpr, WINDOWS_ACROSS: tl.constexpr, WINDOWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Mark the windows of selected tokens."""
+    """Mark the windows of selected tokens, and count them for each stream."""
     if used is not None:
         most = tl.minimum(most, tl.load(used).to(tl.int32))
     place = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
@@ -145,7 +145,8 @@ def _touch(
     place = tl.load(index + place, mask=inside, other=0)
     stream, token = place // tokens, place % tokens
     window = token // width // WINDOW * WINDOWS_ACROSS + token % width // WINDOW
-    tl.store(touched + stream * WINDOWS + window, 1, mask=inside)
+    is_first = inside & (tl.atomic_xchg(touched + stream * WINDOWS + window, 1, mask=inside, sem="relaxed") == 0)
+    tl.atomic_add(counts + stream, is_first.to(tl.int64), mask=is_first, sem="relaxed")
 
 
 @dataclass(frozen=True)
@@ -234,15 +235,18 @@ def attend_windows(
     q, k, v = qkv.chunk(3, dim=-1)
     if not (fits(qkv, out) and layout.window and can_attend(q, heads, layout)):
         return NotImplemented
-    touched = torch.zeros(len(qkv), layout.windows, dtype=torch.int32, device=qkv.device)
+    # One piece of memory, set to zero in one go.
+    streams, windows = len(qkv), layout.windows
+    flags = torch.zeros(2 * streams + streams * windows, dtype=torch.int32, device=qkv.device)
+    counts, touched = flags[: 2 * streams].view(torch.int64), flags[2 * streams :].view(streams, windows)
     if len(index):
         _touch[(triton.cdiv(len(index), 256),)](
-            index, used, touched, len(index), layout.tokens, layout.grid[1], WINDOW=layout.window,
-            WINDOWS_ACROSS=windows_across(layout), WINDOWS=layout.windows, BLOCK=256,
+            index, used, touched, counts, len(index), layout.tokens, layout.grid[1], WINDOW=layout.window,
+            WINDOWS_ACROSS=windows_across(layout), WINDOWS=windows, BLOCK=256,
         )  # fmt: skip
     attention = Attention(q, k, v, tables, heads, scale, layout, _key_padding(padding), touched)
     attention.run(attention.terms(), out)
-    return touched.sum(dim=1)
+    return counts
 
 
 def _key_padding(padding: Tensor | None) -> Sequence[Tensor] | None:

@@ -8,7 +8,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .. import gating as operators
-from .launch import fits, power_of_two
+from .launch import TYPES, fits, power_of_two
 from .selecting import select
 
 TILE_VALUES = 4096
@@ -16,33 +16,51 @@ TILE_VALUES = 4096
 
 
 @triton.jit
-def _normalised(x, weight, bias, eps, channels, column, NORMALISED: tl.constexpr):
-    """Layer norm of rows (R, C) in float32, rounded to the type that they came in."""
+def _affine(weight, bias, channels, column):
+    """Weight and bias of a layer norm, (1, C) each."""
+    scale, shift = 1.0, 0.0
+    if weight is not None:
+        scale = tl.load(weight + column, mask=column < channels).to(tl.float32)
+    if bias is not None:
+        shift = tl.load(bias + column, mask=column < channels).to(tl.float32)
+    return scale, shift
+
+
+@triton.jit
+def _normalised(x, scale, shift, eps, channels, column, NORMALISED: tl.constexpr):
+    """Layer norm of rows (R, C) in float32, rounded to the type that they came in.
+
+    Everything is loaded before: what comes after a sum over a row waits for all threads of the program.
+    """
     values = tl.where(column < channels, x.to(tl.float32), 0.0)
     if NORMALISED:
         mean = tl.sum(values, axis=1) / channels
         centred = tl.where(column < channels, values - mean[:, None], 0.0)
         variance = tl.sum(centred * centred, axis=1) / channels
-        values = centred * tl.rsqrt(variance + eps)[:, None]
-        if weight is not None:
-            values *= tl.load(weight + column, mask=column < channels).to(tl.float32)
-        if bias is not None:
-            values += tl.load(bias + column, mask=column < channels).to(tl.float32)
+        values = centred * tl.rsqrt(variance + eps)[:, None] * scale + shift
         values = tl.where(column < channels, values.to(x.dtype).to(tl.float32), 0.0)
     return values
 
 
 @triton.jit
 def _error_norms(
-    x, reference, weight, bias, eps, flush, norms, rows, tokens, channels,
+    x, reference, added, weight, bias, eps, flush, norms, rows, tokens, channels,
     NORMALISED: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
+    """Of rows to which something may be added in place first."""
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     column = tl.arange(0, COLUMNS)[None, :]
     inside = (row < rows)[:, None] & (column < channels)
     place = row.to(tl.int64)[:, None] * channels + column
-    values = _normalised(tl.load(x + place, mask=inside), weight, bias, eps, channels, column, NORMALISED)
-    error = tl.where(inside, values - tl.load(reference + place, mask=inside).to(tl.float32), 0.0)
+    token = tl.load(x + place, mask=inside)
+    before = tl.load(reference + place, mask=inside).to(tl.float32)
+    scale, shift = _affine(weight, bias, channels, column)
+    if added is not None:
+        total = token.to(tl.float32) + tl.load(added + place, mask=inside).to(tl.float32)
+        token = total.to(x.dtype.element_ty)
+        tl.store(x + place, token, mask=inside)
+    values = _normalised(token, scale, shift, eps, channels, column, NORMALISED)
+    error = tl.where(inside, values - before, 0.0)
     norm = tl.sqrt(tl.sum(error * error, axis=1))
     if flush is not None:
         norm = tl.where(tl.load(flush + row // tokens, mask=row < rows, other=0) != 0, float("inf"), norm)
@@ -67,7 +85,9 @@ def _send(
     if index is not None:
         place = tl.load(index + row, mask=row < rows, other=0)
     place = place[:, None] * channels + column
-    values = _normalised(tl.load(x + place, mask=inside), weight, bias, eps, channels, column, NORMALISED)
+    token = tl.load(x + place, mask=inside)
+    scale, shift = _affine(weight, bias, channels, column)
+    values = _normalised(token, scale, shift, eps, channels, column, NORMALISED)
     tl.store(out + row.to(tl.int64)[:, None] * channels + column, values.to(out.dtype.element_ty), mask=inside)
     if reference is not None:
         tl.store(reference + place, values.to(reference.dtype.element_ty), mask=inside)
@@ -110,10 +130,12 @@ def _tile(channels: int) -> dict[str, int]:
     return {"ROWS": max(1, min(16, TILE_VALUES // columns)), "COLUMNS": columns}
 
 
-def normalise(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float | None) -> Tensor:
-    if eps is None or not fits(x, weight, bias):
+def normalise(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float | None, dtype: torch.dtype | None = None
+) -> Tensor:
+    if eps is None or not fits(x, weight, bias) or (dtype or x.dtype) not in TYPES:
         return NotImplemented
-    out = torch.empty_like(x)
+    out = torch.empty_like(x, dtype=dtype)
     _run_send(x, None, None, None, weight, bias, eps, out)
     return out
 
@@ -122,16 +144,22 @@ def error_norms(x: Tensor, reference: Tensor, weight: Tensor | None, bias: Tenso
     if not (fits(x, reference, weight, bias) and x.shape == reference.shape):
         return NotImplemented
     norms = torch.empty(x.shape[:-1], dtype=torch.float32, device=x.device)
-    _run_error_norms(x, reference, weight, bias, eps, None, norms)
+    _run_error_norms(x, reference, None, weight, bias, eps, None, norms)
     return norms
 
 
 def send(
-    x: Tensor, reference: Tensor, index: Tensor | None, weight: Tensor | None, bias: Tensor | None, eps: float | None
+    x: Tensor,
+    reference: Tensor,
+    index: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float | None,
+    dtype: torch.dtype | None = None,
 ) -> Tensor:
-    if not (fits(x, reference, weight, bias) and x.shape == reference.shape):
+    if not (fits(x, reference, weight, bias) and x.shape == reference.shape and (dtype or x.dtype) in TYPES):
         return NotImplemented
-    rows = x.new_empty(x.numel() // x.shape[-1] if index is None else len(index), x.shape[-1])
+    rows = x.new_empty(x.numel() // x.shape[-1] if index is None else len(index), x.shape[-1], dtype=dtype)
     _run_send(x, reference, index, None, weight, bias, eps, rows)
     return rows
 
@@ -146,13 +174,16 @@ def gate(
     weight: Tensor | None,
     bias: Tensor | None,
     eps: float | None,
+    added: Tensor | None = None,
+    dtype: torch.dtype | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    if not (fits(x, reference, weight, bias) and x.shape == reference.shape):
+    shapes_fit = x.shape == reference.shape and (added is None or added.shape == x.shape)
+    if not (shapes_fit and fits(x, reference, added, weight, bias) and (dtype or x.dtype) in TYPES):
         return NotImplemented
     norms = torch.empty(x.shape[:-1], dtype=torch.float32, device=x.device)
-    _run_error_norms(x, reference, weight, bias, eps, flush, norms)
+    _run_error_norms(x, reference, added, weight, bias, eps, flush, norms)
     index, offsets = select(norms, count, threshold, flush, capacity)
-    rows = x.new_empty(capacity, x.shape[-1])
+    rows = x.new_empty(capacity, x.shape[-1], dtype=dtype)
     _run_send(x, reference, index, offsets[-1:], weight, bias, eps, rows)
     return norms, index, offsets, rows
 
@@ -171,10 +202,9 @@ def replace(buffer: Tensor, index: Tensor, rows: Tensor, used: Tensor | None, fi
     return old
 
 
-def store_and_add(x: Tensor, buffer: Tensor, index: Tensor | None, rows: Tensor, used: Tensor | None) -> None:
-    if not (fits(x, buffer, rows) and x.shape == buffer.shape and rows.shape[-1] == buffer.shape[-1]):
+def add(x: Tensor, buffer: Tensor) -> None:
+    if not (fits(x, buffer) and x.shape == buffer.shape):
         return NotImplemented
-    _run_store(buffer, index, rows, used, None, 0)
     if x.numel():
         _add[(triton.cdiv(x.numel(), TILE_VALUES),)](x, buffer, x.numel(), BLOCK=TILE_VALUES)
 
@@ -184,8 +214,8 @@ def finite(images: Tensor) -> Tensor:
 
 
 def _run_error_norms(
-    x: Tensor, reference: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float | None, flush: Tensor | None,
-    norms: Tensor,
+    x: Tensor, reference: Tensor, added: Tensor | None, weight: Tensor | None, bias: Tensor | None, eps: float | None,
+    flush: Tensor | None, norms: Tensor,
 ) -> None:  # fmt: skip
     if not x.numel():
         norms.zero_()
@@ -193,7 +223,7 @@ def _run_error_norms(
     tokens, channels = x.shape[-2:]
     tile = _tile(channels)
     _error_norms[(triton.cdiv(norms.numel(), tile["ROWS"]),)](
-        x, reference, weight, bias, eps or 0.0, flush, norms, norms.numel(), tokens, channels,
+        x, reference, added, weight, bias, eps or 0.0, flush, norms, norms.numel(), tokens, channels,
         NORMALISED=eps is not None, **tile,
     )  # fmt: skip
 
@@ -224,12 +254,12 @@ def _run_store(
 
 
 IMPLEMENTATIONS = {
+    operators.add: add,
     operators.normalise: normalise,
     operators.error_norms: error_norms,
     operators.send: send,
     operators.gate: gate,
     operators.store: store,
     operators.replace: replace,
-    operators.store_and_add: store_and_add,
     operators.finite: finite,
 }

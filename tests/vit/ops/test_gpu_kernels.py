@@ -160,6 +160,15 @@ class TestSelecting:
             self.check(run, norms, count)
 
     @pytest.mark.parametrize("streams", [1, 2])
+    def test_more_tokens_than_a_program_holds(self, run, streams, monkeypatch):
+        selecting = importlib.import_module("eventful_vit.ops.gpu.selecting")
+        monkeypatch.setattr(selecting, "select_tile", lambda tokens: {"BLOCK": 32, "num_warps": 1})
+        for norms in (torch.rand(streams, 100), torch.randint(3, (streams, 100)).float()):
+            for count in (0, 1, 50, 99, 100):
+                self.check(run, norms, count)
+            self.check(run, norms, 50, 0.7, torch.tensor([1, 0][:streams]).byte())
+
+    @pytest.mark.parametrize("streams", [1, 2])
     def test_equal_norms_go_in_order_and_nan_first(self, run, streams):
         norms = torch.tensor([1.0, 3.0, 2.0, 3.0, 3.0, torch.nan, 0.0, torch.inf]).repeat(streams, 1)
         for count in range(9):

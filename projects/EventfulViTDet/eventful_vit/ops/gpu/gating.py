@@ -8,11 +8,12 @@ import triton.language as tl
 from torch import Tensor
 
 from .. import gating as operators
-from .launch import TYPES, fits, power_of_two
+from .launch import TYPES, fits
 from .selecting import select
+from .tuning import row_tile, store_tile
 
-TILE_VALUES = 4096
-"""Values of the rows that one program takes."""
+ADDED_VALUES = 4096
+"""Values that a program adds."""
 
 
 @triton.jit
@@ -125,11 +126,6 @@ def _add(x, buffer, count, BLOCK: tl.constexpr):
     tl.store(x + place, total.to(x.dtype.element_ty), mask=inside)
 
 
-def _tile(channels: int) -> dict[str, int]:
-    columns = power_of_two(channels)
-    return {"ROWS": max(1, min(16, TILE_VALUES // columns)), "COLUMNS": columns}
-
-
 def normalise(
     x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float | None, dtype: torch.dtype | None = None
 ) -> Tensor:
@@ -206,7 +202,7 @@ def add(x: Tensor, buffer: Tensor) -> None:
     if not (fits(x, buffer) and x.shape == buffer.shape):
         return NotImplemented
     if x.numel():
-        _add[(triton.cdiv(x.numel(), TILE_VALUES),)](x, buffer, x.numel(), BLOCK=TILE_VALUES)
+        _add[(triton.cdiv(x.numel(), ADDED_VALUES),)](x, buffer, x.numel(), BLOCK=ADDED_VALUES)
 
 
 def finite(images: Tensor) -> Tensor:
@@ -221,7 +217,7 @@ def _run_error_norms(
         norms.zero_()
         return
     tokens, channels = x.shape[-2:]
-    tile = _tile(channels)
+    tile = row_tile(channels)
     _error_norms[(triton.cdiv(norms.numel(), tile["ROWS"]),)](
         x, reference, added, weight, bias, eps or 0.0, flush, norms, norms.numel(), tokens, channels,
         NORMALISED=eps is not None, **tile,
@@ -235,7 +231,7 @@ def _run_send(
     if not out.numel():
         return
     channels = x.shape[-1]
-    rows, tile = out.numel() // channels, _tile(channels)
+    rows, tile = out.numel() // channels, row_tile(channels)
     _send[(triton.cdiv(rows, tile["ROWS"]),)](
         x, reference, index, used, weight, bias, eps or 0.0, out, rows, channels, NORMALISED=eps is not None, **tile
     )
@@ -248,7 +244,7 @@ def _run_store(
         return
     width = buffer.shape[-1]
     most = rows.numel() // width
-    tile = _tile(min(width, 1024))
+    tile = store_tile(width)
     grid = (triton.cdiv(most, tile["ROWS"]), triton.cdiv(width, tile["COLUMNS"]))
     _store[grid](buffer, index, rows, used, old, most, width, first, **tile)
 

@@ -115,8 +115,11 @@ def launch_all(dtype: torch.dtype, channels: int, wanted: set[str]) -> None:
             return tables, heads, channels**-0.5, (side, side, window, 1)
 
         calls = {
-            "gate": [(ops.gate, x, x, *numbers, *norm), (ops.gate, x, x, *numbers, None, None, None),
-                     (ops.gate, x.float(), x, *numbers, *norm, x, dtype)],
+            "gate": [
+                (ops.gate, x, x, *numbers, *norm),
+                (ops.gate, x, x, *numbers, None, None, None),
+                (ops.gate, x.float(), x, *numbers, *norm, x, dtype),
+            ],
             "normalise": [(ops.normalise, x, *norm), (ops.error_norms, x, x, *norm), (ops.send, x, x, None, *norm)],
             "linear": [
                 (ops.linear, rows, first, first[:, 0], True, None, used, None),

@@ -115,7 +115,6 @@ class TestGates:
         assert torch.equal(ours[1].flatten(0, 1)[index[:used]], rows[:used])
         close(norms, in_double(ops.gate, self.x, self.u, *numbers, *self.norm)[0][0], 4)
 
-
     @pytest.mark.parametrize("norm", [True, False])
     def test_gate_after_an_addition(self, run, close, dtype, norm):
         """To tokens in float32, of a buffer that is kept in another type, as the reference is."""

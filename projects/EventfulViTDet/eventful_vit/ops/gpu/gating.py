@@ -8,9 +8,8 @@ import triton.language as tl
 from torch import Tensor
 
 from .. import gating as operators
-from .launch import TYPES, fits
+from .launch import TYPES, fits, power_of_two
 from .selecting import select
-from .tuning import row_tile, store_tile
 
 ADDED_VALUES = 4096
 """Values that a program adds."""
@@ -105,6 +104,7 @@ def _store(buffer, index, rows, used, old, most, width, first_column, ROWS: tl.c
     row = first + tl.arange(0, ROWS)
     column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)[None, :]
     inside = (row < most)[:, None] & (column < width)
+    values = tl.load(rows + row.to(tl.int64)[:, None] * width + column, mask=inside)
     place = row.to(tl.int64)
     if index is not None:
         place = tl.load(index + row, mask=row < most, other=0)
@@ -114,7 +114,8 @@ def _store(buffer, index, rows, used, old, most, width, first_column, ROWS: tl.c
         before = tl.load(buffer + place, mask=kept)
         row_of_old = row.to(tl.int64)[:, None] * (width - first_column)
         tl.store(old + row_of_old + column - first_column, before, mask=kept)
-    values = tl.load(rows + row.to(tl.int64)[:, None] * width + column, mask=inside)
+        # Where types differ, the thread that reads a value need not be the one that writes it.
+        tl.debug_barrier()
     tl.store(buffer + place, values.to(buffer.dtype.element_ty), mask=inside)
 
 
@@ -124,6 +125,19 @@ def _add(x, buffer, count, BLOCK: tl.constexpr):
     inside = place < count
     total = tl.load(x + place, mask=inside).to(tl.float32) + tl.load(buffer + place, mask=inside).to(tl.float32)
     tl.store(x + place, total.to(x.dtype.element_ty), mask=inside)
+
+
+def row_tile(channels: int) -> dict[str, int]:
+    """Rows that a program compares or normalises. A warp holds whole rows where it can: others have to wait for each
+    other whenever a row is summed."""
+    columns = power_of_two(channels)
+    return {"ROWS": max(1, 1024 // columns), "COLUMNS": columns, "num_warps": max(1, min(16, columns // 1024))}
+
+
+def store_tile(width: int) -> dict[str, int]:
+    """Rows, and columns of these, that a program writes to a buffer."""
+    columns = min(1024, power_of_two(width))
+    return {"ROWS": max(1, min(16, 2048 // columns)), "COLUMNS": columns, "num_warps": 4}
 
 
 def normalise(

@@ -13,7 +13,6 @@ import triton.language as tl
 from torch import Tensor
 
 from .launch import power_of_two
-from .tuning import select_tile
 
 
 @triton.jit
@@ -152,6 +151,12 @@ def _write_all(norms, threshold, flush, cutoffs, index, offsets, streams, tokens
     tl.store(offsets + stream + 1, tl.minimum(base + number, capacity))
     if stream == 0:
         tl.store(offsets, 0)
+
+
+def select_tile(tokens: int) -> dict[str, int]:
+    """Norms that a program holds at a time, when it chooses a stream's tokens."""
+    block = min(8192, power_of_two(tokens))
+    return {"BLOCK": block, "num_warps": max(1, block // 256)}
 
 
 def select(

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import torch
 
-from .launch import power_of_two
-
 SMALL_ROWS = 64
 """Up to so many rows, a tile has as few as it may, so that there are enough tiles for all processors."""
 LARGE_GROUP = 2048
@@ -37,22 +35,3 @@ def exchange_tile(dtype: torch.dtype, channels: int) -> dict[str, int]:
     if dtype is torch.float32:
         return {"QUERIES": 32, "KEYS": 32 if channels <= 64 else 16, "num_warps": 8, "num_stages": 2}
     return {"QUERIES": 64, "KEYS": 32, "num_warps": 8 if channels > 64 else 4, "num_stages": 2}
-
-
-def row_tile(channels: int) -> dict[str, int]:
-    """Rows that a program compares or normalises. A warp holds whole rows where it can: others have to wait for each
-    other whenever a row is summed."""
-    columns = power_of_two(channels)
-    return {"ROWS": max(1, 1024 // columns), "COLUMNS": columns, "num_warps": max(1, min(16, columns // 1024))}
-
-
-def store_tile(width: int) -> dict[str, int]:
-    """Rows, and columns of these, that a program writes to a buffer."""
-    columns = min(1024, power_of_two(width))
-    return {"ROWS": max(1, min(16, 2048 // columns)), "COLUMNS": columns, "num_warps": 4}
-
-
-def select_tile(tokens: int) -> dict[str, int]:
-    """Norms that a program holds at a time, when it chooses a stream's tokens."""
-    block = min(8192, power_of_two(tokens))
-    return {"BLOCK": block, "num_warps": max(1, block // 256)}

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.skipif(
 )
 OPERATORS = {
     "attend", "attend_windows", "embed", "error_norms", "finite", "gate", "linear", "normalise", "send",
-    "store, replace, store_and_add", "update_sums, divide",
+    "store, replace, add", "update_sums, divide",
 }  # fmt: skip
 
 

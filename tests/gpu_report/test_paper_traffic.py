@@ -82,9 +82,11 @@ def test_the_table_adds_up_and_grows_with_the_budget():
     for key in ("kernels", "others", "read", "written"):
         assert total[key] == sum(row[key] for row in rows) > 0
     assert frame_table(1024, 256, BFLOAT16)[-1]["read"] < total["read"]
-    assert frame_table(1024, 512, ALL_BFLOAT16)[-1]["others"] < total["others"]  # fewer conversions
+    # Types are converted within the kernels: what is left are flags set to zero, once in each block's attention.
+    assert frame_table(1024, 512, ALL_BFLOAT16)[-1]["others"] == total["others"] == 12
     gates = next(row for row in rows if row["operator"] == "gate: error norms")
-    # 36 gates compare 4096 tokens of 768 float32 values with references in bfloat16.
+    # Of 36 gates, 24 compare 4096 tokens of 768 float32 values with references in bfloat16, and half of these add a
+    # buffer first; the others compare bfloat16 with bfloat16.
     assert gates["kernels"] == 36 and gates["read"] == pytest.approx(36 * 4096 * 768 * 6, rel=1e-3)
 
 

@@ -45,6 +45,7 @@ def interpreted(monkeypatch, gpu_device, gpu_kernels):
         pytest.skip("on a machine with a GPU, its kernels run there")
     call = partial(run_interpreted, gpu_kernels)
     monkeypatch.setattr(Operator, "__call__", lambda operator, *args: call(operator, *args))
+    monkeypatch.setattr(gpu, "serves", lambda x: True)
 
 
 def run_interpreted(kernels: dict, operator: Operator, *args):

@@ -42,6 +42,7 @@ def on_gpu_kernels(monkeypatch, gpu_device, gpu_kernels):
         call = partial(run_interpreted, gpu_kernels)
         with monkeypatch.context() as patch:
             patch.setattr("eventful_vit.ops.operator.Operator.__call__", lambda operator, *args: call(operator, *args))
+            patch.setattr("eventful_vit.ops.gpu.serves", lambda x: True)
             patch.setattr(RecordedFrames, "_make_recorder", lambda frames, device: Repeated())
             return vit(frame)["last_feat"]
 

@@ -21,7 +21,7 @@ from .attention.rotary import RotaryTables
 from .buffer import TokenBuffer
 from .frame import AttentionWork, BlockTrace, Frame, FrameTrace
 from .gate import GATE_REFERENCES, GateReference, TokenGate
-from .layers import Linear, MlpParts, Norm, call, is_plain, run_linear, run_mlp, run_norm
+from .layers import Linear, MlpParts, Norm, call, is_plain, run_linear, run_mlp, run_norm, type_of_rows
 from .selection import Selection
 
 
@@ -139,15 +139,16 @@ class EventfulBlock:
         """All tokens: (B, N, D) -> (B, N, D). Neither reads nor writes state; differentiable."""
         layout = spec.layout(grid)
         x = self._dense_attention(spec, x, layout)
-        x = self._mlp(spec, run_norm(spec.norm2, x), x)
+        x = self._mlp(spec, run_norm(spec.norm2, x, self._type_of_rows(spec.mlp)), x)
         if trace is not None:
             trace.blocks.append(BlockTrace.of_all(spec, layout, len(x)))
         return self._after(spec, x, grid)
 
     def _dense_attention(self, spec: BlockSpec, x: Tensor, layout: AttentionLayout) -> Tensor:
-        y = run_norm(spec.norm1, x)
         if spec.other_attention is not None:
+            y = run_norm(spec.norm1, x)
             return x + self._branch(spec, spec.layer_scale1, _attend_by(spec.other_attention, y, layout))
+        y = run_norm(spec.norm1, x, self._type_of_rows(spec.qkv))
         qkv = self._queries_keys_values(spec, y, None, layout)
         return self._project(spec, self._attention_spec(spec, layout, x).attend(qkv, qkv.dtype, layout), x)
 
@@ -156,33 +157,40 @@ class EventfulBlock:
     def eventful(self, spec: BlockSpec, x: Tensor, grid: tuple[int, int], frame: Frame) -> Tensor:
         """Changed tokens only: (B, N, D) -> (B, N, D), updating the state of the frame's streams. x may be
         overwritten."""
-        layout = spec.layout(grid)
+        layout, added = spec.layout(grid), None
         if spec.other_attention is None:
-            picked1, rows = self._gate(self.qkv_gate, spec.norm1, x, frame)
-            # Sums of attention, and the residual stream, keep the type of the tokens, whatever the products use.
-            rows = self._queries_keys_values(spec, rows, picked1, layout).to(x.dtype)
+            picked1, rows = self._gate(self.qkv_gate, spec.norm1, spec.qkv, x, None, frame)
+            rows = self._queries_keys_values(spec, rows, picked1, layout)
             attention = self.windowed_attention if spec.window else self.global_attention
             a, work = attention(self._attention_spec(spec, layout, x), rows, picked1, layout, frame)
-            picked2, rows = self.projection_gate(a, frame)
-            self.projection_buffer.add_to(x, self._project(spec, rows, used=picked2.used), picked2, frame)
+            dtype = None if spec.projection_norm is not None else self._type_of_rows(spec.projection)
+            picked2, rows = self.projection_gate(a, frame, dtype=dtype or x.dtype)
+            rows = self._project(spec, rows, used=picked2.used)
+            added = self.projection_buffer.store(rows, picked2, frame, x.dtype)
         else:
             picked1 = picked2 = Selection.everything(*x.shape[:2])
             work = AttentionWork("other")
             x = self._dense_attention(spec, x, layout)
 
-        picked3, rows = self._gate(self.mlp_gate, spec.norm2, x, frame)
+        picked3, rows = self._gate(self.mlp_gate, spec.norm2, spec.mlp, x, added, frame)
         self.mlp_buffer.add_to(x, self._mlp(spec, rows, used=picked3.used), picked3, frame)
         frame.trace.blocks.append(BlockTrace(spec, layout, work, (picked1, picked2, picked3)))
         return self._after(spec, x, grid)
 
-    def _gate(self, gate: TokenGate, norm: Norm, x: Tensor, frame: Frame) -> tuple[Selection, Tensor]:
-        """Gate and layer norm in the order that the options ask for."""
+    def _gate(
+        self, gate: TokenGate, norm: Norm, layer: Linear | MlpParts, x: Tensor, added: Tensor | None, frame: Frame
+    ) -> tuple[Selection, Tensor]:
+        """Gate and layer norm in the order that the options ask for, to rows for a layer."""
+        dtype = self._type_of_rows(layer)
         if not self.options.gate_before_norm:
-            return gate(x, frame, norm)
-        selection, rows = gate(x, frame)
-        return selection, run_norm(norm, rows)
+            return gate(x, frame, norm, added, dtype)
+        selection, rows = gate(x, frame, None, added)
+        return selection, run_norm(norm, rows, dtype)
 
     # What both share: from rows of channels to rows of channels.
+
+    def _type_of_rows(self, layer: Linear | MlpParts) -> torch.dtype | None:
+        return type_of_rows(layer, self.options.compute_dtype)
 
     def _queries_keys_values(
         self, spec: BlockSpec, rows: Tensor, selection: Selection | None, layout: AttentionLayout
@@ -204,7 +212,7 @@ class EventfulBlock:
     def _attention_spec(self, spec: BlockSpec, layout: AttentionLayout, x: Tensor) -> AttentionSpec:
         padding = self._padding(spec, layout, x) if any(layout.padding) else None
         scale = spec.head_dim**-0.5 if spec.scale is None else spec.scale
-        return AttentionSpec(spec.heads, scale, spec.rel_pos, padding)
+        return AttentionSpec(spec.heads, scale, x.dtype, spec.rel_pos, padding)
 
     def _padding(self, spec: BlockSpec, layout: AttentionLayout, x: Tensor) -> Tensor | None:
         """[q | k | v] of a padding token, which is a zero token: of a linear layer, its bias."""

@@ -36,22 +36,34 @@ class TokenGate:
         self._last_sent = reference == "last-sent"
         self._state_dtype = state_dtype
 
-    def __call__(self, x: Tensor, frame: Frame, norm: Norm | None = None) -> tuple[Selection, Tensor]:
+    def __call__(
+        self, x: Tensor, frame: Frame, norm: Norm | None = None, added: Tensor | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> tuple[Selection, Tensor]:  # fmt: skip
         """Gate one frame.
 
         Args:
             x: current tokens, (B, N, D), contiguous.
             norm: what normalises them first. A plain layer norm is evaluated within the comparison and again for the
                 selected rows; the normalised tokens are then never all in memory.
+            added: (B, N, D), what is added to x in place before all else.
+            dtype: type of the packed tokens; None: that of x.
 
         Returns:
             The selection M, and its tokens packed, (R, D).
         """
-        affine = norm_arguments(norm)
+        affine, budget = norm_arguments(norm), self._budget(x, frame)
+        if added is not None and (affine is None or budget is None):
+            ops.add(x, added)
+            added = None
         if affine is None:
             x, affine = call(norm, x), (None, None, None)
         u = self.reference(x, frame)
-        selection, norms, rows = self._choose_and_send(x, u, affine, frame)
+        if budget is None:
+            selection, norms, rows = self._choose_and_send(x, u, affine, dtype, frame)
+        else:
+            norms, index, offsets, rows = ops.gate(x, u, *budget.numbers, budget.capacity, *affine, added, dtype)
+            selection = Selection(*x.shape[:2], index, offsets, None if budget.is_full else offsets[-1])
         frame.trace.gates[self.name] = GateTrace(selection, norms)
         return selection, rows
 
@@ -59,35 +71,34 @@ class TokenGate:
         """The values (B, N, D) that tokens like x are compared with."""
         return frame.slots(f"{self.name}.reference", x.shape[1:], x, self._state_dtype)
 
+    def _budget(self, x: Tensor, frame: Frame) -> GateBudget | None:
+        """What may be chosen, where the policy is two numbers; None: as the policy and flushes say."""
+        if frame.budget is not None:
+            return frame.budget[self.name]
+        if any(frame.flush) or not self._last_sent:
+            return None
+        streams, tokens, _ = x.shape
+        limits = frame.policy.for_gate(self.name, tokens).limits(tokens)
+        if limits is None or limits[0] >= tokens:
+            return None
+        return GateBudget.of(*limits, streams, x.device)
+
     def _choose_and_send(
-        self, x: Tensor, u: Tensor, affine: tuple, frame: Frame
+        self, x: Tensor, u: Tensor, affine: tuple, dtype: torch.dtype | None, frame: Frame
     ) -> tuple[Selection, Tensor | None, Tensor]:
         """The selection M, the error norms, and the rows c[M], with which the reference is brought up to date."""
         streams, tokens, _ = x.shape
-        if frame.budget is not None:
-            return self._by_numbers(x, u, affine, frame.budget[self.name])
         if all(frame.flush):
-            return Selection.everything(streams, tokens), None, ops.send(x, u, None, *affine)
-        policy = frame.policy.for_gate(self.name, tokens)
-        limits = policy.limits(tokens)
-        if self._last_sent and not any(frame.flush) and limits is not None and streams * limits[0] < streams * tokens:
-            return self._by_numbers(x, u, affine, GateBudget.of(*limits, streams, x.device))
+            return Selection.everything(streams, tokens), None, ops.send(x, u, None, *affine, dtype)
         norms = ops.error_norms(x, u, *affine)
-        chosen = policy.choose(norms)
+        chosen = frame.policy.for_gate(self.name, tokens).choose(norms)
         if any(frame.flush):  # everything of these streams
             flush = torch.tensor(frame.flush, device=norms.device)[:, None]
             chosen, norms = chosen | flush, norms.masked_fill(flush, torch.inf)
         selection = Selection.from_mask(chosen)
         if self._last_sent:
-            return selection, norms, ops.send(x, u, selection.index, *affine)
-        return selection, norms, selection.take(ops.send(x, u, None, *affine).view(x.shape))
-
-    def _by_numbers(
-        self, x: Tensor, u: Tensor, affine: tuple, budget: GateBudget
-    ) -> tuple[Selection, Tensor | None, Tensor]:
-        norms, index, offsets, rows = ops.gate(x, u, *budget.numbers, budget.capacity, *affine)
-        used = None if budget.is_full else offsets[-1]
-        return Selection(*x.shape[:2], index, offsets, used), norms, rows
+            return selection, norms, ops.send(x, u, selection.index, *affine, dtype)
+        return selection, norms, selection.take(ops.send(x, u, None, *affine, dtype).view(x.shape))
 
     def can_take_numbers(self) -> bool:
         """Whether this kind of gate may be given a `GateBudget`."""

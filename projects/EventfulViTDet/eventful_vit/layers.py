@@ -118,6 +118,16 @@ def run_linear(
     return result if added is None else added + result
 
 
+def type_of_rows(layer: Linear | MlpParts, dtype: torch.dtype | None) -> torch.dtype | None:
+    """The type in which a layer may be given its rows, because it rounds them to that of its products before all else.
+
+    None for a module that has to be given them as they are.
+    """
+    layer = layer.fc1 if isinstance(layer, MlpParts) else layer
+    parts = layer.layers if isinstance(layer, SideBySide) else (layer,)
+    return dtype if all(isinstance(part, Weights) or is_plain(part, nn.Linear) for part in parts) else None
+
+
 def _run_side_by_side(layers: Sequence[Linear], x: Tensor, dtype: torch.dtype | None, used: Tensor | None) -> Tensor:
     if all(isinstance(layer, Weights) or is_plain(layer, nn.Linear) for layer in layers):
         weights, biases = [layer.weight for layer in layers], [layer.bias for layer in layers]
@@ -126,12 +136,16 @@ def _run_side_by_side(layers: Sequence[Linear], x: Tensor, dtype: torch.dtype | 
     return torch.cat([run_linear(layer, x, dtype, used=used) for layer in layers], dim=-1)
 
 
-def run_norm(norm: Norm, x: Tensor) -> Tensor:
-    """A norm, or whatever module stands in its place."""
+def run_norm(norm: Norm, x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """A norm, or whatever module stands in its place.
+
+    Args:
+        dtype: type of the result, where the norm is known; None: that of x.
+    """
     affine = norm_arguments(norm)
     if affine is None or affine[2] is None:
         return call(norm, x)
-    return ops.normalise(x, *affine)
+    return ops.normalise(x, *affine, dtype)
 
 
 def autocast_dtype(x: Tensor) -> torch.dtype | None:

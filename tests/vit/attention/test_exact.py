@@ -28,7 +28,8 @@ class Bench:
         torch.manual_seed(0)
         self.layout = attention_layout(*grid, window, pool)
         tables = [torch.randn(2 * size - 1, dim // heads) for size in self.layout.query_grid] if positions else []
-        self.spec = AttentionSpec(heads, (dim // heads) ** -0.5, tuple(tables), padding=torch.randn(3 * dim))
+        sizes = (heads, (dim // heads) ** -0.5, torch.float32)
+        self.spec = AttentionSpec(*sizes, tuple(tables), padding=torch.randn(3 * dim))
         self.attention = make_core("exact", window > 0, "test", None)
         self.qkv = torch.randn(streams, self.layout.tokens, 3 * dim)
         self.state = Streams()

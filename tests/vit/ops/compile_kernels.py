@@ -123,7 +123,11 @@ def launch_all(dtype: torch.dtype, channels: int, wanted: set[str]) -> None:
             return tables, heads, channels**-0.5, (side, side, window, 1)
 
         calls = {
-            "gate": [(ops.gate, x, x, *numbers, *norm), (ops.gate, x, x, *numbers, None, None, None)],
+            "gate": [
+                (ops.gate, x, x, *numbers, *norm),
+                (ops.gate, x, x, *numbers, None, None, None),
+                (ops.gate, x.float(), x, *numbers, *norm, x, dtype),
+            ],
             "normalise": [(ops.normalise, x, *norm), (ops.error_norms, x, x, *norm), (ops.send, x, x, None, *norm)],
             "linear": [
                 (ops.linear, rows, first, first[:, 0], True, None, used, None),
@@ -136,7 +140,7 @@ def launch_all(dtype: torch.dtype, channels: int, wanted: set[str]) -> None:
             "embed": [(ops.embed, images, torch.zeros(dim, 3, 16, 16, dtype=dtype), x[0, 0], x[:1], None)],
             "store": [
                 (ops.store, qkv, index, wide, used),
-                (ops.store_and_add, x, x.clone(), index, rows, used),
+                (ops.add, x, x.clone()),
                 (ops.replace, qkv, index, wide, used, dim),
             ],
             "attend": [

@@ -213,6 +213,21 @@ class TestGates:
     def test_error_norms(self):
         torch.testing.assert_close(ops.error_norms(self.x, self.u, *self.norm), self.norms, atol=1e-5, rtol=1e-5)
 
+    @pytest.mark.parametrize("short", [torch.float16, torch.bfloat16])
+    def test_rows_in_a_short_type(self, short):
+        """What goes on is rounded; the reference is not."""
+        other, numbers = self.u.clone(), (torch.tensor(4), torch.tensor(-torch.inf), None, 8)
+
+        def sent(u, dtype):
+            gated = ops.gate(self.x, u, *numbers, *self.norm, None, dtype)[3]
+            return gated, ops.send(self.x, u, None, *self.norm, dtype)
+
+        for rows, wide in zip(sent(self.u, short), sent(other, None)):
+            assert rows.dtype is short and torch.equal(rows, wide.to(short))
+        assert torch.equal(self.u, other)
+        if self.norm[2] is not None:
+            assert torch.equal(ops.normalise(self.x, *self.norm, short), ops.normalise(self.x, *self.norm).to(short))
+
     @pytest.mark.parametrize("places", [[0, 4, 17], [], None])
     def test_send(self, places):
         index, before = None if places is None else torch.tensor(places, dtype=torch.int64), self.u.clone()
@@ -224,12 +239,14 @@ class TestGates:
 
     @pytest.mark.parametrize("count, threshold", [(4, -torch.inf), (0, -torch.inf), (9, 5.0), (2, 5.0), (9, torch.inf)])
     @pytest.mark.parametrize("flush", [None, [1, 0]])
-    def test_gate(self, count, threshold, flush):
+    @pytest.mark.parametrize("plus", [True, False])
+    def test_gate(self, count, threshold, flush, plus):
         numbers = (torch.tensor(count), torch.tensor(threshold), None if flush is None else torch.tensor(flush).byte())
-        u = self.u.clone()
-        norms, index, offsets, rows = ops.gate(self.x, self.u, *numbers, 18, *self.norm)
-        expected = ops.gate.reference(self.x, u, *numbers, 18, *self.norm)
+        u, x, added = self.u.clone(), self.x.clone(), torch.randn_like(self.x).to(self.u.dtype) if plus else None
+        norms, index, offsets, rows = ops.gate(self.x, self.u, *numbers, 18, *self.norm, added, None)
+        expected = ops.gate.reference(x, u, *numbers, 18, *self.norm, added, None)
         used = int(offsets[-1])
+        assert torch.equal(self.x, x)
         torch.testing.assert_close(norms, expected[0], atol=1e-5, rtol=1e-5)
         assert offsets.tolist() == expected[2].tolist()
         assert index[:used].tolist() == expected[1][:used].tolist()
@@ -253,13 +270,13 @@ class TestBuffers:
         ops.store(buffer, index, rows, None)
         assert torch.equal(buffer, expected)
 
-    def test_store_and_add(self, dtype, places):
-        index, buffer, rows, expected = buffers(dtype, places)
-        x = torch.randn(2, 10, 12)
-        total = x + expected
-        ops.store_and_add(x, buffer, index, rows, None)
-        assert torch.equal(buffer, expected)
-        torch.testing.assert_close(x, total, atol=1e-6, rtol=0)
+    @pytest.mark.parametrize("short", [torch.float16, torch.bfloat16])
+    def test_store_rows_of_a_short_type(self, dtype, places, short):
+        index, buffer, rows, _ = buffers(dtype, places)
+        other = buffer.clone()
+        ops.store(buffer, index, rows.to(short), None)
+        ops.store(other, index, rows.to(short).float(), None)
+        assert torch.equal(buffer, other)
 
     def test_replace(self, dtype, places):
         if places is None:
@@ -268,6 +285,14 @@ class TestBuffers:
         before = buffer.flatten(0, 1)[index, 4:]
         assert torch.equal(ops.replace(buffer, index, rows, None, 4), before)
         assert torch.equal(buffer, expected)
+
+
+@pytest.mark.parametrize("dtype", SHORT)
+def test_add(dtype):
+    x, buffer = torch.randn(2, 10, 12), torch.randn(2, 10, 12).to(dtype)
+    total = x + buffer
+    ops.add(x, buffer)
+    assert torch.equal(x, total)
 
 
 def buffers(dtype, places):

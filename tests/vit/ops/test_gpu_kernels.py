@@ -115,6 +115,27 @@ class TestGates:
         assert torch.equal(ours[1].flatten(0, 1)[index[:used]], rows[:used])
         close(norms, in_double(ops.gate, self.x, self.u, *numbers, *self.norm)[0][0], 4)
 
+    @pytest.mark.parametrize("norm", [True, False])
+    def test_gate_after_an_addition(self, run, close, dtype, norm):
+        """To tokens in float32, of a buffer that is kept in another type, as the reference is."""
+        x, norm = self.x.float(), [part.float() if norm else None for part in self.norm[:2]] + [1e-6 if norm else None]
+        added = torch.randn(self.x.shape).to(dtype)
+        numbers = (torch.tensor(4), torch.tensor(-torch.inf), None, 8)
+        (norms, index, offsets, rows), ours = run(ops.gate, x, self.u, *numbers, *norm, added, dtype)
+        total = x + added.float()
+        assert torch.equal(ours[0].cpu(), total) and offsets.tolist() == [0, 4, 8] and rows.dtype is dtype
+        torch.testing.assert_close(
+            norms.cpu().double(), in_double(ops.error_norms, total, self.u, *norm)[0].double(), atol=1e-5, rtol=1e-5
+        )
+        close(rows, in_double(ops.send, total, self.u, index.cpu(), *norm)[0])
+        close(ours[1].flatten(0, 1)[index], rows.cpu())
+
+    def test_normalised_rows_in_another_type(self, run, close, dtype):
+        norm = [part.float() for part in self.norm[:2]] + [1e-6]
+        rows, _ = run(ops.normalise, self.x.float(), *norm, dtype)
+        assert rows.dtype is dtype
+        close(rows, in_double(ops.normalise, self.x.float(), *norm)[0])
+
 
 class TestSelecting:
     """What is chosen does not depend on how it is found."""
@@ -136,6 +157,15 @@ class TestSelecting:
         norms = torch.rand(streams, tokens) * torch.logspace(-15, 15, tokens)
         for count in {0, 1, tokens // 3, tokens - 1, tokens}:
             self.check(run, norms, count)
+
+    @pytest.mark.parametrize("streams", [1, 2])
+    def test_more_tokens_than_a_program_holds(self, run, streams, monkeypatch):
+        selecting = importlib.import_module("eventful_vit.ops.gpu.selecting")
+        monkeypatch.setattr(selecting, "select_tile", lambda tokens: {"BLOCK": 32, "num_warps": 1})
+        for norms in (torch.rand(streams, 100), torch.randint(3, (streams, 100)).float()):
+            for count in (0, 1, 50, 99, 100):
+                self.check(run, norms, count)
+            self.check(run, norms, 50, 0.7, torch.tensor([1, 0][:streams]).byte())
 
     @pytest.mark.parametrize("streams", [1, 2])
     def test_equal_norms_go_in_order_and_nan_first(self, run, streams):
@@ -162,7 +192,7 @@ class TestBuffers:
         used = None if used is None or not places else torch.tensor(used)
         for operator, arguments in (
             (ops.store, (buffer, index, rows, used)),
-            (ops.store_and_add, (x, buffer, index, rows, used)),
+            (ops.add, (x, buffer)),
             (ops.replace, (buffer, index, rows, used, 5)),
         ):
             if operator is ops.replace and index is None:

@@ -33,7 +33,7 @@ ARGUMENTS = {
     ),
     "store": lambda: (torch.randn(2, N, D), INDEX, torch.randn(3, D), None),
     "replace": lambda: (torch.randn(2, N, D), INDEX, torch.randn(3, D), torch.tensor(3), 2),
-    "store_and_add": lambda: (torch.randn(2, N, D), torch.randn(2, N, D), INDEX, torch.randn(3, D), None),
+    "add": lambda: (torch.randn(2, N, D), torch.randn(2, N, D)),
     "finite": lambda: (torch.randn(2, 3, 8, 8),),
     "attend": lambda: (torch.randn(2, N, 3 * D), torch.randn(3 * D), *WINDOWS, torch.float32),
     "attend_windows": lambda: (torch.randn(2, N, 3 * D), INDEX, None, torch.randn(2, N, D), None, *WINDOWS),

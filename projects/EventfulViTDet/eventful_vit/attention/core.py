@@ -20,6 +20,8 @@ class AttentionSpec:
 
     heads: int
     scale: float
+    dtype: torch.dtype
+    """Type of the tokens, and so of sums (float64 only for tokens of float64), and of state that is given none."""
     tables: tuple[Tensor, ...] = ()
     """Relative positions along rows and columns, (2h - 1, d) and (2w - 1, d) or of another size; empty without."""
     padding: Tensor | None = None
@@ -28,6 +30,10 @@ class AttentionSpec:
     def arguments(self, layout: AttentionLayout) -> tuple:
         """What the attention operators have in common."""
         return self.tables, self.heads, self.scale, (*layout.grid, layout.window, layout.pool)
+
+    def sent_dtype(self, state_dtype: torch.dtype | None, like: Tensor) -> torch.dtype:
+        """Type of a result that goes through a gate only: a GPU's gates read what is kept, a CPU's the tokens' type."""
+        return state_dtype or self.dtype if ops.gpu.serves(like) else self.dtype
 
     def attend(self, qkv: Tensor, dtype: torch.dtype, layout: AttentionLayout) -> Tensor:
         """Dense attention of all tokens: (B, N, 3D) -> (B, N, D) of a type."""
@@ -43,7 +49,7 @@ class AttentionCore(Protocol):
         """Attention over the buffered tokens.
 
         Args:
-            rows: new queries, keys and values of the selected tokens, (R, 3D).
+            rows: new queries, keys and values of the selected tokens, (R, 3D), in the type of the products.
 
         Returns:
             (B, N, D), before the output projection; read it, never write to it. And what was executed.

@@ -48,21 +48,25 @@ class ExactAttention:
     ) -> tuple[Tensor, AttentionWork]:
         dim = rows.shape[-1] // 3
         store = self._store if layout.pool == 1 else self._store_and_pool
-        qkv, kv, *changed = store(rows, selection, layout, frame)
+        qkv, kv, *changed = store(rows, selection, layout, frame, spec.dtype)
         change = [] if selection.index is None else [selection.index, selection.offsets, *changed]
-        state = self._sums(spec.heads, dim // spec.heads, layout.tokens, rows, frame)
+        state = self._sums(spec, dim // spec.heads, layout.tokens, rows, frame)
         executed = ops.update_sums(qkv[..., :dim], kv, change, state, *spec.arguments(layout))
-        return ops.divide(*state[:2], rows.dtype), AttentionWork("exact", changed[1], executed)
+        sent = spec.sent_dtype(self._state_dtype, qkv)
+        return ops.divide(*state[:2], sent), AttentionWork("exact", changed[1], executed)
 
-    def _sums(self, heads: int, channels: int, tokens: int, rows: Tensor, frame: Frame) -> list[Tensor]:
+    def _sums(self, spec: AttentionSpec, channels: int, tokens: int, rows: Tensor, frame: Frame) -> list[Tensor]:
         """U (B, H, N, d), and Z, m and the error bound (B, H, N)."""
-        dtype = torch.float64 if rows.dtype is torch.float64 else torch.float32
+        dtype = torch.float64 if spec.dtype is torch.float64 else torch.float32
         parts = {"sums": (channels,), "normalisers": (), "references": (), "drift": ()}
         return [
-            frame.slots(f"{self._name}.{part}", (heads, tokens, *size), rows, dtype) for part, size in parts.items()
+            frame.slots(f"{self._name}.{part}", (spec.heads, tokens, *size), rows, dtype)
+            for part, size in parts.items()
         ]
 
-    def _store(self, rows: Tensor, selection: Selection, layout: AttentionLayout, frame: Frame) -> tuple:
+    def _store(
+        self, rows: Tensor, selection: Selection, layout: AttentionLayout, frame: Frame, dtype: torch.dtype
+    ) -> tuple:
         """Store new rows.
 
         Returns:
@@ -71,21 +75,23 @@ class ExactAttention:
             everything.
         """
         dim = rows.shape[-1] // 3
-        qkv, old = self._qkv.replace(rows, selection, frame, dim)
+        qkv, old = self._qkv.replace(rows, selection, frame, dtype, dim)
         return qkv, qkv[..., dim:], selection.index, selection.offsets, old
 
-    def _store_and_pool(self, rows: Tensor, selection: Selection, layout: AttentionLayout, frame: Frame) -> tuple:
+    def _store_and_pool(
+        self, rows: Tensor, selection: Selection, layout: AttentionLayout, frame: Frame, dtype: torch.dtype
+    ) -> tuple:
         """The same where keys and values are averaged over cells of tokens."""
         dim = rows.shape[-1] // 3
-        kv = frame.slots(f"{self._name}.pooled", (layout.keys, 2 * dim), rows, self._state_dtype)
+        kv = frame.slots(f"{self._name}.pooled", (layout.keys, 2 * dim), rows, self._state_dtype or dtype)
         if selection.index is None:
-            qkv = self._qkv.store(rows, selection, frame)
+            qkv = self._qkv.store(rows, selection, frame, dtype)
             kv.copy_(layout.pool_keys(qkv[..., dim:]))
             return qkv, kv, None, None, None
         cells, offsets = changed_cells(selection, layout)
         flat = kv.flatten(0, 1)
         old = flat.index_select(0, cells)
-        qkv = self._qkv.store(rows, selection, frame)
+        qkv = self._qkv.store(rows, selection, frame, dtype)
         stream, cell = cells // layout.keys, cells % layout.keys
         members = layout.cell_members(cell) + stream[:, None] * layout.tokens
         flat.index_copy_(0, cells, qkv.flatten(0, 1)[members, dim:].mean(dim=1))

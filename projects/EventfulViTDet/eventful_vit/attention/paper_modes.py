@@ -25,8 +25,8 @@ class TokenwiseAttention:
     def __call__(
         self, spec: AttentionSpec, rows: Tensor, selection: Selection, layout: AttentionLayout, frame: Frame
     ) -> tuple[Tensor, AttentionWork]:
-        qkv = self._qkv.store(rows, selection, frame)
-        return spec.attend(qkv, rows.dtype, layout), AttentionWork("dense")
+        qkv = self._qkv.store(rows, selection, frame, spec.dtype)
+        return spec.attend(qkv, spec.dtype, layout), AttentionWork("dense")
 
 
 class QueryKeyAttention:
@@ -42,7 +42,7 @@ class QueryKeyAttention:
     def __call__(
         self, spec: AttentionSpec, rows: Tensor, selection: Selection, layout: AttentionLayout, frame: Frame
     ) -> tuple[Tensor, AttentionWork]:
-        q, k, v = split_heads(self._qkv.store(rows, selection, frame).to(rows.dtype), spec.heads)
+        q, k, v = split_heads(self._qkv.store(rows, selection, frame, spec.dtype).to(spec.dtype), spec.heads)
         k, v = layout.pool_keys(k), layout.pool_keys(v)
         cells, offsets = (None, None) if selection.index is None else changed_cells(selection, layout)
         outputs = []

@@ -27,12 +27,13 @@ class TouchedWindowsAttention:
     def __call__(
         self, spec: AttentionSpec, rows: Tensor, selection: Selection, layout: AttentionLayout, frame: Frame
     ) -> tuple[Tensor, AttentionWork]:
-        qkv = self._qkv.store(rows, selection, frame)
+        qkv = self._qkv.store(rows, selection, frame, spec.dtype)
         size = (layout.tokens, rows.shape[-1] // 3)
-        output = frame.slots(f"{self._name}.attention", size, rows, self._state_dtype)
+        output = frame.slots(f"{self._name}.attention", size, rows, self._state_dtype or spec.dtype)
+        sent = spec.sent_dtype(self._state_dtype, output)
         if selection.index is None:
-            output.copy_(spec.attend(qkv, rows.dtype, layout))
-            return output.to(rows.dtype), AttentionWork("dense")
+            output.copy_(spec.attend(qkv, spec.dtype, layout))
+            return output.to(sent), AttentionWork("dense")
         chosen = (selection.index, selection.used)
         touched = ops.attend_windows(qkv, *chosen, output, spec.padding, *spec.arguments(layout))
-        return output.to(rows.dtype), AttentionWork("windows", executed=touched)
+        return output.to(sent), AttentionWork("windows", executed=touched)

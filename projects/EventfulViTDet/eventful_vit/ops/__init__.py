@@ -5,12 +5,13 @@ They are registered with PyTorch as `torch.ops.eventful_vit.*`, so compilers, ex
 
 from . import cpu, gpu
 from .attention import attend, attend_windows, divide, update_sums
-from .gating import error_norms, finite, gate, normalise, replace, send, store, store_and_add
+from .gating import add, error_norms, finite, gate, normalise, replace, send, store
 from .linear import embed, linear, linear_side_by_side, scale_channels
 from .operator import Operator
 
 __all__ = [
     "Operator",
+    "add",
     "attend",
     "attend_windows",
     "cpu",
@@ -27,6 +28,5 @@ __all__ = [
     "scale_channels",
     "send",
     "store",
-    "store_and_add",
     "update_sums",
 ]

@@ -2,7 +2,8 @@
 
 `index` holds the selected tokens of all streams, places in B * N, ascending; None stands for all of them. `used`, a
 number in memory, says how many of the places and rows count, where that is not known when memory is set aside for them;
-None: all of them. A layer norm is given by its weight, bias and eps; without eps, tokens are taken as they are.
+None: all of them. A layer norm is given by its weight, bias and eps; without eps, tokens are taken as they are. `dtype`
+is the type of the rows that come out; None: that of the tokens.
 """
 
 from __future__ import annotations
@@ -16,14 +17,17 @@ from .operator import operator
 _NORM = "Tensor? weight, Tensor? bias, float? eps"
 
 
-def _same_shapes(x: Tensor, *args) -> Tensor:
-    return torch.empty_like(x, memory_format=torch.contiguous_format)
+def _normalise_shapes(x: Tensor, weight, bias, eps, dtype: torch.dtype | None = None) -> Tensor:
+    return torch.empty_like(x, dtype=dtype, memory_format=torch.contiguous_format)
 
 
-@operator(f"normalise(Tensor x, {_NORM}) -> Tensor", shapes=_same_shapes)
-def normalise(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float | None) -> Tensor:
+@operator(f"normalise(Tensor x, {_NORM}, ScalarType? dtype=None) -> Tensor", shapes=_normalise_shapes)
+def normalise(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float | None, dtype: torch.dtype | None = None
+) -> Tensor:
     """Layer norm over the channels of (..., D)."""
-    return _normalised(x, weight, bias, eps).clone(memory_format=torch.contiguous_format)
+    values = _normalised(x, weight, bias, eps)
+    return values.to(dtype or x.dtype, copy=True, memory_format=torch.contiguous_format)
 
 
 def _normalised(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float | None) -> Tensor:
@@ -45,29 +49,43 @@ def _rows(x: Tensor, index: Tensor | None) -> int:
     return len(x) * x.shape[1] if index is None else len(index)
 
 
-def _send_shapes(x: Tensor, reference: Tensor, index: Tensor | None, *args) -> Tensor:
-    return x.new_empty(_rows(x, index), x.shape[-1])
+def _send_shapes(
+    x: Tensor, reference: Tensor, index: Tensor | None, weight, bias, eps, dtype: torch.dtype | None = None
+) -> Tensor:
+    return x.new_empty(_rows(x, index), x.shape[-1], dtype=dtype)
 
 
-@operator(f"send(Tensor x, Tensor(a!) reference, Tensor? index, {_NORM}) -> Tensor", shapes=_send_shapes)
+@operator(
+    f"send(Tensor x, Tensor(a!) reference, Tensor? index, {_NORM}, ScalarType? dtype=None) -> Tensor",
+    shapes=_send_shapes,
+)
 def send(
-    x: Tensor, reference: Tensor, index: Tensor | None, weight: Tensor | None, bias: Tensor | None, eps: float | None
+    x: Tensor,
+    reference: Tensor,
+    index: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float | None,
+    dtype: torch.dtype | None = None,
 ) -> Tensor:
     """norm(x) of the selected tokens, (R, D), which takes its place in the reference (B, N, D) too."""
     rows = _normalised(_take(x, index), weight, bias, eps)
     _put(reference, index, rows)
-    return rows
+    return rows if dtype is None else rows.to(dtype)
 
 
-def _gate_shapes(x: Tensor, reference: Tensor, count, threshold, flush, capacity: int, *args) -> tuple[Tensor, ...]:
+def _gate_shapes(
+    x: Tensor, reference: Tensor, count, threshold, flush, capacity: int, weight, bias, eps, added=None,
+    dtype: torch.dtype | None = None,
+) -> tuple[Tensor, ...]:  # fmt: skip
     norms = _norms_shapes(x)
     index, offsets = norms.new_empty(capacity, dtype=torch.int64), norms.new_empty(len(x) + 1, dtype=torch.int64)
-    return norms, index, offsets, x.new_empty(capacity, x.shape[-1])
+    return norms, index, offsets, x.new_empty(capacity, x.shape[-1], dtype=dtype)
 
 
 @operator(
-    "gate(Tensor x, Tensor(a!) reference, Tensor count, Tensor threshold, Tensor? flush, int capacity, "
-    f"{_NORM}) -> (Tensor, Tensor, Tensor, Tensor)",
+    "gate(Tensor(a!) x, Tensor(b!) reference, Tensor count, Tensor threshold, Tensor? flush, int capacity, "
+    f"{_NORM}, Tensor? added=None, ScalarType? dtype=None) -> (Tensor, Tensor, Tensor, Tensor)",
     shapes=_gate_shapes,
 )
 def gate(
@@ -80,6 +98,8 @@ def gate(
     weight: Tensor | None,
     bias: Tensor | None,
     eps: float | None,
+    added: Tensor | None = None,
+    dtype: torch.dtype | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """A gate whose policy is two numbers in memory: `error_norms`, a choice by them, and `send` of the chosen tokens.
 
@@ -90,11 +110,14 @@ def gate(
         threshold: () float32; their norms are above this.
         flush: (B,) uint8, streams of which all tokens are chosen; None: no such streams.
         capacity: room for the chosen tokens of all streams.
+        added: (B, N, D), what is added to x in place before all else.
 
     Returns:
         Norms (B, N), infinite in streams that flush; places (capacity,), where each stream's begin (B + 1,), and rows
         (capacity, D). Only the first `offsets[B]` places and rows count.
     """
+    if added is not None:
+        add.reference(x, added)
     norms = error_norms.reference(x, reference, weight, bias, eps)
     if flush is not None:
         norms = norms.masked_fill(flush.bool()[:, None], torch.inf)
@@ -102,9 +125,9 @@ def gate(
     if flush is not None:
         chosen |= flush.bool()[:, None]
     found = chosen.flatten().nonzero().squeeze(1)
-    index, rows = found.new_zeros(capacity), x.new_zeros(capacity, x.shape[-1])
+    index, rows = found.new_zeros(capacity), x.new_zeros(capacity, x.shape[-1], dtype=dtype)
     index[: len(found)] = found
-    rows[: len(found)] = send.reference(x, reference, found, weight, bias, eps)
+    rows[: len(found)] = send.reference(x, reference, found, weight, bias, eps, dtype)
     offsets = torch.zeros(len(x) + 1, dtype=torch.int64, device=x.device)
     offsets[1:] = chosen.sum(dim=1).cumsum(dim=0)
     return norms, index, offsets, rows
@@ -147,12 +170,9 @@ def replace(buffer: Tensor, index: Tensor, rows: Tensor, used: Tensor | None, fi
     return old
 
 
-@operator(
-    "store_and_add(Tensor(a!) x, Tensor(b!) buffer, Tensor? index, Tensor rows, Tensor? used) -> ()", shapes=_no_result
-)
-def store_and_add(x: Tensor, buffer: Tensor, index: Tensor | None, rows: Tensor, used: Tensor | None) -> None:
-    """Write rows (R, D) to their places in a buffer (B, N, D), and add all of the buffer to x in place."""
-    _put(buffer, *_cut(used, index, rows))
+@operator("add(Tensor(a!) x, Tensor buffer) -> ()", shapes=_no_result)
+def add(x: Tensor, buffer: Tensor) -> None:
+    """Add all of a buffer (B, N, D) to x in place."""
     x += buffer.to(x.dtype)
 
 

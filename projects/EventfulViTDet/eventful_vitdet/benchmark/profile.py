@@ -21,7 +21,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "global attention: sums": ("update_sums", "divide"),
     "windowed attention": ("attend_windows",),
     "gates, layer norms": ("gate", "error_norms", "send", "normalise"),
-    "buffers, residuals": ("store", "replace", "store_and_add"),
+    "buffers, residuals": ("store", "replace", "add"),
 }
 
 

@@ -87,5 +87,5 @@ def interpreted_operators() -> Iterator[None]:
             result = kernels[operator](*args)
         return operator.reference(*args) if result is NotImplemented else result
 
-    with swapped(Operator, "__call__", call):
+    with swapped(Operator, "__call__", call), swapped(gpu, "serves", lambda x: True):
         yield

@@ -52,7 +52,7 @@ def make_cases(dtype: torch.dtype, size: Size) -> Iterator[Case]:
     selections = {"none": 0, "one": 1, "a third": max(1, size.tokens // 3), "all": size.tokens}
     for what, count in selections.items():
         yield Case("gate", f"{what} selected, {size}", 4, _gate(dtype, size, count, 0.0, None))
-        yield Case("store, replace, store_and_add", f"{what} selected, {size}", 1, _stores(dtype, size, count))
+        yield Case("store, replace, add", f"{what} selected, {size}", 1, _stores(dtype, size, count))
         yield Case("send", f"{what} selected, {size}", 1, _send(dtype, size, count))
         yield Case("attend_windows", f"{what} selected, {size}", 2, _attend_windows(dtype, size, count))
         yield Case("update_sums, divide", f"{what} changed, {size}", 4, _update_sums(dtype, size, count))
@@ -171,7 +171,7 @@ def _stores(dtype: torch.dtype, size: Size, count: int) -> Callable:
         errors = []
         for operator, arguments in (
             (ops.store, (buffer, spare, rows, used)),
-            (ops.store_and_add, (x, buffer, spare, rows, used)),
+            (ops.add, (x, buffer)),
             (ops.replace, (buffer, spare, rows, used, size.dim)),
         ):
             old, ours, expected, theirs = run_both(kernels, operator, arguments)

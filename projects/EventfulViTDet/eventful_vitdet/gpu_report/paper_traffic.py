@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from eventful_vit.attention.layout import AttentionLayout, attention_layout
-from eventful_vit.ops.gpu.tuning import uses_library
+from eventful_vit.ops.gpu.tuning import split_keys, uses_library
 
 from .report_models import VITDET_B, Form
 
@@ -76,20 +76,19 @@ class Shape:
 def block_steps(s: Shape, windowed: bool) -> list[Step]:
     """The operators of a block, in order."""
     attention = _windows(s) if windowed else _sums(s)
+    values = s.n * s.dim
     return [
-        *_gate(s, "before attention", normalised=True),
-        *_linear(s, "queries, keys, values", s.tokens, s.dim, 3 * s.dim),
-        *_converted(s, "queries, keys, values", s.r * 3 * s.dim),
+        *_gate(s, "before attention", s.tokens, normalised=True),
+        *_linear(s, "queries, keys, values", s.dim, 3 * s.dim),
         *attention,
-        *_gate(s, "before the projection", normalised=False),
-        *_linear(s, "projection", s.tokens, s.dim, s.dim),
-        *_converted(s, "projection", s.r * s.dim),
-        _store_and_add(s, "projection"),
-        *_gate(s, "before the MLP", normalised=True),
-        *_linear(s, "MLP, first layer with GELU", s.tokens, s.dim, s.hidden, gelu=True),
-        *_linear(s, "MLP, second layer", s.products, s.hidden, s.dim),
-        *_converted(s, "MLP", s.r * s.dim),
-        _store_and_add(s, "MLP"),
+        *_gate(s, "before the projection", s.state, normalised=False),
+        *_linear(s, "projection", s.dim, s.dim),
+        _store(s, "projection", s.dim),
+        *_gate(s, "before the MLP, after the projection's addition", s.tokens, normalised=True, adds=True),
+        *_linear(s, "MLP, first layer with GELU", s.dim, s.hidden, gelu=True),
+        *_linear(s, "MLP, second layer", s.hidden, s.dim),
+        _store(s, "MLP", s.dim),
+        Step("add", "MLP", 1, 0, values * (s.tokens + s.state), values * s.tokens),
     ]
 
 
@@ -108,54 +107,46 @@ def embedding_steps(s: Shape, inputs: int) -> list[Step]:
     return [*steps, Step("embed: tokens", "with positions", 1, 0, read + tokens * s.tokens, tokens * s.tokens)]
 
 
-def _gate(s: Shape, what: str, normalised: bool) -> Iterable[Step]:
+def _gate(s: Shape, what: str, size: int, normalised: bool, adds: bool = False) -> Iterable[Step]:
+    """Of values of some bytes. Rows come out in the type of the products."""
     affine = 2 * s.dim * s.tokens if normalised else 0
     values, rows = s.n * s.dim, s.r * s.dim
-    yield Step("gate: error norms", what, 1, 0, values * (s.tokens + s.state) + affine, s.n * FLOAT)
+    read, written = values * (size + s.state) + affine, s.n * FLOAT
+    if adds:
+        read, written = read + values * s.state, written + values * size
+    yield Step("gate: error norms", what, 1, 0, read, written)
     yield Step("gate: selection", what, 1, 0, s.n * FLOAT, s.r * INDEX)
-    yield Step("gate: chosen rows", what, 1, 0, rows * s.tokens + s.r * INDEX + affine, rows * (s.tokens + s.state))
+    yield Step("gate: chosen rows", what, 1, 0, rows * size + s.r * INDEX + affine, rows * (s.products + s.state))
 
 
 def _weights(s: Shape, inputs: int, outputs: int) -> int:
     return (inputs + 1) * outputs * s.products
 
 
-def _linear(s: Shape, what: str, size: int, inputs: int, outputs: int, gelu: bool = False) -> Iterable[Step]:
-    """Of rows with values of `size` bytes, such as those that a gate sent."""
-    given, result = s.r * inputs, s.r * outputs * s.products
+def _linear(s: Shape, what: str, inputs: int, outputs: int, gelu: bool = False) -> Iterable[Step]:
+    rows, result = s.r * inputs * s.products, s.r * outputs * s.products
     if not uses_library(s.r, inputs, outputs, gelu):
-        yield Step("linear", what, 1, 0, given * size + _weights(s, inputs, outputs), result)
+        yield Step("linear", what, 1, 0, rows + _weights(s, inputs, outputs), result)
         return
-    if size != s.products:
-        yield Step("conversion", what, 0, 1, given * size, given * s.products)
-    yield Step("linear", what, 0, 1, given * s.products + _weights(s, inputs, outputs), result)
+    yield Step("linear", what, 0, 1, rows + _weights(s, inputs, outputs), result)
     if gelu:
         yield Step("linear", what, 1, 0, result, result)
 
 
-def _converted(s: Shape, what: str, values: int) -> Iterable[Step]:
-    """Results of products in the type of the tokens, where that is another one."""
-    if s.products != s.tokens:
-        yield Step("conversion", what, 0, 1, values * s.products, values * s.tokens)
-
-
-def _store_and_add(s: Shape, what: str) -> Step:
-    rows, values = s.r * s.dim, s.n * s.dim
-    read = rows * s.tokens + s.r * INDEX + values * (s.tokens + s.state)
-    return Step("store_and_add", what, 2, 0, read, rows * s.state + values * s.tokens)
+def _store(s: Shape, what: str, width: int) -> Step:
+    return Step("store", what, 1, 0, s.r * (width * s.products + INDEX), s.r * width * s.state)
 
 
 def _windows(s: Shape) -> Iterable[Step]:
     """Windowed attention, at worst: selected tokens in all windows."""
     layout, width = s.layout(True), 3 * s.dim
-    yield Step("store", "queries, keys, values", 1, 0, s.r * (width * s.tokens + INDEX), s.r * width * s.state)
-    touched = layout.windows * 4
-    terms = s.heads * s.n * sum(layout.key_grid) * FLOAT
+    yield _store(s, "queries, keys, values", width)
+    marks = layout.windows * 4 + INDEX
+    terms = s.heads * s.n * sum(layout.key_grid) * min(FLOAT, s.state)
     tables = 2 * s.window**2 * (s.dim // s.heads) * FLOAT
-    yield Step("attend_windows: marks", "", 1, 2, s.r * INDEX + touched, 2 * touched + INDEX)
+    yield Step("attend_windows: marks", "", 1, 1, s.r * INDEX + marks, 2 * marks)
     yield Step("attend_windows: position terms", "", 1, 0, s.n * s.dim * s.state + tables, terms)
     yield Step("attend_windows: attention", "all windows", 1, 0, s.n * width * s.state + terms, s.n * s.dim * s.state)
-    yield from _converted(s, "attention", s.n * s.dim)
 
 
 def _sums(s: Shape) -> Iterable[Step]:
@@ -163,9 +154,10 @@ def _sums(s: Shape) -> Iterable[Step]:
     layout, width = s.layout(False), 3 * s.dim
     pairs, channels = s.heads * s.n, s.dim // s.heads
     rows, kept = s.r * width, s.r * 2 * s.dim
-    yield Step("replace", "queries, keys, values", 1, 0, rows * s.tokens + s.r * INDEX + kept * s.state,
+    yield Step("replace", "queries, keys, values", 1, 0, rows * s.products + s.r * INDEX + kept * s.state,
                (rows + kept) * s.state)  # fmt: skip
-    terms = pairs * sum(layout.key_grid) * FLOAT
+    term = sum(layout.key_grid) * min(FLOAT, s.state)  # of a query
+    terms = pairs * term
     tables = sum(side**2 for side in s.grid) * channels * FLOAT
     sums, numbers = pairs * channels * FLOAT, 3 * pairs * FLOAT
     yield Step("update_sums: position terms", "", 1, 0, s.n * s.dim * s.state + tables, terms)
@@ -175,9 +167,15 @@ def _sums(s: Shape) -> Iterable[Step]:
     yield Step("update_sums: exchange", "", 1, 0, exchanged, sums + 2 * pairs * FLOAT + s.heads * s.r)
     yield Step("update_sums: list and count", "", 2, 0, pairs, s.heads * (s.r + 1) * 4 + 2 * INDEX)
     changed = s.heads * s.r
-    recomputed = s.n * 2 * s.dim * s.state + s.r * s.dim * s.state + changed * (sum(layout.key_grid) + 1) * FLOAT
-    yield Step("update_sums: changed queries", "", 1, 0, recomputed, changed * (channels + 3) * FLOAT)
-    yield Step("divide", "", 1, 0, sums + pairs * FLOAT, s.n * s.dim * s.tokens)
+    recomputed = s.n * 2 * s.dim * s.state + s.r * s.dim * s.state + changed * (term + FLOAT)
+    splits = split_keys(1, s.heads)
+    parts, written = splits * changed * (channels + 2) * FLOAT, changed * (channels + 3) * FLOAT
+    if splits > 1:
+        yield Step("update_sums: changed queries", "in parts", 1, 0, recomputed, parts)
+        yield Step("update_sums: changed queries", "put together", 1, 0, parts, written)
+    else:
+        yield Step("update_sums: changed queries", "", 1, 0, recomputed, written)
+    yield Step("divide", "", 1, 0, sums + pairs * FLOAT, s.n * s.dim * s.state)
 
 
 def vitdet_b(size: int, r: int, form: Form) -> Shape:

@@ -27,8 +27,8 @@ FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-std=c++17", "-fPIC", "-
 COMPILERS = ("c++", "g++", "clang++")
 COMPILE_SECONDS = 300
 KERNELS = (
-    "attend", "attend_touched", "divide", "error_norms", "finite", "gate", "linear", "pack", "packed_size",
-    "patches", "replay", "sample", "scale_channels", "send", "store", "store_and_add", "update_sums", "vector_length",
+    "add", "attend", "attend_touched", "divide", "error_norms", "finite", "gate", "linear", "pack", "packed_size",
+    "patches", "replay", "sample", "scale_channels", "send", "store", "update_sums", "vector_length",
 )  # fmt: skip
 """What a library has to contain."""
 

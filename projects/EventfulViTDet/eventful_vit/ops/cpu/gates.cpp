@@ -61,15 +61,23 @@ INLINE float distance(const float* x, const T* reference, int channels, const Ga
 }
 
 template <typename T>
+INLINE void add(float* x, const T* buffer, int64_t values) {
+    for (int64_t i = 0; i < values; ++i) x[i] += to_float(buffer[i]);
+}
+
+template <typename T>
 void compare(const Gate& g, int threads) {
-    const T* reference = static_cast<const T*>(g.reference);
+    const T *reference = static_cast<const T*>(g.reference), *added = static_cast<const T*>(g.added);
     const int64_t tokens = g.streams * g.tokens;
     share_ranges(tokens, threads_for(tokens * g.channels, VALUES_PER_THREAD, threads),
                  [&](int64_t first, int64_t last) {
-                     for (int64_t i = first; i < last; ++i)
+                     for (int64_t i = first; i < last; ++i) {
+                         float* x = g.x + i * g.channels;
+                         if (added) add(x, added + i * g.channels, g.channels);
                          g.norms[i] = g.flush && g.flush[i / g.tokens]
                                           ? INFINITY
-                                          : distance(g.x + i * g.channels, reference + i * g.channels, g.channels, g);
+                                          : distance(x, reference + i * g.channels, g.channels, g);
+                     }
                  });
 }
 
@@ -134,13 +142,10 @@ void store(const Store& s, int threads) {
 }
 
 template <typename T>
-void store_and_add(const Store& s, int threads) {
-    store<T>(s, threads);
-    const int64_t values = s.tokens * s.width;
-    const T* buffer = static_cast<const T*>(s.buffer);
-    share_ranges(values, threads_for(values, VALUES_PER_THREAD, threads), [&](int64_t first, int64_t last) {
-        for (int64_t i = first; i < last; ++i) s.x[i] += to_float(buffer[i]);
-    });
+void add_all(const Add& a, int threads) {
+    const T* buffer = static_cast<const T*>(a.buffer);
+    share_ranges(a.values, threads_for(a.values, VALUES_PER_THREAD, threads),
+                 [&](int64_t first, int64_t last) { add(a.x + first, buffer + first, last - first); });
 }
 
 // f(T{}) for the type of a state.
@@ -165,7 +170,7 @@ KERNEL(send, Gate) {
              [&](auto type) { send<decltype(type)>(arguments, arguments.selected.count(), threads); });
 }
 
-// The norms, the tokens with the largest ones, and `send` of these. Of equal norms the earlier token goes first; NaN
+// An addition where there is one, the norms, the tokens with the largest ones, and `send` of these. Of equal norms the earlier token goes first; NaN
 // counts as largest.
 KERNEL(gate, Gate) {
     const Gate& g = arguments;
@@ -185,9 +190,9 @@ KERNEL(store, Store) {
     for_type(arguments.is_bf16, [&](auto type) { store<decltype(type)>(arguments, threads); });
 }
 
-// The same, and then the buffer is added to other tokens.
-KERNEL(store_and_add, Store) {
-    for_type(arguments.is_bf16, [&](auto type) { store_and_add<decltype(type)>(arguments, threads); });
+// All of a buffer is added to tokens.
+KERNEL(add, Add) {
+    for_type(arguments.is_bf16, [&](auto type) { add_all<decltype(type)>(arguments, threads); });
 }
 
 KERNEL(finite, Finite) {

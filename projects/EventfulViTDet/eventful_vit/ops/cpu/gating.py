@@ -6,22 +6,27 @@ import torch
 from torch import Tensor
 
 from .. import gating as operators
+from .. import tape
+from ..attention import SHORT_TYPES
 from .library import FLOAT, INT, LONG, POINTER, address, available, call, empty, is_state, readable, structure
 
 Gate = structure(
     "Gate", x=POINTER, reference=POINTER, streams=LONG, tokens=LONG, channels=INT, is_bf16=INT, weight=POINTER,
     bias=POINTER, eps=FLOAT, normalised=INT, count=POINTER, threshold=POINTER, flush=POINTER, norms=POINTER,
-    index=POINTER, offsets=POINTER, most=LONG, used=POINTER, rows=POINTER,
+    index=POINTER, offsets=POINTER, most=LONG, used=POINTER, rows=POINTER, added=POINTER,
 )  # fmt: skip
 Store = structure(
     "Store", buffer=POINTER, is_bf16=INT, width=INT, index=POINTER, rows=POINTER, most=LONG, used=POINTER, first=INT,
-    old=POINTER, x=POINTER, tokens=LONG,
+    old=POINTER,
 )  # fmt: skip
+Add = structure("Add", x=POINTER, buffer=POINTER, values=LONG, is_bf16=INT)
 Finite = structure("Finite", x=POINTER, streams=LONG, values=LONG, result=POINTER)
 
 
 @operators.normalise.implement("CPU")
-def normalise(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float | None) -> Tensor:
+def normalise(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float | None, dtype: torch.dtype | None = None
+) -> Tensor:
     if eps is None or not _fits(x, weight, bias, eps):
         return NotImplemented
     rows, channels = empty(x.shape), x.shape[-1]
@@ -30,7 +35,7 @@ def normalise(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float 
         most=x.numel() // max(channels, 1), rows=rows.data_ptr(),
     )  # fmt: skip
     call("send", arguments, x, weight, bias, rows)
-    return rows
+    return _in_type(rows, dtype)
 
 
 @operators.error_norms.implement("CPU")
@@ -44,14 +49,20 @@ def error_norms(x: Tensor, reference: Tensor, weight: Tensor | None, bias: Tenso
 
 @operators.send.implement("CPU")
 def send(
-    x: Tensor, reference: Tensor, index: Tensor | None, weight: Tensor | None, bias: Tensor | None, eps: float | None
+    x: Tensor,
+    reference: Tensor,
+    index: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float | None,
+    dtype: torch.dtype | None = None,
 ) -> Tensor:
     if not _can_compare(x, reference, weight, bias, eps):
         return NotImplemented
     rows = empty((x.numel() // max(x.shape[-1], 1) if index is None else len(index), x.shape[-1]))
     arguments = _gate(x, reference, weight, bias, eps, index=index, most=len(rows), rows=rows)
     call("send", arguments, x, reference, index, weight, bias, rows)
-    return rows
+    return _in_type(rows, dtype)
 
 
 @operators.gate.implement("CPU")
@@ -65,22 +76,27 @@ def gate(
     weight: Tensor | None,
     bias: Tensor | None,
     eps: float | None,
+    added: Tensor | None = None,
+    dtype: torch.dtype | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    if not _can_compare(x, reference, weight, bias, eps):
+    if not (_can_compare(x, reference, weight, bias, eps) and _can_add(x, added)):
+        return NotImplemented
+    if added is not None and added.dtype is not reference.dtype:
         return NotImplemented
     norms, offsets = empty(x.shape[:-1]), empty((len(x) + 1,), torch.int64)
     index, rows = empty((capacity,), torch.int64), empty((capacity, x.shape[-1]))
     arguments = Gate(
         x.data_ptr(), reference.data_ptr(), *x.shape, reference.dtype is torch.bfloat16, address(weight), address(bias),
         eps or 0.0, eps is not None, count.data_ptr(), threshold.data_ptr(), address(flush), norms.data_ptr(),
-        index.data_ptr(), offsets.data_ptr(), capacity, None, rows.data_ptr(),
+        index.data_ptr(), offsets.data_ptr(), capacity, None, rows.data_ptr(), address(added),
     )  # fmt: skip
-    call("gate", arguments, x, reference, weight, bias, count, threshold, flush, norms, index, offsets, rows)
-    return norms, index, offsets, rows
+    call("gate", arguments, x, reference, weight, bias, count, threshold, flush, norms, index, offsets, rows, added)
+    return norms, index, offsets, _in_type(rows, dtype)
 
 
 @operators.store.implement("CPU")
 def store(buffer: Tensor, index: Tensor | None, rows: Tensor, used: Tensor | None) -> None:
+    rows = _widened(rows)
     if not _can_store(buffer, rows):
         return NotImplemented
     call("store", _store(buffer, index, rows, used), buffer, index, rows, used)
@@ -88,6 +104,7 @@ def store(buffer: Tensor, index: Tensor | None, rows: Tensor, used: Tensor | Non
 
 @operators.replace.implement("CPU")
 def replace(buffer: Tensor, index: Tensor, rows: Tensor, used: Tensor | None, first: int) -> Tensor:
+    rows = _widened(rows)
     if not (_can_store(buffer, rows) and 0 <= first <= buffer.shape[-1]):
         return NotImplemented
     old = empty((len(index), buffer.shape[-1] - first), buffer.dtype)
@@ -95,11 +112,12 @@ def replace(buffer: Tensor, index: Tensor, rows: Tensor, used: Tensor | None, fi
     return old
 
 
-@operators.store_and_add.implement("CPU")
-def store_and_add(x: Tensor, buffer: Tensor, index: Tensor | None, rows: Tensor, used: Tensor | None) -> None:
-    if not (readable(x) and x.shape == buffer.shape and _can_store(buffer, rows)):
+@operators.add.implement("CPU")
+def add(x: Tensor, buffer: Tensor) -> None:
+    if not (readable(x) and _can_add(x, buffer) and available()):
         return NotImplemented
-    call("store_and_add", _store(buffer, index, rows, used, x=x), x, buffer, index, rows, used)
+    arguments = Add(x.data_ptr(), buffer.data_ptr(), x.numel(), buffer.dtype is torch.bfloat16)
+    call("add", arguments, x, buffer)
 
 
 @operators.finite.implement("CPU")
@@ -132,17 +150,32 @@ def _gate(
     )  # fmt: skip
 
 
+def _can_add(x: Tensor, buffer: Tensor | None) -> bool:
+    return buffer is None or (is_state(buffer) and x.shape == buffer.shape)
+
+
+def _in_type(rows: Tensor, dtype: torch.dtype | None) -> Tensor:
+    """Rows in another type than the kernels read and write, which is float32."""
+    if dtype in (None, rows.dtype):
+        return rows
+    tape.refuse("rows were converted")
+    return rows.to(dtype)
+
+
+def _widened(rows: Tensor) -> Tensor:
+    """Rows of a short type in float32."""
+    return _in_type(rows, torch.float32) if rows.dtype in SHORT_TYPES else rows
+
+
 def _can_store(buffer: Tensor, rows: Tensor) -> bool:
     return readable(rows) and is_state(buffer) and rows.shape[-1] == buffer.shape[-1] and available()
 
 
 def _store(
-    buffer: Tensor, index: Tensor | None, rows: Tensor, used: Tensor | None, old: Tensor | None = None, first: int = 0,
-    x: Tensor | None = None,
-) -> Store:  # fmt: skip
+    buffer: Tensor, index: Tensor | None, rows: Tensor, used: Tensor | None, old: Tensor | None = None, first: int = 0
+) -> Store:
     width = buffer.shape[-1]
     return Store(
         buffer.data_ptr(), buffer.dtype is torch.bfloat16, width, address(index), rows.data_ptr(),
-        rows.numel() // max(width, 1), address(used), first, address(old), address(x),
-        buffer.numel() // max(width, 1),
+        rows.numel() // max(width, 1), address(used), first, address(old),
     )  # fmt: skip

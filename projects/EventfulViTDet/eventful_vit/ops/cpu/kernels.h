@@ -135,7 +135,7 @@ struct Patches {
 
 // Tokens, what a gate compares them with, and what it finds. Kernels use what they need of it.
 struct Gate {
-    const float* x;   // [streams][tokens][channels]
+    float* x;         // [streams][tokens][channels]
     void* reference;  // the same
     int64_t streams, tokens;
     int32_t channels, is_bf16;   // type of the reference
@@ -150,6 +150,15 @@ struct Gate {
     int64_t* offsets;        // [streams + 1] where each stream's begin
     Rows selected;           // send: how many
     float* rows;             // [selected][channels]
+    const void* added;       // gate: like the reference, what is added to x before all else, or null
+};
+
+// A buffer that is added to tokens.
+struct Add {
+    float* x;
+    const void* buffer;
+    int64_t values;
+    int32_t is_bf16;
 };
 
 // Rows that take their places in a buffer [tokens][width].
@@ -161,8 +170,6 @@ struct Store {
     Rows selected;
     int32_t first;   // with `old`: columns from this one on are kept there before they are overwritten
     void* old;       // [selected][width - first], type of the buffer; or null
-    float* x;        // store_and_add: [tokens][width], to which the buffer is added
-    int64_t tokens;
 };
 
 // Whether the values of each stream are all finite.

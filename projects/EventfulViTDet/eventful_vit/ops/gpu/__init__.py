@@ -50,6 +50,11 @@ def _missing() -> str | None:
     return None
 
 
+def serves(x: Tensor) -> bool:
+    """Whether these kernels run the operators on a tensor."""
+    return x.is_cuda and load_kernels() is not None
+
+
 def describe_kernels() -> str:
     """What the operators run as on a GPU."""
     return "PyTorch operations" if load_kernels() is None else "Triton kernels"
@@ -74,6 +79,7 @@ for _operator in (
     attention.divide,
     attention.update_sums,
     embed,
+    gating.add,
     gating.error_norms,
     gating.finite,
     gating.gate,
@@ -81,7 +87,6 @@ for _operator in (
     gating.replace,
     gating.send,
     gating.store,
-    gating.store_and_add,
     linear,
     linear_side_by_side,
 ):

@@ -21,16 +21,12 @@ from .. import attention as operators
 from ..linear import rounded
 from .launch import TYPES, fits, power_of_two, precision, product
 from .positions import load_terms, position_pattern, position_terms, windows_across, windows_of
-from .tuning import attention_tile
+from .tuning import attention_tile, split_keys
 
 LOG2_E = tl.constexpr(1.4426950408889634)
 """Weights are powers of two: a GPU has no faster exponential."""
 MOST_VALUES = 2**31
 """Values of a stream that 32 bits can count."""
-MOST_SPLITS = 4
-"""Parts of the keys of listed queries: there are too few of these to occupy a GPU."""
-SPLIT_PAIRS = 24
-"""Pairs of a stream and a head up to which there are as many parts."""
 MERGED = 16
 """Queries whose parts a program puts together."""
 
@@ -245,10 +241,10 @@ def _merge(
 
 @triton.jit
 def _touch(
-    index, used, touched, most, tokens, width,
+    index, used, touched, counts, most, tokens, width,
     WINDOW: tl.constexpr, WINDOWS_ACROSS: tl.constexpr, WINDOWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Mark the windows of selected tokens."""
+    """Mark the windows of selected tokens, and count them for each stream."""
     if used is not None:
         most = tl.minimum(most, tl.load(used).to(tl.int32))
     place = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
@@ -256,7 +252,8 @@ def _touch(
     place = tl.load(index + place, mask=inside, other=0)
     stream, token = place // tokens, place % tokens
     window = token // width // WINDOW * WINDOWS_ACROSS + token % width // WINDOW
-    tl.store(touched + stream * WINDOWS + window, 1, mask=inside)
+    is_first = inside & (tl.atomic_xchg(touched + stream * WINDOWS + window, 1, mask=inside, sem="relaxed") == 0)
+    tl.atomic_add(counts + stream, is_first.to(tl.int64), mask=is_first, sem="relaxed")
 
 
 @dataclass(frozen=True)
@@ -335,11 +332,8 @@ class Attention:
     def _split(self, tokens: int) -> tuple[int, int, Sequence[Tensor | None]]:
         """Into how many parts the keys of listed queries are split, of how many queries at most, and memory for their
         sums, normalisers and references."""
-        pairs = len(self.q) * self.heads
-        splits = MOST_SPLITS
-        while splits > 1 and splits * pairs > MOST_SPLITS * SPLIT_PAIRS:
-            splits //= 2
-        most = tokens // splits
+        splits = split_keys(len(self.q), self.heads)
+        most, pairs = tokens // splits, len(self.q) * self.heads
         if splits == 1 or not most:
             return 1, 0, (None, None, None)
         sizes = ((self.channels,), (), ())
@@ -381,15 +375,18 @@ def attend_windows(
     q, k, v = qkv.chunk(3, dim=-1)
     if not (fits(qkv, out) and layout.window and can_attend(q, heads, layout)):
         return NotImplemented
-    touched = torch.zeros(len(qkv), layout.windows, dtype=torch.int32, device=qkv.device)
+    # One piece of memory, set to zero in one go.
+    streams, windows = len(qkv), layout.windows
+    flags = torch.zeros(2 * streams + streams * windows, dtype=torch.int32, device=qkv.device)
+    counts, touched = flags[: 2 * streams].view(torch.int64), flags[2 * streams :].view(streams, windows)
     if len(index):
         _touch[(triton.cdiv(len(index), 256),)](
-            index, used, touched, len(index), layout.tokens, layout.grid[1], WINDOW=layout.window,
-            WINDOWS_ACROSS=windows_across(layout), WINDOWS=layout.windows, BLOCK=256,
+            index, used, touched, counts, len(index), layout.tokens, layout.grid[1], WINDOW=layout.window,
+            WINDOWS_ACROSS=windows_across(layout), WINDOWS=windows, BLOCK=256,
         )  # fmt: skip
     attention = Attention(q, k, v, tables, heads, scale, layout, _key_padding(padding, qkv.dtype), touched)
     attention.run(attention.terms(), out)
-    return touched.sum(dim=1)
+    return counts
 
 
 def _key_padding(padding: Tensor | None, dtype: torch.dtype) -> Sequence[Tensor] | None:

@@ -8,41 +8,59 @@ import triton.language as tl
 from torch import Tensor
 
 from .. import gating as operators
-from .launch import fits, power_of_two
+from .launch import TYPES, fits, power_of_two
 from .selecting import select
 
-TILE_VALUES = 4096
-"""Values of the rows that one program takes."""
+ADDED_VALUES = 4096
+"""Values that a program adds."""
 
 
 @triton.jit
-def _normalised(x, weight, bias, eps, channels, column, NORMALISED: tl.constexpr):
-    """Layer norm of rows (R, C) in float32, rounded to the type that they came in."""
+def _affine(weight, bias, channels, column):
+    """Weight and bias of a layer norm, (1, C) each."""
+    scale, shift = 1.0, 0.0
+    if weight is not None:
+        scale = tl.load(weight + column, mask=column < channels).to(tl.float32)
+    if bias is not None:
+        shift = tl.load(bias + column, mask=column < channels).to(tl.float32)
+    return scale, shift
+
+
+@triton.jit
+def _normalised(x, scale, shift, eps, channels, column, NORMALISED: tl.constexpr):
+    """Layer norm of rows (R, C) in float32, rounded to the type that they came in.
+
+    Everything is loaded before: what comes after a sum over a row waits for all threads of the program.
+    """
     values = tl.where(column < channels, x.to(tl.float32), 0.0)
     if NORMALISED:
         mean = tl.sum(values, axis=1) / channels
         centred = tl.where(column < channels, values - mean[:, None], 0.0)
         variance = tl.sum(centred * centred, axis=1) / channels
-        values = centred * tl.rsqrt(variance + eps)[:, None]
-        if weight is not None:
-            values *= tl.load(weight + column, mask=column < channels).to(tl.float32)
-        if bias is not None:
-            values += tl.load(bias + column, mask=column < channels).to(tl.float32)
+        values = centred * tl.rsqrt(variance + eps)[:, None] * scale + shift
         values = tl.where(column < channels, values.to(x.dtype).to(tl.float32), 0.0)
     return values
 
 
 @triton.jit
 def _error_norms(
-    x, reference, weight, bias, eps, flush, norms, rows, tokens, channels,
+    x, reference, added, weight, bias, eps, flush, norms, rows, tokens, channels,
     NORMALISED: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
+    """Of rows to which something may be added in place first."""
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     column = tl.arange(0, COLUMNS)[None, :]
     inside = (row < rows)[:, None] & (column < channels)
     place = row.to(tl.int64)[:, None] * channels + column
-    values = _normalised(tl.load(x + place, mask=inside), weight, bias, eps, channels, column, NORMALISED)
-    error = tl.where(inside, values - tl.load(reference + place, mask=inside).to(tl.float32), 0.0)
+    token = tl.load(x + place, mask=inside)
+    before = tl.load(reference + place, mask=inside).to(tl.float32)
+    scale, shift = _affine(weight, bias, channels, column)
+    if added is not None:
+        total = token.to(tl.float32) + tl.load(added + place, mask=inside).to(tl.float32)
+        token = total.to(x.dtype.element_ty)
+        tl.store(x + place, token, mask=inside)
+    values = _normalised(token, scale, shift, eps, channels, column, NORMALISED)
+    error = tl.where(inside, values - before, 0.0)
     norm = tl.sqrt(tl.sum(error * error, axis=1))
     if flush is not None:
         norm = tl.where(tl.load(flush + row // tokens, mask=row < rows, other=0) != 0, float("inf"), norm)
@@ -67,7 +85,9 @@ def _send(
     if index is not None:
         place = tl.load(index + row, mask=row < rows, other=0)
     place = place[:, None] * channels + column
-    values = _normalised(tl.load(x + place, mask=inside), weight, bias, eps, channels, column, NORMALISED)
+    token = tl.load(x + place, mask=inside)
+    scale, shift = _affine(weight, bias, channels, column)
+    values = _normalised(token, scale, shift, eps, channels, column, NORMALISED)
     tl.store(out + row.to(tl.int64)[:, None] * channels + column, values.to(out.dtype.element_ty), mask=inside)
     if reference is not None:
         tl.store(reference + place, values.to(reference.dtype.element_ty), mask=inside)
@@ -84,6 +104,7 @@ def _store(buffer, index, rows, used, old, most, width, first_column, ROWS: tl.c
     row = first + tl.arange(0, ROWS)
     column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)[None, :]
     inside = (row < most)[:, None] & (column < width)
+    values = tl.load(rows + row.to(tl.int64)[:, None] * width + column, mask=inside)
     place = row.to(tl.int64)
     if index is not None:
         place = tl.load(index + row, mask=row < most, other=0)
@@ -93,7 +114,8 @@ def _store(buffer, index, rows, used, old, most, width, first_column, ROWS: tl.c
         before = tl.load(buffer + place, mask=kept)
         row_of_old = row.to(tl.int64)[:, None] * (width - first_column)
         tl.store(old + row_of_old + column - first_column, before, mask=kept)
-    values = tl.load(rows + row.to(tl.int64)[:, None] * width + column, mask=inside)
+        # Where types differ, the thread that reads a value need not be the one that writes it.
+        tl.debug_barrier()
     tl.store(buffer + place, values.to(buffer.dtype.element_ty), mask=inside)
 
 
@@ -105,15 +127,25 @@ def _add(x, buffer, count, BLOCK: tl.constexpr):
     tl.store(x + place, total.to(x.dtype.element_ty), mask=inside)
 
 
-def _tile(channels: int) -> dict[str, int]:
+def row_tile(channels: int) -> dict[str, int]:
+    """Rows that a program compares or normalises. A warp holds whole rows where it can: others have to wait for each
+    other whenever a row is summed."""
     columns = power_of_two(channels)
-    return {"ROWS": max(1, min(16, TILE_VALUES // columns)), "COLUMNS": columns}
+    return {"ROWS": max(1, 1024 // columns), "COLUMNS": columns, "num_warps": max(1, min(16, columns // 1024))}
 
 
-def normalise(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float | None) -> Tensor:
-    if eps is None or not fits(x, weight, bias):
+def store_tile(width: int) -> dict[str, int]:
+    """Rows, and columns of these, that a program writes to a buffer."""
+    columns = min(1024, power_of_two(width))
+    return {"ROWS": max(1, min(16, 2048 // columns)), "COLUMNS": columns, "num_warps": 4}
+
+
+def normalise(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float | None, dtype: torch.dtype | None = None
+) -> Tensor:
+    if eps is None or not fits(x, weight, bias) or (dtype or x.dtype) not in TYPES:
         return NotImplemented
-    out = torch.empty_like(x)
+    out = torch.empty_like(x, dtype=dtype)
     _run_send(x, None, None, None, weight, bias, eps, out)
     return out
 
@@ -122,16 +154,22 @@ def error_norms(x: Tensor, reference: Tensor, weight: Tensor | None, bias: Tenso
     if not (fits(x, reference, weight, bias) and x.shape == reference.shape):
         return NotImplemented
     norms = torch.empty(x.shape[:-1], dtype=torch.float32, device=x.device)
-    _run_error_norms(x, reference, weight, bias, eps, None, norms)
+    _run_error_norms(x, reference, None, weight, bias, eps, None, norms)
     return norms
 
 
 def send(
-    x: Tensor, reference: Tensor, index: Tensor | None, weight: Tensor | None, bias: Tensor | None, eps: float | None
+    x: Tensor,
+    reference: Tensor,
+    index: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float | None,
+    dtype: torch.dtype | None = None,
 ) -> Tensor:
-    if not (fits(x, reference, weight, bias) and x.shape == reference.shape):
+    if not (fits(x, reference, weight, bias) and x.shape == reference.shape and (dtype or x.dtype) in TYPES):
         return NotImplemented
-    rows = x.new_empty(x.numel() // x.shape[-1] if index is None else len(index), x.shape[-1])
+    rows = x.new_empty(x.numel() // x.shape[-1] if index is None else len(index), x.shape[-1], dtype=dtype)
     _run_send(x, reference, index, None, weight, bias, eps, rows)
     return rows
 
@@ -146,13 +184,16 @@ def gate(
     weight: Tensor | None,
     bias: Tensor | None,
     eps: float | None,
+    added: Tensor | None = None,
+    dtype: torch.dtype | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    if not (fits(x, reference, weight, bias) and x.shape == reference.shape):
+    shapes_fit = x.shape == reference.shape and (added is None or added.shape == x.shape)
+    if not (shapes_fit and fits(x, reference, added, weight, bias) and (dtype or x.dtype) in TYPES):
         return NotImplemented
     norms = torch.empty(x.shape[:-1], dtype=torch.float32, device=x.device)
-    _run_error_norms(x, reference, weight, bias, eps, flush, norms)
+    _run_error_norms(x, reference, added, weight, bias, eps, flush, norms)
     index, offsets = select(norms, count, threshold, flush, capacity)
-    rows = x.new_empty(capacity, x.shape[-1])
+    rows = x.new_empty(capacity, x.shape[-1], dtype=dtype)
     _run_send(x, reference, index, offsets[-1:], weight, bias, eps, rows)
     return norms, index, offsets, rows
 
@@ -171,25 +212,24 @@ def replace(buffer: Tensor, index: Tensor, rows: Tensor, used: Tensor | None, fi
     return old
 
 
-def store_and_add(x: Tensor, buffer: Tensor, index: Tensor | None, rows: Tensor, used: Tensor | None) -> None:
-    if not (fits(x, buffer, rows) and x.shape == buffer.shape and rows.shape[-1] == buffer.shape[-1]):
+def add(x: Tensor, buffer: Tensor) -> None:
+    if not (fits(x, buffer) and x.shape == buffer.shape):
         return NotImplemented
-    _run_store(buffer, index, rows, used, None, 0)
     if x.numel():
-        _add[(triton.cdiv(x.numel(), TILE_VALUES),)](x, buffer, x.numel(), BLOCK=TILE_VALUES)
+        _add[(triton.cdiv(x.numel(), ADDED_VALUES),)](x, buffer, x.numel(), BLOCK=ADDED_VALUES)
 
 
 def _run_error_norms(
-    x: Tensor, reference: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float | None, flush: Tensor | None,
-    norms: Tensor,
+    x: Tensor, reference: Tensor, added: Tensor | None, weight: Tensor | None, bias: Tensor | None, eps: float | None,
+    flush: Tensor | None, norms: Tensor,
 ) -> None:  # fmt: skip
     if not x.numel():
         norms.zero_()
         return
     tokens, channels = x.shape[-2:]
-    tile = _tile(channels)
+    tile = row_tile(channels)
     _error_norms[(triton.cdiv(norms.numel(), tile["ROWS"]),)](
-        x, reference, weight, bias, eps or 0.0, flush, norms, norms.numel(), tokens, channels,
+        x, reference, added, weight, bias, eps or 0.0, flush, norms, norms.numel(), tokens, channels,
         NORMALISED=eps is not None, **tile,
     )  # fmt: skip
 
@@ -201,7 +241,7 @@ def _run_send(
     if not out.numel():
         return
     channels = x.shape[-1]
-    rows, tile = out.numel() // channels, _tile(channels)
+    rows, tile = out.numel() // channels, row_tile(channels)
     _send[(triton.cdiv(rows, tile["ROWS"]),)](
         x, reference, index, used, weight, bias, eps or 0.0, out, rows, channels, NORMALISED=eps is not None, **tile
     )
@@ -214,17 +254,17 @@ def _run_store(
         return
     width = buffer.shape[-1]
     most = rows.numel() // width
-    tile = _tile(min(width, 1024))
+    tile = store_tile(width)
     grid = (triton.cdiv(most, tile["ROWS"]), triton.cdiv(width, tile["COLUMNS"]))
     _store[grid](buffer, index, rows, used, old, most, width, first, **tile)
 
 
 IMPLEMENTATIONS = {
+    operators.add: add,
     operators.normalise: normalise,
     operators.error_norms: error_norms,
     operators.send: send,
     operators.gate: gate,
     operators.store: store,
     operators.replace: replace,
-    operators.store_and_add: store_and_add,
 }

@@ -74,6 +74,11 @@ def exchange_tile(dtype: torch.dtype, channels: int) -> dict[str, int]:
     return {"QUERIES": 64, "KEYS": 32, "num_warps": 4, "num_stages": 3}
 
 
+def split_keys(streams: int, heads: int) -> int:
+    """Into how many parts the keys of queries that need new sums are split: there are too few of these to occupy a GPU."""
+    return max(1, min(4, 96 // (streams * heads) // 2 * 2))
+
+
 def position_queries(dtype: torch.dtype, channels: int) -> int:
     """Queries whose position terms a program computes."""
     if dtype is torch.float32:

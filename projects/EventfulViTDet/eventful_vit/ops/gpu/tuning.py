@@ -75,7 +75,7 @@ def exchange_tile(dtype: torch.dtype, channels: int) -> dict[str, int]:
 
 
 def split_keys(streams: int, heads: int) -> int:
-    """Into how many parts the keys of queries that need new sums are split: there are too few of these to occupy a GPU."""
+    """Into how many parts the keys of queries that need new sums are split: these are too few to occupy a GPU."""
     return max(1, min(4, 96 // (streams * heads) // 2 * 2))
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNN
@@ -16,7 +18,13 @@ from torch import Tensor, nn
 from ..errors import ConfigError
 from ..masks import MaskRequest, has_masks
 from .backbone import build_pyramid_policy
+from .gpu_detector import RestOnGPU
 from .pyramid import EventfulPyramid
+
+if TYPE_CHECKING:
+    from .gpu_detector.rest_of_frame import RestOfFrame
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -143,6 +151,8 @@ class VideoRCNN(GeneralizedRCNN):
             raise TypeError(f"VideoRCNN needs a backbone with one EventfulViT, found {len(vits)}")
         (self._vit_name,) = vits
         self._own_state: DetectorState | None = None
+        self._rest_on_gpu = RestOnGPU()
+        self._said_dense_pyramid = False
         self.mask_request: MaskRequest | None = None
         """Which detections get a mask. None: all, pasted into the image (`pred_masks`), as Detectron2 has them. Else
         those asked for, left in their boxes: `box_masks` (N, M, M), NaN for the others."""
@@ -159,7 +169,7 @@ class VideoRCNN(GeneralizedRCNN):
 
     def __getstate__(self) -> dict:
         """For copies and pickles: without state."""
-        return {**vars(self), "_own_state": None}
+        return {**vars(self), "_own_state": None, "_rest_on_gpu": RestOnGPU()}
 
     @property
     def vit(self) -> EventfulViT:
@@ -262,8 +272,12 @@ class VideoRCNN(GeneralizedRCNN):
     ) -> list[Instances]:
         images = self.preprocess_image(batched_inputs)
         state.use_canvas(tuple(images.tensor.shape[-2:]))
+        eventful_pyramid = detected_instances is None and self._has_pyramid()
+        rest = None if detected_instances is not None else self._rest_on_gpu.for_frame(self)
         with self.vit.using(state.vit):
-            if detected_instances is None and self._has_pyramid():
+            if rest is not None:
+                return self._detect_on_gpu(rest, images)
+            if eventful_pyramid:
                 features, proposals = self._eventful_proposals(images, state)
             else:
                 features = self.backbone(images.tensor)
@@ -273,11 +287,27 @@ class VideoRCNN(GeneralizedRCNN):
             return self.roi_heads.forward_with_given_boxes(features, given)
         if proposals is None:
             proposals, _ = self.proposal_generator(images, features, None)
+        return self._second_stage(images, features, proposals)
+
+    def _second_stage(
+        self, images: ImageList, features: dict[str, Tensor], proposals: list[Instances]
+    ) -> list[Instances]:
         if self.mask_request is None or not has_masks(self):
             return self.roi_heads(images, features, proposals, None)[0]
         with _without_masks(self.roi_heads):
             results, _ = self.roi_heads(images, features, proposals, None)
         return self._add_masks(features, results, self.mask_request)
+
+    def _detect_on_gpu(self, rest: RestOfFrame, images: ImageList) -> list[Instances]:
+        frame = rest(self.backbone.net(images.tensor)[self.backbone.in_feature], images.image_sizes)
+        results = frame.detections()
+        if results is None:
+            return self._second_stage(images, frame.features(), frame.proposals())
+        if not (has_masks(self) or getattr(self.roi_heads, "keypoint_on", False)):
+            return results
+        if self.mask_request is None:
+            return self.roi_heads.forward_with_given_boxes(frame.features(), results)
+        return self._add_masks(frame.features(), results, self.mask_request)
 
     def _add_masks(
         self, features: dict[str, Tensor], results: list[Instances], request: MaskRequest
@@ -294,8 +324,17 @@ class VideoRCNN(GeneralizedRCNN):
         return results
 
     def _has_pyramid(self) -> bool:
-        """Whether the eventful pyramid runs."""
-        return self.eventful_pyramid is not None and self.eventful_pyramid.enabled and self.enabled
+        """Whether the eventful pyramid runs: on a CPU. Its many small steps take a GPU longer than all positions do."""
+        wanted = self.eventful_pyramid is not None and self.eventful_pyramid.enabled and self.enabled
+        if wanted and self.device.type == "cuda":
+            if not self._said_dense_pyramid:
+                self._said_dense_pyramid = True
+                logger.warning(
+                    "GPU: the pyramid is computed densely, which is faster there; MODEL.EVENTFUL.PYRAMID.ENABLED is "
+                    "for CPUs"
+                )
+            return False
+        return wanted
 
     def _eventful_proposals(self, images: ImageList, state: DetectorState) -> tuple[dict[str, Tensor], list[Instances]]:
         """Features and proposals, where pyramid and proposal network are eventful."""

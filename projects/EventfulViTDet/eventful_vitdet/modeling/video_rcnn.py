@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNN
 from detectron2.modeling.postprocessing import detector_postprocess
@@ -252,7 +253,7 @@ class VideoRCNN(GeneralizedRCNN):
         streams = len(begins)
         results = None
         try:
-            results = self._detect(batched_inputs, detected_instances, state)
+            results = self._detect(batched_inputs, detected_instances, state, do_postprocess)
         finally:
             if results is None:
                 # Frames that were refused, because of one of them, changed nothing: all streams continue behind them.
@@ -265,18 +266,23 @@ class VideoRCNN(GeneralizedRCNN):
             begin or (vit is not None and computed) for begin, computed in zip(begins, vit.flushed if vit else begins)
         )
         state.trace = DetectorTrace(flushed, state.canvas, vit, state.pyramid.trace if self._has_pyramid() else None)
-        return _postprocess(results, batched_inputs) if do_postprocess else results
+        return results
 
     def _detect(
-        self, batched_inputs: list[dict], detected_instances: list[Instances] | None, state: DetectorState
-    ) -> list[Instances]:
+        self,
+        batched_inputs: list[dict],
+        detected_instances: list[Instances] | None,
+        state: DetectorState,
+        do_postprocess: bool,
+    ) -> list:
         images = self.preprocess_image(batched_inputs)
         state.use_canvas(tuple(images.tensor.shape[-2:]))
         eventful_pyramid = detected_instances is None and self._has_pyramid()
         rest = None if detected_instances is not None else self._rest_on_gpu.for_frame(self)
         with self.vit.using(state.vit):
             if rest is not None:
-                return self._detect_on_gpu(rest, images)
+                tokens = self.backbone.net(images.tensor)[self.backbone.in_feature]
+                return self._detect_on_gpu(rest, tokens, images, batched_inputs, do_postprocess)
             if eventful_pyramid:
                 features, proposals = self._eventful_proposals(images, state)
             else:
@@ -284,10 +290,12 @@ class VideoRCNN(GeneralizedRCNN):
                 proposals = None
         if detected_instances is not None:
             given = [instances.to(self.device) for instances in detected_instances]
-            return self.roi_heads.forward_with_given_boxes(features, given)
-        if proposals is None:
-            proposals, _ = self.proposal_generator(images, features, None)
-        return self._second_stage(images, features, proposals)
+            results = self.roi_heads.forward_with_given_boxes(features, given)
+        else:
+            if proposals is None:
+                proposals, _ = self.proposal_generator(images, features, None)
+            results = self._second_stage(images, features, proposals)
+        return _postprocess(results, batched_inputs) if do_postprocess else results
 
     def _second_stage(
         self, images: ImageList, features: dict[str, Tensor], proposals: list[Instances]
@@ -298,16 +306,24 @@ class VideoRCNN(GeneralizedRCNN):
             results, _ = self.roi_heads(images, features, proposals, None)
         return self._add_masks(features, results, self.mask_request)
 
-    def _detect_on_gpu(self, rest: RestOfFrame, images: ImageList) -> list[Instances]:
-        frame = rest(self.backbone.net(images.tensor)[self.backbone.in_feature], images.image_sizes)
-        results = frame.detections()
-        if results is None:
-            return self._second_stage(images, frame.features(), frame.proposals())
-        if not (has_masks(self) or getattr(self.roi_heads, "keypoint_on", False)):
-            return results
-        if self.mask_request is None:
-            return self.roi_heads.forward_with_given_boxes(frame.features(), results)
-        return self._add_masks(frame.features(), results, self.mask_request)
+    def _detect_on_gpu(
+        self, rest: RestOfFrame, tokens: Tensor, images: ImageList, batched_inputs: list[dict], do_postprocess: bool
+    ) -> list:
+        """What follows the Transformer, with fixed sizes (gpu_detector)."""
+        sizes = images.image_sizes
+        frame = rest(tokens, sizes, [_output_size(item, size) for item, size in zip(batched_inputs, sizes)])
+        boxes_only = not (has_masks(self) or getattr(self.roi_heads, "keypoint_on", False))
+        if boxes_only and do_postprocess and frame.has_detections:
+            return [{"instances": found} for found in frame.placed_detections()]
+        if not frame.has_detections:
+            results = self._second_stage(images, frame.features(), frame.proposals())
+        elif boxes_only:
+            results = frame.detections()
+        elif self.mask_request is None:
+            results = self.roi_heads.forward_with_given_boxes(frame.features(), frame.detections())
+        else:
+            results = self._add_masks(frame.features(), frame.detections(), self.mask_request)
+        return _postprocess(results, batched_inputs) if do_postprocess else results
 
     def _add_masks(
         self, features: dict[str, Tensor], results: list[Instances], request: MaskRequest
@@ -349,18 +365,29 @@ class VideoRCNN(GeneralizedRCNN):
         square = self.backbone.padding_constraints.get("square_size", 0)
         for frame in batched_inputs:
             check_fits(frame, square)
-        frames = [frame["image"].to(self.device, non_blocking=True) for frame in batched_inputs]
-        images = ImageList.from_tensors(
-            [(frame - self.pixel_mean).div_(self.pixel_std) for frame in frames],
-            size_divisibility=0 if square else self._coarsest_stride(),
-            padding_constraints={"square_size": square},
-        )
-        check_pool(self.vit, images.tensor.shape[-2:])
-        return images
+        frames = [_to_device(frame["image"], self.device) for frame in batched_inputs]
+        sizes = [(frame.shape[-2], frame.shape[-1]) for frame in frames]
+        canvas = (square, square) if square else tuple(self._whole_cells(max(side)) for side in zip(*sizes))
+        like = torch.result_type(frames[0], self.pixel_mean)
+        batch = torch.zeros(len(frames), len(self.pixel_mean), *canvas, dtype=like, device=self.device)
+        for place, frame, (height, width) in zip(batch, frames, sizes):
+            inside = place[:, :height, :width]
+            torch.sub(frame, self.pixel_mean, out=inside)
+            inside.div_(self.pixel_std)
+        check_pool(self.vit, canvas)
+        return ImageList(batch, sizes)
 
-    def _coarsest_stride(self) -> int:
-        """Side in pixels of a cell of the pyramid's coarsest convolved level."""
-        return int(self.vit.patch_size / min(1.0, *self.backbone.scale_factors))
+    def _whole_cells(self, side: int) -> int:
+        """A side in pixels, rounded up to whole cells of the pyramid's coarsest convolved level."""
+        stride = int(self.vit.patch_size / min(1.0, *self.backbone.scale_factors))
+        return -(-side // stride) * stride
+
+
+def _to_device(image: Tensor, device: torch.device) -> Tensor:
+    """Copied from pinned memory, so that the host does not wait for a GPU."""
+    if device.type == "cuda" and image.device.type == "cpu":
+        image = image.pin_memory()
+    return image.to(device, non_blocking=True)
 
 
 @contextmanager
@@ -376,10 +403,14 @@ def _without_masks(roi_heads: nn.Module) -> Iterator[None]:
 def _postprocess(results: list[Instances], frames: list[dict]) -> list[dict]:
     """Detections in pixels of the frames as they were before resizing."""
     return [
-        {"instances": detector_postprocess(found, frame.get("height", height), frame.get("width", width))}
+        {"instances": detector_postprocess(found, *_output_size(frame, found.image_size))}
         for found, frame in zip(results, frames)
-        for height, width in (found.image_size,)
     ]
+
+
+def _output_size(frame: Mapping, size: tuple[int, int]) -> tuple[int, int]:
+    """Height and width of a frame as it was before resizing, where the input tells them."""
+    return frame.get("height", size[0]), frame.get("width", size[1])
 
 
 def check_fits(frame: Mapping, square: int) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.modeling.roi_heads import CascadeROIHeads, FastRCNNConvFCHead, FastRCNNOutputLayers, StandardROIHeads
 from detectron2.modeling.roi_heads.fast_rcnn import fast_rcnn_inference
 from detectron2.structures import Boxes, Instances
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 
 from ...errors import ConfigError
 from .fixed_proposals import FixedProposals
+from .image_sizes import ImageSizes
 from .inference_copies import copy_for_inference
 from .region_pooling import Pooling
 from .suppression import Groups, order_of_kept, suppress
@@ -39,6 +41,10 @@ class FixedDetections:
     """(B,)"""
     incomplete: Tensor
     """(B,) bool: whether the candidates did not suffice."""
+    placed: Tensor
+    """(B, T, 4), boxes in pixels of the frames as they were before resizing."""
+    vanishes: Tensor
+    """(B,) bool: whether one of these is empty there."""
     region_boxes: Tensor
     """(B, P, K * 4) or (B, P, 4): what they were chosen from."""
     region_scores: Tensor
@@ -65,16 +71,12 @@ class SecondStage:
         self._in_features = list(heads.box_in_features)
         self._groups: dict[int, Groups] = {}
 
-    def __call__(self, maps: dict[str, Tensor], proposals: FixedProposals, limits: Tensor) -> FixedDetections:
-        """The detections in maps (B, C, H, W) by name.
-
-        Args:
-            limits: (B, 1, 4), the images' width, height, width and height.
-        """
+    def __call__(self, maps: dict[str, Tensor], proposals: FixedProposals, sizes: ImageSizes) -> FixedDetections:
+        """The detections in maps (B, C, H, W) by name."""
         levels, boxes, scores = [maps[name] for name in self._in_features], proposals.boxes, []
         for stage, (head, predictor) in enumerate(zip(self._heads, self._predictors)):
             if stage:
-                boxes = torch.minimum(boxes.clamp(min=0), limits)
+                boxes = sizes.clip(boxes)
             hidden = head(self._pooling(levels, boxes))
             # Scores are told apart, and boxes found, in the type of the weights.
             logits, deltas = predictor(hidden.flatten(1).to(predictor.cls_score.weight.dtype))
@@ -82,14 +84,14 @@ class SecondStage:
             scores.append(logits.sigmoid() if predictor.use_sigmoid_ce else logits.softmax(dim=1))
             boxes = predictor.box2box_transform.apply_deltas(deltas, boxes.flatten(0, 1)).unflatten(0, boxes.shape[:2])
         mean = sum(scores) * (1.0 / len(scores)) if len(scores) > 1 else scores[0]
-        return self._choose(boxes, mean.unflatten(0, boxes.shape[:2]), proposals.valid(), limits)
+        return self._choose(boxes, mean.unflatten(0, boxes.shape[:2]), proposals.valid(), sizes)
 
     def settings(self) -> tuple:
         """Numbers that may be changed between frames."""
         last = self._predictors[-1]
         return last.test_score_thresh, last.test_nms_thresh, last.test_topk_per_image
 
-    def _choose(self, boxes: Tensor, scores: Tensor, valid: Tensor, limits: Tensor) -> FixedDetections:
+    def _choose(self, boxes: Tensor, scores: Tensor, valid: Tensor, sizes: ImageSizes) -> FixedDetections:
         last = self._predictors[-1]
         classes = scores.shape[2] - 1
         valid = valid & boxes.isfinite().all(2) & scores.isfinite().all(2)
@@ -101,18 +103,23 @@ class SecondStage:
         per_class = boxes.unflatten(2, (-1, 4))
         one_each = per_class.shape[2] > 1
         chosen = (places if one_each else places // classes)[:, :, None].expand(-1, -1, 4)
-        found = torch.minimum(per_class.flatten(1, 2).gather(1, chosen).clamp(min=0), limits)
+        found = sizes.clip(per_class.flatten(1, 2).gather(1, chosen))
         above = (ordered > last.test_score_thresh) & (ordered >= 0)
         keep = suppress(found, above, self._one_group(some, boxes.device), last.test_nms_thresh, labels)
         most = some if last.test_topk_per_image < 0 else min(last.test_topk_per_image, some)
         order, count = order_of_kept(ordered, keep, most)
         more = ((pairs > last.test_score_thresh) & (pairs >= 0)).sum(1) > some
+        boxes_found = found.gather(1, order[:, :, None].expand(-1, -1, 4))
+        placed = sizes.place(boxes_found)
+        empty = (placed[..., 2:] <= placed[..., :2]).any(2)
         return FixedDetections(
-            boxes=found.gather(1, order[:, :, None].expand(-1, -1, 4)),
+            boxes=boxes_found,
             scores=ordered.gather(1, order),
             classes=labels.gather(1, order),
             count=count,
             incomplete=more & (count < last.test_topk_per_image if last.test_topk_per_image >= 0 else more),
+            placed=placed,
+            vanishes=(empty & (torch.arange(most, device=empty.device) < count[:, None])).any(1),
             region_boxes=boxes,
             region_scores=scores.masked_fill(~valid[:, :, None], -1.0),
         )
@@ -123,19 +130,24 @@ class SecondStage:
             self._groups[candidates] = Groups([candidates], device)
         return self._groups[candidates]
 
-    def instances(self, found: FixedDetections, image_sizes: Sequence[tuple[int, int]]) -> list[Instances]:
-        """The detections of each image, in memory of their own. The only place that waits for the device."""
+    def instances(self, found: FixedDetections, sizes: Sequence[tuple[int, int]]) -> list[Instances]:
+        """The detections of each image, of these sizes, in memory of their own. Waits for the device."""
         numbers = torch.stack([found.count, found.incomplete.long()]).tolist()
         return [
-            self._choose_again(found, image, size)
-            if incomplete
-            else Instances(
-                size,
-                pred_boxes=Boxes(found.boxes[image, :count].clone()),
-                scores=found.scores[image, :count].clone(),
-                pred_classes=found.classes[image, :count].clone(),
-            )
-            for image, (size, count, incomplete) in enumerate(zip(image_sizes, *numbers))
+            self._choose_again(found, image, size) if incomplete else _instances(found, found.boxes, image, count, size)
+            for image, (size, count, incomplete) in enumerate(zip(sizes, *numbers))
+        ]
+
+    def placed_instances(
+        self, found: FixedDetections, sizes: Sequence[tuple[int, int]], output_sizes: Sequence[tuple[int, int]]
+    ) -> list[Instances]:
+        """The same in the images before resizing, as `detector_postprocess` gives them; with one wait only."""
+        numbers = torch.stack([found.count, found.incomplete | found.vanishes]).tolist()
+        return [
+            detector_postprocess(self.instances(found, sizes)[image], *output)
+            if unusual
+            else _instances(found, found.placed, image, count, output)
+            for image, (output, count, unusual) in enumerate(zip(output_sizes, *numbers))
         ]
 
     def _choose_again(self, found: FixedDetections, image: int, size: tuple[int, int]) -> Instances:
@@ -145,3 +157,12 @@ class SecondStage:
         scores = found.region_scores[image]
         known = scores[:, 0] >= 0
         return fast_rcnn_inference([found.region_boxes[image][known]], [scores[known]], [size], *limits)[0][0]
+
+
+def _instances(found: FixedDetections, boxes: Tensor, image: int, count: int, size: tuple[int, int]) -> Instances:
+    return Instances(
+        size,
+        pred_boxes=Boxes(boxes[image, :count].clone()),
+        scores=found.scores[image, :count].clone(),
+        pred_classes=found.classes[image, :count].clone(),
+    )

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ...errors import ConfigError
 from .anchor_outputs import AnchorOutputs
+from .image_sizes import ImageSizes
 from .inference_copies import copy_for_inference
 from .suppression import Groups, order_of_kept, suppress
 
@@ -81,12 +82,8 @@ class ProposalNetwork:
         first = torch.cat([torch.full((some,), start, device=boxes.device) for some, start in zip(best, starts)])
         return Anchors(boxes, sizes, best, Groups(best, boxes.device), first)
 
-    def __call__(self, maps: dict[str, Tensor], anchors: Anchors, limits: Tensor) -> FixedProposals:
-        """The proposals in maps (B, C, H, W) by name.
-
-        Args:
-            limits: (B, 1, 4), the images' width, height, width and height.
-        """
+    def __call__(self, maps: dict[str, Tensor], anchors: Anchors, sizes: ImageSizes) -> FixedProposals:
+        """The proposals in maps (B, C, H, W) by name."""
         rpn = self._rpn
         logits, deltas = self._predict([maps[name] for name in rpn.in_features], anchors)
         best = [
@@ -97,17 +94,14 @@ class ProposalNetwork:
         chosen = deltas.gather(1, places[:, :, None].expand(-1, -1, 4))
         decoded = rpn.box2box_transform.apply_deltas(chosen.flatten(0, 1), anchors.boxes[places.flatten()])
         decoded = decoded.view(*places.shape, 4)
-        boxes = torch.minimum(decoded.clamp(min=0), limits)
+        boxes = sizes.clip(decoded)
         sides = boxes[..., 2:] - boxes[..., :2]
         allowed = decoded.isfinite().all(2) & scores.isfinite() & (sides > _least_side(rpn)).all(2)
         keep = suppress(boxes, allowed, anchors.groups, rpn.nms_thresh)
         order, count = order_of_kept(scores, keep, min(rpn.post_nms_topk[False], scores.shape[1]))
-        proposals = FixedProposals(
-            boxes.gather(1, order[:, :, None].expand(-1, -1, 4)), scores.gather(1, order), count
-        )
-        return FixedProposals(
-            torch.where(proposals.valid()[:, :, None], proposals.boxes, 0.0), proposals.logits, count
-        )
+        proposals = FixedProposals(boxes.gather(1, order[:, :, None].expand(-1, -1, 4)), scores.gather(1, order), count)
+        proposals.boxes.masked_fill_(~proposals.valid()[:, :, None], 0.0)
+        return proposals
 
     def _predict(self, maps: Sequence[Tensor], anchors: Anchors) -> tuple[Tensor, Tensor]:
         """Logits (B, R) and deltas (B, R, 4) of all anchors, float32."""

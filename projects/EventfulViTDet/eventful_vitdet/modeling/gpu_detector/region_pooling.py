@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 import triton
 import triton.language as tl
 from detectron2.modeling.poolers import ROIPooler
@@ -47,7 +46,8 @@ def _pool(
     if tl.minimum(tl.maximum(its_level, 0), last_level) != level:
         return
     offset = 0.5 if ALIGNED else 0.0
-    left, top, right, bottom = left * scale - offset, top * scale - offset, right * scale - offset, bottom * scale - offset
+    left, top = left * scale - offset, top * scale - offset
+    right, bottom = right * scale - offset, bottom * scale - offset
     region_height, region_width = bottom - top, right - left
     if not ALIGNED:
         region_height, region_width = tl.maximum(region_height, 1.0), tl.maximum(region_width, 1.0)

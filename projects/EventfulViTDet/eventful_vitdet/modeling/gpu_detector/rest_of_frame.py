@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -25,10 +24,13 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode
 from ...errors import ConfigError
 from .fixed_detections import FixedDetections, SecondStage
 from .fixed_proposals import Anchors, FixedProposals, ProposalNetwork
+from .image_sizes import ImageSizes
 from .inference_copies import copy_for_inference
 
 MAX_KINDS = 4
 """Kinds of frames (shape, number of streams) whose graphs are kept."""
+
+Sizes = list[tuple[int, int]]
 
 logger = logging.getLogger(__name__)
 
@@ -71,21 +73,28 @@ class _Kind:
 
     source: Tensor
     """(B, D, h, w), channels last."""
-    limits: Tensor
-    """(B, 1, 4): width, height, width, height of each image."""
+    numbers: Tensor
+    """(3, B, 1, 4), of `ImageSizes`."""
     graph: Graph | None
-    image_sizes: list[tuple[int, int]] | None = None
-    """That `limits` has."""
+    written: tuple | None = None
+    """The sizes that `numbers` has."""
     anchors: Anchors | None = None
     frames: int = 0
     result: FixedFrame | None = None
 
-    def set_image_sizes(self, sizes: Sequence[tuple[int, int]]) -> None:
-        """Write them where the frame reads them. From pinned memory, so nothing waits for it."""
-        if self.image_sizes != list(sizes):
-            self.image_sizes = list(sizes)
-            numbers = torch.tensor([[[w, h, w, h]] for h, w in sizes], dtype=torch.float32)
-            self.limits.copy_(numbers.pin_memory() if self.limits.is_cuda else numbers, non_blocking=True)
+    def set_sizes(self, sizes: Sizes, output_sizes: Sizes) -> None:
+        """Write heights and widths where the frame reads them. From pinned memory, so nothing waits for it."""
+        if self.written == (sizes, output_sizes):
+            return
+        self.written = (list(sizes), list(output_sizes))
+        limits = [[w, h, w, h] for h, w in sizes]
+        output_limits = [[w, h, w, h] for h, w in output_sizes]
+        scales = [[after / before for before, after in zip(*pair)] for pair in zip(limits, output_limits)]
+        numbers = torch.tensor([limits, scales, output_limits], dtype=torch.float32)[:, :, None]
+        self.numbers.copy_(numbers.pin_memory() if self.numbers.is_cuda else numbers, non_blocking=True)
+
+    def sizes(self) -> ImageSizes:
+        return ImageSizes(*self.numbers)
 
 
 @dataclass
@@ -136,23 +145,24 @@ class RestOfFrame:
     # Recorded memory outlives the call, so it must not consist of inference tensors (as in EventfulViT).
     @torch.inference_mode(False)
     @torch.no_grad()
-    def __call__(self, source: Tensor, image_sizes: Sequence[tuple[int, int]]) -> Frame:
+    def __call__(self, source: Tensor, image_sizes: Sizes, output_sizes: Sizes) -> Frame:
         """Compute a frame.
 
         Args:
             source: the Transformer's output, (B, D, h, w).
             image_sizes: height and width in pixels of each image without its padding.
+            output_sizes: those before it was resized.
         """
         layers = self._layers()
         key = (source.shape, source.dtype, source.device, torch.backends.cudnn.allow_tf32, *layers.settings())
         kind = layers.kinds.pop(key, None) or self._make_kind(source, layers)
         kind.source.copy_(source)
-        kind.set_image_sizes(image_sizes)
+        kind.set_sizes(list(image_sizes), list(output_sizes))
         result = self._compute(layers, kind)
         layers.kinds[key] = kind  # an interrupted one is forgotten
         while len(layers.kinds) > MAX_KINDS:
             layers.kinds.pop(next(iter(layers.kinds)))
-        return Frame(result, layers.second_stage, list(image_sizes), source.dtype)
+        return Frame(result, layers.second_stage, list(image_sizes), list(output_sizes), source.dtype)
 
     def _layers(self) -> _Layers:
         version = self._watch.version()
@@ -176,8 +186,8 @@ class RestOfFrame:
         if source.is_cuda:
             pools = [kind.graph.pool for kind in layers.kinds.values()]
             graph = Graph(source.device, pools[0] if pools else None)
-        limits = torch.empty(len(source), 1, 4, dtype=torch.float32, device=source.device)
-        return _Kind(torch.empty_like(source, dtype=dtype, memory_format=torch.channels_last), limits, graph)
+        numbers = torch.empty(3, len(source), 1, 4, dtype=torch.float32, device=source.device)
+        return _Kind(torch.empty_like(source, dtype=dtype, memory_format=torch.channels_last), numbers, graph)
 
     def _compute(self, layers: _Layers, kind: _Kind) -> FixedFrame:
         """The first frame of a kind runs as usual, the second one is recorded, the others repeat it."""
@@ -202,10 +212,10 @@ def _run(layers: _Layers, kind: _Kind) -> FixedFrame:
         maps = layers.pyramid(kind.source)
         if kind.anchors is None:
             kind.anchors = layers.proposals.anchors(maps)
-        proposals = layers.proposals(maps, kind.anchors, kind.limits)
-        found = None
+        sizes, found = kind.sizes(), None
+        proposals = layers.proposals(maps, kind.anchors, sizes)
         if layers.second_stage is not None:
-            found = layers.second_stage(maps, proposals, kind.limits)
+            found = layers.second_stage(maps, proposals, sizes)
     return FixedFrame(maps, proposals, found)
 
 
@@ -224,18 +234,26 @@ class Frame:
 
     _fixed: FixedFrame
     _second_stage: SecondStage | None
-    _image_sizes: list[tuple[int, int]]
+    _sizes: Sizes
+    _output_sizes: Sizes
     _dtype: torch.dtype
 
     def features(self) -> dict[str, Tensor]:
         """The pyramid's maps by name, (B, C, H, W), in the type of the Transformer's output."""
         return {name: level.to(self._dtype) for name, level in self._fixed.maps.items()}
 
-    def detections(self) -> list[Instances] | None:
-        """Boxes, scores and classes of each image; None where `proposals` have to go through the detector's heads."""
-        if self._second_stage is None:
-            return None
-        return self._second_stage.instances(self._fixed.detections, self._image_sizes)
+    @property
+    def has_detections(self) -> bool:
+        """Whether the second stage was computed; else `proposals` have to go through the detector's heads."""
+        return self._second_stage is not None
+
+    def detections(self) -> list[Instances]:
+        """Boxes, scores and classes of each image."""
+        return self._second_stage.instances(self._fixed.detections, self._sizes)
+
+    def placed_detections(self) -> list[Instances]:
+        """The same in pixels of the frames before they were resized."""
+        return self._second_stage.placed_instances(self._fixed.detections, self._sizes, self._output_sizes)
 
     def proposals(self) -> list[Instances]:
         """The proposals of each image, best first."""
@@ -246,5 +264,5 @@ class Frame:
                 proposal_boxes=Boxes(found.boxes[image, :count].clone()),
                 objectness_logits=found.logits[image, :count].clone(),
             )
-            for image, (size, count) in enumerate(zip(self._image_sizes, found.count.tolist()))
+            for image, (size, count) in enumerate(zip(self._sizes, found.count.tolist()))
         ]

@@ -122,9 +122,9 @@ def suppress(boxes: Tensor, allowed: Tensor, groups: Groups, threshold: float, l
         (B, M) bool.
     """
     images, candidates, _ = boxes.shape
-    keep = torch.zeros(images, candidates, dtype=torch.int8, device=boxes.device)
+    keep = torch.empty(images, candidates, dtype=torch.bool, device=boxes.device)
     if not boxes.numel():
-        return keep.bool()
+        return keep
     words = -(-groups.largest // WORD)
     bits = torch.empty(images, candidates, words, dtype=torch.int32, device=boxes.device)
     programs = (triton.cdiv(groups.largest, ROWS), triton.cdiv(words, WORDS), images * groups.number)
@@ -134,10 +134,10 @@ def suppress(boxes: Tensor, allowed: Tensor, groups: Groups, threshold: float, l
         ROWS=ROWS, WORDS=WORDS, enable_fp_fusion=False,
     )  # fmt: skip
     _walk[(images * groups.number,)](
-        bits, allowed.contiguous().view(torch.int8), groups.begins, keep, candidates, words, groups.number,
-        WORDS=triton.next_power_of_2(words), num_warps=1,
+        bits, allowed.contiguous().view(torch.int8), groups.begins, keep.view(torch.int8), candidates, words,
+        groups.number, WORDS=triton.next_power_of_2(words), num_warps=1,
     )  # fmt: skip
-    return keep.bool()
+    return keep
 
 
 def order_of_kept(scores: Tensor, keep: Tensor, most: int) -> tuple[Tensor, Tensor]:
@@ -156,7 +156,7 @@ def order_of_kept(scores: Tensor, keep: Tensor, most: int) -> tuple[Tensor, Tens
         _count_before[(triton.cdiv(candidates, RANKED), images)](
             scores.contiguous(), keep.view(torch.int8), ranks, candidates, RANKED=RANKED, CHUNK=128
         )
-    slots = torch.where(keep, ranks, most).clamp_(max=most)
+    slots = ranks.masked_fill_(~keep, most).clamp_(max=most)
     places = torch.arange(candidates, device=scores.device).expand(images, -1)
     order = torch.zeros(images, most + 1, dtype=torch.int64, device=scores.device).scatter_(1, slots, places)
     return order[:, :most], keep.sum(1).clamp_(max=most)

@@ -1,4 +1,4 @@
-"""Copies of layers for inference on a GPU: channels last, products in a short type, norms as one kernel.
+"""Copies of layers for inference on a GPU: channels last, products in a short type, norms and ReLUs in few passes.
 
 Parameters that need no change are shared with the original; the others are copied when weights change.
 """
@@ -12,6 +12,8 @@ import torch
 from detectron2.layers import get_norm
 from eventful_vit import ops
 from torch import Tensor, nn
+
+from .bias_and_relu import ConvolutionReLU, has_bias_and_relu
 
 LAYER_NORM = type(get_norm("LN", 1))
 """Detectron2's layer norm over the channels of a map."""
@@ -45,6 +47,8 @@ def copy_for_inference(module: Module, dtype: torch.dtype | None) -> Module:
     for part in module.modules():
         if type(part) is LAYER_NORM:
             memo[id(part)] = RowsNorm(part)
+        elif has_bias_and_relu(part):
+            memo[id(part)] = ConvolutionReLU(part, _prepared(part.weight, dtype))
         for parameter in part.parameters(recurse=False):
             memo.setdefault(id(parameter), _prepared(parameter, None if isinstance(part, _OWN_TYPE) else dtype))
     for buffer in module.buffers():

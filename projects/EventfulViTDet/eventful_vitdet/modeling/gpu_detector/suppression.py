@@ -156,7 +156,7 @@ def order_of_kept(scores: Tensor, keep: Tensor, most: int) -> tuple[Tensor, Tens
         _count_before[(triton.cdiv(candidates, RANKED), images)](
             scores.contiguous(), keep.view(torch.int8), ranks, candidates, RANKED=RANKED, CHUNK=128
         )
-    slots = ranks.masked_fill_(~keep, most).clamp_(max=most)
+    slots = ranks.masked_fill_(~keep, most).clamp_(min=0, max=most)
     places = torch.arange(candidates, device=scores.device).expand(images, -1)
     order = torch.zeros(images, most + 1, dtype=torch.int64, device=scores.device).scatter_(1, slots, places)
     return order[:, :most], keep.sum(1).clamp_(max=most)

@@ -13,11 +13,13 @@ BLOCK = 4096
 
 
 @triton.jit
-def _add_and_cut(x, bias, count, channels, BLOCK: tl.constexpr):
+def _add_and_cut(x, bias, count, CHANNELS: tl.constexpr, BLOCK: tl.constexpr):
     """max(x + bias, 0) in place; channels lie side by side."""
-    place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    first = tl.program_id(0).to(tl.int64) * BLOCK
+    place = first + tl.arange(0, BLOCK)
     inside = place < count
-    total = tl.load(x + place, mask=inside).to(tl.float32) + tl.load(bias + place % channels, mask=inside)
+    channel = ((first % CHANNELS).to(tl.int32) + tl.arange(0, BLOCK)) % CHANNELS
+    total = tl.load(x + place, mask=inside).to(tl.float32) + tl.load(bias + channel, mask=inside)
     # A NaN stays one.
     total = tl.where(total < 0.0, 0.0, total)
     tl.store(x + place, total.to(x.dtype.element_ty), mask=inside)
@@ -45,5 +47,7 @@ class ConvolutionReLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         out = F.conv2d(x, self.weight, None, *self._arguments).contiguous(memory_format=torch.channels_last)
-        _add_and_cut[(triton.cdiv(out.numel(), BLOCK),)](out, self.bias, out.numel(), out.shape[1], BLOCK=BLOCK)
+        _add_and_cut[(triton.cdiv(out.numel(), BLOCK),)](
+            out, self.bias, out.numel(), CHANNELS=out.shape[1], BLOCK=BLOCK
+        )
         return out

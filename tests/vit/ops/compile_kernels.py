@@ -167,7 +167,7 @@ def launch_detector(dtype: torch.dtype) -> None:
     level = torch.zeros(1, 256, 32, 32, dtype=dtype).contiguous(memory_format=torch.channels_last)
     Pooling.of(ROIPooler(7, [1 / 4], 0, "ROIAlignV2"))([level], boxes[:, :300])
     logits, deltas = torch.nn.Conv2d(256, 3, 1, dtype=dtype), torch.nn.Conv2d(256, 12, 1, dtype=dtype)
-    AnchorOutputs(logits, deltas)(level, boxes[..., 0].contiguous(), boxes, 0)
+    AnchorOutputs(logits, deltas)(level, boxes[..., 0].contiguous(), boxes)
     layer = Conv2d(256, 256, 1, activation=torch.nn.ReLU(), dtype=dtype)
     ConvolutionReLU(layer, layer.weight)(level)
 

@@ -14,7 +14,7 @@ POSITIONS = 128
 
 @triton.jit
 def _predict(
-    rows, weight, bias, logits, deltas, positions, per_image, anchors, channels, first, all_anchors,
+    rows, weight, bias, logits, deltas, positions, per_image, anchors, channels, logits_step, deltas_step,
     POSITIONS: tl.constexpr, OUTPUTS: tl.constexpr, DEPTH: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Some positions (positions, channels) of one level."""
@@ -31,10 +31,10 @@ def _predict(
         total = product(a, b, total, PRECISION)
     total += tl.load(bias + output, mask=output < 5 * anchors, other=0.0)[None, :]
     image, within = position // per_image, position % per_image
-    anchor = (image.to(tl.int64) * all_anchors + first + within * anchors)[:, None]
     is_logit, is_delta = output < anchors, (output >= anchors) & (output < 5 * anchors)
-    tl.store(logits + anchor + output[None, :], total, mask=inside[:, None] & is_logit[None, :])
-    delta = anchor * 4 + (output - anchors)[None, :]
+    logit = (image.to(tl.int64) * logits_step + within * anchors)[:, None] + output[None, :]
+    tl.store(logits + logit, total, mask=inside[:, None] & is_logit[None, :])
+    delta = (image.to(tl.int64) * deltas_step + within * anchors * 4)[:, None] + (output - anchors)[None, :]
     tl.store(deltas + delta, total, mask=inside[:, None] & is_delta[None, :])
 
 
@@ -47,18 +47,19 @@ class AnchorOutputs:
         self._weight = torch.cat([weight.detach().flatten(1) for weight in weights])
         self._bias = torch.cat([bias.detach().float() for bias in biases])
 
-    def __call__(self, level_map: Tensor, logits: Tensor, deltas: Tensor, first: int) -> None:
-        """Write what belongs to a level, from its first anchor on.
+    def __call__(self, level_map: Tensor, logits: Tensor, deltas: Tensor) -> None:
+        """Write what belongs to a level.
 
         Args:
             level_map: (B, C, H, W), whose memory is (B, H, W, C).
-            logits, deltas: of all levels' anchors, (B, R) and (B, R, 4), float32.
+            logits, deltas: where it belongs, (B, H * W * A) and (B, H * W * A, 4), float32. Parts of larger tensors, in
+                which an image's values lie side by side.
         """
         rows = level_map.permute(0, 2, 3, 1).contiguous()
         positions, channels = rows[..., 0].numel(), rows.shape[-1]
         allows_tf32 = rows.dtype is torch.float32 and torch.backends.cudnn.allow_tf32
         _predict[(triton.cdiv(positions, POSITIONS),)](
             rows, self._weight, self._bias, logits, deltas, positions, positions // len(rows), self._anchors, channels,
-            first, logits.shape[1], POSITIONS=POSITIONS, OUTPUTS=power_of_two(5 * self._anchors),
+            logits.stride(0), deltas.stride(0), POSITIONS=POSITIONS, OUTPUTS=power_of_two(5 * self._anchors),
             DEPTH=min(128 // rows.itemsize, power_of_two(channels)), PRECISION="tf32" if allows_tf32 else "ieee",
         )  # fmt: skip

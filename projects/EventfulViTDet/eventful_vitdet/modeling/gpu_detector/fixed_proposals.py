@@ -44,11 +44,11 @@ class Anchors:
     """(R, 4)"""
     sizes: tuple[int, ...]
     """Anchors of each level."""
-    best: tuple[int, ...]
-    """How many of each level are looked at."""
+    best: int
+    """How many of each level are looked at. Where a level has fewer, they are filled up with logits of -inf."""
     groups: Groups
     first: Tensor
-    """(M,): of those looked at, the first anchor of their level."""
+    """(levels, 1): the first anchor of each level."""
 
 
 class ProposalNetwork:
@@ -76,21 +76,18 @@ class ProposalNetwork:
         """The anchors for such maps. Computed once for a size, outside of a recording."""
         levels = self._rpn.anchor_generator([maps[name] for name in self._rpn.in_features])
         sizes = tuple(len(level) for level in levels)
-        best = tuple(min(self._rpn.pre_nms_topk[False], size) for size in sizes)
+        best = min(self._rpn.pre_nms_topk[False], max(sizes))
         boxes = torch.cat([level.tensor for level in levels])
-        starts = [sum(sizes[:level]) for level in range(len(sizes))]
-        first = torch.cat([torch.full((some,), start, device=boxes.device) for some, start in zip(best, starts)])
-        return Anchors(boxes, sizes, best, Groups(best, boxes.device), first)
+        first = torch.tensor([[sum(sizes[:level])] for level in range(len(sizes))], device=boxes.device)
+        return Anchors(boxes, sizes, best, Groups([best] * len(sizes), boxes.device), first)
 
     def __call__(self, maps: dict[str, Tensor], anchors: Anchors, sizes: ImageSizes) -> FixedProposals:
         """The proposals in maps (B, C, H, W) by name."""
         rpn = self._rpn
         logits, deltas = self._predict([maps[name] for name in rpn.in_features], anchors)
-        best = [
-            level.topk(some, dim=1) for level, some in zip(logits.split(anchors.sizes, dim=1), anchors.best)
-        ]  # values and places, best first
-        scores = torch.cat([values for values, _ in best], dim=1)  # (B, M)
-        places = torch.cat([places for _, places in best], dim=1) + anchors.first
+        best, places = logits.topk(anchors.best, dim=2)  # (B, levels, M / levels), best first
+        places = (places + anchors.first).clamp_(max=len(anchors.boxes) - 1).flatten(1)
+        scores = best.flatten(1)
         chosen = deltas.gather(1, places[:, :, None].expand(-1, -1, 4))
         decoded = rpn.box2box_transform.apply_deltas(chosen.flatten(0, 1), anchors.boxes[places.flatten()])
         decoded = decoded.view(*places.shape, 4)
@@ -104,14 +101,13 @@ class ProposalNetwork:
         return proposals
 
     def _predict(self, maps: Sequence[Tensor], anchors: Anchors) -> tuple[Tensor, Tensor]:
-        """Logits (B, R) and deltas (B, R, 4) of all anchors, float32."""
-        streams = len(maps[0])
-        logits = torch.empty(streams, len(anchors.boxes), dtype=torch.float32, device=maps[0].device)
-        deltas = logits.new_empty(*logits.shape, 4)
-        first = 0
-        for level_map, size in zip(maps, anchors.sizes):
-            self._outputs(self._convolutions(level_map), logits, deltas, first)
-            first += size
+        """Logits (B, levels, anchors of the largest level) and deltas (B, R, 4), float32."""
+        streams, device = len(maps[0]), maps[0].device
+        logits = torch.full((streams, len(maps), max(anchors.sizes)), -torch.inf, dtype=torch.float32, device=device)
+        deltas = torch.empty(streams, len(anchors.boxes), 4, dtype=torch.float32, device=device)
+        of_levels = zip(maps, anchors.sizes, deltas.split(anchors.sizes, dim=1))
+        for level, (level_map, size, its_deltas) in enumerate(of_levels):
+            self._outputs(self._convolutions(level_map), logits[:, level, :size], its_deltas)
         return logits, deltas
 
 

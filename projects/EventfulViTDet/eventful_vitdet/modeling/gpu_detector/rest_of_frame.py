@@ -139,8 +139,7 @@ class RestOfFrame:
         """Whether the next frame may be computed here: in inference, and nobody watches."""
         if torch.is_grad_enabled() or torch.is_autocast_enabled(device.type) or torch.compiler.is_compiling():
             return False
-        modules = (self._detector_parts[0], *self._parts.modules())
-        return _get_current_dispatch_mode() is None and not any(map(_is_watched, modules))
+        return _get_current_dispatch_mode() is None and not any(map(_is_watched, self._modules))
 
     # Recorded memory outlives the call, so it must not consist of inference tensors (as in EventfulViT).
     @torch.inference_mode(False)
@@ -173,6 +172,7 @@ class RestOfFrame:
 
     def _make_layers(self, version: int) -> _Layers:
         backbone, rpn, heads = self._detector_parts
+        self._modules = [backbone, *self._parts.modules()]
         second_stage = None
         try:
             second_stage = SecondStage(heads, self._dtype)

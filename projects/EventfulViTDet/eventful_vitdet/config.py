@@ -213,8 +213,8 @@ def _add_controller_config(eventful: CfgNode) -> None:
 def _add_incremental_pyramid_config(eventful: CfgNode) -> None:
     """The eventful pyramid: see [performance.md](performance.md#beyond-the-backbone-pyramid-and-proposals)."""
     eventful.PYRAMID = pyramid = CfgNode()
-    # Recompute the feature pyramid and the proposal network's convolutions only where the backbone's output changed. For
-    # CPUs: a GPU computes them densely, which is faster there.
+    # Recompute the feature pyramid and the proposal network's convolutions only where the backbone's output changed.
+    # For CPUs: a GPU computes them densely, which is faster there.
     pyramid.ENABLED = False
     # Which tokens of the backbone's output to update, with the keys below: "top-r", "threshold" or "fraction". ""
     # follows the backbone's policy, also when that changes at run time.

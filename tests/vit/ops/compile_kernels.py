@@ -154,6 +154,7 @@ def launch_detector(dtype: torch.dtype) -> None:
     import eventful_vitdet  # noqa: F401  (makes Detectron2 importable)
     from detectron2.layers import Conv2d
     from detectron2.modeling.poolers import ROIPooler
+    from eventful_vitdet.modeling.gpu_detector.anchor_decoding import decode
     from eventful_vitdet.modeling.gpu_detector.anchor_outputs import AnchorOutputs
     from eventful_vitdet.modeling.gpu_detector.bias_and_relu import ConvolutionReLU
     from eventful_vitdet.modeling.gpu_detector.region_pooling import Pooling
@@ -161,6 +162,7 @@ def launch_detector(dtype: torch.dtype) -> None:
 
     boxes = torch.zeros(1, 4768, 4)
     some, labels = torch.ones(1, 4768, dtype=torch.bool), torch.zeros(1, 4768, dtype=torch.int64)
+    decode(boxes, boxes[0], labels, boxes[..., 0], boxes[:, :1], (1, 1, 1, 1), 4.0, 0.0)
     keep = suppress(boxes, some, Groups([1000] * 4 + [768], boxes.device), 0.7)
     order_of_kept(boxes[..., 0], keep, 1000)
     suppress(boxes[:, :2048], some[:, :2048], Groups([2048], boxes.device), 0.5, labels[:, :2048].contiguous())

@@ -14,6 +14,7 @@ from detectron2.modeling.proposal_generator.rpn import RPN, StandardRPNHead
 from torch import Tensor, nn
 
 from ...errors import ConfigError
+from .anchor_decoding import decode
 from .anchor_outputs import AnchorOutputs
 from .image_sizes import ImageSizes
 from .inference_copies import copy_for_inference
@@ -88,12 +89,10 @@ class ProposalNetwork:
         best, places = logits.topk(anchors.best, dim=2)  # (B, levels, M / levels), best first
         places = (places + anchors.first).clamp_(max=len(anchors.boxes) - 1).flatten(1)
         scores = best.flatten(1)
-        chosen = deltas.gather(1, places[:, :, None].expand(-1, -1, 4))
-        decoded = rpn.box2box_transform.apply_deltas(chosen.flatten(0, 1), anchors.boxes[places.flatten()])
-        decoded = decoded.view(*places.shape, 4)
-        boxes = sizes.clip(decoded)
-        sides = boxes[..., 2:] - boxes[..., :2]
-        allowed = decoded.isfinite().all(2) & scores.isfinite() & (sides > _least_side(rpn)).all(2)
+        coding = rpn.box2box_transform
+        boxes, allowed = decode(
+            deltas, anchors.boxes, places, scores, sizes.limits, coding.weights, coding.scale_clamp, _least_side(rpn)
+        )
         keep = suppress(boxes, allowed, anchors.groups, rpn.nms_thresh)
         order, count = order_of_kept(scores, keep, min(rpn.post_nms_topk[False], scores.shape[1]))
         proposals = FixedProposals(boxes.gather(1, order[:, :, None].expand(-1, -1, 4)), scores.gather(1, order), count)

@@ -38,7 +38,7 @@ class RowsNorm(nn.Module):
 @torch.inference_mode(False)
 @torch.no_grad()
 def copy_for_inference(module: Module, dtype: torch.dtype | None) -> Module:
-    """A copy of a module without hooks of its own to call, for inference.
+    """A copy of a module for inference, on the same parameters where they need no change.
 
     Args:
         dtype: of its products; None keeps that of the weights.

@@ -183,7 +183,8 @@ def _add_eventful_config(cfg: CfgNode) -> None:
     eventful.STATE_DTYPE = ""
     # Type of the products of the ViT's linear layers and of ViTDet's patch embedding in inference, dense or eventful:
     # "float32", "float16", "bfloat16"; "" uses that of the weights. Tokens, norms, softmax and the sums of attention
-    # stay in float32.
+    # stay in float32. On a GPU it is the type of a detector's pyramid, proposal network and box heads, too; their norms,
+    # scores and boxes stay in float32.
     eventful.COMPUTE_DTYPE = ""
     _add_controller_config(eventful)
     _add_incremental_pyramid_config(eventful)
@@ -214,6 +215,7 @@ def _add_incremental_pyramid_config(eventful: CfgNode) -> None:
     """The eventful pyramid: see [performance.md](performance.md#beyond-the-backbone-pyramid-and-proposals)."""
     eventful.PYRAMID = pyramid = CfgNode()
     # Recompute the feature pyramid and the proposal network's convolutions only where the backbone's output changed.
+    # For CPUs: a GPU computes them densely, which is faster there.
     pyramid.ENABLED = False
     # Which tokens of the backbone's output to update, with the keys below: "top-r", "threshold" or "fraction". ""
     # follows the backbone's policy, also when that changes at run time.

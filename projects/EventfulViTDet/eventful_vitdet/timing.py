@@ -15,7 +15,7 @@ from torch import nn
 from .structures import FrameCost
 
 if TYPE_CHECKING:
-    from .modeling.video_rcnn import DetectorTrace
+    from .modeling.detector_state import DetectorTrace
 
 Result = TypeVar("Result")
 

@@ -2,6 +2,8 @@
 
     python compile_kernels.py ARCHITECTURE TYPE [--heads CHANNELS ...] [--operators NAME ...]
 
+Operators may be "detector", for the kernels behind the Transformer.
+
 Every launch is turned into a compilation for the architecture, with what Triton would have derived from the arguments.
 Prints a line of JSON for each compiled kernel: its name, registers, bytes of stack (where spilled registers go) and of
 shared memory, and the constants that it was compiled with.
@@ -38,7 +40,7 @@ POINTERS = {
     torch.bool: "*i1",
 }
 DIVISIBLE = [["tt.divisibility", 16]]
-OPTIONS = ("num_warps", "num_stages")
+OPTIONS = ("num_warps", "num_stages", "enable_fp_fusion")
 
 
 class Compiler:
@@ -156,7 +158,7 @@ def launch_all(dtype: torch.dtype, channels: int, wanted: set[str]) -> None:
                 (ops.divide, *state[:2], dtype),
             ],
         }
-        for name in wanted & set(calls) or calls:
+        for name in wanted & set(calls) if wanted else calls:
             for way in ("library", "addresses", "descriptors") if name in ("linear", "embed") else ("",):
                 choose_products(way)
                 for operator, *arguments in calls[name]:
@@ -169,6 +171,31 @@ def choose_products(way: str) -> None:
     module.uses_library, module.precise_products = (lambda *_: library), (lambda *_: not library)
     module.linear_tile = lambda *sizes: {**tuning.linear_tile(*sizes), "TMA": way == "descriptors"}
     module.PRECISE_TILE = {**tuning.PRECISE_TILE, "TMA": way == "descriptors"}
+
+
+def launch_detector(dtype: torch.dtype) -> None:
+    """Call the kernels of what follows the Transformer in a detector (eventful_vitdet's gpu_detector)."""
+    import eventful_vitdet  # noqa: F401  (makes Detectron2 importable)
+    from detectron2.layers import Conv2d
+    from detectron2.modeling.poolers import ROIPooler
+    from eventful_vitdet.modeling.gpu_detector.anchor_decoding import decode
+    from eventful_vitdet.modeling.gpu_detector.anchor_outputs import AnchorOutputs
+    from eventful_vitdet.modeling.gpu_detector.bias_and_relu import ConvolutionReLU
+    from eventful_vitdet.modeling.gpu_detector.region_pooling import Pooling
+    from eventful_vitdet.modeling.gpu_detector.suppression import Groups, order_of_kept, suppress
+
+    boxes = torch.zeros(1, 4768, 4)
+    some, labels = torch.ones(1, 4768, dtype=torch.bool), torch.zeros(1, 4768, dtype=torch.int64)
+    decode(boxes, boxes[0], labels, boxes[..., 0], boxes[:, :1], (1, 1, 1, 1), 4.0, 0.0)
+    keep = suppress(boxes, some, Groups([1000] * 4 + [768], boxes.device), 0.7)
+    order_of_kept(boxes[..., 0], keep, 1000)
+    suppress(boxes[:, :2048], some[:, :2048], Groups([2048], boxes.device), 0.5, labels[:, :2048].contiguous())
+    level = torch.zeros(1, 256, 32, 32, dtype=dtype).contiguous(memory_format=torch.channels_last)
+    Pooling.of(ROIPooler(7, [1 / 4], 0, "ROIAlignV2"))([level], boxes[:, :300])
+    logits, deltas = torch.nn.Conv2d(256, 3, 1, dtype=dtype), torch.nn.Conv2d(256, 12, 1, dtype=dtype)
+    AnchorOutputs(logits, deltas)(level, boxes[..., 0].contiguous(), boxes)
+    layer = Conv2d(256, 256, 1, activation=torch.nn.ReLU(), dtype=dtype)
+    ConvolutionReLU(layer, layer.weight)(level)
 
 
 def main() -> None:
@@ -186,6 +213,8 @@ def main() -> None:
     with torch.no_grad():
         for channels in arguments.heads:
             launch_all(getattr(torch, arguments.type), channels, set(arguments.operators))
+        if not arguments.operators or "detector" in arguments.operators:
+            launch_detector(getattr(torch, arguments.type))
 
 
 if __name__ == "__main__":

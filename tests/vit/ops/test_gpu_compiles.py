@@ -16,10 +16,11 @@ SHARED_MEMORY = {80: 166912, 89: 101376, 90: 232448}
 """Bytes that a program may have: of an A100, an RTX 4090 or L4, and an H100."""
 STACK = {"float32": 640, "float16": 320, "bfloat16": 320}
 """Bytes of a thread's stack, where registers are spilled to: a few of 255 in the largest tiles."""
+DETECTOR_KERNELS = {"_add_and_cut", "_compare", "_count_before", "_decode", "_pool", "_predict", "_walk"}
 EVERY_KERNEL = {
     "_add", "_attend", "_count", "_divide", "_error_norms", "_exchange", "_find_cutoffs", "_finish", "_linear", "_list",
     "_look", "_mark", "_merge", "_patches", "_position_terms", "_select_one", "_send", "_store", "_touch", "_write_all",
-}  # fmt: skip
+} | DETECTOR_KERNELS  # fmt: skip
 
 
 def compile_for(architecture: int, dtype: str, folder: Path, *options: object) -> list[dict]:
@@ -46,6 +47,12 @@ def test_some_kernels(tmp_path):
     """A choice for every run of the suite; the next test compiles all."""
     compiled = compile_for(90, "bfloat16", tmp_path, "--operators", "gate")
     assert {kernel["kernel"] for kernel in compiled} >= {"_error_norms", "_select_one", "_write_all", "_send"}
+    check(compiled, 90, "bfloat16")
+
+
+def test_kernels_of_a_detector(tmp_path):
+    compiled = compile_for(90, "bfloat16", tmp_path, "--operators", "detector")
+    assert {kernel["kernel"] for kernel in compiled} == DETECTOR_KERNELS
     check(compiled, 90, "bfloat16")
 
 

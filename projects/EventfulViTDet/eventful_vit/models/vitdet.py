@@ -297,6 +297,7 @@ class EventfulViT(EventfulModel):
         self.embed_dim = embed_dim
         self.out_feature = out_feature
         self.use_act_checkpoint = use_act_checkpoint
+        self.compute_dtype = compute_dtype
         self.pretrain_use_cls_token = pretrain_use_cls_token
         self.patch_embed = PatchEmbed(patch_size, in_chans, embed_dim, compute_dtype)
         positions = (pretrain_img_size // patch_size) ** 2 + int(pretrain_use_cls_token)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 CONFIG = "imagenet_vid/vitdet_b_1024_eventful_r512.yaml"
 SECONDS = 25.0
 WAYS = {"dense": (None, False), "r=512": (512, False), "pyramid r=512": (512, True)}
-"""By name: the budget, and whether the pyramid is eventful too."""
+"""By name: the budget, and whether the configuration asks for an eventful pyramid, which a GPU computes densely."""
 
 
 def measure_detector(result: dict, where: torch.device, cfg: CfgNode | None = None, rounds: int = 15) -> None:

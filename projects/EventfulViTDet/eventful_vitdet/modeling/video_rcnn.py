@@ -2,124 +2,30 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
+import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNN
 from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import ImageList, Instances
-from eventful_vit import EventfulViT, FrameTrace, Policy, Streams
+from eventful_vit import EventfulViT, Policy
 from torch import Tensor, nn
 
 from ..errors import ConfigError
 from ..masks import MaskRequest, has_masks
 from .backbone import build_pyramid_policy
+from .detector_state import DetectorState, DetectorTrace
+from .gpu_detector import RestOnGPU
 from .pyramid import EventfulPyramid
 
+if TYPE_CHECKING:
+    from .gpu_detector.rest_of_frame import RestOfFrame
 
-@dataclass(frozen=True)
-class FramePosition:
-    """Where a frame stands in its video."""
-
-    video_id: int | str
-    frame_id: int
-    step: int | None
-    """Distance between neighbouring frame numbers, where it is known."""
-    size: tuple[int, int]
-    """Height and width in pixels of the frame as the model sees it."""
-
-    @classmethod
-    def of(cls, frame: Mapping) -> FramePosition | None:
-        """The position of a model input; None for a single image that belongs to no video."""
-        if "video_id" not in frame:
-            return None
-        if "frame_id" not in frame:
-            raise KeyError(f"the input of video {frame['video_id']} has no 'frame_id': its frames cannot be ordered")
-        height, width = frame["image"].shape[-2:]
-        return cls(frame["video_id"], int(frame["frame_id"]), frame.get("frame_step"), (height, width))
-
-    def follow(self, before: FramePosition | None) -> tuple[bool, FramePosition]:
-        """Whether this frame continues a sequence, and the position to compare the next one with.
-
-        A gap in the frame numbers ends a sequence; a regular step of every n-th frame does not. Where the input does
-        not tell the step, it is taken from the frames: it is 1 until a longer one has been seen, so such a
-        sequence starts anew at its second frame.
-        """
-        if before is None or self.video_id != before.video_id or self.size != before.size:
-            return False, self
-        distance = self.frame_id - before.frame_id
-        step = self.step or before.step or 1
-        known = FramePosition(self.video_id, self.frame_id, self.step or (max(distance, 1)), self.size)
-        return 0 < distance <= step, known
-
-
-@dataclass(frozen=True)
-class DetectorTrace:
-    """What the parts of a detector did in a frame of B streams."""
-
-    flushed: tuple[bool, ...]
-    """For each input, whether it began a sequence and was computed in full."""
-    canvas: tuple[int, int]
-    """Height and width in pixels of the frames with their padding."""
-    vit: FrameTrace | None
-    """Of the Transformer; None for the dense model."""
-    pyramid: FrameTrace | None
-    """Of the eventful pyramid, where it ran."""
-
-
-@dataclass
-class DetectorState:
-    """What a detector keeps of its streams. A stream is a position in the list of inputs."""
-
-    vit: Streams = field(default_factory=Streams)
-    pyramid: Streams = field(default_factory=Streams)
-    trace: DetectorTrace | None = None
-    """Of the last frame."""
-    positions: list[FramePosition | None] = field(default_factory=list)
-    """Where each stream's last frame stood; None before its first."""
-    canvas: tuple[int, int] | None = None
-
-    def reset(self, streams: Sequence[int] | None = None) -> None:
-        """Forget some streams, or all: their next frame starts a sequence."""
-        self.vit.reset(streams)
-        self.pyramid.reset(streams)
-        if streams is None:
-            self.positions = []
-            self.canvas = None
-        for stream in streams or ():
-            if stream < len(self.positions):
-                self.positions[stream] = None
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes held for all streams."""
-        return self.vit.nbytes + self.pyramid.nbytes
-
-    def begin(self, frames: Sequence[Mapping]) -> tuple[list[bool], list[FramePosition | None]]:
-        """Compare frames with the streams' last ones, and reset streams that begin a sequence.
-
-        Returns:
-            For each stream: whether its frame begins a sequence, and the position to remember once the frame is
-            through.
-        """
-        before = (self.positions + [None] * len(frames))[: len(frames)]
-        begins, positions = [], []
-        for frame, last in zip(frames, before):
-            position = FramePosition.of(frame)
-            continues, known = position.follow(last) if position else (False, None)
-            begins.append(not continues)
-            positions.append(known)
-        self.reset([stream for stream, begin in enumerate(begins) if begin])
-        return begins, positions
-
-    def use_canvas(self, canvas: tuple[int, int]) -> None:
-        """Take frames of a padded size; another one than the last frame's ends all running sequences."""
-        if self.canvas is not None and canvas != self.canvas:
-            self.vit.reset()
-            self.pyramid.reset()
-        self.canvas = canvas
+logger = logging.getLogger(__name__)
 
 
 @META_ARCH_REGISTRY.register()
@@ -143,6 +49,8 @@ class VideoRCNN(GeneralizedRCNN):
             raise TypeError(f"VideoRCNN needs a backbone with one EventfulViT, found {len(vits)}")
         (self._vit_name,) = vits
         self._own_state: DetectorState | None = None
+        self._rest_on_gpu = RestOnGPU()
+        self._said_dense_pyramid = False
         self.mask_request: MaskRequest | None = None
         """Which detections get a mask. None: all, pasted into the image (`pred_masks`), as Detectron2 has them. Else
         those asked for, left in their boxes: `box_masks` (N, M, M), NaN for the others."""
@@ -159,7 +67,7 @@ class VideoRCNN(GeneralizedRCNN):
 
     def __getstate__(self) -> dict:
         """For copies and pickles: without state."""
-        return {**vars(self), "_own_state": None}
+        return {**vars(self), "_own_state": None, "_rest_on_gpu": RestOnGPU()}
 
     @property
     def vit(self) -> EventfulViT:
@@ -242,7 +150,7 @@ class VideoRCNN(GeneralizedRCNN):
         streams = len(begins)
         results = None
         try:
-            results = self._detect(batched_inputs, detected_instances, state)
+            results = self._detect(batched_inputs, detected_instances, state, do_postprocess)
         finally:
             if results is None:
                 # Frames that were refused, because of one of them, changed nothing: all streams continue behind them.
@@ -255,29 +163,64 @@ class VideoRCNN(GeneralizedRCNN):
             begin or (vit is not None and computed) for begin, computed in zip(begins, vit.flushed if vit else begins)
         )
         state.trace = DetectorTrace(flushed, state.canvas, vit, state.pyramid.trace if self._has_pyramid() else None)
-        return _postprocess(results, batched_inputs) if do_postprocess else results
+        return results
 
     def _detect(
-        self, batched_inputs: list[dict], detected_instances: list[Instances] | None, state: DetectorState
-    ) -> list[Instances]:
+        self,
+        batched_inputs: list[dict],
+        detected_instances: list[Instances] | None,
+        state: DetectorState,
+        do_postprocess: bool,
+    ) -> list:
         images = self.preprocess_image(batched_inputs)
         state.use_canvas(tuple(images.tensor.shape[-2:]))
+        eventful_pyramid = detected_instances is None and self._has_pyramid()
+        rest = None if detected_instances is not None else self._rest_on_gpu.for_frame(self)
         with self.vit.using(state.vit):
-            if detected_instances is None and self._has_pyramid():
+            if rest is not None:
+                tokens = self.backbone.net(images.tensor)[self.backbone.in_feature]
+                return self._detect_on_gpu(rest, tokens, images, batched_inputs, do_postprocess)
+            if eventful_pyramid:
                 features, proposals = self._eventful_proposals(images, state)
             else:
                 features = self.backbone(images.tensor)
                 proposals = None
         if detected_instances is not None:
             given = [instances.to(self.device) for instances in detected_instances]
-            return self.roi_heads.forward_with_given_boxes(features, given)
-        if proposals is None:
-            proposals, _ = self.proposal_generator(images, features, None)
+            results = self.roi_heads.forward_with_given_boxes(features, given)
+        else:
+            if proposals is None:
+                proposals, _ = self.proposal_generator(images, features, None)
+            results = self._second_stage(images, features, proposals)
+        return _postprocess(results, batched_inputs) if do_postprocess else results
+
+    def _second_stage(
+        self, images: ImageList, features: dict[str, Tensor], proposals: list[Instances]
+    ) -> list[Instances]:
         if self.mask_request is None or not has_masks(self):
             return self.roi_heads(images, features, proposals, None)[0]
         with _without_masks(self.roi_heads):
             results, _ = self.roi_heads(images, features, proposals, None)
         return self._add_masks(features, results, self.mask_request)
+
+    def _detect_on_gpu(
+        self, rest: RestOfFrame, tokens: Tensor, images: ImageList, batched_inputs: list[dict], do_postprocess: bool
+    ) -> list:
+        """What follows the Transformer, with fixed sizes (gpu_detector)."""
+        sizes = images.image_sizes
+        frame = rest(tokens, sizes, [_output_size(item, size) for item, size in zip(batched_inputs, sizes)])
+        boxes_only = not (has_masks(self) or getattr(self.roi_heads, "keypoint_on", False))
+        if boxes_only and do_postprocess and frame.has_detections:
+            return [{"instances": found} for found in frame.placed_detections()]
+        if not frame.has_detections:
+            results = self._second_stage(images, frame.features(), frame.proposals())
+        elif boxes_only:
+            results = frame.detections()
+        elif self.mask_request is None:
+            results = self.roi_heads.forward_with_given_boxes(frame.features(), frame.detections())
+        else:
+            results = self._add_masks(frame.features(), frame.detections(), self.mask_request)
+        return _postprocess(results, batched_inputs) if do_postprocess else results
 
     def _add_masks(
         self, features: dict[str, Tensor], results: list[Instances], request: MaskRequest
@@ -294,8 +237,17 @@ class VideoRCNN(GeneralizedRCNN):
         return results
 
     def _has_pyramid(self) -> bool:
-        """Whether the eventful pyramid runs."""
-        return self.eventful_pyramid is not None and self.eventful_pyramid.enabled and self.enabled
+        """Whether the eventful pyramid runs: on a CPU. Its many small steps take a GPU longer than all positions do."""
+        wanted = self.eventful_pyramid is not None and self.eventful_pyramid.enabled and self.enabled
+        if wanted and self.device.type == "cuda":
+            if not self._said_dense_pyramid:
+                self._said_dense_pyramid = True
+                logger.warning(
+                    "GPU: the pyramid is computed densely, which is faster there; MODEL.EVENTFUL.PYRAMID.ENABLED is "
+                    "for CPUs"
+                )
+            return False
+        return wanted
 
     def _eventful_proposals(self, images: ImageList, state: DetectorState) -> tuple[dict[str, Tensor], list[Instances]]:
         """Features and proposals, where pyramid and proposal network are eventful."""
@@ -310,18 +262,29 @@ class VideoRCNN(GeneralizedRCNN):
         square = self.backbone.padding_constraints.get("square_size", 0)
         for frame in batched_inputs:
             check_fits(frame, square)
-        frames = [frame["image"].to(self.device, non_blocking=True) for frame in batched_inputs]
-        images = ImageList.from_tensors(
-            [(frame - self.pixel_mean).div_(self.pixel_std) for frame in frames],
-            size_divisibility=0 if square else self._coarsest_stride(),
-            padding_constraints={"square_size": square},
-        )
-        check_pool(self.vit, images.tensor.shape[-2:])
-        return images
+        frames = [_to_device(frame["image"], self.device) for frame in batched_inputs]
+        sizes = [(frame.shape[-2], frame.shape[-1]) for frame in frames]
+        canvas = (square, square) if square else tuple(self._whole_cells(max(side)) for side in zip(*sizes))
+        like = torch.result_type(frames[0], self.pixel_mean)
+        batch = torch.zeros(len(frames), len(self.pixel_mean), *canvas, dtype=like, device=self.device)
+        for place, frame, (height, width) in zip(batch, frames, sizes):
+            inside = place[:, :height, :width]
+            torch.sub(frame, self.pixel_mean, out=inside)
+            inside.div_(self.pixel_std)
+        check_pool(self.vit, canvas)
+        return ImageList(batch, sizes)
 
-    def _coarsest_stride(self) -> int:
-        """Side in pixels of a cell of the pyramid's coarsest convolved level."""
-        return int(self.vit.patch_size / min(1.0, *self.backbone.scale_factors))
+    def _whole_cells(self, side: int) -> int:
+        """A side in pixels, rounded up to whole cells of the pyramid's coarsest convolved level."""
+        stride = int(self.vit.patch_size / min(1.0, *self.backbone.scale_factors))
+        return -(-side // stride) * stride
+
+
+def _to_device(image: Tensor, device: torch.device) -> Tensor:
+    """Copied from pinned memory, so that the host does not wait for a GPU."""
+    if device.type == "cuda" and image.device.type == "cpu":
+        image = image.pin_memory()
+    return image.to(device, non_blocking=True)
 
 
 @contextmanager
@@ -337,10 +300,14 @@ def _without_masks(roi_heads: nn.Module) -> Iterator[None]:
 def _postprocess(results: list[Instances], frames: list[dict]) -> list[dict]:
     """Detections in pixels of the frames as they were before resizing."""
     return [
-        {"instances": detector_postprocess(found, frame.get("height", height), frame.get("width", width))}
+        {"instances": detector_postprocess(found, *_output_size(frame, found.image_size))}
         for found, frame in zip(results, frames)
-        for height, width in (found.image_size,)
     ]
+
+
+def _output_size(frame: Mapping, size: tuple[int, int]) -> tuple[int, int]:
+    """Height and width of a frame as it was before resizing, where the input tells them."""
+    return frame.get("height", size[0]), frame.get("width", size[1])
 
 
 def check_fits(frame: Mapping, square: int) -> None:

@@ -22,6 +22,7 @@ class Box2BoxTransform:
     def __init__(self, weights: Sequence[float], scale_clamp: float = _SCALE_CLAMP):
         self.weights = tuple(weights)
         self.scale_clamp = scale_clamp
+        self._weights_on: dict[torch.device, torch.Tensor] = {}
 
     def get_deltas(self, src_boxes: torch.Tensor, target_boxes: torch.Tensor) -> torch.Tensor:
         """(N, 4) deltas between boxes (N, 4); ValueError if a source has no width or height."""
@@ -36,11 +37,18 @@ class Box2BoxTransform:
     def apply_deltas(self, deltas: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
         """Boxes (N, 4 K) from K deltas each (N, 4 K) relative to boxes (N, 4); computes in float32."""
         coded = deltas.float().unflatten(1, (-1, 4))  # (N, K, 4)
-        coded = coded / coded.new_tensor(self.weights)
+        coded = coded / self._weights_tensor(coded.device)
         center, size = _center_and_size(boxes.float()[:, None])  # (N, 1, 2) each
         center = coded[..., :2] * size + center
         half_size = 0.5 * (coded[..., 2:].clamp(max=self.scale_clamp).exp() * size)
         return torch.cat((center - half_size, center + half_size), dim=-1).flatten(1)
+
+    @torch.inference_mode(False)
+    def _weights_tensor(self, device: torch.device) -> torch.Tensor:
+        """Kept: a copy to a GPU would wait for it, and could not be recorded in a CUDA graph."""
+        if device not in self._weights_on:
+            self._weights_on[device] = torch.tensor(self.weights, dtype=torch.float32, device=device)
+        return self._weights_on[device]
 
 
 def _center_and_size(boxes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from detectron2.structures import Boxes
 from torch import nn
-from torchvision.ops import box_area, roi_align
+from torchvision.ops import RoIAlign, box_area
 
 
 class ROIPooler(nn.Module):
@@ -36,11 +36,12 @@ class ROIPooler(nn.Module):
         if any(fine != 2 * coarse for fine, coarse in zip(scales, scales[1:])) or math.log2(scales[0]) % 1:
             raise ValueError(f"levels to pool from need strides 2 ** n, 2 ** (n + 1), ...; got scales {scales}")
         self.output_size = (output_size, output_size) if isinstance(output_size, int) else tuple(output_size)
-        self.aligned = pooler_type == "ROIAlignV2"
         self.canonical_box_size = canonical_box_size
         self.canonical_level = canonical_level
-        self.scales = tuple(scales)
-        self.sampling_ratio = sampling_ratio
+        aligned = pooler_type == "ROIAlignV2"
+        self.level_poolers = nn.ModuleList(
+            RoIAlign(self.output_size, scale, int(sampling_ratio), aligned) for scale in scales
+        )
         self.min_level = -int(math.log2(scales[0]))
 
     def forward(self, x: list[torch.Tensor], box_lists: list[Boxes]) -> torch.Tensor:
@@ -59,17 +60,16 @@ class ROIPooler(nn.Module):
         levels = self._levels(boxes)
         by_level = levels.argsort(stable=True)
         groups = rois[by_level].split(torch.bincount(levels, minlength=len(x)).tolist())
-        pooled = torch.cat([self._pool(*level) for level in zip(x, groups, self.scales)])
+        pooled = torch.cat([self._pool(*level) for level in zip(self.level_poolers, x, groups)])
         return torch.empty_like(pooled).index_copy(0, by_level, pooled)
 
-    def _pool(self, features: torch.Tensor, rois: torch.Tensor, scale: float) -> torch.Tensor:
+    def _pool(self, pooler: nn.Module, features: torch.Tensor, rois: torch.Tensor) -> torch.Tensor:
         # In float32: half precision would round the boxes by pixels.
-        pooled = roi_align(features.float(), rois, self.output_size, scale, int(self.sampling_ratio), self.aligned)
-        return pooled.to(features.dtype)
+        return pooler(features.float(), rois).to(features.dtype)
 
     def _levels(self, boxes: torch.Tensor) -> torch.Tensor:
         """(M,) index into the levels for boxes (M, 4)."""
         size = box_area(boxes).sqrt() / self.canonical_box_size
         # The small term sends empty boxes to the first level.
         level = (self.canonical_level + torch.log2(size + 1e-8)).floor() - self.min_level
-        return level.clamp(0, len(self.scales) - 1).long()
+        return level.clamp(0, len(self.level_poolers) - 1).long()

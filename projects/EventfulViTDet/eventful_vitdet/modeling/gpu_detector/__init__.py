@@ -1,0 +1,50 @@
+"""What follows the Transformer in a detector's frame, as a GPU computes it best: with fixed sizes, in a CUDA graph.
+
+`RestOnGPU` is the way in. The kernels need Triton, so nothing else here is imported before a GPU's frame asks for it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from typing import TYPE_CHECKING
+
+from eventful_vit.ops import gpu
+from torch import nn
+
+from ...errors import ConfigError
+
+if TYPE_CHECKING:
+    from .rest_of_frame import RestOfFrame
+
+__all__ = ["RestOnGPU"]
+
+logger = logging.getLogger(__name__)
+
+
+class RestOnGPU:
+    """A detector's frames behind the Transformer, where kernels of this project can compute them."""
+
+    def __init__(self) -> None:
+        self._parts: tuple = ()
+        self._rest: RestOfFrame | None = None
+
+    def for_frame(self, detector: nn.Module) -> RestOfFrame | None:
+        """What computes the next frame; None where Detectron2's own code has to, as on a CPU."""
+        if detector.device.type != "cuda":
+            return None
+        parts = (detector.backbone, detector.proposal_generator, detector.roi_heads)
+        if parts != self._parts:
+            self._parts, self._rest = parts, _make(detector)
+        return self._rest if self._rest is not None and self._rest.is_possible(detector.device) else None
+
+
+def _make(detector: nn.Module) -> RestOfFrame | None:
+    if gpu.load_kernels() is None:  # the log says why
+        return None
+    module = importlib.import_module(".rest_of_frame", __name__)
+    try:
+        return module.RestOfFrame(detector, detector.vit.compute_dtype)
+    except ConfigError as error:
+        logger.info("GPU: pyramid, proposals and heads run as Detectron2's own code: %s", error)
+        return None

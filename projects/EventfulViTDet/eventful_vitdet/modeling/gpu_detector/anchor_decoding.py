@@ -1,0 +1,80 @@
+"""From deltas to boxes on a GPU: gathered, decoded, clipped and checked in one kernel, in place of some thirty."""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+BLOCK = 128
+
+
+@triton.jit
+def _decode(
+    deltas, anchors, places, scores, limits, boxes, allowed, candidates, all_anchors,
+    weight_x, weight_y, weight_w, weight_h, most_growth, least_side, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Some candidates of an image."""
+    image = tl.program_id(1).to(tl.int64)
+    number = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    inside = number < candidates
+    candidate = image * candidates + number
+    place = tl.load(places + candidate, mask=inside, other=0)
+    delta, anchor = deltas + (image * all_anchors + place) * 4, anchors + place * 4
+    left, top = tl.load(anchor, mask=inside, other=0.0), tl.load(anchor + 1, mask=inside, other=0.0)
+    width = tl.load(anchor + 2, mask=inside, other=0.0) - left
+    height = tl.load(anchor + 3, mask=inside, other=0.0) - top
+    x = tl.load(delta, mask=inside, other=0.0) / weight_x * width + (left + 0.5 * width)
+    y = tl.load(delta + 1, mask=inside, other=0.0) / weight_y * height + (top + 0.5 * height)
+    growth_x = tl.load(delta + 2, mask=inside, other=0.0) / weight_w
+    growth_y = tl.load(delta + 3, mask=inside, other=0.0) / weight_h
+    # Comparisons, as a minimum would lose NaN.
+    half_width = 0.5 * (tl.exp(tl.where(growth_x > most_growth, most_growth, growth_x)) * width)
+    half_height = 0.5 * (tl.exp(tl.where(growth_y > most_growth, most_growth, growth_y)) * height)
+    score = tl.load(scores + candidate, mask=inside, other=0.0)
+    finite = tl.abs(score) < float("inf")
+    finite &= (tl.abs(x - half_width) < float("inf")) & (tl.abs(x + half_width) < float("inf"))
+    finite &= (tl.abs(y - half_height) < float("inf")) & (tl.abs(y + half_height) < float("inf"))
+    most_x, most_y = tl.load(limits + image * 4), tl.load(limits + image * 4 + 1)
+    left, right = _within(x - half_width, most_x), _within(x + half_width, most_x)
+    top, bottom = _within(y - half_height, most_y), _within(y + half_height, most_y)
+    box = boxes + candidate * 4
+    tl.store(box, left, mask=inside)
+    tl.store(box + 1, top, mask=inside)
+    tl.store(box + 2, right, mask=inside)
+    tl.store(box + 3, bottom, mask=inside)
+    is_allowed = finite & (right - left > least_side) & (bottom - top > least_side)
+    tl.store(allowed + candidate, is_allowed.to(tl.int8), mask=inside)
+
+
+@triton.jit
+def _within(coordinate, most):
+    return tl.minimum(tl.maximum(coordinate, 0.0), most)
+
+
+def decode(
+    deltas: Tensor, anchors: Tensor, places: Tensor, scores: Tensor, limits: Tensor, weights: tuple[float, ...],
+    most_growth: float, least_side: float,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """The boxes of some anchors within their images, and which of them may be proposals.
+
+    Args:
+        deltas: (B, R, 4) of all anchors (R, 4).
+        places: (B, M), which anchors, and their scores (B, M).
+        limits: (B, 1, 4), width, height, width and height of the images.
+        weights, most_growth: as Detectron2's Box2BoxTransform has them.
+        least_side: sides in pixels are above this.
+
+    Returns:
+        Boxes (B, M, 4), and (B, M) bool: finite, with a finite score, and large enough.
+    """
+    images, candidates = places.shape
+    boxes = torch.empty(images, candidates, 4, dtype=torch.float32, device=deltas.device)
+    allowed = torch.empty(images, candidates, dtype=torch.bool, device=deltas.device)
+    _decode[(triton.cdiv(candidates, BLOCK), images)](
+        deltas, anchors, places.contiguous(), scores.contiguous(), limits.contiguous(), boxes,
+        allowed.view(torch.int8), candidates, len(anchors), *map(float, weights), float(most_growth),
+        float(least_side), BLOCK=BLOCK,
+    )  # fmt: skip
+    return boxes, allowed

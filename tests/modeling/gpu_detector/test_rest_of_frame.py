@@ -1,0 +1,199 @@
+"""Frames behind the Transformer with fixed sizes against Detectron2's own code. On a GPU, recorded ones too."""
+
+import copy
+import logging
+
+import pytest
+import torch
+from eventful_vitdet.errors import ConfigError
+from eventful_vitdet.modeling import gpu_detector
+from torch import nn
+
+SMALL = {
+    "MODEL__RPN__PRE_NMS_TOPK_TEST": 40,
+    "MODEL__RPN__POST_NMS_TOPK_TEST": 8,
+    "MODEL__ROI_BOX_HEAD__POOLER_RESOLUTION": 3,
+}
+CASCADE = {
+    "MODEL__ROI_HEADS__NAME": "CascadeROIHeads",
+    "MODEL__ROI_BOX_HEAD__CLS_AGNOSTIC_BBOX_REG": True,
+}
+FEW = {"MODEL__ROI_HEADS__SCORE_THRESH_TEST": 0.3, "TEST__DETECTIONS_PER_IMAGE": 5}
+MASKS = {"MODEL__MASK_ON": True, "TEST__DETECTIONS_PER_IMAGE": 4}
+
+
+@pytest.fixture
+def small_model(tiny_model):
+    """Triton's interpreter needs milliseconds for each program."""
+    return lambda **settings: tiny_model(**{**SMALL, **settings})
+
+
+def frames(count: int = 3) -> list[list[dict]]:
+    """Frames of two streams, of different sizes, and resized differently."""
+    generator = torch.Generator().manual_seed(0)
+    sizes = [((80, 96), {"height": 120, "width": 144}), ((96, 64), {})]
+    return [
+        [
+            {
+                "image": torch.randint(0, 255, (3, *size), generator=generator, dtype=torch.uint8),
+                "video_id": stream,
+                "frame_id": number,
+                **more,
+            }
+            for stream, (size, more) in enumerate(sizes)
+        ]
+        for number in range(count)
+    ]
+
+
+@pytest.fixture
+def on_gpu(device, monkeypatch):
+    """Have a detector compute its frames as on a GPU. The returned list has an entry for every frame that was."""
+    from eventful_vitdet.modeling.gpu_detector import rest_of_frame
+
+    computed = []
+
+    def for_frame(rest, detector):
+        if not hasattr(rest, "made"):
+            rest.made = rest_of_frame.RestOfFrame(detector, detector.vit.compute_dtype)
+        possible = rest.made.is_possible(device)
+        computed.append(possible)
+        return rest.made if possible else None
+
+    monkeypatch.setattr(gpu_detector.RestOnGPU, "for_frame", for_frame)
+    return computed
+
+
+def run(model, device, videos):
+    model = copy.deepcopy(model).to(device)
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        return [[out["instances"].to("cpu") for out in model(batch)] for batch in videos]
+
+
+def assert_same(found, expected) -> None:
+    for ours, theirs in zip(sum(found, []), sum(expected, [])):
+        assert ours.image_size == theirs.image_size
+        assert set(ours.get_fields()) == set(theirs.get_fields())
+        assert len(ours) == len(theirs)
+        torch.testing.assert_close(ours.scores, theirs.scores, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(ours.pred_boxes.tensor, theirs.pred_boxes.tensor, atol=1e-3, rtol=1e-5)
+        assert torch.equal(ours.pred_classes, theirs.pred_classes)
+        if theirs.has("pred_masks"):
+            assert (ours.pred_masks != theirs.pred_masks).float().mean() < 1e-3
+
+
+@pytest.mark.parametrize("settings", [{}, CASCADE, FEW, MASKS], ids=["faster", "cascade", "few", "masks"])
+def test_detections_are_detectron2s(device, small_model, request, settings):
+    model, videos = small_model(**settings), frames(3 if device.type == "cuda" or not settings else 1)
+    expected = run(model, torch.device("cpu"), videos)
+    assert any(len(found) for found in sum(expected, []))
+    computed = request.getfixturevalue("on_gpu")
+    assert_same(run(model, device, videos), expected)
+    assert computed == [True] * len(videos)
+
+
+def test_too_few_candidates_are_noticed(on_gpu, device, small_model, monkeypatch):
+    """With a budget of candidates that does not suffice, Detectron2's own choice is taken."""
+    from eventful_vitdet.modeling.gpu_detector import fixed_detections
+
+    model, videos = small_model(), frames(1)
+    enough = run(model, device, videos)
+    monkeypatch.setattr(fixed_detections, "CANDIDATES", 8)
+    assert_same(run(model, device, videos), enough)
+
+
+def test_limits_may_change_between_frames(on_gpu, device, small_model):
+    model = small_model().to(device)
+    videos = frames(4)
+    for limit, batch in zip((7, 3, 7, 2), videos):
+        model.roi_heads.box_predictor.test_topk_per_image = limit
+        assert [len(out["instances"]) for out in model(batch)] == [limit, limit]
+
+
+def test_new_weights_are_used(on_gpu, device, small_model):
+    model = small_model().to(device)
+    (batch,) = frames(1)
+    before = model(batch)[0]["instances"].scores
+    nn.init.zeros_(model.roi_heads.box_predictor.cls_score.weight)
+    nn.init.zeros_(model.roi_heads.box_predictor.cls_score.bias)
+    after = model(batch)[0]["instances"].scores
+    torch.testing.assert_close(after, torch.full_like(after, 0.25))
+    assert not torch.allclose(before[:1], after[:1])
+
+
+def test_a_short_type(on_gpu, device, small_model):
+    videos = frames(1)
+    exact = run(small_model(), device, videos)
+    rounded = run(small_model(MODEL__EVENTFUL__COMPUTE_DTYPE="bfloat16"), device, videos)
+    for ours, theirs in zip(rounded[0], exact[0]):
+        assert ours.scores.dtype is ours.pred_boxes.tensor.dtype is torch.float32
+        torch.testing.assert_close(ours.scores[:3], theirs.scores[:3], atol=0.02, rtol=0.02)
+        assert not torch.equal(ours.scores[:3], theirs.scores[:3])
+
+
+def test_whoever_watches_sees_detectron2s_layers(on_gpu, device, small_model):
+    model = small_model().to(device)
+    seen = []
+    (batch,) = frames(1)
+    expected = model(batch)
+    handle = model.roi_heads.box_head.register_forward_hook(lambda *_: seen.append(1))
+    watched = model(batch)
+    handle.remove()
+    assert seen and on_gpu == [True, False]
+    assert_same([[out["instances"].to("cpu") for out in watched]], [[out["instances"].to("cpu") for out in expected]])
+
+
+def test_heads_that_are_not_known(on_gpu, device, small_model, caplog):
+    """They get the proposals."""
+    model, videos = small_model(), frames(1)
+
+    class OtherHeads(type(model.roi_heads)):
+        pass
+
+    expected = run(model, device, videos)
+    model.roi_heads.__class__ = OtherHeads
+    with caplog.at_level(logging.INFO):
+        assert_same(run(model, device, videos), expected)
+    assert "OtherHeads are no StandardROIHeads" in caplog.text
+
+
+def test_a_pyramid_that_is_not_known(device, small_model):
+    from eventful_vitdet.modeling.gpu_detector.rest_of_frame import RestOfFrame
+
+    model = small_model()
+
+    class OtherPyramid(type(model.backbone)):
+        pass
+
+    model.backbone.__class__ = OtherPyramid
+    with pytest.raises(ConfigError, match="OtherPyramid is no SimpleFeaturePyramid"):
+        RestOfFrame(model, None)
+
+
+def test_copies_share_what_needs_no_change(device, small_model):
+    from eventful_vitdet.modeling.gpu_detector.inference_copies import copy_for_inference
+
+    head = small_model().roi_heads.box_head
+    ours = dict(copy_for_inference(head, torch.bfloat16).named_parameters())
+    same = dict(copy_for_inference(head, None).named_parameters())
+    for name, parameter in head.named_parameters():
+        is_norm = ".norm." in name
+        assert ours[name].dtype is (torch.float32 if is_norm else torch.bfloat16)
+        needs_other_layout = parameter.dim() == 4 and not parameter.is_contiguous(memory_format=torch.channels_last)
+        assert (same[name].data_ptr() != parameter.data_ptr()) == needs_other_layout, name
+
+
+def test_a_copy_of_a_detector_records_for_itself(small_model):
+    model = small_model()
+    assert copy.deepcopy(model)._rest_on_gpu is not model._rest_on_gpu
+    assert model._rest_on_gpu.for_frame(model) is None  # on a CPU
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_recorded_frames_are_repeated(small_model):
+    model = small_model().to("cuda")
+    videos = frames(4)
+    for batch in videos:
+        model(batch)
+    (kind,) = model._rest_on_gpu._rest._layers().kinds.values()
+    assert kind.frames == 4 and kind.graph.refusal is None

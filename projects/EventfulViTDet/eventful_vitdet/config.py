@@ -183,8 +183,8 @@ def _add_eventful_config(cfg: CfgNode) -> None:
     eventful.STATE_DTYPE = ""
     # Type of the products of the ViT's linear layers and of ViTDet's patch embedding in inference, dense or eventful:
     # "float32", "float16", "bfloat16"; "" uses that of the weights. Tokens, norms, softmax and the sums of attention
-    # stay in float32. On a GPU it is the type of a detector's pyramid, proposal network and box heads, too; their norms,
-    # scores and boxes stay in float32.
+    # stay in float32. On a GPU it is the type of a detector's pyramid, proposal network and box heads, too; their
+    # norms, scores and boxes stay in float32.
     eventful.COMPUTE_DTYPE = ""
     _add_controller_config(eventful)
     _add_incremental_pyramid_config(eventful)

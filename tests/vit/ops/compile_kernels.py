@@ -181,15 +181,24 @@ def launch_detector(dtype: torch.dtype) -> None:
     from eventful_vitdet.modeling.gpu_detector.anchor_decoding import decode
     from eventful_vitdet.modeling.gpu_detector.anchor_outputs import AnchorOutputs
     from eventful_vitdet.modeling.gpu_detector.bias_and_relu import ConvolutionReLU
+    from eventful_vitdet.modeling.gpu_detector.image_sizes import ImageSizes
+    from eventful_vitdet.modeling.gpu_detector.ranking import best
+    from eventful_vitdet.modeling.gpu_detector.region_decisions import decide
     from eventful_vitdet.modeling.gpu_detector.region_pooling import Pooling
-    from eventful_vitdet.modeling.gpu_detector.suppression import Groups, order_of_kept, suppress
+    from eventful_vitdet.modeling.gpu_detector.suppression import Groups, suppress
 
     boxes = torch.zeros(1, 4768, 4)
     some, labels = torch.ones(1, 4768, dtype=torch.bool), torch.zeros(1, 4768, dtype=torch.int64)
     decode(boxes, boxes[0], labels, boxes[..., 0], boxes[:, :1], (1, 1, 1, 1), 4.0, 0.0)
     keep = suppress(boxes, some, Groups([1000] * 4 + [768], boxes.device), 0.7)
-    order_of_kept(boxes[..., 0], keep, 1000)
-    suppress(boxes[:, :2048], some[:, :2048], Groups([2048], boxes.device), 0.5, labels[:, :2048].contiguous())
+    best(boxes[..., 0], keep, boxes, 1000)
+    sizes = ImageSizes(*[boxes[:, :1].clone()] * 3)
+    _, _, pairs, wanted = decide(boxes[0, :31, 0].expand(300, -1), boxes[0, :30].flatten().expand(300, -1),
+                                 boxes[:, :300], labels[0, :1].int(), 0.05, (1, 1, 1, 1), 4.0)  # fmt: skip
+    found = best(pairs, wanted, pairs[..., None].expand(-1, -1, 4), 2048, classes=30, clip=sizes)
+    group = Groups([2048], boxes.device)
+    keep = suppress(found.boxes, None, group, 0.5, found.labels, used=found.count, most=100)
+    best(found.scores, keep, found.boxes, 100, labels=found.labels, place=sizes)
     level = torch.zeros(1, 256, 32, 32, dtype=dtype).contiguous(memory_format=torch.channels_last)
     Pooling.of(ROIPooler(7, [1 / 4], 0, "ROIAlignV2"))([level], boxes[:, :300])
     logits, deltas = torch.nn.Conv2d(256, 3, 1, dtype=dtype), torch.nn.Conv2d(256, 12, 1, dtype=dtype)

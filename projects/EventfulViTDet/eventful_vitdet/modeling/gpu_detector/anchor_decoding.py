@@ -11,6 +11,22 @@ BLOCK = 128
 
 
 @triton.jit
+def decoded(shift, growth, inside, first, last, shift_weight, growth_weight, most_growth):
+    """A box's coordinates along an axis from deltas relative to those of another one."""
+    size = last - first
+    center = tl.load(shift, mask=inside, other=0.0).to(tl.float32) / shift_weight * size + (first + 0.5 * size)
+    growth = tl.load(growth, mask=inside, other=0.0).to(tl.float32) / growth_weight
+    # A comparison, as a minimum would lose NaN.
+    half_size = 0.5 * (tl.exp(tl.where(growth > most_growth, most_growth, growth)) * size)
+    return center - half_size, center + half_size
+
+
+@triton.jit
+def is_finite(value):
+    return tl.abs(value) < float("inf")
+
+
+@triton.jit
 def _decode(
     deltas, anchors, places, scores, limits, boxes, allowed, candidates, all_anchors,
     weight_x, weight_y, weight_w, weight_h, most_growth, least_side, BLOCK: tl.constexpr,
@@ -23,22 +39,15 @@ def _decode(
     place = tl.load(places + candidate, mask=inside, other=0)
     delta, anchor = deltas + (image * all_anchors + place) * 4, anchors + place * 4
     left, top = tl.load(anchor, mask=inside, other=0.0), tl.load(anchor + 1, mask=inside, other=0.0)
-    width = tl.load(anchor + 2, mask=inside, other=0.0) - left
-    height = tl.load(anchor + 3, mask=inside, other=0.0) - top
-    x = tl.load(delta, mask=inside, other=0.0) / weight_x * width + (left + 0.5 * width)
-    y = tl.load(delta + 1, mask=inside, other=0.0) / weight_y * height + (top + 0.5 * height)
-    growth_x = tl.load(delta + 2, mask=inside, other=0.0) / weight_w
-    growth_y = tl.load(delta + 3, mask=inside, other=0.0) / weight_h
-    # Comparisons, as a minimum would lose NaN.
-    half_width = 0.5 * (tl.exp(tl.where(growth_x > most_growth, most_growth, growth_x)) * width)
-    half_height = 0.5 * (tl.exp(tl.where(growth_y > most_growth, most_growth, growth_y)) * height)
-    score = tl.load(scores + candidate, mask=inside, other=0.0)
-    finite = tl.abs(score) < float("inf")
-    finite &= (tl.abs(x - half_width) < float("inf")) & (tl.abs(x + half_width) < float("inf"))
-    finite &= (tl.abs(y - half_height) < float("inf")) & (tl.abs(y + half_height) < float("inf"))
+    right = tl.load(anchor + 2, mask=inside, other=0.0)
+    bottom = tl.load(anchor + 3, mask=inside, other=0.0)
+    left, right = decoded(delta, delta + 2, inside, left, right, weight_x, weight_w, most_growth)
+    top, bottom = decoded(delta + 1, delta + 3, inside, top, bottom, weight_y, weight_h, most_growth)
+    finite = is_finite(tl.load(scores + candidate, mask=inside, other=0.0))
+    finite &= is_finite(left) & is_finite(right) & is_finite(top) & is_finite(bottom)
     most_x, most_y = tl.load(limits + image * 4), tl.load(limits + image * 4 + 1)
-    left, right = _within(x - half_width, most_x), _within(x + half_width, most_x)
-    top, bottom = _within(y - half_height, most_y), _within(y + half_height, most_y)
+    left, right = _within(left, most_x), _within(right, most_x)
+    top, bottom = _within(top, most_y), _within(bottom, most_y)
     box = boxes + candidate * 4
     tl.store(box, left, mask=inside)
     tl.store(box + 1, top, mask=inside)

@@ -18,7 +18,8 @@ from .anchor_decoding import decode
 from .anchor_outputs import AnchorOutputs
 from .image_sizes import ImageSizes
 from .inference_copies import copy_for_inference
-from .suppression import Groups, order_of_kept, suppress
+from .ranking import best
+from .suppression import Groups, suppress
 
 
 @dataclass(frozen=True)
@@ -30,11 +31,7 @@ class FixedProposals:
     logits: Tensor
     """(B, P)"""
     count: Tensor
-    """(B,)"""
-
-    def valid(self) -> Tensor:
-        """(B, P) bool."""
-        return torch.arange(self.boxes.shape[1], device=self.boxes.device) < self.count[:, None]
+    """(B,) int32"""
 
 
 @dataclass(frozen=True)
@@ -86,18 +83,17 @@ class ProposalNetwork:
         """The proposals in maps (B, C, H, W) by name."""
         rpn = self._rpn
         logits, deltas = self._predict([maps[name] for name in rpn.in_features], anchors)
-        best, places = logits.topk(anchors.best, dim=2)  # (B, levels, M / levels), best first
+        scores, places = logits.topk(anchors.best, dim=2)  # (B, levels, M / levels), best first
         places = (places + anchors.first).clamp_(max=len(anchors.boxes) - 1).flatten(1)
-        scores = best.flatten(1)
+        scores = scores.flatten(1)
         coding = rpn.box2box_transform
         boxes, allowed = decode(
             deltas, anchors.boxes, places, scores, sizes.limits, coding.weights, coding.scale_clamp, _least_side(rpn)
         )
-        keep = suppress(boxes, allowed, anchors.groups, rpn.nms_thresh)
-        order, count = order_of_kept(scores, keep, min(rpn.post_nms_topk[False], scores.shape[1]))
-        proposals = FixedProposals(boxes.gather(1, order[:, :, None].expand(-1, -1, 4)), scores.gather(1, order), count)
-        proposals.boxes.masked_fill_(~proposals.valid()[:, :, None], 0.0)
-        return proposals
+        most = min(rpn.post_nms_topk[False], scores.shape[1])
+        keep = suppress(boxes, allowed, anchors.groups, rpn.nms_thresh, most=most)
+        found = best(scores, keep, boxes, most)
+        return FixedProposals(found.boxes, found.scores, found.count)
 
     def _predict(self, maps: Sequence[Tensor], anchors: Anchors) -> tuple[Tensor, Tensor]:
         """Logits (B, levels, anchors of the largest level) and deltas (B, R, 4), float32."""

@@ -249,11 +249,11 @@ class Frame:
 
     def detections(self) -> list[Instances]:
         """Boxes, scores and classes of each image."""
-        return self._second_stage.instances(self._fixed.detections, self._sizes)
+        return self._second_stage.instances(self._fixed.detections, self._sizes, None)
 
     def placed_detections(self) -> list[Instances]:
         """The same in pixels of the frames before they were resized."""
-        return self._second_stage.placed_instances(self._fixed.detections, self._sizes, self._output_sizes)
+        return self._second_stage.instances(self._fixed.detections, self._sizes, self._output_sizes)
 
     def proposals(self) -> list[Instances]:
         """The proposals of each image, best first."""

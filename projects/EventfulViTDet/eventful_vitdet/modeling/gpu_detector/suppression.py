@@ -2,7 +2,7 @@
 
 M boxes of an image are in groups (pyramid levels, or all in one group with labels), sorted by score in each. One kernel
 compares all pairs and packs the answers into bits, 32 boxes a word; another walks through the boxes in order, one
-program per group.
+program per group, until as many stay as can be used.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ WORD = 32
 ROWS = 32
 WORDS = 2
 """Words of each row that a program fills."""
-RANKED = 32
-"""Candidates that one program finds the ranks of."""
 
 
 @triton.jit
 def _compare(
-    boxes, labels, begins, bits, candidates, words, groups, threshold, ROWS: tl.constexpr, WORDS: tl.constexpr
+    boxes, labels, begins, used, bits, candidates, words, groups, threshold, ROWS: tl.constexpr, WORDS: tl.constexpr
 ):
     """Which later boxes of its group each box would suppress: (B, M, words) of bits."""
     image, group = tl.program_id(2) // groups, tl.program_id(2) % groups
     begin = tl.load(begins + group)
     size = tl.load(begins + group + 1) - begin
+    if used is not None:
+        size = tl.minimum(size, tl.load(used + image))
     first_row, first_word = tl.program_id(0) * ROWS, tl.program_id(1) * WORDS
     # Words of boxes before a row are never looked at.
     if (first_row >= size) | (first_word * 32 >= size) | ((first_word + WORDS) * 32 <= first_row):
@@ -67,17 +67,23 @@ def _either(a, b):
 
 
 @triton.jit
-def _walk(bits, allowed, begins, keep, candidates, words, groups, WORDS: tl.constexpr):
+def _walk(bits, allowed, begins, used, keep, candidates, words, groups, most, WORDS: tl.constexpr, REST: tl.constexpr):
     """Which boxes of a group stay: 32 of them at a time, against those that stay before them."""
     image, group = tl.program_id(0) // groups, tl.program_id(0) % groups
     begin = tl.load(begins + group)
-    size = tl.load(begins + group + 1) - begin
+    all_boxes = tl.load(begins + group + 1) - begin
+    size = all_boxes
+    if used is not None:
+        size = tl.minimum(size, tl.load(used + image))
     base = image.to(tl.int64) * candidates + begin
     lane, word = tl.arange(0, 32), tl.arange(0, WORDS)
     removed = tl.zeros((WORDS,), tl.int32)
-    for block in range(0, tl.cdiv(size, 32)):
+    block, kept = size * 0, size * 0
+    while (block * 32 < size) & (kept < most):
         row = block * 32 + lane
-        may_stay = tl.load(allowed + base + row, mask=row < size, other=0) != 0
+        may_stay = row < size
+        if allowed is not None:
+            may_stay &= tl.load(allowed + base + row, mask=row < size, other=0) != 0
         gone = tl.sum(tl.where(word == block, removed, 0), axis=0)
         gone |= tl.sum(tl.where(may_stay, 0, 1 << lane), axis=0)
         for number in tl.static_range(32):
@@ -90,33 +96,25 @@ def _walk(bits, allowed, begins, keep, candidates, words, groups, WORDS: tl.cons
         # Words before the block of a row may never have been written.
         theirs = tl.load(bits + (base + row)[:, None] * words + word[None, :], mask=later, other=0)
         removed |= tl.reduce(theirs, 0, _either)
+        kept += tl.sum(stays.to(tl.int32), axis=0)
+        block += 1
+    for start in range(tl.minimum(block * 32, size), all_boxes, REST):
+        rest = start + tl.arange(0, REST)
+        tl.store(keep + base + rest, tl.zeros((REST,), tl.int8), mask=rest < all_boxes)
 
 
-@triton.jit
-def _count_before(scores, keep, ranks, candidates, RANKED: tl.constexpr, CHUNK: tl.constexpr):
-    """How many of an image's kept candidates come before each; of equal scores the earlier goes first."""
-    base = tl.program_id(1).to(tl.int64) * candidates
-    own = tl.program_id(0) * RANKED + tl.arange(0, RANKED)
-    score = tl.load(scores + base + own, mask=own < candidates, other=0.0)
-    before = tl.zeros((RANKED,), tl.int32)
-    for start in range(0, candidates, CHUNK):
-        place = start + tl.arange(0, CHUNK)
-        kept = tl.load(keep + base + place, mask=place < candidates, other=0) != 0
-        others = tl.load(scores + base + place, mask=place < candidates, other=0.0)
-        first = (others[None, :] > score[:, None]) | (
-            (others[None, :] == score[:, None]) & (place[None, :] < own[:, None])
-        )
-        before += tl.sum((first & kept[None, :]).to(tl.int32), axis=1)
-    tl.store(ranks + base + own, before.to(tl.int64), mask=own < candidates)
-
-
-def suppress(boxes: Tensor, allowed: Tensor, groups: Groups, threshold: float, labels: Tensor | None = None) -> Tensor:
+def suppress(
+    boxes: Tensor, allowed: Tensor | None, groups: Groups, threshold: float, labels: Tensor | None = None, *,
+    used: Tensor | None = None, most: int | None = None,
+) -> Tensor:  # fmt: skip
     """Which boxes stay, as `torchvision.ops.nms` chooses them in each group, and among boxes of a label only.
 
     Args:
         boxes: (B, M, 4) float32, best first in every group.
-        allowed: (B, M) bool; the others neither stay nor suppress.
+        allowed: (B, M) bool; the others neither stay nor suppress. None: all are.
         labels: (B, M) int64; None: all the same.
+        used: (B,) int32, how many boxes of each group there are; None: as many as there is room for.
+        most: of how many that stay in a group one has to know; None: of all. Some more may be told.
 
     Returns:
         (B, M) bool.
@@ -130,36 +128,15 @@ def suppress(boxes: Tensor, allowed: Tensor, groups: Groups, threshold: float, l
     programs = (triton.cdiv(groups.largest, ROWS), triton.cdiv(words, WORDS), images * groups.number)
     # Areas are products that are rounded, as on a CPU: no fused multiplication and addition.
     _compare[programs](
-        boxes.contiguous(), labels, groups.begins, bits, candidates, words, groups.number, round_down(threshold),
+        boxes.contiguous(), labels, groups.begins, used, bits, candidates, words, groups.number, round_down(threshold),
         ROWS=ROWS, WORDS=WORDS, enable_fp_fusion=False,
     )  # fmt: skip
     _walk[(images * groups.number,)](
-        bits, allowed.contiguous().view(torch.int8), groups.begins, keep.view(torch.int8), candidates, words,
-        groups.number, WORDS=triton.next_power_of_2(words), num_warps=1,
+        bits, None if allowed is None else allowed.contiguous().view(torch.int8), groups.begins, used,
+        keep.view(torch.int8), candidates, words, groups.number, candidates if most is None else most,
+        WORDS=triton.next_power_of_2(words), REST=1024, num_warps=1,
     )  # fmt: skip
     return keep
-
-
-def order_of_kept(scores: Tensor, keep: Tensor, most: int) -> tuple[Tensor, Tensor]:
-    """The kept candidates with the highest scores, best first.
-
-    Args:
-        scores: (B, M) float32.
-        keep: (B, M) bool.
-
-    Returns:
-        Their places (B, most), of which only so many count as are kept; and how many these are, (B,).
-    """
-    images, candidates = scores.shape
-    ranks = torch.empty(images, candidates, dtype=torch.int64, device=scores.device)
-    if candidates:
-        _count_before[(triton.cdiv(candidates, RANKED), images)](
-            scores.contiguous(), keep.view(torch.int8), ranks, candidates, RANKED=RANKED, CHUNK=128
-        )
-    slots = ranks.masked_fill_(~keep, most).clamp_(min=0, max=most)
-    places = torch.arange(candidates, device=scores.device).expand(images, -1)
-    order = torch.zeros(images, most + 1, dtype=torch.int64, device=scores.device).scatter_(1, slots, places)
-    return order[:, :most], keep.sum(1).clamp_(max=most)
 
 
 class Groups:

@@ -13,8 +13,26 @@ def test_the_same_as_its_layer(device, channels):
     x = torch.randn(2, 7, 9, 70, device=device)
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         torch.testing.assert_close(ConvolutionReLU(layer, layer.weight)(x), layer(x), atol=1e-5, rtol=1e-5)
+
+
+def test_without_cudnns_kernel(device, monkeypatch):
+    """It is asked once only; and where it is not used, NaN stays."""
+    from eventful_vitdet.modeling.gpu_detector.bias_and_relu import ConvolutionReLU
+
+    asked = []
+
+    def refuse(*_):
+        asked.append(1)
+        raise RuntimeError("unable to find an engine")
+
+    monkeypatch.setattr(torch, "cudnn_convolution_relu", refuse)
+    layer = Conv2d(7, 8, 3, padding=1, activation=nn.ReLU()).to(device)
+    ours = ConvolutionReLU(layer, layer.weight)
+    x = torch.randn(2, 7, 9, 70, device=device)
     x[0, 0, 4, 4] = float("nan")
-    assert ConvolutionReLU(layer, layer.weight)(x)[0, 0, 4, 4].isnan()
+    for _ in range(2):
+        assert ours(x)[0, 0, 4, 4].isnan()
+    assert len(asked) == int(device.type == "cuda")
 
 
 def test_other_layers_are_left_alone(device):

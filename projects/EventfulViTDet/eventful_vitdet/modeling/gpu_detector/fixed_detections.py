@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from ...errors import ConfigError
 from .fixed_proposals import FixedProposals
 from .image_sizes import ImageSizes
-from .inference_copies import copy_for_inference
+from .inference_copies import copy_for_inference, flatten_rows
 from .ranking import Best, best
 from .region_decisions import decide
 from .region_pooling import Pooling
@@ -62,6 +62,8 @@ class SecondStage:
                     raise ConfigError(f"{type(part).__name__} is no {kind.__name__}")
         self._pooling = Pooling.of(heads.box_pooler)
         self._heads = [copy_for_inference(head, dtype) for head in box_heads]
+        for head in self._heads:
+            flatten_rows(head, self._pooling.size)
         self._in_features = list(heads.box_in_features)
         self._groups: dict[int, Groups] = {}
         self._numbers: Tensor | None = None

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from ...errors import ConfigError
+from .doubling import take_doubling
 from .fixed_detections import FixedDetections, SecondStage
 from .fixed_proposals import Anchors, FixedProposals, ProposalNetwork
 from .image_sizes import ImageSizes
@@ -56,7 +57,7 @@ class Pyramid:
         if backbone.top_block is not None and type(backbone.top_block) is not LastLevelMaxPool:
             raise ConfigError(f"{type(backbone.top_block).__name__} is no LastLevelMaxPool")
         self._names = list(backbone.output_shape())
-        self._stages = [copy_for_inference(stage, dtype) for stage in backbone.stages]
+        self._stages = [_stage(stage, dtype) for stage in backbone.stages]
         self._top = backbone.top_block
 
     def __call__(self, source: Tensor) -> dict[str, Tensor]:
@@ -65,6 +66,12 @@ class Pyramid:
         if self._top is not None:
             levels += self._top(levels[self._names.index(self._top.in_feature)])
         return dict(zip(self._names, levels))
+
+
+def _stage(stage: nn.Module, dtype: torch.dtype | None) -> nn.Module:
+    doubling, others = take_doubling(stage, dtype)
+    others = copy_for_inference(others, dtype)
+    return others if doubling is None else nn.Sequential(doubling, others)
 
 
 @dataclass

@@ -19,7 +19,8 @@ from ..errors import ConfigError
 from ..masks import MaskRequest, has_masks
 from .backbone import build_pyramid_policy
 from .detector_state import DetectorState, DetectorTrace
-from .gpu_detector import RestOnGPU
+from .frame_upload import FrameUpload
+from .gpu_detector import RestOnGPU, write_normalised
 from .pyramid import EventfulPyramid
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ class VideoRCNN(GeneralizedRCNN):
         (self._vit_name,) = vits
         self._own_state: DetectorState | None = None
         self._rest_on_gpu = RestOnGPU()
+        self._upload = FrameUpload()
         self._said_dense_pyramid = False
         self.mask_request: MaskRequest | None = None
         """Which detections get a mask. None: all, pasted into the image (`pred_masks`), as Detectron2 has them. Else
@@ -262,15 +264,17 @@ class VideoRCNN(GeneralizedRCNN):
         square = self.backbone.padding_constraints.get("square_size", 0)
         for frame in batched_inputs:
             check_fits(frame, square)
-        frames = [_to_device(frame["image"], self.device) for frame in batched_inputs]
-        sizes = [(frame.shape[-2], frame.shape[-1]) for frame in frames]
+        frames = self._upload([frame["image"] for frame in batched_inputs], self.device)
+        sizes = [tuple(frame["image"].shape[-2:]) for frame in batched_inputs]
         canvas = (square, square) if square else tuple(self._whole_cells(max(side)) for side in zip(*sizes))
         like = torch.result_type(frames[0], self.pixel_mean)
-        batch = torch.zeros(len(frames), len(self.pixel_mean), *canvas, dtype=like, device=self.device)
-        for place, frame, (height, width) in zip(batch, frames, sizes):
-            inside = place[:, :height, :width]
-            torch.sub(frame, self.pixel_mean, out=inside)
-            inside.div_(self.pixel_std)
+        batch = torch.empty(len(sizes), len(self.pixel_mean), *canvas, dtype=like, device=self.device)
+        if not write_normalised(frames, self.pixel_mean, self.pixel_std, batch):
+            batch.zero_()
+            for place, frame, (height, width) in zip(batch, frames, sizes):
+                inside = place[:, :height, :width]
+                torch.sub(frame, self.pixel_mean, out=inside)
+                inside.div_(self.pixel_std)
         check_pool(self.vit, canvas)
         return ImageList(batch, sizes)
 
@@ -278,13 +282,6 @@ class VideoRCNN(GeneralizedRCNN):
         """A side in pixels, rounded up to whole cells of the pyramid's coarsest convolved level."""
         stride = int(self.vit.patch_size / min(1.0, *self.backbone.scale_factors))
         return -(-side // stride) * stride
-
-
-def _to_device(image: Tensor, device: torch.device) -> Tensor:
-    """Copied from pinned memory, so that the host does not wait for a GPU."""
-    if device.type == "cuda" and image.device.type == "cpu":
-        image = image.pin_memory()
-    return image.to(device, non_blocking=True)
 
 
 @contextmanager

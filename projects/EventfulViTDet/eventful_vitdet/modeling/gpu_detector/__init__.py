@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import importlib
 import logging
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import torch
 from eventful_vit.ops import gpu
-from torch import nn
+from torch import Tensor, nn
 
 from ...errors import ConfigError
 
 if TYPE_CHECKING:
     from .rest_of_frame import RestOfFrame
 
-__all__ = ["RestOnGPU"]
+__all__ = ["RestOnGPU", "write_normalised"]
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +39,30 @@ class RestOnGPU:
         if parts != self._parts:
             self._parts, self._rest = parts, _make(detector)
         return self._rest if self._rest is not None and self._rest.is_possible(detector.device) else None
+
+
+def write_normalised(frames: Tensor | Sequence[Tensor], mean: Tensor, deviation: Tensor, batch: Tensor) -> bool:
+    """Write (frames - mean) / deviation into an uninitialised batch, with zeros where they are smaller.
+
+    Args:
+        frames: one (C, H, W) per image of the batch, (B, C, H', W'); or all, (B, C, H, W).
+
+    Returns:
+        Whether it was done: on a GPU with kernels of this project, in float32.
+    """
+    if any(frame.shape[:-2] != batch.shape[1:2] for frame in frames):  # grey ones, which broadcast
+        return False
+    is_float32 = batch.dtype is mean.dtype is deviation.dtype is torch.float32
+    if batch.device.type != "cuda" or not is_float32 or gpu.load_kernels() is None:
+        return False
+    normalise = importlib.import_module(".frame_pixels", __name__).normalise
+    with torch.cuda.device(batch.device):
+        if isinstance(frames, Tensor):
+            normalise(frames, mean, deviation, batch)
+        else:
+            for frame, place in zip(frames, batch.split(1)):
+                normalise(frame[None], mean, deviation, place)
+    return True
 
 
 def _make(detector: nn.Module) -> RestOfFrame | None:

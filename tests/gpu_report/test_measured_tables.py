@@ -121,6 +121,8 @@ def test_the_whole_detector(tiny_cfg, monkeypatch):
     detector_times.measure_detector(result, CPU, cfg, rounds=2)
     assert [row["error"] for row in result["rows"]] == [None] * 3
     assert set(result["measured"]) == {f"detector {name} ratio" for name in detector_times.WAYS}
+    # As computed: with MODEL.EVENTFUL.COMPUTE_DTYPE, which the heads follow.
+    assert {row["type"] for row in result["rows"]} == {"bfloat16"}
     monkeypatch.setattr(detector_times, "missing_packages", lambda *names: "fvcore is not installed")
     detector_times.measure_detector(result, CPU)
     assert result["detector_reason"] == "fvcore is not installed"

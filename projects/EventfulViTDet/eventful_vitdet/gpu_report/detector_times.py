@@ -9,6 +9,7 @@ import torch
 
 from .detector_agreement import DETECTRON2_NEEDS
 from .frame_times import time_in_turn, timing_row
+from .goals import PYRAMID_WAY
 from .machine import missing_packages
 
 if TYPE_CHECKING:
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
 
 CONFIG = "imagenet_vid/vitdet_b_1024_eventful_r512.yaml"
 SECONDS = 25.0
-WAYS = {"dense": (None, False), "r=512": (512, False), "pyramid r=512": (512, True)}
-"""By name: the budget, and whether the configuration asks for an eventful pyramid, which a GPU computes densely."""
+WAYS = {"dense": (None, False), "r=512": (512, False), PYRAMID_WAY: (512, True)}
+"""By name: the budget, and whether the configuration asks for an eventful pyramid."""
 
 
 def measure_detector(result: dict, where: torch.device, cfg: CfgNode | None = None, rounds: int = 15) -> None:
@@ -53,7 +54,10 @@ def measure_detector(result: dict, where: torch.device, cfg: CfgNode | None = No
         timings = time_in_turn(calls, where, rounds, 4, time.monotonic() + SECONDS)
     dense = timings["dense"].milliseconds()
     for name, timing in timings.items():
-        row = timing_row("whole detector", cfg.MODEL.VIT.IMG_SIZE, "bfloat16", name, timing, dense)
+        computed_in = models[variants[name].model_key].vit.compute_dtype
+        row = timing_row(
+            "whole detector", cfg.MODEL.VIT.IMG_SIZE, str(computed_in).removeprefix("torch."), name, timing, dense
+        )
         result["rows"].append(row)
         if row["dense_over_this"] is not None:
             result["measured"][f"detector {name} ratio"] = row["dense_over_this"]

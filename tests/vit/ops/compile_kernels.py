@@ -181,15 +181,18 @@ def launch_detector(dtype: torch.dtype) -> None:
     from eventful_vitdet.modeling.gpu_detector.anchor_decoding import decode
     from eventful_vitdet.modeling.gpu_detector.anchor_outputs import AnchorOutputs
     from eventful_vitdet.modeling.gpu_detector.bias_and_relu import ConvolutionReLU
+    from eventful_vitdet.modeling.gpu_detector.frame_pixels import normalise
     from eventful_vitdet.modeling.gpu_detector.image_sizes import ImageSizes
     from eventful_vitdet.modeling.gpu_detector.ranking import best
     from eventful_vitdet.modeling.gpu_detector.region_decisions import decide
     from eventful_vitdet.modeling.gpu_detector.region_pooling import Pooling
+    from eventful_vitdet.modeling.gpu_detector.row_norms import norm_rows
     from eventful_vitdet.modeling.gpu_detector.suppression import Groups, suppress
 
     boxes = torch.zeros(1, 4768, 4)
     some, labels = torch.ones(1, 4768, dtype=torch.bool), torch.zeros(1, 4768, dtype=torch.int64)
-    decode(boxes, boxes[0], labels, boxes[..., 0], boxes[:, :1], (1, 1, 1, 1), 4.0, 0.0)
+    of_levels = labels[:, :4765].unflatten(1, (5, -1)), boxes[:, :4765, 0].unflatten(1, (5, -1))
+    decode(boxes, boxes[0], *of_levels, labels[0, :5], boxes[:, :1], (1, 1, 1, 1), 4.0, 0.0)
     keep = suppress(boxes, some, Groups([1000] * 4 + [768], boxes.device), 0.7)
     best(boxes[..., 0], keep, boxes, 1000)
     sizes = ImageSizes(*[boxes[:, :1].clone()] * 3)
@@ -205,6 +208,11 @@ def launch_detector(dtype: torch.dtype) -> None:
     AnchorOutputs(logits, deltas)(level, boxes[..., 0].contiguous(), boxes)
     layer = Conv2d(256, 256, 1, activation=torch.nn.ReLU(), dtype=dtype)
     ConvolutionReLU(layer, layer.weight)(level)
+    rows, norm = torch.zeros(1, 8, 8, 4, 4, 256, dtype=dtype), (boxes[0, :256, 0], boxes[0, :256, 0], 1e-6)
+    norm_rows(rows, boxes[0, :256, 0], *norm, "", 2)
+    norm_rows(rows, None, *norm, "relu")
+    norm_rows(rows, boxes[0, :256, 0], *norm, "gelu")
+    normalise(torch.zeros(1, 3, 64, 64, dtype=torch.uint8), *[boxes[0, :3, :1, None]] * 2, torch.zeros(1, 3, 64, 64))
 
 
 def main() -> None:

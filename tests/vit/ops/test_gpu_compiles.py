@@ -16,7 +16,9 @@ SHARED_MEMORY = {80: 166912, 89: 101376, 90: 232448}
 """Bytes that a program may have: of an A100, an RTX 4090 or L4, and an H100."""
 STACK = {"float32": 640, "float16": 320, "bfloat16": 320}
 """Bytes of a thread's stack, where registers are spilled to: a few of 255 in the largest tiles."""
-DETECTOR_KERNELS = {"_add_and_cut", "_compare", "_count_before", "_decode", "_pool", "_predict", "_walk"}
+DETECTOR_KERNELS = {
+    "_add_and_cut", "_compare", "_decide", "_decode", "_norm", "_normalise", "_pool", "_predict", "_rank", "_walk",
+}  # fmt: skip
 EVERY_KERNEL = {
     "_add", "_attend", "_count", "_divide", "_error_norms", "_exchange", "_find_cutoffs", "_finish", "_linear", "_list",
     "_look", "_mark", "_merge", "_patches", "_position_terms", "_select_one", "_send", "_store", "_touch", "_write_all",

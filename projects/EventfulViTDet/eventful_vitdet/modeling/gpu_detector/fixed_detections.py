@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from detectron2.modeling.box_regression import Box2BoxTransform
 from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.modeling.roi_heads import CascadeROIHeads, FastRCNNConvFCHead, FastRCNNOutputLayers, StandardROIHeads
@@ -44,6 +45,24 @@ class FixedDetections:
     """(B, P, K + 1); below 0 where there is no proposal."""
 
 
+class _Outputs:
+    """The last layers of a box head as one product, in their own type: scores are told apart and boxes found in it."""
+
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def __init__(self, predictor: nn.Module) -> None:
+        layers = predictor.cls_score, predictor.bbox_pred
+        self._weight = torch.cat([layer.weight for layer in layers])
+        self._bias = torch.cat([layer.bias for layer in layers])
+        self._lengths = [len(layer.weight) for layer in layers]
+
+    def __call__(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (R, K + 1) in float32, and deltas (R, K * 4)."""
+        both = F.linear(hidden.flatten(1).to(self._weight.dtype), self._weight, self._bias)
+        logits, deltas = both.split(self._lengths, dim=1)
+        return logits.float(), deltas
+
+
 class SecondStage:
     """Detectron2's box heads, one or a cascade, for inference on a GPU."""
 
@@ -55,11 +74,18 @@ class SecondStage:
         box_heads = list(heads.box_head) if is_cascade else [heads.box_head]
         self._predictors = list(heads.box_predictor) if is_cascade else [heads.box_predictor]
         codings = [getattr(predictor, "box2box_transform", None) for predictor in self._predictors]
-        kinds = (FastRCNNConvFCHead, box_heads), (FastRCNNOutputLayers, self._predictors), (Box2BoxTransform, codings)
+        outputs = [getattr(part, name, None) for part in self._predictors for name in ("cls_score", "bbox_pred")]
+        kinds = (
+            (FastRCNNConvFCHead, box_heads),
+            (FastRCNNOutputLayers, self._predictors),
+            (nn.Linear, outputs),
+            (Box2BoxTransform, codings),
+        )
         for kind, parts in kinds:
             for part in parts:
                 if type(part) is not kind:
                     raise ConfigError(f"{type(part).__name__} is no {kind.__name__}")
+        self._outputs = [_Outputs(predictor) for predictor in self._predictors]
         self._pooling = Pooling.of(heads.box_pooler)
         self._heads = [copy_for_inference(head, dtype) for head in box_heads]
         for head in self._heads:
@@ -71,13 +97,11 @@ class SecondStage:
     def __call__(self, maps: dict[str, Tensor], proposals: FixedProposals, sizes: ImageSizes) -> FixedDetections:
         """The detections in maps (B, C, H, W) by name."""
         levels, boxes, scores = [maps[name] for name in self._in_features], proposals.boxes, []
-        for stage, (head, predictor) in enumerate(zip(self._heads, self._predictors)):
+        for stage, (head, predictor, outputs) in enumerate(zip(self._heads, self._predictors, self._outputs)):
             if stage:
                 boxes = sizes.clip(boxes)
             hidden = head(self._pooling(levels, boxes))
-            # Scores are told apart, and boxes found, in the type of the weights.
-            logits, deltas = predictor(hidden.flatten(1).to(predictor.cls_score.weight.dtype))
-            logits = logits.float()
+            logits, deltas = outputs(hidden)
             scores.append(logits.sigmoid() if predictor.use_sigmoid_ce else logits.softmax(dim=1))
             if stage + 1 < len(self._heads):
                 coding = predictor.box2box_transform

@@ -45,8 +45,8 @@ class Anchors:
     best: int
     """How many of each level are looked at. Where a level has fewer, they are filled up with logits of -inf."""
     groups: Groups
-    first: Tensor
-    """(levels, 1): the first anchor of each level."""
+    firsts: Tensor
+    """(levels,): the first anchor of each level."""
 
 
 class ProposalNetwork:
@@ -76,20 +76,19 @@ class ProposalNetwork:
         sizes = tuple(len(level) for level in levels)
         best = min(self._rpn.pre_nms_topk[False], max(sizes))
         boxes = torch.cat([level.tensor for level in levels])
-        first = torch.tensor([[sum(sizes[:level])] for level in range(len(sizes))], device=boxes.device)
-        return Anchors(boxes, sizes, best, Groups([best] * len(sizes), boxes.device), first)
+        firsts = torch.tensor([sum(sizes[:level]) for level in range(len(sizes))], device=boxes.device)
+        return Anchors(boxes, sizes, best, Groups([best] * len(sizes), boxes.device), firsts)
 
     def __call__(self, maps: dict[str, Tensor], anchors: Anchors, sizes: ImageSizes) -> FixedProposals:
         """The proposals in maps (B, C, H, W) by name."""
         rpn = self._rpn
         logits, deltas = self._predict([maps[name] for name in rpn.in_features], anchors)
-        scores, places = logits.topk(anchors.best, dim=2)  # (B, levels, M / levels), best first
-        places = (places + anchors.first).clamp_(max=len(anchors.boxes) - 1).flatten(1)
-        scores = scores.flatten(1)
+        scores, places = logits.topk(anchors.best, dim=2, sorted=False)  # (B, levels, M / levels)
         coding = rpn.box2box_transform
-        boxes, allowed = decode(
-            deltas, anchors.boxes, places, scores, sizes.limits, coding.weights, coding.scale_clamp, _least_side(rpn)
-        )
+        boxes, scores, allowed = decode(
+            deltas, anchors.boxes, places, scores, anchors.firsts, sizes.limits, coding.weights, coding.scale_clamp,
+            _least_side(rpn),
+        )  # fmt: skip
         most = min(rpn.post_nms_topk[False], scores.shape[1])
         keep = suppress(boxes, allowed, anchors.groups, rpn.nms_thresh, most=most)
         found = best(scores, keep, boxes, most)

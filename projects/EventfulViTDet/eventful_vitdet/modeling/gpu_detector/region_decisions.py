@@ -12,7 +12,7 @@ from .anchor_decoding import decoded, is_finite
 
 @triton.jit
 def _decide(
-    scores, deltas, proposals, counts, boxes, known_scores, pairs, wanted, regions, classes, threshold,
+    scores, deltas, proposals, counts, boxes, known_scores, pairs, wanted, regions, classes, delta_step, threshold,
     weight_x, weight_y, weight_w, weight_h, most_growth, HAS_BOX_PER_CLASS: tl.constexpr, CLASSES: tl.constexpr,
 ):  # fmt: skip
     """A region of an image."""
@@ -23,8 +23,7 @@ def _decide(
     one = tl.arange(0, CLASSES)
     boxes_of_region = classes if HAS_BOX_PER_CLASS else 1
     has_box = one < boxes_of_region
-    place = (region * boxes_of_region + one) * 4
-    delta, box = deltas + place, boxes + place
+    delta, box = deltas + region * delta_step + one * 4, boxes + (region * boxes_of_region + one) * 4
     left, right = decoded(delta, delta + 2, has_box, left, right, weight_x, weight_w, most_growth)
     top, bottom = decoded(delta + 1, delta + 3, has_box, top, bottom, weight_y, weight_h, most_growth)
     tl.store(box, left, mask=has_box)
@@ -51,7 +50,7 @@ def decide(
 
     Args:
         scores: (B * P, K + 1) float32; the last is that of no object.
-        deltas: (B * P, K * 4) or (B * P, 4).
+        deltas: (B * P, K * 4) or (B * P, 4); a region's lie side by side.
         proposals: (B, P, 4) float32, of which the first `count` (B,) are some.
         threshold: scores of detections are above.
         weights, most_growth: as Detectron2's Box2BoxTransform has them.
@@ -68,8 +67,9 @@ def decide(
     wanted = torch.empty(images, regions * classes, dtype=torch.bool, device=scores.device)
     if len(scores):
         _decide[(regions, images)](
-            scores.contiguous(), deltas.contiguous(), proposals.contiguous(), count, boxes, known_scores, pairs,
-            wanted.view(torch.int8), regions, classes, float(threshold), *map(float, weights), float(most_growth),
-            HAS_BOX_PER_CLASS=deltas.shape[1] > 4, CLASSES=triton.next_power_of_2(classes + 1),
+            scores.contiguous(), deltas, proposals.contiguous(), count, boxes, known_scores, pairs,
+            wanted.view(torch.int8), regions, classes, deltas.stride(0), float(threshold), *map(float, weights),
+            float(most_growth), HAS_BOX_PER_CLASS=deltas.shape[1] > 4,
+            CLASSES=triton.next_power_of_2(classes + 1),
         )  # fmt: skip
     return boxes, known_scores, pairs, wanted

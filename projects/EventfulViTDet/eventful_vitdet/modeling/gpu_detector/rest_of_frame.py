@@ -59,12 +59,14 @@ class Pyramid:
         self._names = list(backbone.output_shape())
         self._stages = [_stage(stage, dtype) for stage in backbone.stages]
         self._top = backbone.top_block
+        """Takes every other line and column."""
 
     def __call__(self, source: Tensor) -> dict[str, Tensor]:
         """(B, D, h, w) to maps by name."""
         levels = [stage(source) for stage in self._stages]
         if self._top is not None:
-            levels += self._top(levels[self._names.index(self._top.in_feature)])
+            finest = levels[self._names.index(self._top.in_feature)]
+            levels.append(finest[:, :, ::2, ::2].contiguous(memory_format=torch.channels_last))
         return dict(zip(self._names, levels))
 
 

@@ -66,7 +66,7 @@ class CalledAgain:
     """A recorder that calls Python again, in place of a graph. Results stay where they were."""
 
     def __init__(self):
-        self.refusal, self.held, self.replays = None, None, 0
+        self.refusal, self.held, self.replays = None, [], 0
 
     def record(self, call):
         self._call, self._result = call, call()

@@ -69,9 +69,18 @@ class WeightWatch:
         self._stamps = None
         self._forget()
 
+    @property
+    def last_version(self) -> int:
+        """The `version` that was found last."""
+        return self._number
+
     def is_observed(self) -> bool:
         """Whether somebody hooked into a module inside, or gave one another `forward`."""
         self._look_again()
+        return self.is_observed_as_known()
+
+    def is_observed_as_known(self) -> bool:
+        """The same of the modules that were there at the last look: quick, as long as no hook was registered."""
         # Every hook gets the next number, so nobody hooked in since a look that found none if no number was given.
         if self._is_hooked or self._hooks_seen != RemovableHandle.next_id:
             self._hooks_seen = RemovableHandle.next_id

@@ -6,6 +6,7 @@ import torch
 from eventful_vit import encoder, model, recorded
 from eventful_vit.ops import Operator, cpu, gpu
 from eventful_vit.ops.cpu import library
+from eventful_vit.ops.tape import recording
 from eventful_vit.recorded import RecordedFrames
 
 
@@ -69,7 +70,10 @@ class CalledAgain:
         self.refusal, self.held, self.replays = None, [], 0
 
     def record(self, call):
-        self._call, self._result = call, call()
+        self._call = call
+        with recording(self):
+            self._result = call()
+        self.refusal = None  # Python can do everything again
         return self._result
 
     def replay(self):

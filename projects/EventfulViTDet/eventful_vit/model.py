@@ -227,6 +227,11 @@ class EventfulModel(Traced):
             embed: computes the tokens that the blocks get.
             note: notes in the trace what that executes.
         """
+        if torch.is_inference_mode_enabled() or torch.is_grad_enabled():
+            # State outlives the call, so it must not consist of inference tensors, which a later call outside of
+            # inference mode could not update.
+            with torch.inference_mode(False), torch.no_grad():
+                return self._run_frame(inputs, form, state, embed, note)
         state, key = self._state_in_use(state), (inputs.shape, form)
         with state.exclusive():
             x = self._repeat_frame(key, inputs, state)

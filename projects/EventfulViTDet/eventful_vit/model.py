@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
+from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -245,9 +246,13 @@ class EventfulModel(Traced):
             repetition is None
             or not state.continues(streams, version)
             or not self._may_repeat(repetition, key, inputs)
-            or repetition.policy != fixed_form(self.policy)
         ):
             return None
+        policy = fixed_form(self.policy)
+        if policy is None or policy != repetition.policy:
+            if not self._encoder.takes(repetition.kind, self.policy):
+                return None
+            repetition = replace(repetition, policy=policy)
         state.mark(streams, running=False)
         x, answer = repetition.start(inputs)
         if self._weights().version() != version:
@@ -275,8 +280,8 @@ class EventfulModel(Traced):
                 x, stays = state.recorded.embed(key, inputs, embed, self._weights_of_input)
             x = self._encoder.eventful(self.blocks, x, frame, observed, stays)
             refuse_others()
-        policy = fixed_form(self.policy)
-        if stays and not any(frame.trace.flushed) and policy is not None:
+        if stays and not any(frame.trace.flushed):
+            policy = fixed_form(self.policy)
             self._prepare_repetition(state.recorded, key, frame.trace, policy, state.recorded.input)
         return x
 

@@ -41,6 +41,11 @@ class BudgetNumbers:
     """The budgets of all gates in memory that a recorded frame reads."""
 
     def __init__(self, gates: tuple[str, ...], streams: int, capacity: int, device: torch.device) -> None:
+        """
+        Args:
+            capacity: room for the chosen tokens of all streams, at each gate.
+        """
+        self.capacity = capacity
         self._written: tuple | None = None
         sizes = [8 * len(gates), 4 * len(gates), streams]
         self._memory = torch.zeros(sum(sizes), dtype=torch.uint8, device=device)  # in one piece, for a single copy

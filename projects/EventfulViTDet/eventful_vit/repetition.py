@@ -25,7 +25,7 @@ class Repetition:
     key: Hashable
     """What its inputs have in common."""
     policy: Hashable
-    """A policy's `fixed_form`; None for the dense model."""
+    """The policy's `fixed_form`; None where there is none, and for the dense model."""
     kind: RecordedFrame
     input: RecordedInput | None
     """What comes before; None: the kind takes the input itself."""

@@ -242,11 +242,7 @@ class EventfulModel(Traced):
         """An eventful frame that is like the last one of its state (repetition.py), else None. If the weights turn out
         to have changed, no stream is running any more."""
         repetition, streams, version = state.recorded.take_repetition(), len(inputs), self._weights().last_version
-        if (
-            repetition is None
-            or not state.continues(streams, version)
-            or not self._may_repeat(repetition, key, inputs)
-        ):
+        if repetition is None or not state.continues(streams, version) or not self._may_repeat(repetition, key, inputs):
             return None
         policy = fixed_form(self.policy)
         if policy is None or policy != repetition.policy:

@@ -77,6 +77,8 @@ class WeightWatch:
             self._ids, self._tensors, self._stamps = ids, [tensor for tensor in found if tensor is not None], None
         stamps = _stamps(self._tensors)
         if stamps != self._stamps:
+            if self._number:  # other values may lie where the old ones did, in the same version
+                self._forget()
             self._stamps, self._sampler, self._sample = stamps, _make_sampler(self._tensors), None
             self._number += 1
         if self._sampler is not None:

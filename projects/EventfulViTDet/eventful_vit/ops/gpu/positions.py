@@ -122,8 +122,8 @@ def position_terms(
         scale: of the products.
 
     Returns:
-        (B, H, N, a' + b'): a term for each row of keys, then one for each column; float16 for queries in bfloat16, whose
-        products are no more precise, and float32 for others. None without tables.
+        (B, H, N, a' + b'): a term for each row of keys, then one for each column; in float16 for queries in bfloat16,
+        whose products are no more precise, and in float32 for others. None without tables.
     """
     if not tables:
         return None

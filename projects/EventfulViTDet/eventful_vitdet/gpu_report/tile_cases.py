@@ -195,7 +195,7 @@ BRANCHES = (
     ),
     Branch(
         "exchange_tile", "dtype is torch.float32", (_update(_PRECISE, 64, 12, 64, 512, "exchange_tile"),),
-        _attention_tiles((32, 32, 4, 2), (64, 32, 4, 1), (32, 16, 4, 1)),
+        _attention_tiles((32, 32, 4, 3), (64, 32, 4, 1), (32, 16, 4, 1)),
     ),
     Branch(
         "exchange_tile", "channels > 64", (_update(_SHORT, 64, 16, 80, 512, "exchange_tile"),),
@@ -203,7 +203,7 @@ BRANCHES = (
     ),
     Branch(
         "exchange_tile", None, (_update(_SHORT, 64, 12, 64, 512, "exchange_tile"),),
-        _attention_tiles((64, 32, 4, 2), (64, 64, 4, 2), (128, 64, 8, 2), (64, 16, 4, 3), (64, 32, 4, 4)),
+        _attention_tiles((64, 32, 4, 2), (64, 64, 4, 2), (128, 64, 8, 2), (64, 16, 4, 3), (64, 32, 4, 3)),
     ),
 )  # fmt: skip
 """In the order of their functions' branches."""

@@ -9,8 +9,8 @@ SMALL_ROWS = 64
 LARGE_GROUP = 2048
 """Groups of fewer queries are windows, of which there are enough programs."""
 LARGE_GPUS = {(8, 0), (9, 0), (10, 0), (10, 3)}
-"""Compute capabilities of GPUs for servers: they multiply TF32 eight times as fast as float32, and a processor has 160 kB
-of shared memory, not 100."""
+"""Compute capabilities of GPUs for servers: they multiply TF32 eight times as fast as float32, and a processor has
+160 kB of shared memory, not 100."""
 PRECISE_TILE = {"ROWS": 64, "COLUMNS": 64, "DEPTH": 32, "TMA": False, "num_warps": 4, "num_stages": 3}
 """The tile of a linear layer's result in float32, where it is computed by our kernel."""
 

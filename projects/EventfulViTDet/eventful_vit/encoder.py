@@ -23,7 +23,7 @@ TAPED_VALUES = 2**18
 """Most values (tokens x channels x streams) of a frame that is recorded on a CPU. Small frames gain most
 (docs/performance.md)."""
 
-CROSSOVER = 0.5
+CROSSOVER = 0.26
 """Share of a frame's tokens. On a GPU, frames with budgets from there on are computed in full: that is exact, and takes
 less time than choosing so many (`python tools/gpu_report.py --only tables`)."""
 

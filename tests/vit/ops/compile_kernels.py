@@ -40,7 +40,7 @@ POINTERS = {
     torch.bool: "*i1",
 }
 DIVISIBLE = [["tt.divisibility", 16]]
-OPTIONS = ("num_warps", "num_stages", "enable_fp_fusion")
+OPTIONS = ("num_warps", "num_stages", "enable_fp_fusion", "maxnreg")
 
 
 class Compiler:

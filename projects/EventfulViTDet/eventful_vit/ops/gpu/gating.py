@@ -1,4 +1,5 @@
-"""Gates and buffers on a GPU. A program takes some rows of channels."""
+"""Gates and buffers on a GPU. A program takes some rows of channels, whose number is known to the compiler: it leaves
+out what lies beyond them in a row's power of two, which is a quarter of the work on 768 channels."""
 
 from __future__ import annotations
 
@@ -13,10 +14,13 @@ from .selecting import select
 
 ADDED_VALUES = 4096
 """Values that a program adds."""
+NORMS_REGISTERS = 64
+"""Of a thread that normalises and compares. A processor then holds 32 warps, and an H100 all 4,096 tokens of a frame at
+once; with more registers, a tenth of the programs would run behind the others."""
 
 
 @triton.jit
-def _affine(weight, bias, channels, column):
+def _affine(weight, bias, channels: tl.constexpr, column):
     """Weight and bias of a layer norm, (1, C) each."""
     scale, shift = 1.0, 0.0
     if weight is not None:
@@ -27,7 +31,7 @@ def _affine(weight, bias, channels, column):
 
 
 @triton.jit
-def _normalised(x, scale, shift, eps, channels, column, NORMALISED: tl.constexpr):
+def _normalised(x, scale, shift, eps, channels: tl.constexpr, column, NORMALISED: tl.constexpr):
     """Layer norm of rows (R, C) in float32, rounded to the type that they came in.
 
     Everything is loaded before: what comes after a sum over a row waits for all threads of the program.
@@ -44,7 +48,7 @@ def _normalised(x, scale, shift, eps, channels, column, NORMALISED: tl.constexpr
 
 @triton.jit
 def _error_norms(
-    x, reference, added, weight, bias, eps, flush, norms, rows, tokens, channels,
+    x, reference, added, weight, bias, eps, flush, norms, rows, tokens, channels: tl.constexpr,
     NORMALISED: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """Of rows to which something may be added in place first."""
@@ -53,14 +57,15 @@ def _error_norms(
     inside = (row < rows)[:, None] & (column < channels)
     place = row.to(tl.int64)[:, None] * channels + column
     token = tl.load(x + place, mask=inside)
-    before = tl.load(reference + place, mask=inside).to(tl.float32)
-    scale, shift = _affine(weight, bias, channels, column)
+    before = tl.load(reference + place, mask=inside)
     if added is not None:
         total = token.to(tl.float32) + tl.load(added + place, mask=inside).to(tl.float32)
         token = total.to(x.dtype.element_ty)
         tl.store(x + place, token, mask=inside)
+    # After the sum is stored, so that weights do not occupy registers meanwhile.
+    scale, shift = _affine(weight, bias, channels, column)
     values = _normalised(token, scale, shift, eps, channels, column, NORMALISED)
-    error = tl.where(inside, values - before, 0.0)
+    error = tl.where(inside, values - before.to(tl.float32), 0.0)
     norm = tl.sqrt(tl.sum(error * error, axis=1))
     if flush is not None:
         norm = tl.where(tl.load(flush + row // tokens, mask=row < rows, other=0) != 0, float("inf"), norm)
@@ -69,7 +74,7 @@ def _error_norms(
 
 @triton.jit
 def _send(
-    x, reference, index, used, weight, bias, eps, out, rows, channels,
+    x, reference, index, used, weight, bias, eps, out, rows, channels: tl.constexpr,
     NORMALISED: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """Normalised rows, packed; and into the reference, where there is one."""
@@ -127,11 +132,20 @@ def _add(x, buffer, count, BLOCK: tl.constexpr):
     tl.store(x + place, total.to(x.dtype.element_ty), mask=inside)
 
 
-def row_tile(channels: int) -> dict[str, int]:
-    """Rows that a program compares or normalises. A warp holds whole rows where it can: others have to wait for each
-    other whenever a row is summed."""
+def norms_tile(channels: int, normalised: bool, adds: bool) -> dict[str, int]:
+    """Rows that a program compares. A warp holds whole rows where it can: others have to wait for each other whenever a
+    row is summed."""
     columns = power_of_two(channels)
-    return {"ROWS": max(1, 1024 // columns), "COLUMNS": columns, "num_warps": max(1, min(16, columns // 1024))}
+    if not normalised:
+        return {"ROWS": max(1, 4096 // columns), "COLUMNS": columns, "num_warps": max(4, min(16, columns // 1024))}
+    tile = {"ROWS": max(1, 1024 // columns), "COLUMNS": columns, "num_warps": max(1, min(16, columns // 1024))}
+    return tile if adds else {**tile, "maxnreg": NORMS_REGISTERS}
+
+
+def send_tile(channels: int) -> dict[str, int]:
+    """Rows that a program normalises and sends on: few, as there are few in all."""
+    columns = power_of_two(channels)
+    return {"ROWS": max(1, 1024 // columns), "COLUMNS": columns, "num_warps": max(1, min(16, columns // 512))}
 
 
 def store_tile(width: int) -> dict[str, int]:
@@ -227,7 +241,7 @@ def _run_error_norms(
         norms.zero_()
         return
     tokens, channels = x.shape[-2:]
-    tile = row_tile(channels)
+    tile = norms_tile(channels, eps is not None, added is not None)
     _error_norms[(triton.cdiv(norms.numel(), tile["ROWS"]),)](
         x, reference, added, weight, bias, eps or 0.0, flush, norms, norms.numel(), tokens, channels,
         NORMALISED=eps is not None, **tile,
@@ -241,7 +255,7 @@ def _run_send(
     if not out.numel():
         return
     channels = x.shape[-1]
-    rows, tile = out.numel() // channels, row_tile(channels)
+    rows, tile = out.numel() // channels, send_tile(channels)
     _send[(triton.cdiv(rows, tile["ROWS"]),)](
         x, reference, index, used, weight, bias, eps or 0.0, out, rows, channels, NORMALISED=eps is not None, **tile
     )

@@ -156,7 +156,7 @@ def _write_all(norms, threshold, flush, cutoffs, index, offsets, streams, tokens
 def select_tile(tokens: int) -> dict[str, int]:
     """Norms that a program holds at a time, when it chooses a stream's tokens."""
     block = min(8192, power_of_two(tokens))
-    return {"BLOCK": block, "num_warps": max(1, block // 256)}
+    return {"BLOCK": block, "num_warps": max(1, min(8, block // 512))}
 
 
 def select(

@@ -11,11 +11,10 @@ from torch import Tensor
 from .. import gating as operators
 from .launch import TYPES, fits, power_of_two
 from .selecting import select, select_from_one, select_tile
+from .tuning import SELECTS_AT_ONCE
 
 ADDED_VALUES = 4096
 """Values that a program adds."""
-SELECTS_AT_ONCE = False
-"""Whether a single stream's norms and its selection are one kernel, which saves a start and an end."""
 NORMS_REGISTERS = 64
 """Of a thread that normalises and compares. A processor then holds 32 warps, and an H100 all 4,096 tokens of a frame at
 once; with more registers, a tenth of the programs would run behind the others."""

@@ -8,6 +8,9 @@ SMALL_ROWS = 64
 """Up to so many rows, a tile has as few as it may, so that there are enough tiles for all processors."""
 LARGE_GROUP = 2048
 """Groups of fewer queries are windows, of which there are enough programs."""
+SELECTS_AT_ONCE = False
+"""Whether the gates of a single stream compare and select in one kernel, in recorded frames: the last program that has
+compared its tokens selects, which saves a start and an end. Of several streams, each is selected from by itself."""
 STRONG_TF32 = {(8, 0), (9, 0), (10, 0), (10, 3)}
 """Compute capabilities of GPUs that multiply TF32 eight times as fast as float32."""
 PRECISE_TILE = {"ROWS": 64, "COLUMNS": 64, "DEPTH": 32, "TMA": False, "num_warps": 4, "num_stages": 3}

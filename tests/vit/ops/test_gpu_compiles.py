@@ -18,8 +18,9 @@ STACK = {"float32": 640, "float16": 320, "bfloat16": 320}
 """Bytes of a thread's stack, where registers are spilled to: a few of 255 in the largest tiles."""
 DETECTOR_KERNELS = {"_add_and_cut", "_compare", "_count_before", "_decode", "_pool", "_predict", "_walk"}
 EVERY_KERNEL = {
-    "_add", "_attend", "_count", "_divide", "_error_norms", "_exchange", "_find_cutoffs", "_finish", "_linear", "_list",
-    "_look", "_mark", "_merge", "_patches", "_position_terms", "_select_one", "_send", "_store", "_touch", "_write_all",
+    "_add", "_attend", "_compare_and_select", "_count", "_divide", "_error_norms", "_exchange", "_find_cutoffs",
+    "_finish", "_linear", "_list", "_look", "_mark", "_merge", "_patches", "_position_terms", "_select_one", "_send",
+    "_store", "_touch", "_write_all",
 } | DETECTOR_KERNELS  # fmt: skip
 
 

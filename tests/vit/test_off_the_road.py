@@ -192,6 +192,11 @@ def ema_swap_behind_pytorchs_back(vit):
         parameter.data.mul_(1.05)
 
 
+def one_seen_and_one_behind_pytorchs_back(vit):
+    vit.blocks[0].mlp.fc1.weight.data.mul_(1.5)  # where it lay, in the same version, as by vit.half().float()
+    in_place(vit)
+
+
 def one_element_and_a_word(vit):
     vit.blocks[1].mlp.fc2.weight.data[7, 5] += 3
     vit.weights_changed()
@@ -199,7 +204,7 @@ def one_element_and_a_word(vit):
 
 CHANGES = [
     in_place, by_optimizer, by_state_dict, of_a_table, of_positions, by_replacing, by_another_module, by_data,
-    ema_swap_behind_pytorchs_back, one_element_and_a_word,
+    ema_swap_behind_pytorchs_back, one_seen_and_one_behind_pytorchs_back, one_element_and_a_word,
 ]  # fmt: skip
 
 

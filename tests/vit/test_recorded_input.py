@@ -96,7 +96,7 @@ def test_a_hook_sees_the_embedding_of_its_frame(as_on_a_gpu):
     assert torch.equal(torch.cat(outputs), expected)
 
 
-def test_an_embedding_that_may_run_other_code_is_not_recorded(as_on_a_gpu, monkeypatch):
+def test_an_embedding_that_may_run_other_code_is_not_recorded(as_on_a_gpu, needs_kernels, monkeypatch):
     refused = []
     monkeypatch.setattr("eventful_vit.ops.tape.refuse", refused.append)
     vit, video = make_vit(policy=TopR(6)), make_video(2)

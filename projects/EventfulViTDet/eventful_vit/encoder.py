@@ -23,7 +23,7 @@ TAPED_VALUES = 2**18
 """Most values (tokens x channels x streams) of a frame that is recorded on a CPU. Small frames gain most
 (docs/performance.md)."""
 
-CROSSOVER = 0.5
+CROSSOVER = 0.26
 """Share of a frame's tokens. On a GPU, frames with budgets from there on are computed in full: that is exact, and takes
 less time than choosing so many (`python tools/gpu_report.py --only tables`)."""
 
@@ -76,7 +76,7 @@ class EventfulEncoder:
         limits = None if is_full else self._limits(frame.policy, x.shape[1])
         if limits is None and not is_full:
             return self._run(blocks, x.clone() if stays else x, frame)
-        capacity = None if is_full else self._capacity(limits, x, frame)
+        capacity = None if is_full else self._capacity(limits, x, any(frame.flush))
 
         def make(recorder: Recorder) -> RecordedFrame:
             numbers = None if is_full else BudgetNumbers(self.gate_names, len(x), capacity, x.device)
@@ -126,12 +126,24 @@ class EventfulEncoder:
         _say_that_frames_are_full(tokens, math.ceil(CROSSOVER * tokens))
         return True
 
+    def takes(self, kind: RecordedFrame, policy: Policy) -> bool:
+        """Whether the next frame, a recorded one on a GPU without flushes, is of the same kind under a policy, whose
+        numbers are then where it reads them."""
+        streams, tokens, _ = kind.output.shape
+        if kind.numbers is None or self.is_beyond_crossover(policy, tokens):
+            return kind.numbers is None and self.is_beyond_crossover(policy, tokens)
+        limits = self._limits(policy, tokens)
+        if limits is None or self._capacity(limits, kind.output, False) != kind.numbers.capacity:
+            return False
+        kind.numbers.set(limits, (False,) * streams)
+        return True
+
     @staticmethod
-    def _capacity(limits: list[tuple[int, float]], x: Tensor, frame: Frame) -> int:
+    def _capacity(limits: list[tuple[int, float]], x: Tensor, flush: bool) -> int:
         """Room for each gate's tokens: a power of two, so that a recorded frame serves many budgets, or all tokens."""
         streams, tokens, _ = x.shape
         most = max(count for count, _ in limits)
-        return streams * (tokens if any(frame.flush) else min(tokens, 1 << max(most - 1, 0).bit_length()))
+        return streams * (tokens if flush else min(tokens, 1 << max(most - 1, 0).bit_length()))
 
 
 @cache

@@ -36,7 +36,7 @@ class FiniteAnswer:
         """Copy it from the GPU, (B,) bool, when that has computed it."""
         self._answer.copy_(finite, non_blocking=True)
         if self._arrived is not None:
-            self._arrived.record(torch.cuda.current_stream(self._device))
+            self._arrived.record(torch.cuda.current_stream(self._device.index))
 
     def wait(self) -> None:
         """Wait until it is here."""

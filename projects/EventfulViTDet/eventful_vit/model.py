@@ -4,9 +4,10 @@ frames."""
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
+from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -15,8 +16,9 @@ from torch import Tensor, nn
 
 from .finite_frames import check_finite
 from .frame import Frame, FrameTrace
-from .policies import Policy
-from .recorded import RecordedFrame, RecordedFrames, is_on_gpu, is_plain_call
+from .policies import Policy, fixed_form
+from .recorded import RecordedFrame, RecordedFrames, RecordedInput, is_on_gpu, is_plain_call
+from .repetition import Repetition
 from .streams import FrameForm, Streams
 from .weights import WeightWatch
 
@@ -149,22 +151,61 @@ class EventfulModel(Traced):
         run: Callable[[Tensor, FrameTrace | None], Tensor],
     ) -> Tensor:  # fmt: skip
         """A dense frame: `run` with its input and trace, repeated from a recording where that is possible."""
+        if torch.compiler.is_compiling() or not is_on_gpu(inputs) or self.training or torch.is_grad_enabled():
+            return run(inputs, trace)
+        if torch.is_inference_mode_enabled():  # recorded memory may be written to outside of it
+            with torch.inference_mode(False), torch.no_grad():
+                return self._run_dense(inputs, grid, trace, run)
+        key = (inputs.shape, inputs.dtype, inputs.device, grid)
+        result = self._repeat_dense(key, inputs, trace)
+        if result is not None:
+            return result
         recorded = self._recorded_dense(inputs)
         if recorded is None:
             return run(inputs, trace)
         trace = trace or FrameTrace((True,) * len(inputs), grid)
-        key = (inputs.shape, inputs.dtype, grid)
-        with torch.inference_mode(False), torch.no_grad():  # its memory may be written to outside of inference mode
-            kind = recorded.find(key, lambda recorder: RecordedFrame(recorder, None), inputs.device)
-            result = kind.compute(inputs, lambda inputs: run(inputs, trace), trace)
+        kind = recorded.find(key, lambda recorder: RecordedFrame(recorder, None), inputs.device)
+        result = kind.compute(inputs, lambda inputs: run(inputs, trace), trace)
         recorded.keep(key, kind)
+        self._prepare_repetition(recorded, key, trace, None, None)
         return result
 
-    def _recorded_dense(self, inputs: Tensor) -> RecordedFrames | None:
-        """This thread's recorded frames of the dense model as it is now; None where recording would be wrong, or gain
-        nothing."""
-        if torch.compiler.is_compiling() or not is_on_gpu(inputs) or self.training or torch.is_grad_enabled():
+    def _repeat_dense(self, key: Hashable, inputs: Tensor, trace: FrameTrace | None) -> Tensor | None:
+        """A dense frame that is like the last one of this thread (repetition.py), else None."""
+        recorded = getattr(self._of_thread, "recorded", None)
+        repetition = None if recorded is None else recorded.take_repetition()
+        if repetition is None or not self._may_repeat(repetition, key, inputs):
             return None
+        result, _ = repetition.start(inputs)
+        if self._weights().version() != self._of_thread.version:
+            return None
+        if trace is not None:
+            trace.gates, trace.blocks = repetition.trace.gates, repetition.trace.blocks
+        recorded.repetition = repetition
+        return result
+
+    def _may_repeat(self, repetition: Repetition, key: Hashable, inputs: Tensor) -> bool:
+        """Whether a frame is like the one before it, as far as that can be told without a look at the weights."""
+        return (
+            repetition.key == key
+            and is_plain_call(inputs)
+            and not self._weights().is_observed_as_known()
+            and not torch.jit.is_tracing()
+        )
+
+    def _prepare_repetition(
+        self, recorded: RecordedFrames, key: Hashable, trace: FrameTrace, policy: Hashable, source: RecordedInput | None
+    ) -> None:
+        """Let the next frame repeat the last one at once if it is recorded."""
+        kind = recorded.last
+        if kind is None or not kind.is_recorded:
+            return
+        if recorded.weights is None:
+            recorded.weights = [x.detach() for x in (*self.parameters(), *self.buffers())]
+        recorded.repetition = Repetition(key, policy, kind, source, trace, recorded.weights)
+
+    def _recorded_dense(self, inputs: Tensor) -> RecordedFrames | None:
+        """This thread's recorded frames of the dense model as it is now; None where recording would be wrong."""
         version = self._weights().version()
         if self._weights().is_observed() or not is_plain_call(inputs):
             return None
@@ -187,21 +228,57 @@ class EventfulModel(Traced):
             embed: computes the tokens that the blocks get.
             note: notes in the trace what that executes.
         """
+        if torch.is_inference_mode_enabled() or torch.is_grad_enabled():
+            # State outlives the call, so it must not consist of inference tensors, which a later call outside of
+            # inference mode could not update.
+            with torch.inference_mode(False), torch.no_grad():
+                return self._run_frame(inputs, form, state, embed, note)
         state, key = self._state_in_use(state), (inputs.shape, form)
         with state.exclusive():
-            early = state.recorded.find_input(key, inputs)
-            refuse_others = check_finite(inputs) if early is None else early.start(inputs).refuse_others
-            with self._open_frame(state.exclusive_frame, len(inputs), form, state) as frame:
-                note(frame.trace)
-                observed = self._weights().is_observed()
-                if early is not None and early is state.recorded.input and not observed:
-                    x, stays = early.tokens, True
-                elif observed:
-                    x, stays = embed(inputs), False
-                else:
-                    x, stays = state.recorded.embed(key, inputs, embed, self._weights_of_input)
-                x = self._encoder.eventful(self.blocks, x, frame, observed, stays)
-                refuse_others()
+            x = self._repeat_frame(key, inputs, state)
+            return self._run_other_frame(key, inputs, form, state, embed, note) if x is None else x
+
+    def _repeat_frame(self, key: Hashable, inputs: Tensor, state: Streams) -> Tensor | None:
+        """An eventful frame that is like the last one of its state (repetition.py), else None. If the weights turn out
+        to have changed, no stream is running any more."""
+        repetition, streams, version = state.recorded.take_repetition(), len(inputs), self._weights().last_version
+        if repetition is None or not state.continues(streams, version) or not self._may_repeat(repetition, key, inputs):
+            return None
+        policy = fixed_form(self.policy)
+        if policy is None or policy != repetition.policy:
+            if not self._encoder.takes(repetition.kind, self.policy):
+                return None
+            repetition = replace(repetition, policy=policy)
+        state.mark(streams, running=False)
+        x, answer = repetition.start(inputs)
+        if self._weights().version() != version:
+            return None
+        answer.refuse_others()
+        state.mark(streams, running=True)
+        state.recorded.repetition, state.trace = repetition, repetition.new_trace()
+        self.report(state.trace)
+        return x
+
+    def _run_other_frame(
+        self, key: Hashable, inputs: Tensor, form: FrameForm, state: Streams, embed: Callable[[Tensor], Tensor],
+        note: Callable[[FrameTrace], None],
+    ) -> Tensor:  # fmt: skip
+        early = state.recorded.find_input(key, inputs)
+        refuse_others = check_finite(inputs) if early is None else early.start(inputs).refuse_others
+        with self._open_frame(state.exclusive_frame, len(inputs), form, state) as frame:
+            note(frame.trace)
+            observed = self._weights().is_observed()
+            if early is not None and early is state.recorded.input and not observed:
+                x, stays = early.tokens, True
+            elif observed:
+                x, stays = embed(inputs), False
+            else:
+                x, stays = state.recorded.embed(key, inputs, embed, self._weights_of_input)
+            x = self._encoder.eventful(self.blocks, x, frame, observed, stays)
+            refuse_others()
+        if stays and not any(frame.trace.flushed):
+            policy = fixed_form(self.policy)
+            self._prepare_repetition(state.recorded, key, frame.trace, policy, state.recorded.input)
         return x
 
     def _weights_of_input(self) -> list[Tensor]:

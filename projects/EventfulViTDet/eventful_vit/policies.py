@@ -108,6 +108,20 @@ class Threshold(Policy):
         return f"threshold {_write_number(self.threshold)}"
 
 
+_FIXED = (TopR, TopFraction, Threshold)
+"""Policies that say the same in every frame."""
+
+
+def fixed_form(policy: Policy) -> Policy | tuple | None:
+    """A value that is equal for two policies only if they say the same in every frame; None for those of which nobody
+    can know."""
+    if type(policy) in _FIXED:
+        return policy
+    if type(policy) is PerGate and all(type(each) in _FIXED for each in policy.gates.values()):
+        return tuple(policy.gates.items())
+    return None
+
+
 @lru_cache(maxsize=4096)
 def _first_match(patterns: tuple[str, ...], gate: str) -> str:
     """The first of some patterns that a gate's name matches."""

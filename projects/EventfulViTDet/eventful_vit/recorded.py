@@ -25,6 +25,7 @@ from .ops.gpu.graph import Graph
 from .ops.tape import Recorder, Tape
 
 if TYPE_CHECKING:
+    from .repetition import Repetition
     from .streams import FrameForm
 
 Limits = list[tuple[int, float]]
@@ -40,14 +41,20 @@ class BudgetNumbers:
     """The budgets of all gates in memory that a recorded frame reads."""
 
     def __init__(self, gates: tuple[str, ...], streams: int, capacity: int, device: torch.device) -> None:
+        """
+        Args:
+            capacity: room for the chosen tokens of all streams, at each gate.
+        """
+        self.capacity = capacity
         self._written: tuple | None = None
         sizes = [8 * len(gates), 4 * len(gates), streams]
         self._memory = torch.zeros(sum(sizes), dtype=torch.uint8, device=device)  # in one piece, for a single copy
         counts, thresholds, self.flush = self._memory.split(sizes)
         self.counts, self.thresholds = counts.view(torch.int64), thresholds.view(torch.float32)
+        finished = torch.zeros(len(gates), 1, dtype=torch.int32, device=device).unbind()
         self.gates = {
-            name: GateBudget(count, threshold, self.flush, capacity, is_full=False)
-            for name, count, threshold in zip(gates, self.counts.unbind(), self.thresholds.unbind())
+            name: GateBudget(count, threshold, self.flush, capacity, False, zero)
+            for name, count, threshold, zero in zip(gates, self.counts.unbind(), self.thresholds.unbind(), finished)
         }
 
     def set(self, limits: Limits, flush: tuple[bool, ...]) -> None:
@@ -96,13 +103,22 @@ class RecordedFrame:
         if self.source is not x:
             copy_values(x, self.source)
         if self.frames > 2:
-            self.recorder.replay()
             trace.gates, trace.blocks = self.trace.gates, self.trace.blocks
-            return copy_values(self.output, torch.empty_like(self.output))
+            return self.repeat()
         self.output, self.trace = self.recorder.record(lambda: self._run(run, trace)), trace
         if self.recorder.refusal is not None:
             logger.debug("frames of %s are not repeated: %s", tuple(x.shape), self.recorder.refusal)
         return self.output.clone()
+
+    @property
+    def is_recorded(self) -> bool:
+        """Whether the next frame repeats it."""
+        return self.trace is not None and self.recorder.refusal is None
+
+    def repeat(self) -> Tensor:
+        """The result of the input that lies in its place."""
+        self.recorder.replay()
+        return self.output.clone() if self.output.is_cuda else copy_values(self.output, torch.empty_like(self.output))
 
     def _run(self, run: Callable[[Tensor], Tensor], trace: FrameTrace) -> Tensor:
         trace.gates.clear()  # of a recording that failed
@@ -114,7 +130,8 @@ class RecordedInput:
     """What a frame's input goes through before the blocks, on a GPU: from images to tokens, and whether it is finite.
 
     This is a graph of its own, which starts before the host has looked at the weights and prepared the blocks: the GPU
-    has work meanwhile. If the weights turn out to have changed, its tokens are not used.
+    has work meanwhile, and its answer comes before the blocks are done. If the weights turn out to have changed, its
+    tokens are not used.
     """
 
     def __init__(self, key: Hashable, recorder: Recorder, inputs: Tensor) -> None:
@@ -167,6 +184,12 @@ class RecordedFrames:
         self.kinds: dict[Hashable, RecordedFrame] = {}
         self.input: RecordedInput | None = None
         """What comes before the blocks, whatever the kind of the frame."""
+        self.last: RecordedFrame | None = None
+        """The kind kept last."""
+        self.repetition: Repetition | None = None
+        """What the next frame may repeat at once."""
+        self.weights: list[Tensor] | None = None
+        """The memory of the weights that recorded frames read, where it has to outlive them."""
 
     def find(self, key: Hashable, make: Callable[[Recorder], RecordedFrame], device: torch.device) -> RecordedFrame:
         """The kind of a frame, taken out: `keep` it when the frame is done. That of an interrupted frame is forgotten.
@@ -179,7 +202,7 @@ class RecordedFrames:
 
     def keep(self, key: Hashable, kind: RecordedFrame) -> None:
         """Keep a kind as the last one, and so many others."""
-        self.kinds[key] = kind
+        self.kinds[key] = self.last = kind
         while len(self.kinds) > MAX_KINDS:
             self.kinds.pop(next(iter(self.kinds)))
 
@@ -212,11 +235,17 @@ class RecordedFrames:
     def clear_kinds(self) -> None:
         """Forget what points to a state's slots."""
         self.kinds.clear()
+        self.last = self.repetition = None
 
     def clear(self) -> None:
         """Forget everything, and free its memory."""
-        self.kinds.clear()
-        self.input = None
+        self.clear_kinds()
+        self.input = self.weights = None
+
+    def take_repetition(self) -> Repetition | None:
+        """What the next frame may repeat at once. It is forgotten if that frame is interrupted, or another one."""
+        repetition, self.repetition, self.last = self.repetition, None, None
+        return repetition
 
     def _make_recorder(self, device: torch.device) -> Recorder:
         if device.type != "cuda":

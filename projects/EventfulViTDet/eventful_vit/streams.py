@@ -118,6 +118,14 @@ class Streams:
         self.recorded.clear_kinds()  # they point to the old memory
         return slot
 
+    def continues(self, streams: int, weights: int) -> bool:
+        """Whether the first `streams` streams are all running, with weights of this version."""
+        return weights == self._weights and len(self._running) >= streams and all(self._running[:streams])
+
+    def mark(self, streams: int, running: bool) -> None:
+        """Say of the first `streams` streams whether they are running."""
+        self._running[:streams] = [running] * streams
+
     @contextmanager
     def exclusive(self) -> Iterator[None]:
         """Keep other threads out.
@@ -157,9 +165,9 @@ class Streams:
         """The same where this state is kept for the frame already (`exclusive`)."""
         self._prepare(form, weights)
         running = (self._running + [False] * streams)[:streams]
-        self._running[:streams] = [False] * streams
+        self.mark(streams, running=False)
         yield tuple(not alive for alive in running)
-        self._running[:streams] = [True] * streams
+        self.mark(streams, running=True)
 
     def _prepare(self, form: FrameForm, weights: int) -> None:
         if weights != self._weights:

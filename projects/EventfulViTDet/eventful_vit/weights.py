@@ -4,6 +4,7 @@ again."""
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable, Sequence
 from itertools import chain, repeat
 from operator import contains
 
@@ -15,6 +16,31 @@ from .layers import is_observed
 from .ops import derived
 
 _version_of = Tensor._version.__get__
+
+
+class HookWatch:
+    """Looks whether somebody hooked into one of some modules, or gave it another `forward`.
+
+    This takes microseconds as long as nobody registered a hook, on whatever module, since the last look.
+    """
+
+    def __init__(self, modules: Sequence[nn.Module], is_hooked: Callable[[nn.Module], bool] = is_observed) -> None:
+        """
+        Args:
+            is_hooked: whether the hooks of a module count.
+        """
+        self._modules, self._is_hooked = modules, is_hooked
+        self._attributes = [module.__dict__ for module in modules]
+        self._any_hook = False
+        self._hooks_seen = -1
+
+    def is_observed(self) -> bool:
+        """Whether somebody did."""
+        # Every hook gets the next number, so nobody hooked in since a look that found none if no number was given.
+        if self._any_hook or self._hooks_seen != RemovableHandle.next_id:
+            self._hooks_seen = RemovableHandle.next_id
+            self._any_hook = any(map(self._is_hooked, self._modules))
+        return self._any_hook or any(map(contains, self._attributes, repeat("forward")))
 
 
 class WeightWatch:
@@ -39,10 +65,7 @@ class WeightWatch:
         self._owners: list[dict] = []
         self._tensors: list[Tensor] = []
         self._ids: list[int] = []
-        self._modules: list[nn.Module] = []
-        self._attributes: list[dict] = []
-        self._is_hooked = False
-        self._hooks_seen = -1
+        self._hooks = HookWatch(())
 
     def version(self) -> int:
         """A number that is another one whenever the weights may be."""
@@ -54,6 +77,8 @@ class WeightWatch:
             self._ids, self._tensors, self._stamps = ids, [tensor for tensor in found if tensor is not None], None
         stamps = _stamps(self._tensors)
         if stamps != self._stamps:
+            if self._number:  # other values may lie where the old ones did, in the same version
+                self._forget()
             self._stamps, self._sampler, self._sample = stamps, _make_sampler(self._tensors), None
             self._number += 1
         if self._sampler is not None:
@@ -69,14 +94,19 @@ class WeightWatch:
         self._stamps = None
         self._forget()
 
+    @property
+    def last_version(self) -> int:
+        """The `version` that was found last."""
+        return self._number
+
     def is_observed(self) -> bool:
         """Whether somebody hooked into a module inside, or gave one another `forward`."""
         self._look_again()
-        # Every hook gets the next number, so nobody hooked in since a look that found none if no number was given.
-        if self._is_hooked or self._hooks_seen != RemovableHandle.next_id:
-            self._hooks_seen = RemovableHandle.next_id
-            self._is_hooked = any(map(is_observed, self._modules))
-        return self._is_hooked or any(map(contains, self._attributes, repeat("forward")))
+        return self.is_observed_as_known()
+
+    def is_observed_as_known(self) -> bool:
+        """The same of the modules that were there at the last look: quick, as long as no hook was registered."""
+        return self._hooks.is_observed()
 
     def _look_again(self) -> None:
         children = list(chain.from_iterable(map(dict.values, self._children)))
@@ -96,9 +126,7 @@ class WeightWatch:
         self._children = [m._modules for m in modules if m._modules or m is model]
         self._known_children = [child for children in self._children for child in children.values()]
         self._owners = [owner for m in modules for owner in (m._parameters, m._buffers) if owner]
-        self._modules = modules[1:]  # whoever hooks into the model itself sees it called in any case
-        self._attributes = [m.__dict__ for m in self._modules]
-        self._hooks_seen = -1
+        self._hooks = HookWatch(modules[1:])  # whoever hooks into the model itself sees it called in any case
         self._ids = []
         self._stamps = None
 

@@ -23,12 +23,17 @@ def pyramid(device, channels=24) -> list[torch.Tensor]:
     return [level.to(device, memory_format=torch.channels_last) for level in maps]
 
 
-@pytest.mark.parametrize(("kind", "sampling", "size"), [("ROIAlignV2", 0, 7), ("ROIAlign", 2, (3, 5))])
-def test_pooling(device, kind, sampling, size):
+@pytest.mark.parametrize(
+    ("kind", "sampling", "size", "levels"),
+    # Detectron2 pools oblong pieces from a single level only.
+    [("ROIAlignV2", 0, 7, 3), ("ROIAlign", 2, 4, 3), ("ROIAlign", 2, (3, 5), 1)],
+)
+def test_pooling(device, kind, sampling, size, levels):
     from eventful_vitdet.modeling.gpu_detector.region_pooling import Pooling
 
-    pooler = ROIPooler(size, [1 / 4, 1 / 8, 1 / 16], sampling, kind, canonical_box_size=40, canonical_level=3)
-    maps, boxes = pyramid(device), regions(device)
+    scales = [1 / 4, 1 / 8, 1 / 16][:levels]
+    pooler = ROIPooler(size, scales, sampling, kind, canonical_box_size=40, canonical_level=3)
+    maps, boxes = pyramid(device)[:levels], regions(device)
     expected = pooler(maps, [Boxes(image) for image in boxes])
     torch.testing.assert_close(Pooling.of(pooler)(maps, boxes), expected, atol=1e-5, rtol=1e-5)
     short = Pooling.of(pooler)([level.half() for level in maps], boxes)

@@ -390,10 +390,6 @@ class EventfulViT(EventfulModel):
     def _dense_tokens(self, grid: tuple[int, int], images: Tensor, trace: FrameTrace | None) -> Tensor:
         return self._encoder.dense(self.blocks, self._embed(images, grid), grid, trace)
 
-    # State outlives the call, so it must not consist of inference tensors, which a later call outside of inference mode
-    # could not update.
-    @torch.inference_mode(False)
-    @torch.no_grad()
     def _forward_eventful(self, images: Tensor, grid: tuple[int, int], state: Streams | None) -> Tensor:
         form = FrameForm(grid, images.dtype, images.device)
         return self._run_frame(images, form, state, partial(self._embed, grid=grid), self._note_embedding)

@@ -127,8 +127,6 @@ class ClassTokenViT(EventfulModel):
         x = self._encoder.dense(gates.blocks(self.blocks), x, grid, None)
         return self.norm(x[:, 0])
 
-    @torch.inference_mode(False)
-    @torch.no_grad()
     def _forward_eventful(self, tokens: Tensor, grid: Grid, state: Streams | None) -> Tensor:
         form = FrameForm(grid, tokens.dtype, tokens.device, prefix=1)
         return self._run_frame(tokens, form, state, partial(self._with_positions, grid=grid), self._note_positions)

@@ -140,6 +140,11 @@ def _attention_tiles(*values: tuple[int, ...]) -> tuple[Tile, ...]:
     return _tiles(("QUERIES", "KEYS"), *values)
 
 
+def _limited(registers: int, *values: tuple[int, ...]) -> tuple[Tile, ...]:
+    """Tiles whose threads have so many registers at most."""
+    return tuple({**tile, "maxnreg": registers} for tile in _attention_tiles(*values))
+
+
 _SHORT, _PRECISE = torch.bfloat16, torch.float32
 
 BRANCHES = (
@@ -195,7 +200,7 @@ BRANCHES = (
     ),
     Branch(
         "exchange_tile", "dtype is torch.float32", (_update(_PRECISE, 64, 12, 64, 512, "exchange_tile"),),
-        _attention_tiles((32, 32, 4, 2), (64, 32, 4, 1), (32, 16, 4, 1)),
+        _attention_tiles((32, 32, 4, 3), (64, 32, 4, 1), (32, 16, 4, 1)),
     ),
     Branch(
         "exchange_tile", "channels > 64", (_update(_SHORT, 64, 16, 80, 512, "exchange_tile"),),
@@ -203,7 +208,8 @@ BRANCHES = (
     ),
     Branch(
         "exchange_tile", None, (_update(_SHORT, 64, 12, 64, 512, "exchange_tile"),),
-        _attention_tiles((64, 32, 4, 2), (64, 64, 4, 2), (128, 64, 8, 2), (64, 16, 4, 3), (64, 32, 4, 4)),
+        _limited(128, (64, 32, 4, 2), (128, 32, 8, 2)) + _limited(168, (64, 32, 4, 3), (64, 16, 4, 3))
+        + _limited(255, (128, 64, 8, 2), (64, 64, 4, 2)),
     ),
 )  # fmt: skip
 """In the order of their functions' branches."""

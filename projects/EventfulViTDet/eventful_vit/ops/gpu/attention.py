@@ -20,7 +20,15 @@ from ...attention.layout import AttentionLayout, attention_layout
 from .. import attention as operators
 from ..linear import rounded
 from .launch import TYPES, fits, power_of_two, precision, product
-from .positions import load_terms, position_pattern, position_terms, windows_across, windows_of
+from .positions import (
+    add_terms,
+    load_terms,
+    position_pattern,
+    position_terms,
+    split_terms,
+    windows_across,
+    windows_of,
+)
 from .tuning import attention_tile, split_keys
 
 LOG2_E = tl.constexpr(1.4426950408889634)
@@ -75,7 +83,8 @@ def _attend(
     kv_token, scale, heads, tokens, height, width, out_width,
     WINDOW: tl.constexpr, WINDOWS_ACROSS: tl.constexpr, WINDOWS: tl.constexpr,
     QUERY_COLUMNS: tl.constexpr, GROUP_QUERIES: tl.constexpr, KEY_ROWS: tl.constexpr, KEY_COLUMNS: tl.constexpr,
-    BY_ROWS: tl.constexpr, POSITIONS: tl.constexpr, SPLITS: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr,
+    BY_ROWS: tl.constexpr, POSITIONS: tl.constexpr, IN_PARTS: tl.constexpr, SPLITS: tl.constexpr,
+    QUERIES: tl.constexpr, KEYS: tl.constexpr,
     HEAD_CHANNELS: tl.constexpr, CHANNELS: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """A tile of queries of one head and group (a window, or the whole grid) against all keys of the group.
@@ -129,7 +138,7 @@ def _attend(
     in_tile = tl.arange(0, KEYS)
     start = tl.zeros((QUERIES, KEYS), tl.float32)  # of a tile's scores
     term = terms
-    query_terms = query
+    query_terms, low_terms = query, query
     if BY_ROWS:
         term = terms + place * (KEY_ROWS + KEY_COLUMNS)
         if ACROSS == 1:
@@ -137,6 +146,8 @@ def _attend(
             start = tl.load(term[:, None] + (KEY_ROWS + in_tile)[None, :], mask=inside, other=0.0).to(tl.float32)
     elif terms is not None:
         query_terms = load_terms(terms, place, is_query, KEY_ROWS + KEY_COLUMNS, POSITIONS)
+        if IN_PARTS:
+            query_terms, low_terms = split_terms(query_terms, pattern.dtype.element_ty)
     reference = tl.full((QUERIES,), float("-inf"), tl.float32)
     normaliser = tl.zeros((QUERIES,), tl.float32)
     total = tl.zeros((QUERIES, CHANNELS), tl.float32)
@@ -169,7 +180,7 @@ def _attend(
                 scores = tl.load(term[:, None] + (KEY_ROWS + column)[None, :], mask=inside, other=0.0).to(tl.float32)
         elif terms is not None:
             ones = load_rows(pattern, None, place_of_key, is_key, is_key, POSITIONS, 0, RAGGED, POSITIONS, POSITIONS)
-            scores = product(query_terms, tl.trans(ones), scores, PRECISION)
+            scores = add_terms(query_terms, low_terms, ones, scores, IN_PARTS, PRECISION)
         scores = product(query, tl.trans(key_rows), scores, PRECISION)
         if RAGGED:
             scores = tl.where(is_key[None, :], scores, float("-inf"))
@@ -300,7 +311,7 @@ class Attention:
         if terms is None and not layout.window:  # nothing depends on where a key lies
             key_rows, key_columns = 1, layout.keys
         by_rows = terms is not None and not layout.window and power_of_two(key_columns) >= sizes["KEYS"]
-        pattern = None if terms is None or by_rows else position_pattern(layout, terms)
+        pattern = None if terms is None or by_rows else position_pattern(layout, self.q)
         splits, most_split, partial = self._split(tokens) if listed else (1, 0, (None,) * 3)
         no_list = (None, None)
         tiles = max(triton.cdiv(group_queries, sizes["QUERIES"]), triton.cdiv(most_split, sizes["QUERIES"]) * splits)
@@ -312,22 +323,15 @@ class Attention:
             self.k.stride(1), self.scale, self.heads, tokens, *layout.grid, dim,
             WINDOW=layout.window, WINDOWS_ACROSS=windows_across(layout), WINDOWS=windows_of(layout),
             QUERY_COLUMNS=layout.query_grid[1], GROUP_QUERIES=group_queries, KEY_ROWS=key_rows, KEY_COLUMNS=key_columns,
-            BY_ROWS=by_rows, POSITIONS=power_of_two(key_rows + key_columns), SPLITS=splits, HEAD_CHANNELS=self.channels,
-            CHANNELS=power_of_two(self.channels), PRECISION=precision(self.q.dtype), **sizes,
+            BY_ROWS=by_rows, POSITIONS=power_of_two(key_rows + key_columns), IN_PARTS=self.q.dtype is torch.float16,
+            SPLITS=splits, HEAD_CHANNELS=self.channels, CHANNELS=power_of_two(self.channels),
+            PRECISION=precision(self.q.dtype), **sizes,
         )  # fmt: skip
         if splits > 1:
             _merge[(triton.cdiv(most_split, MERGED), streams * self.heads)](
-                *listed,
-                *partial,
-                most_split,
-                *state,
-                self.scale,
-                tokens,
-                SPLITS=splits,
-                QUERIES=MERGED,
-                HEAD_CHANNELS=self.channels,
-                CHANNELS=power_of_two(self.channels),
-            )
+                *listed, *partial, most_split, *state, self.scale, tokens, SPLITS=splits, QUERIES=MERGED,
+                HEAD_CHANNELS=self.channels, CHANNELS=power_of_two(self.channels),
+            )  # fmt: skip
 
     def _split(self, tokens: int) -> tuple[int, int, Sequence[Tensor | None]]:
         """Into how many parts the keys of listed queries are split, of how many queries at most, and memory for their

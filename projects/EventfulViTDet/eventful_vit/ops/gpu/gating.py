@@ -1,4 +1,5 @@
-"""Gates and buffers on a GPU. A program takes some rows of channels."""
+"""Gates and buffers on a GPU. A program takes some rows of channels, whose number is known to the compiler: it leaves
+out what lies beyond them in a row's power of two, which is a quarter of the work on 768 channels."""
 
 from __future__ import annotations
 
@@ -9,15 +10,19 @@ from torch import Tensor
 
 from .. import gating as operators
 from .launch import TYPES, fits, power_of_two
-from .selecting import select
+from .selecting import select, select_from_one, select_tile
+from .tuning import SELECTS_AT_ONCE
 
 ADDED_VALUES = 4096
 """Values that a program adds."""
+NORMS_REGISTERS = 64
+"""Of a thread that normalises and compares. A processor then holds 32 warps, and an H100 all 4,096 tokens of a frame at
+once; with more registers, a tenth of the programs would run behind the others."""
 
 
 @triton.jit
-def _affine(weight, bias, channels, column):
-    """Weight and bias of a layer norm, (1, C) each."""
+def _affine(weight, bias, channels: tl.constexpr, column):
+    """Weight and bias of a layer norm, in the shape of the columns."""
     scale, shift = 1.0, 0.0
     if weight is not None:
         scale = tl.load(weight + column, mask=column < channels).to(tl.float32)
@@ -27,50 +32,100 @@ def _affine(weight, bias, channels, column):
 
 
 @triton.jit
-def _normalised(x, scale, shift, eps, channels, column, NORMALISED: tl.constexpr):
-    """Layer norm of rows (R, C) in float32, rounded to the type that they came in.
+def _row_sums(values):
+    """(P, R, W) -> (R,)."""
+    return tl.sum(tl.sum(values, axis=0), axis=1)
 
-    Everything is loaded before: what comes after a sum over a row waits for all threads of the program.
+
+@triton.jit
+def _normalised(x, scale, shift, eps, channels: tl.constexpr, column, NORMALISED: tl.constexpr):
+    """Layer norm of rows in pieces (P, R, W), in float32, rounded to the type that they came in.
+
+    Everything is loaded before: what comes after a sum over a row waits for all threads that hold a part of it.
     """
     values = tl.where(column < channels, x.to(tl.float32), 0.0)
     if NORMALISED:
-        mean = tl.sum(values, axis=1) / channels
-        centred = tl.where(column < channels, values - mean[:, None], 0.0)
-        variance = tl.sum(centred * centred, axis=1) / channels
-        values = centred * tl.rsqrt(variance + eps)[:, None] * scale + shift
+        mean = _row_sums(values) / channels
+        centred = tl.where(column < channels, values - mean[None, :, None], 0.0)
+        variance = _row_sums(centred * centred) / channels
+        values = centred * tl.rsqrt(variance + eps)[None, :, None] * scale + shift
         values = tl.where(column < channels, values.to(x.dtype).to(tl.float32), 0.0)
     return values
 
 
 @triton.jit
-def _error_norms(
-    x, reference, added, weight, bias, eps, flush, norms, rows, tokens, channels,
-    NORMALISED: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+def _columns(ROWS: tl.constexpr, PIECES: tl.constexpr, WIDTH: tl.constexpr):
+    """Columns of a tile (P, R, W). It is as large as the tile, so that weights lie in threads as tokens do."""
+    column = (tl.arange(0, PIECES) * WIDTH)[:, None, None] + tl.arange(0, WIDTH)[None, None, :]
+    return column + tl.zeros((PIECES, ROWS, WIDTH), tl.int32)
+
+
+@triton.jit
+def _write_norms(
+    x, reference, added, weight, bias, eps, flush, norms, rows, tokens, channels: tl.constexpr,
+    NORMALISED: tl.constexpr, ROWS: tl.constexpr, PIECES: tl.constexpr, WIDTH: tl.constexpr, VECTOR: tl.constexpr,
 ):  # fmt: skip
-    """Of rows to which something may be added in place first."""
+    """Error norms of a program's rows, to which something may be added in place first."""
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    column = tl.arange(0, COLUMNS)[None, :]
-    inside = (row < rows)[:, None] & (column < channels)
-    place = row.to(tl.int64)[:, None] * channels + column
+    column = _columns(ROWS, PIECES, WIDTH)
+    inside = (row < rows)[None, :, None] & (column < channels)
+    place = tl.max_contiguous(row.to(tl.int64)[None, :, None] * channels + column, [1, 1, VECTOR])
     token = tl.load(x + place, mask=inside)
-    before = tl.load(reference + place, mask=inside).to(tl.float32)
-    scale, shift = _affine(weight, bias, channels, column)
+    before = tl.load(reference + place, mask=inside)
     if added is not None:
         total = token.to(tl.float32) + tl.load(added + place, mask=inside).to(tl.float32)
         token = total.to(x.dtype.element_ty)
         tl.store(x + place, token, mask=inside)
+    # After the sum is stored, so that weights do not occupy registers meanwhile.
+    scale, shift = _affine(weight, bias, channels, column)
     values = _normalised(token, scale, shift, eps, channels, column, NORMALISED)
-    error = tl.where(inside, values - before, 0.0)
-    norm = tl.sqrt(tl.sum(error * error, axis=1))
+    error = tl.where(inside, values - before.to(tl.float32), 0.0)
+    norm = tl.sqrt(_row_sums(error * error))
     if flush is not None:
         norm = tl.where(tl.load(flush + row // tokens, mask=row < rows, other=0) != 0, float("inf"), norm)
     tl.store(norms + row, norm, mask=row < rows)
 
 
 @triton.jit
+def _error_norms(
+    x, reference, added, weight, bias, eps, flush, norms, rows, tokens, channels: tl.constexpr,
+    NORMALISED: tl.constexpr, ROWS: tl.constexpr, PIECES: tl.constexpr, WIDTH: tl.constexpr, VECTOR: tl.constexpr,
+):  # fmt: skip
+    _write_norms(
+        x, reference, added, weight, bias, eps, flush, norms, rows, tokens, channels,
+        NORMALISED, ROWS, PIECES, WIDTH, VECTOR,
+    )  # fmt: skip
+
+
+@triton.jit
+def _compare_and_select(
+    x, reference, added, weight, bias, eps, flush, norms, tokens, channels: tl.constexpr,
+    count, threshold, index, offsets, capacity, finished,
+    NORMALISED: tl.constexpr, ROWS: tl.constexpr, PIECES: tl.constexpr, WIDTH: tl.constexpr, VECTOR: tl.constexpr,
+    BLOCK: tl.constexpr, BLOCKS: tl.constexpr,
+):  # fmt: skip
+    """Error norms of a single stream, of which the program that finishes last chooses the largest.
+
+    Every program counts itself in `finished`, which is zero before and after. All its threads have stored their norms
+    when one of them does (the barrier); that thread's addition releases them, and acquires those of all programs that
+    were counted before. The last program, which meets all others there, therefore reads what they stored, and nobody
+    else touches `finished` when it writes the zero. The next kernel that counts there starts after this one has ended:
+    both work on the same state.
+    """
+    _write_norms(
+        x, reference, added, weight, bias, eps, flush, norms, tokens, tokens, channels,
+        NORMALISED, ROWS, PIECES, WIDTH, VECTOR,
+    )  # fmt: skip
+    tl.debug_barrier()
+    if tl.atomic_add(finished, 1, sem="acq_rel", scope="gpu") == tl.num_programs(0) - 1:
+        tl.store(finished, 0)
+        select_from_one(norms, count, threshold, flush, index, offsets, tokens, capacity, BLOCK, BLOCKS)
+
+
+@triton.jit
 def _send(
-    x, reference, index, used, weight, bias, eps, out, rows, channels,
-    NORMALISED: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    x, reference, index, used, weight, bias, eps, out, rows, channels: tl.constexpr,
+    NORMALISED: tl.constexpr, ROWS: tl.constexpr, PIECES: tl.constexpr, WIDTH: tl.constexpr, VECTOR: tl.constexpr,
 ):  # fmt: skip
     """Normalised rows, packed; and into the reference, where there is one."""
     if used is not None:
@@ -79,16 +134,17 @@ def _send(
     if first >= rows:
         return
     row = first + tl.arange(0, ROWS)
-    column = tl.arange(0, COLUMNS)[None, :]
-    inside = (row < rows)[:, None] & (column < channels)
+    column = _columns(ROWS, PIECES, WIDTH)
+    inside = (row < rows)[None, :, None] & (column < channels)
     place = row.to(tl.int64)
     if index is not None:
         place = tl.load(index + row, mask=row < rows, other=0)
-    place = place[:, None] * channels + column
+    place = tl.max_contiguous(place[None, :, None] * channels + column, [1, 1, VECTOR])
     token = tl.load(x + place, mask=inside)
     scale, shift = _affine(weight, bias, channels, column)
     values = _normalised(token, scale, shift, eps, channels, column, NORMALISED)
-    tl.store(out + row.to(tl.int64)[:, None] * channels + column, values.to(out.dtype.element_ty), mask=inside)
+    packed = tl.max_contiguous(row.to(tl.int64)[None, :, None] * channels + column, [1, 1, VECTOR])
+    tl.store(out + packed, values.to(out.dtype.element_ty), mask=inside)
     if reference is not None:
         tl.store(reference + place, values.to(reference.dtype.element_ty), mask=inside)
 
@@ -127,11 +183,34 @@ def _add(x, buffer, count, BLOCK: tl.constexpr):
     tl.store(x + place, total.to(x.dtype.element_ty), mask=inside)
 
 
-def row_tile(channels: int) -> dict[str, int]:
-    """Rows that a program compares or normalises. A warp holds whole rows where it can: others have to wait for each
-    other whenever a row is summed."""
-    columns = power_of_two(channels)
-    return {"ROWS": max(1, 1024 // columns), "COLUMNS": columns, "num_warps": max(1, min(16, columns // 1024))}
+def norms_tile(x: Tensor, selects: bool) -> dict[str, int]:
+    """Rows that a program compares, a warp for each: of several warps, each waits for the others whenever a row is
+    summed.
+
+    Args:
+        selects: the last program selects tokens from all norms too.
+    """
+    tile = _tile(x, 8 if selects else 4, 1)
+    return {**tile, "maxnreg": NORMS_REGISTERS} if power_of_two(x.shape[-1]) <= 1024 else tile
+
+
+def send_tile(x: Tensor) -> dict[str, int]:
+    """Rows that a program normalises and sends on. There are few, so that each one has more threads."""
+    return _tile(x, 1, 2)
+
+
+def _tile(x: Tensor, rows: int, warps: int) -> dict[str, int]:
+    """Rows in pieces (P, R, W). A piece is what the warps of a row read at a time, 16 bytes a thread.
+
+    Args:
+        warps: of a row of up to 1,024 columns. Where rows are shorter, a program takes more of them.
+    """
+    columns, vector = power_of_two(x.shape[-1]), 16 // x.element_size()
+    warps = min(16, max(warps, columns // 1024))
+    width = min(columns, 32 * warps * vector)
+    rows = max(1, rows // max(1, columns // 1024))
+    tile = {"PIECES": columns // width, "WIDTH": width, "VECTOR": vector, "num_warps": min(16, rows * warps)}
+    return {"ROWS": rows * max(1, 1024 // columns), **tile}
 
 
 def store_tile(width: int) -> dict[str, int]:
@@ -186,13 +265,18 @@ def gate(
     eps: float | None,
     added: Tensor | None = None,
     dtype: torch.dtype | None = None,
+    finished: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     shapes_fit = x.shape == reference.shape and (added is None or added.shape == x.shape)
     if not (shapes_fit and fits(x, reference, added, weight, bias) and (dtype or x.dtype) in TYPES):
         return NotImplemented
     norms = torch.empty(x.shape[:-1], dtype=torch.float32, device=x.device)
-    _run_error_norms(x, reference, added, weight, bias, eps, flush, norms)
-    index, offsets = select(norms, count, threshold, flush, capacity)
+    if SELECTS_AT_ONCE and len(x) == 1 and x.numel() and finished is not None:
+        numbers = (count, threshold, flush, capacity, finished)
+        index, offsets = _compare_and_select_one(x, reference, added, weight, bias, eps, norms, *numbers)
+    else:
+        _run_error_norms(x, reference, added, weight, bias, eps, flush, norms)
+        index, offsets = select(norms, count, threshold, flush, capacity)
     rows = x.new_empty(capacity, x.shape[-1], dtype=dtype)
     _run_send(x, reference, index, offsets[-1:], weight, bias, eps, rows)
     return norms, index, offsets, rows
@@ -227,11 +311,27 @@ def _run_error_norms(
         norms.zero_()
         return
     tokens, channels = x.shape[-2:]
-    tile = row_tile(channels)
+    tile = norms_tile(x, selects=False)
     _error_norms[(triton.cdiv(norms.numel(), tile["ROWS"]),)](
         x, reference, added, weight, bias, eps or 0.0, flush, norms, norms.numel(), tokens, channels,
         NORMALISED=eps is not None, **tile,
     )  # fmt: skip
+
+
+def _compare_and_select_one(
+    x: Tensor, reference: Tensor, added: Tensor | None, weight: Tensor | None, bias: Tensor | None, eps: float | None,
+    norms: Tensor, count: Tensor, threshold: Tensor, flush: Tensor | None, capacity: int, finished: Tensor,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Write a single stream's norms; returns what `select` does."""
+    tokens, channels = x.shape[1:]
+    index = torch.empty(capacity, dtype=torch.int64, device=x.device)
+    offsets = torch.empty(2, dtype=torch.int64, device=x.device)
+    tile, block = norms_tile(x, selects=True), select_tile(tokens)["BLOCK"]
+    _compare_and_select[(triton.cdiv(tokens, tile["ROWS"]),)](
+        x, reference, added, weight, bias, eps or 0.0, flush, norms, tokens, channels, count, threshold, index, offsets,
+        capacity, finished, NORMALISED=eps is not None, BLOCK=block, BLOCKS=triton.cdiv(tokens, block), **tile,
+    )  # fmt: skip
+    return index, offsets
 
 
 def _run_send(
@@ -241,7 +341,7 @@ def _run_send(
     if not out.numel():
         return
     channels = x.shape[-1]
-    rows, tile = out.numel() // channels, row_tile(channels)
+    rows, tile = out.numel() // channels, send_tile(x)
     _send[(triton.cdiv(rows, tile["ROWS"]),)](
         x, reference, index, used, weight, bias, eps or 0.0, out, rows, channels, NORMALISED=eps is not None, **tile
     )

@@ -20,7 +20,7 @@ class Graph:
             pool: memory that graphs share which never run at the same time; None: a new one.
         """
         self.refusal: str | None = None
-        self.held: list[Any] | None = None
+        self.held: list[Any] | None = []  # it may start before anybody has looked whether that is still in use
         self._device = device
         self.pool = pool or torch.cuda.graph_pool_handle()
         self._graph = torch.cuda.CUDAGraph()
@@ -41,5 +41,4 @@ class Graph:
 
     def replay(self) -> None:
         """Repeat it, with what its input memory holds now."""
-        with torch.cuda.device(self._device):
-            self._graph.replay()
+        self._graph.replay()  # on its own device's current stream, whichever device is current

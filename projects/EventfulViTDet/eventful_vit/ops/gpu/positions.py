@@ -48,8 +48,11 @@ def _terms_of_line(
     inside = (key < KEYS)[:, None] & (channel < channels)
     rows = tl.load(table + (line * KEYS + key)[:, None] * channels + channel, mask=inside, other=0.0).to(query.dtype)
     result = product(query, tl.trans(rows), tl.zeros((number.shape[0], LINES), tl.float32), PRECISION) * per_unit
-    if terms.dtype.element_ty == tl.float16:
+    if query.dtype != tl.float32:
         result = tl.minimum(tl.maximum(result, -LARGEST), LARGEST)
+    if terms.dtype.element_ty == tl.float32:
+        # To 22 bits, which products in two parts take without rounding: a term is the same wherever it is used.
+        result = ((result.to(tl.int32, bitcast=True) + 2) & -4).to(tl.float32, bitcast=True)
     place = ((stream * heads + head) * (height * width) + token)[:, None] * WIDTH + key[None, :]
     tl.store(terms + place, result.to(terms.dtype.element_ty), mask=is_query[:, None] & (key < KEYS)[None, :])
 
@@ -89,6 +92,25 @@ def load_terms(terms, place, is_query, WIDTH: tl.constexpr, POSITIONS: tl.conste
     return tl.load(terms + place[:, None] * WIDTH + position, mask=inside, other=0.0)
 
 
+@triton.jit
+def split_terms(terms, DTYPE: tl.constexpr):
+    """Terms in the type that they are multiplied in, and what is left of them then."""
+    high = terms.to(DTYPE)
+    return high, (terms - high.to(tl.float32)).to(DTYPE)
+
+
+@triton.jit
+def add_terms(high, low, ones, scores, IN_PARTS: tl.constexpr, PRECISION: tl.constexpr):
+    """Scores of a tile of queries and keys, plus the terms that the keys' pattern asks for.
+
+    Args:
+        IN_PARTS: whether terms are a sum of two (`split_terms`): one number in 16 bits is too short for float16 models.
+    """
+    if IN_PARTS:
+        scores = product(low, tl.trans(ones), scores, PRECISION)
+    return product(high, tl.trans(ones), scores, PRECISION)
+
+
 def position_terms(
     q: Tensor, tables: Sequence[Tensor], heads: int, scale: float, layout: AttentionLayout
 ) -> Tensor | None:
@@ -100,14 +122,14 @@ def position_terms(
         scale: of the products.
 
     Returns:
-        (B, H, N, a' + b'): a term for each row of keys, then one for each column; float16 for queries of 16 bits, whose
-        products are no more precise, and float32 for others. None without tables.
+        (B, H, N, a' + b'): a term for each row of keys, then one for each column; in float16 for queries in bfloat16,
+        whose products are no more precise, and in float32 for others. None without tables.
     """
     if not tables:
         return None
     streams, tokens, dim = q.shape
     (height, width), (key_rows, key_columns) = layout.grid, layout.key_grid
-    dtype = torch.float32 if q.dtype is torch.float32 else torch.float16
+    dtype = torch.float16 if q.dtype is torch.bfloat16 else torch.float32
     terms = torch.empty(streams, heads, tokens, key_rows + key_columns, dtype=dtype, device=q.device)
     tables = [table.contiguous() for table in position_tables(*tables, layout)]
     queries = position_queries(q.dtype, dim // heads)
@@ -120,11 +142,12 @@ def position_terms(
     return terms
 
 
-def position_pattern(layout: AttentionLayout, terms: Tensor) -> Tensor:
+def position_pattern(layout: AttentionLayout, q: Tensor) -> Tensor:
     """For each key of a group ones at its row and at its column, (a' b', 2^n >= a' + b'): terms times this are what is
-    added to the scores."""
+    added to the scores. In float16, or for queries in float32 in float32."""
     rows, columns = layout.key_grid
-    return _pattern(rows, columns, power_of_two(rows + columns), terms.dtype, terms.device)
+    dtype = torch.float32 if q.dtype is torch.float32 else torch.float16
+    return _pattern(rows, columns, power_of_two(rows + columns), dtype, q.device)
 
 
 @lru_cache(maxsize=64)

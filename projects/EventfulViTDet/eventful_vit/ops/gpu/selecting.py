@@ -98,8 +98,8 @@ def _write(norms, keys, first, tokens, threshold, flushes, low, high, below, ind
 
 
 @triton.jit
-def _select_one(norms, count, threshold, flush, index, offsets, tokens, capacity,
-                BLOCK: tl.constexpr, PIECES: tl.constexpr):  # fmt: skip
+def select_from_one(norms, count, threshold, flush, index, offsets, tokens, capacity,
+                    BLOCK: tl.constexpr, PIECES: tl.constexpr):  # fmt: skip
     """All of it for a single stream."""
     limit = tl.load(threshold)
     flushes = tl.full((), 0, tl.int1)
@@ -111,6 +111,12 @@ def _select_one(norms, count, threshold, flush, index, offsets, tokens, capacity
     _write(norms, keys, 0, tokens, limit, flushes, low, high, below, index, 0, capacity, BLOCK, PIECES)
     tl.store(offsets, 0)
     tl.store(offsets + 1, tl.minimum(chosen, capacity))
+
+
+@triton.jit
+def _select_one(norms, count, threshold, flush, index, offsets, tokens, capacity,
+                BLOCK: tl.constexpr, PIECES: tl.constexpr):  # fmt: skip
+    select_from_one(norms, count, threshold, flush, index, offsets, tokens, capacity, BLOCK, PIECES)
 
 
 @triton.jit
@@ -156,7 +162,7 @@ def _write_all(norms, threshold, flush, cutoffs, index, offsets, streams, tokens
 def select_tile(tokens: int) -> dict[str, int]:
     """Norms that a program holds at a time, when it chooses a stream's tokens."""
     block = min(8192, power_of_two(tokens))
-    return {"BLOCK": block, "num_warps": max(1, block // 256)}
+    return {"BLOCK": block, "num_warps": max(1, min(8, block // 512))}
 
 
 def select(

@@ -14,7 +14,7 @@ from ...attention.layout import attention_layout
 from .. import attention as operators
 from .attention import LOG2_E, Attention, can_attend, load_rows
 from .launch import TYPES, fits, power_of_two, precision, product
-from .positions import load_terms, position_pattern
+from .positions import add_terms, load_terms, position_pattern, split_terms
 from .tuning import exchange_tile
 
 CHUNK = 4096
@@ -44,7 +44,7 @@ def _exchange(
     q, k, v, old, keys, key_offsets, changed, terms, pattern, sums, normalisers, references, drift, unreliable,
     q_stream, q_token, kv_stream, kv_token, scale, heads, tokens, key_count, most_keys,
     score_limit, drift_limit, accumulation,
-    POSITIONS_USED: tl.constexpr, POSITIONS: tl.constexpr,
+    POSITIONS_USED: tl.constexpr, POSITIONS: tl.constexpr, IN_PARTS: tl.constexpr,
     QUERIES: tl.constexpr, KEYS: tl.constexpr, HEAD_CHANNELS: tl.constexpr, CHANNELS: tl.constexpr,
     PRECISION: tl.constexpr,
 ):  # fmt: skip
@@ -71,9 +71,11 @@ def _exchange(
     added = tl.zeros((QUERIES,), tl.float32)
     removed = tl.zeros((QUERIES,), tl.float32)
     highest = tl.full((QUERIES,), float("-inf"), tl.float32)
-    query_terms = query
+    query_terms, low_terms = query, query
     if terms is not None:
         query_terms = load_terms(terms, place, is_query, POSITIONS_USED, POSITIONS)
+        if IN_PARTS:
+            query_terms, low_terms = split_terms(query_terms, pattern.dtype.element_ty)
     k += stream * kv_stream
     v += stream * kv_stream
     old += first_key * (2 * heads * HEAD_CHANNELS)
@@ -88,7 +90,7 @@ def _exchange(
         start = tl.zeros((QUERIES, KEYS), tl.float32)
         if terms is not None:
             rows = load_rows(pattern, None, key, is_key, is_key, POSITIONS, 0, True, POSITIONS, POSITIONS)
-            start = product(query_terms, tl.trans(rows), start, PRECISION)
+            start = add_terms(query_terms, low_terms, rows, start, IN_PARTS, PRECISION)
         rows = load_rows(k, None, key, is_key, is_key, kv_token, first, True, HEAD_CHANNELS, CHANNELS)
         scores, weights = _weights(query, rows, start, unit, lowered, is_key, PRECISION)
         highest = tl.maximum(highest, tl.max(scores, axis=1))
@@ -202,12 +204,12 @@ def _exchange_all(
         _mark[(triton.cdiv(len(index), 256),)](index, offsets, streams, changed, BLOCK=256)
     sizes = exchange_tile(q.dtype, attention.channels)
     positions = sum(attention.layout.key_grid)
-    pattern = None if terms is None else position_pattern(attention.layout, terms)
+    pattern = None if terms is None else position_pattern(attention.layout, q)
     _exchange[(triton.cdiv(tokens, sizes["QUERIES"]), heads, streams)](
         q, k, attention.v, old, keys, key_offsets, changed, terms, pattern, *state, unreliable, q.stride(0),
         q.stride(1), k.stride(0), k.stride(1), attention.scale, heads, tokens, attention.layout.keys, most_keys,
         operators.SCORE_LIMIT, operators.DRIFT_LIMIT, operators.ACCUMULATION, POSITIONS_USED=positions,
-        POSITIONS=power_of_two(positions), HEAD_CHANNELS=attention.channels,
+        POSITIONS=power_of_two(positions), IN_PARTS=q.dtype is torch.float16, HEAD_CHANNELS=attention.channels,
         CHANNELS=power_of_two(attention.channels), PRECISION=precision(q.dtype), **sizes,
     )  # fmt: skip
     return unreliable

@@ -17,7 +17,7 @@ from detectron2.modeling.backbone.vit import SimpleFeaturePyramid
 from detectron2.structures import Boxes, Instances
 from eventful_vit.layers import is_observed
 from eventful_vit.ops.gpu.graph import Graph
-from eventful_vit.weights import WeightWatch
+from eventful_vit.weights import HookWatch, WeightWatch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
@@ -148,7 +148,7 @@ class RestOfFrame:
         """Whether the next frame may be computed here: in inference, and nobody watches."""
         if torch.is_grad_enabled() or torch.is_autocast_enabled(device.type) or torch.compiler.is_compiling():
             return False
-        return _get_current_dispatch_mode() is None and not any(map(_is_watched, self._modules))
+        return _get_current_dispatch_mode() is None and not self._hooks.is_observed()
 
     # Recorded memory outlives the call, so it must not consist of inference tensors (as in EventfulViT).
     @torch.inference_mode(False)
@@ -181,7 +181,7 @@ class RestOfFrame:
 
     def _make_layers(self, version: int) -> _Layers:
         backbone, rpn, heads = self._detector_parts
-        self._modules = [backbone, *self._parts.modules()]
+        self._hooks = HookWatch([backbone, *self._parts.modules()], _is_watched)
         second_stage = None
         try:
             second_stage = SecondStage(heads, self._dtype)

@@ -267,7 +267,7 @@ class VideoRCNN(GeneralizedRCNN):
         frames = self._upload([frame["image"] for frame in batched_inputs], self.device)
         sizes = [tuple(frame["image"].shape[-2:]) for frame in batched_inputs]
         canvas = (square, square) if square else tuple(self._whole_cells(max(side)) for side in zip(*sizes))
-        like = torch.result_type(frames[0], self.pixel_mean)
+        like = torch.promote_types(batched_inputs[0]["image"].dtype, self.pixel_mean.dtype)
         batch = torch.empty(len(sizes), len(self.pixel_mean), *canvas, dtype=like, device=self.device)
         if not write_normalised(frames, self.pixel_mean, self.pixel_std, batch):
             batch.zero_()

@@ -50,18 +50,17 @@ def write_normalised(frames: Tensor | Sequence[Tensor], mean: Tensor, deviation:
     Returns:
         Whether it was done: on a GPU with kernels of this project, in float32.
     """
-    if any(frame.shape[:-2] != batch.shape[1:2] for frame in frames):  # grey ones, which broadcast
+    if batch.device.type != "cuda" or gpu.load_kernels() is None:
         return False
+    pieces = [(frames, batch)] if isinstance(frames, Tensor) else list(zip([f[None] for f in frames], batch.split(1)))
     is_float32 = batch.dtype is mean.dtype is deviation.dtype is torch.float32
-    if batch.device.type != "cuda" or not is_float32 or gpu.load_kernels() is None:
+    # Grey frames broadcast.
+    if not is_float32 or any(piece.shape[:2] != place.shape[:2] for piece, place in pieces):
         return False
     normalise = importlib.import_module(".frame_pixels", __name__).normalise
     with torch.cuda.device(batch.device):
-        if isinstance(frames, Tensor):
-            normalise(frames, mean, deviation, batch)
-        else:
-            for frame, place in zip(frames, batch.split(1)):
-                normalise(frame[None], mean, deviation, place)
+        for piece, place in pieces:
+            normalise(piece, mean, deviation, place)
     return True
 
 

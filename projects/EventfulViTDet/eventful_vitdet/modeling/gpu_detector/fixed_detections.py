@@ -162,6 +162,8 @@ class SecondStage:
             result.append(chosen if output_sizes is None else detector_postprocess(chosen, *output_sizes[image]))
         return result
 
+    @torch.inference_mode(False)
+    @torch.no_grad()
     def _read(self, numbers: Tensor) -> list[list[int]]:
         """Through pinned memory, which needs one wait and no memory in between."""
         if not numbers.is_cuda:

@@ -32,14 +32,15 @@ def _affine(weight, bias, column, channels: tl.constexpr, ROWS: tl.constexpr):
 
 
 @triton.jit
-def _rows_and_columns(ROWS: tl.constexpr, PIECES: tl.constexpr, WIDTH: tl.constexpr):
+def _rows_and_columns(ROWS: tl.constexpr, PIECES: tl.constexpr, WIDTH: tl.constexpr, VECTOR: tl.constexpr):
     """Of what a program reads and writes: rows (P R,), columns (P R, W). All rows' first pieces come first.
 
-    With a warp as wide as a piece, and as many warps as rows, each warp holds one row, whatever Triton's version: it
-    hands the lines of such a matrix to the warps in turn.
+    With a warp as wide as a piece, and as many warps as rows, each warp holds one row: Triton hands the lines of such a
+    matrix to the warps in turn. Its threads take VECTOR values at a time of whatever is read, of which types differ.
     """
     line = tl.arange(0, PIECES * ROWS)
-    return line % ROWS, (line // ROWS * WIDTH)[:, None] + tl.arange(0, WIDTH)[None, :]
+    column = (line // ROWS * WIDTH)[:, None] + tl.arange(0, WIDTH)[None, :]
+    return line % ROWS, tl.max_contiguous(column, [1, VECTOR])
 
 
 @triton.jit
@@ -77,9 +78,9 @@ def _write_norms(
 ):  # fmt: skip
     """Error norms of a program's rows, to which something may be added in place first."""
     first = tl.program_id(0) * ROWS
-    line, column = _rows_and_columns(ROWS, PIECES, WIDTH)
+    line, column = _rows_and_columns(ROWS, PIECES, WIDTH, VECTOR)
     inside = (first + line < rows)[:, None] & (column < channels)
-    place = tl.max_contiguous((first + line).to(tl.int64)[:, None] * channels + column, [1, VECTOR])
+    place = (first + line).to(tl.int64)[:, None] * channels + column
     token = tl.load(x + place, mask=inside)
     before = tl.load(reference + place, mask=inside)
     if added is not None:
@@ -145,19 +146,19 @@ def _send(
     first = tl.program_id(0) * ROWS
     if first >= rows:
         return
-    line, column = _rows_and_columns(ROWS, PIECES, WIDTH)
+    line, column = _rows_and_columns(ROWS, PIECES, WIDTH, VECTOR)
     row = first + line
     inside = (row < rows)[:, None] & (column < channels)
     place = row.to(tl.int64)
     if index is not None:
         place = tl.load(index + row, mask=row < rows, other=0)
-    place = tl.max_contiguous(place[:, None] * channels + column, [1, VECTOR])
+    place = place[:, None] * channels + column
     token = tl.load(x + place, mask=inside)
     scale, shift = _affine(weight, bias, column, channels, ROWS)
     pieces = _in_pieces(inside, ROWS)
     values = _normalised(_in_pieces(token, ROWS), pieces, scale, shift, eps, channels, NORMALISED)
     values = tl.reshape(values, (PIECES * ROWS, WIDTH))
-    packed = tl.max_contiguous(row.to(tl.int64)[:, None] * channels + column, [1, VECTOR])
+    packed = row.to(tl.int64)[:, None] * channels + column
     tl.store(out + packed, values.to(out.dtype.element_ty), mask=inside)
     if reference is not None:
         tl.store(reference + place, values.to(reference.dtype.element_ty), mask=inside)

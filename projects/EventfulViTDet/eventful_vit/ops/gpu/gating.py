@@ -21,14 +21,32 @@ once; with more registers, a tenth of the programs would run behind the others."
 
 
 @triton.jit
-def _affine(weight, bias, channels: tl.constexpr, column):
-    """Weight and bias of a layer norm, in the shape of the columns."""
+def _affine(weight, bias, column, channels: tl.constexpr, ROWS: tl.constexpr):
+    """Weight and bias of a layer norm, in pieces as the tokens."""
     scale, shift = 1.0, 0.0
     if weight is not None:
-        scale = tl.load(weight + column, mask=column < channels).to(tl.float32)
+        scale = _in_pieces(tl.load(weight + column, mask=column < channels).to(tl.float32), ROWS)
     if bias is not None:
-        shift = tl.load(bias + column, mask=column < channels).to(tl.float32)
+        shift = _in_pieces(tl.load(bias + column, mask=column < channels).to(tl.float32), ROWS)
     return scale, shift
+
+
+@triton.jit
+def _rows_and_columns(ROWS: tl.constexpr, PIECES: tl.constexpr, WIDTH: tl.constexpr, VECTOR: tl.constexpr):
+    """Of what a program reads and writes: rows (P R,), columns (P R, W). All rows' first pieces come first.
+
+    With a warp as wide as a piece, and as many warps as rows, each warp holds one row: Triton hands the lines of such a
+    matrix to the warps in turn. Its threads take VECTOR values at a time of whatever is read, of which types differ.
+    """
+    line = tl.arange(0, PIECES * ROWS)
+    column = (line // ROWS * WIDTH)[:, None] + tl.arange(0, WIDTH)[None, :]
+    return line % ROWS, tl.max_contiguous(column, [1, VECTOR])
+
+
+@triton.jit
+def _in_pieces(values, ROWS: tl.constexpr):
+    """(P R, W) -> (P, R, W)."""
+    return tl.reshape(values, (values.shape[0] // ROWS, ROWS, values.shape[1]))
 
 
 @triton.jit
@@ -38,26 +56,19 @@ def _row_sums(values):
 
 
 @triton.jit
-def _normalised(x, scale, shift, eps, channels: tl.constexpr, column, NORMALISED: tl.constexpr):
-    """Layer norm of rows in pieces (P, R, W), in float32, rounded to the type that they came in.
+def _normalised(x, inside, scale, shift, eps, channels: tl.constexpr, NORMALISED: tl.constexpr):
+    """Layer norm of rows in pieces (P, R, W), in float32, rounded to the type that they came in; zero outside.
 
     Everything is loaded before: what comes after a sum over a row waits for all threads that hold a part of it.
     """
-    values = tl.where(column < channels, x.to(tl.float32), 0.0)
+    values = tl.where(inside, x.to(tl.float32), 0.0)
     if NORMALISED:
         mean = _row_sums(values) / channels
-        centred = tl.where(column < channels, values - mean[None, :, None], 0.0)
+        centred = tl.where(inside, values - mean[None, :, None], 0.0)
         variance = _row_sums(centred * centred) / channels
         values = centred * tl.rsqrt(variance + eps)[None, :, None] * scale + shift
-        values = tl.where(column < channels, values.to(x.dtype).to(tl.float32), 0.0)
+        values = tl.where(inside, values.to(x.dtype).to(tl.float32), 0.0)
     return values
-
-
-@triton.jit
-def _columns(ROWS: tl.constexpr, PIECES: tl.constexpr, WIDTH: tl.constexpr):
-    """Columns of a tile (P, R, W). It is as large as the tile, so that weights lie in threads as tokens do."""
-    column = (tl.arange(0, PIECES) * WIDTH)[:, None, None] + tl.arange(0, WIDTH)[None, None, :]
-    return column + tl.zeros((PIECES, ROWS, WIDTH), tl.int32)
 
 
 @triton.jit
@@ -66,10 +77,10 @@ def _write_norms(
     NORMALISED: tl.constexpr, ROWS: tl.constexpr, PIECES: tl.constexpr, WIDTH: tl.constexpr, VECTOR: tl.constexpr,
 ):  # fmt: skip
     """Error norms of a program's rows, to which something may be added in place first."""
-    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    column = _columns(ROWS, PIECES, WIDTH)
-    inside = (row < rows)[None, :, None] & (column < channels)
-    place = tl.max_contiguous(row.to(tl.int64)[None, :, None] * channels + column, [1, 1, VECTOR])
+    first = tl.program_id(0) * ROWS
+    line, column = _rows_and_columns(ROWS, PIECES, WIDTH, VECTOR)
+    inside = (first + line < rows)[:, None] & (column < channels)
+    place = (first + line).to(tl.int64)[:, None] * channels + column
     token = tl.load(x + place, mask=inside)
     before = tl.load(reference + place, mask=inside)
     if added is not None:
@@ -77,10 +88,12 @@ def _write_norms(
         token = total.to(x.dtype.element_ty)
         tl.store(x + place, token, mask=inside)
     # After the sum is stored, so that weights do not occupy registers meanwhile.
-    scale, shift = _affine(weight, bias, channels, column)
-    values = _normalised(token, scale, shift, eps, channels, column, NORMALISED)
-    error = tl.where(inside, values - before.to(tl.float32), 0.0)
+    scale, shift = _affine(weight, bias, column, channels, ROWS)
+    pieces = _in_pieces(inside, ROWS)
+    values = _normalised(_in_pieces(token, ROWS), pieces, scale, shift, eps, channels, NORMALISED)
+    error = tl.where(pieces, values - _in_pieces(before, ROWS).to(tl.float32), 0.0)
     norm = tl.sqrt(_row_sums(error * error))
+    row = first + tl.arange(0, ROWS)
     if flush is not None:
         norm = tl.where(tl.load(flush + row // tokens, mask=row < rows, other=0) != 0, float("inf"), norm)
     tl.store(norms + row, norm, mask=row < rows)
@@ -133,17 +146,19 @@ def _send(
     first = tl.program_id(0) * ROWS
     if first >= rows:
         return
-    row = first + tl.arange(0, ROWS)
-    column = _columns(ROWS, PIECES, WIDTH)
-    inside = (row < rows)[None, :, None] & (column < channels)
+    line, column = _rows_and_columns(ROWS, PIECES, WIDTH, VECTOR)
+    row = first + line
+    inside = (row < rows)[:, None] & (column < channels)
     place = row.to(tl.int64)
     if index is not None:
         place = tl.load(index + row, mask=row < rows, other=0)
-    place = tl.max_contiguous(place[None, :, None] * channels + column, [1, 1, VECTOR])
+    place = place[:, None] * channels + column
     token = tl.load(x + place, mask=inside)
-    scale, shift = _affine(weight, bias, channels, column)
-    values = _normalised(token, scale, shift, eps, channels, column, NORMALISED)
-    packed = tl.max_contiguous(row.to(tl.int64)[None, :, None] * channels + column, [1, 1, VECTOR])
+    scale, shift = _affine(weight, bias, column, channels, ROWS)
+    pieces = _in_pieces(inside, ROWS)
+    values = _normalised(_in_pieces(token, ROWS), pieces, scale, shift, eps, channels, NORMALISED)
+    values = tl.reshape(values, (PIECES * ROWS, WIDTH))
+    packed = row.to(tl.int64)[:, None] * channels + column
     tl.store(out + packed, values.to(out.dtype.element_ty), mask=inside)
     if reference is not None:
         tl.store(reference + place, values.to(reference.dtype.element_ty), mask=inside)

@@ -9,11 +9,14 @@ from torch import nn
 
 
 def regions(device) -> torch.Tensor:
-    """Boxes (2, 12, 4) of all sizes, also empty ones, those of the whole image, and beyond it."""
+    """Boxes (2, 6, 4) of all sizes, also empty ones, those of the whole image, and beyond it."""
     generator = torch.Generator().manual_seed(0)
-    corner = torch.rand(2, 12, 2, generator=generator) * 150 - 10
-    boxes = torch.cat([corner, corner + torch.rand(2, 12, 2, generator=generator) ** 2 * 120], dim=2)
+    corner = torch.rand(2, 6, 2, generator=generator) * 150 - 10
+    boxes = torch.cat([corner, corner + torch.rand(2, 6, 2, generator=generator) ** 2 * 120], dim=2)
     boxes[0, 3], boxes[1, 4] = 0, torch.tensor([0, 0, 172.0, 160])
+    sides = (boxes[..., 2:] - boxes[..., :2]).prod(dim=2).sqrt()
+    for least, most in ((0, 40), (40, 80), (80, 200)):  # pixels; a level each
+        assert ((sides > least) & (sides < most)).any()
     return boxes.to(device)
 
 
@@ -24,13 +27,16 @@ def pyramid(device, channels=24) -> list[torch.Tensor]:
 
 
 @pytest.mark.parametrize(
-    ("kind", "sampling", "size", "levels"),
+    ("kind", "sampling", "size", "levels", "channels"),
     # Detectron2 pools oblong pieces from a single level only.
-    [("ROIAlignV2", 0, 7, 3), ("ROIAlign", 2, 4, 3), ("ROIAlign", 2, (3, 5), 1)],
+    [("ROIAlignV2", 0, 7, 3, 256), ("ROIAlign", 2, 4, 3, 256), ("ROIAlign", 2, (3, 5), 1, 16)],
 )
-def test_pooling(device, kind, sampling, size, levels):
+def test_pooling(device, kind, sampling, size, levels, channels, monkeypatch):
+    """Also of maps with more channels than a program takes."""
+    from eventful_vitdet.modeling.gpu_detector import region_pooling
     from eventful_vitdet.modeling.gpu_detector.region_pooling import Pooling
 
+    monkeypatch.setattr(region_pooling, "CHANNELS", channels)
     scales = [1 / 4, 1 / 8, 1 / 16][:levels]
     pooler = ROIPooler(size, scales, sampling, kind, canonical_box_size=40, canonical_level=3)
     maps, boxes = pyramid(device)[:levels], regions(device)

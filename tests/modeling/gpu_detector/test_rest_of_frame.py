@@ -28,8 +28,8 @@ def small_model(tiny_model):
     return lambda **settings: tiny_model(**{**SMALL, **settings})
 
 
-def frames(count: int = 3) -> list[list[dict]]:
-    """Frames of two streams, of different sizes, and resized differently."""
+def frames(count: int, streams: int = 1) -> list[list[dict]]:
+    """Frames of up to two streams, of different sizes, and resized differently."""
     generator = torch.Generator().manual_seed(0)
     sizes = [((80, 96), {"height": 120, "width": 144}), ((96, 64), {})]
     return [
@@ -40,7 +40,7 @@ def frames(count: int = 3) -> list[list[dict]]:
                 "frame_id": number,
                 **more,
             }
-            for stream, (size, more) in enumerate(sizes)
+            for stream, (size, more) in enumerate(sizes[:streams])
         ]
         for number in range(count)
     ]
@@ -84,7 +84,9 @@ def assert_same(found, expected) -> None:
 
 @pytest.mark.parametrize("settings", [{}, CASCADE, FEW, MASKS], ids=["faster", "cascade", "few", "masks"])
 def test_detections_are_detectron2s(device, small_model, request, settings):
-    model, videos = small_model(**settings), frames(3 if device.type == "cuda" or not settings else 1)
+    # On a GPU, the second frame is recorded and the third one repeats it.
+    count = 3 if device.type == "cuda" else 1 if settings else 2
+    model, videos = small_model(**settings), frames(count, streams=2)
     expected = run(model, torch.device("cpu"), videos)
     assert any(len(found) for found in sum(expected, []))
     computed = request.getfixturevalue("on_gpu")
@@ -104,10 +106,11 @@ def test_too_few_candidates_are_noticed(on_gpu, device, small_model, monkeypatch
 
 def test_limits_may_change_between_frames(on_gpu, device, small_model):
     model = small_model().to(device)
-    videos = frames(4)
-    for limit, batch in zip((7, 3, 7, 2), videos):
+    # On a GPU, the last frame is recorded.
+    for limit, batch in zip((7, 3, 7), frames(3)):
         model.roi_heads.box_predictor.test_topk_per_image = limit
-        assert [len(out["instances"]) for out in model(batch)] == [limit, limit]
+        (out,) = model(batch)
+        assert len(out["instances"]) == limit
 
 
 def test_new_weights_are_used(on_gpu, device, small_model):

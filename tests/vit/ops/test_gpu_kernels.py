@@ -151,9 +151,10 @@ class TestSelecting:
         assert offsets.tolist() == expected[2].tolist()
         assert index[:used].tolist() == expected[1][: int(expected[2][-1])].tolist()
 
-    @pytest.mark.parametrize("tokens", [1, 5, 64, 100, 5000])
-    @pytest.mark.parametrize("streams", [1, 3])
-    def test_any_number_of_tokens(self, run, tokens, streams):
+    @pytest.mark.parametrize(
+        ("streams", "tokens"), [(1, 1), (1, 5), (1, 64), (1, 5000), (3, 1), (3, 5), (3, 64), (3, 100)]
+    )
+    def test_any_number_of_tokens(self, run, streams, tokens):
         norms = torch.rand(streams, tokens) * torch.logspace(-15, 15, tokens)
         for count in {0, 1, tokens // 3, tokens - 1, tokens}:
             self.check(run, norms, count)
@@ -354,14 +355,15 @@ class TestAttend:
     @pytest.mark.parametrize("grid, channels", [((5, 7), 5), ((1, 1), 16), ((2, 70), 24), ((3, 5), 80)])
     @pytest.mark.parametrize("positions", [True, False])
     def test_whole_frames(self, run, close, dtype, grid, channels, positions):
-        sizes = attention_arguments(grid, 0, 1, 3, channels, positions)
-        qkv = torch.randn(2, grid[0] * grid[1], 9 * channels).to(dtype)
+        sizes = attention_arguments(grid, 0, 1, 2, channels, positions)
+        qkv = torch.randn(2, grid[0] * grid[1], 6 * channels).to(dtype)
         result, _ = run(ops.attend, qkv, None, *sizes, dtype)
         close(result, in_double(ops.attend, qkv, None, *sizes, dtype)[0], 2)
 
-    @pytest.mark.parametrize("window, pool", [(3, 1), (14, 1), (0, 2)])
+    @pytest.mark.parametrize("window, pool", [(3, 1), (9, 1), (0, 2)])
     @pytest.mark.parametrize("padding", [True, False])
     def test_windows_and_pooling(self, run, close, dtype, window, pool, padding):
+        """Also windows that are larger than the grid, and than a tile of queries or keys."""
         sizes = attention_arguments((4, 6), window, pool, 2, 16)
         qkv, fill = torch.randn(2, 24, 96).to(dtype), torch.randn(96).to(dtype) if padding else None
         result, _ = run(ops.attend, qkv, fill, *sizes, dtype)
@@ -393,8 +395,16 @@ class TestAttend:
 
 
 class TestSums:
-    @pytest.mark.parametrize("positions, pool", [(True, 1), (False, 1), (True, 2)])
-    @pytest.mark.parametrize("changed", [[[3, 17], []], [[0, 1, 2, 23], [4]], [list(range(20)), [7, 8]]])
+    @pytest.mark.parametrize(
+        "positions, pool, changed",
+        [
+            (True, 1, [[3, 17], []]),
+            (True, 1, [list(range(20)), [7, 8]]),
+            (False, 1, [[0, 1, 2, 23], [4]]),
+            (True, 2, [[3, 17], []]),
+            (True, 2, [[0, 1, 2, 23], [4]]),
+        ],
+    )
     def test_a_change(self, run, close, dtype, positions, pool, changed):
         """Sums of the frame before, then those of a frame in which some tokens changed: attention is that of the
         new frame."""

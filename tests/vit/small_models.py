@@ -1,5 +1,7 @@
 """Small models and videos that many tests use."""
 
+import copy
+
 import torch
 from eventful_vit import EventfulViT
 
@@ -35,6 +37,15 @@ def make_video(frames: int, seed: int = 0, size=(40, 56)) -> torch.Tensor:
 def run(vit: EventfulViT, video: torch.Tensor, state=None) -> torch.Tensor:
     """Features of all frames of one stream, (T, D, h, w)."""
     return torch.stack([vit(frame[None], state)["last_feat"][0] for frame in video])
+
+
+def expected_of(vit: EventfulViT, video: torch.Tensor) -> torch.Tensor:
+    """The same, of a new stream, without recordings: what the operators compute one by one."""
+    twin, outputs = copy.deepcopy(vit), []
+    for frame in video:
+        twin.state.recorded.clear()
+        outputs.append(twin(frame[None])["last_feat"][0])
+    return torch.stack(outputs)
 
 
 def dense(vit: EventfulViT, video: torch.Tensor) -> torch.Tensor:

@@ -7,21 +7,12 @@ import torch
 from eventful_vit import EventfulViT, Streams, TopR
 from torch import nn
 
-from .small_models import make_video, make_vit, run
+from .small_models import expected_of, make_video, make_vit, run
 from .small_vivit import make_views, make_vivit
 
 
 def replays_of_input(vit: EventfulViT) -> int:
     return vit.state.recorded.input.recorder.replays
-
-
-def expected_of(vit: EventfulViT, video: torch.Tensor) -> torch.Tensor:
-    """What the operators compute one by one."""
-    twin, outputs = copy.deepcopy(vit), []
-    for frame in video:
-        twin.state.recorded.clear()
-        outputs.append(twin(frame[None])["last_feat"][0])
-    return torch.stack(outputs)
 
 
 def test_frames_are_those_computed_one_by_one(as_on_a_gpu):

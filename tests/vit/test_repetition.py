@@ -5,14 +5,14 @@ import threading
 
 import pytest
 import torch
-from eventful_vit import EventfulViT, PerGate, Policy, Streams, Threshold, TopFraction, TopR, count_operations
+from eventful_vit import PerGate, Policy, Streams, Threshold, TopFraction, TopR, count_operations
 from eventful_vit.policies import fixed_form
 from eventful_vit.repetition import Repetition
 from eventful_vit.weights import WeightWatch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from .small_models import dense, flushed, make_video, make_vit, run
+from .small_models import dense, expected_of, flushed, make_video, make_vit, run
 from .test_off_the_road import CHANGES, by_another_module, by_data, ema_swap_behind_pytorchs_back, in_place
 
 BEFORE = 3
@@ -26,15 +26,6 @@ def started(as_on_a_gpu, monkeypatch):
     monkeypatch.setattr(Repetition, "start", lambda self, inputs: events.append("start") or start(self, inputs))
     monkeypatch.setattr(WeightWatch, "version", lambda self: events.append("look") or version(self))
     return events
-
-
-def expected_of(vit: EventfulViT, video: torch.Tensor) -> torch.Tensor:
-    """What the operators compute one by one."""
-    twin, outputs = copy.deepcopy(vit), []
-    for frame in video:
-        twin.state.recorded.clear()
-        outputs.append(twin(frame[None])["last_feat"][0])
-    return torch.stack(outputs)
 
 
 def test_the_gpu_begins_before_the_host_looks(started):

@@ -97,20 +97,6 @@ class EventfulEncoder:
         _make_room_for_kernels(x)
         return self._runners[number].eventful(spec, x, frame.trace.grid, frame)
 
-    def _run(self, blocks: Sequence[Block], x: Tensor, frame: Frame, keep: bool = False) -> Tensor:
-        """`keep`: what a hook sees of a block stays as it is."""
-        for block, runner in zip(blocks, self._runners):
-            x = block(x.clone() if keep else x, partial(runner.eventful, grid=frame.trace.grid, frame=frame))
-        return x
-
-    def _limits(self, policy: Policy, tokens: int) -> list[tuple[int, float]] | None:
-        """The two numbers of each gate's policy; None if one of them is not of this kind."""
-        if type(policy).for_gate is Policy.for_gate:  # the same for all
-            limits = policy.limits(tokens)
-            return None if limits is None else [limits] * len(self.gate_names)
-        limits = [policy.for_gate(name, tokens).limits(tokens) for name in self.gate_names]
-        return None if None in limits else limits
-
     def is_beyond_crossover(self, policy: Policy, tokens: int) -> bool:
         """Whether a GPU computes all tokens of a frame in less time than those that a policy lets through.
 
@@ -126,17 +112,35 @@ class EventfulEncoder:
         _say_that_frames_are_full(tokens, math.ceil(CROSSOVER * tokens))
         return True
 
-    def takes(self, kind: RecordedFrame, policy: Policy) -> bool:
-        """Whether the next frame, a recorded one on a GPU without flushes, is of the same kind under a policy, whose
-        numbers are then where it reads them."""
+    def write_budget(self, kind: RecordedFrame, policy: Policy) -> bool:
+        """Write a policy's numbers where a recorded frame on a GPU, without flushes, reads them.
+
+        Returns:
+            False, and nothing is written, if frames under this policy are of another kind.
+        """
         streams, tokens, _ = kind.output.shape
-        if kind.numbers is None or self.is_beyond_crossover(policy, tokens):
-            return kind.numbers is None and self.is_beyond_crossover(policy, tokens)
+        is_full = self.is_beyond_crossover(policy, tokens)
+        if is_full or kind.numbers is None:
+            return is_full and kind.numbers is None
         limits = self._limits(policy, tokens)
         if limits is None or self._capacity(limits, kind.output, False) != kind.numbers.capacity:
             return False
         kind.numbers.set(limits, (False,) * streams)
         return True
+
+    def _run(self, blocks: Sequence[Block], x: Tensor, frame: Frame, keep: bool = False) -> Tensor:
+        """`keep`: what a hook sees of a block stays as it is."""
+        for block, runner in zip(blocks, self._runners):
+            x = block(x.clone() if keep else x, partial(runner.eventful, grid=frame.trace.grid, frame=frame))
+        return x
+
+    def _limits(self, policy: Policy, tokens: int) -> list[tuple[int, float]] | None:
+        """The two numbers of each gate's policy; None if one of them is not of this kind."""
+        if type(policy).for_gate is Policy.for_gate:  # the same for all
+            limits = policy.limits(tokens)
+            return None if limits is None else [limits] * len(self.gate_names)
+        limits = [policy.for_gate(name, tokens).limits(tokens) for name in self.gate_names]
+        return None if None in limits else limits
 
     @staticmethod
     def _capacity(limits: list[tuple[int, float]], x: Tensor, flush: bool) -> int:

@@ -246,7 +246,7 @@ class EventfulModel(Traced):
             return None
         policy = fixed_form(self.policy)
         if policy is None or policy != repetition.policy:
-            if not self._encoder.takes(repetition.kind, self.policy):
+            if not self._encoder.write_budget(repetition.kind, self.policy):
                 return None
             repetition = replace(repetition, policy=policy)
         state.mark(streams, running=False)

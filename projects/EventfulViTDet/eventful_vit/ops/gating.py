@@ -107,8 +107,7 @@ def gate(
 
     Args:
         count: () int64; at most so many tokens of each stream are chosen, those with the largest norms. Of equal norms
-        the
-            earlier token goes first; NaN counts as largest.
+            the earlier token goes first; NaN counts as largest.
         threshold: () float32; their norms are above this.
         flush: (B,) uint8, streams of which all tokens are chosen; None: no such streams.
         capacity: room for the chosen tokens of all streams.

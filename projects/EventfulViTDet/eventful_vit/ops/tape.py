@@ -31,7 +31,7 @@ class Recorder(Protocol):
     refusal: str | None
     """Why the frame cannot be repeated; None if it can."""
     held: list[Any] | None
-    """What is kept in memory because it is read; None: whoever repeats the frame sees to it that nothing is missing."""
+    """What is kept in memory because a replay reads it; None: the caller checks before each replay that it is there."""
 
     def record(self, run: Callable[[], Tensor]) -> Tensor:
         """Record what `run` does; returns its result."""
@@ -140,7 +140,7 @@ def refuse(reason: str) -> None:
 
 
 def hold(value: Any) -> None:
-    """Keep a value that is read in memory, as long as the frame being recorded, if any, asks for it."""
+    """Keep a value in memory as long as the recording that is being made, if that keeps what it reads."""
     recorder = getattr(_state, "recorder", None)
     if recorder is not None and recorder.held is not None:
         recorder.held.append(value)

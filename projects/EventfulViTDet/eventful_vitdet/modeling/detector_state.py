@@ -34,7 +34,7 @@ class FramePosition:
 
         A gap in the frame numbers ends a sequence; a regular step of every n-th frame does not. Where the input does
         not tell the step, it is taken from the frames: it is 1 until a longer one has been seen, so such a
-        sequence starts anew at its second frame.
+        sequence starts over at its second frame.
         """
         if before is None or self.video_id != before.video_id or self.size != before.size:
             return False, self

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 ALIGNMENT = 256
-"""Bytes. Each frame begins at a multiple."""
+"""Bytes. Where frames differ, each begins at a multiple, so that it can be read as values of any type."""
 
 
 class FrameUpload:

@@ -170,8 +170,8 @@ KERNEL(send, Gate) {
              [&](auto type) { send<decltype(type)>(arguments, arguments.selected.count(), threads); });
 }
 
-// An addition where there is one, the norms, the tokens with the largest ones, and `send` of these. Of equal norms the earlier token goes first; NaN
-// counts as largest.
+// Adds a buffer to x, where there is one; then the norms, the tokens with the largest ones, and `send` of these. Of equal
+// norms the earlier token goes first; NaN counts as largest.
 KERNEL(gate, Gate) {
     const Gate& g = arguments;
     for_type(g.is_bf16, [&](auto type) {
@@ -190,7 +190,7 @@ KERNEL(store, Store) {
     for_type(arguments.is_bf16, [&](auto type) { store<decltype(type)>(arguments, threads); });
 }
 
-// All of a buffer is added to tokens.
+// Adds all of a buffer to tokens.
 KERNEL(add, Add) {
     for_type(arguments.is_bf16, [&](auto type) { add_all<decltype(type)>(arguments, threads); });
 }

@@ -313,14 +313,12 @@ class Attention:
         by_rows = terms is not None and not layout.window and power_of_two(key_columns) >= sizes["KEYS"]
         pattern = None if terms is None or by_rows else position_pattern(layout, self.q)
         splits, most_split, partial = self._split(tokens) if listed else (1, 0, (None,) * 3)
-        no_list = (None, None)
         tiles = max(triton.cdiv(group_queries, sizes["QUERIES"]), triton.cdiv(most_split, sizes["QUERIES"]) * splits)
         grid = (tiles, self.heads, streams * windows_of(layout))
         _attend[grid](
             self.q, self.k, self.v, *(self.padding or (None, None)), terms, pattern, self.touched,
-            *(listed or no_list), out,
-            *(state or (None,) * 4), *partial, most_split, self.q.stride(0), self.q.stride(1), self.k.stride(0),
-            self.k.stride(1), self.scale, self.heads, tokens, *layout.grid, dim,
+            *(listed or (None,) * 2), out, *(state or (None,) * 4), *partial, most_split, self.q.stride(0),
+            self.q.stride(1), self.k.stride(0), self.k.stride(1), self.scale, self.heads, tokens, *layout.grid, dim,
             WINDOW=layout.window, WINDOWS_ACROSS=windows_across(layout), WINDOWS=windows_of(layout),
             QUERY_COLUMNS=layout.query_grid[1], GROUP_QUERIES=group_queries, KEY_ROWS=key_rows, KEY_COLUMNS=key_columns,
             BY_ROWS=by_rows, POSITIONS=power_of_two(key_rows + key_columns), IN_PARTS=self.q.dtype is torch.float16,
@@ -351,8 +349,8 @@ class Attention:
 def can_attend(q: Tensor, heads: int, layout: AttentionLayout) -> bool:
     """Whether the kernel takes such queries."""
     dim, reach = q.shape[-1], max(layout.tokens * q.stride(1), layout.keys * 2 * q.shape[-1])
-    fits = q.dtype in TYPES and q.shape[1] == layout.tokens and dim % heads == 0 and dim // heads <= 256
-    return fits and len(q) > 0 and reach < MOST_VALUES
+    heads_fit = dim % heads == 0 and dim // heads <= 256
+    return q.dtype in TYPES and q.shape[1] == layout.tokens and heads_fit and len(q) > 0 and reach < MOST_VALUES
 
 
 def attend(

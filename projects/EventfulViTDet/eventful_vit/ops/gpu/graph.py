@@ -20,7 +20,7 @@ class Graph:
             pool: memory that graphs share which never run at the same time; None: a new one.
         """
         self.refusal: str | None = None
-        self.held: list[Any] | None = []  # it may start before anybody has looked whether that is still in use
+        self.held: list[Any] = []  # a replay may start before the host knows that weights were replaced
         self._device = device
         self.pool = pool or torch.cuda.graph_pool_handle()
         self._graph = torch.cuda.CUDAGraph()

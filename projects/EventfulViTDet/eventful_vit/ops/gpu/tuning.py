@@ -9,8 +9,8 @@ SMALL_ROWS = 64
 LARGE_GROUP = 2048
 """Groups of fewer queries are windows, of which there are enough programs."""
 LARGE_GPUS = {(8, 0), (9, 0), (10, 0), (10, 3)}
-"""Compute capabilities of GPUs for servers: they multiply TF32 eight times as fast as float32, and a processor has
-160 kB of shared memory, not 100."""
+"""Compute capabilities of data-centre GPUs: they multiply TF32 eight times as fast as float32, and a multiprocessor has
+160 kB of shared memory or more, not 100."""
 SELECTS_AT_ONCE = False
 """Whether the gates of a single stream compare and select in one kernel, in recorded frames: the last program that has
 compared its tokens selects, which saves a start and an end. Of several streams, each is selected from by itself."""
@@ -32,8 +32,8 @@ def uses_library(rows: int, inputs: int, outputs: int, finished: bool) -> bool:
 def precise_products(rows: int) -> bool:
     """Whether our kernel computes linear layers in float32, each product as three of TF32, instead of the library.
 
-    That is 1.4 to 1.9 times as fast on an H200, and closer to float64. In GPUs for the desk, matrix units are no faster
-    than the others.
+    That is 1.4 to 1.9 times as fast on an H200, and closer to float64. Consumer GPUs multiply TF32 no faster than
+    float32.
     """
     return rows > SMALL_ROWS and _is_large_gpu()
 
@@ -72,7 +72,7 @@ def attention_tile(dtype: torch.dtype, channels: int, queries: int) -> dict[str,
 
 
 def exchange_tile(dtype: torch.dtype, channels: int) -> dict[str, int]:
-    """The same where terms of changed keys are exchanged, which meets each key in two versions."""
+    """The same where terms of changed keys are exchanged; each key takes part in an old and a new version."""
     if dtype is torch.float32 and channels > 64:
         return {"QUERIES": 16, "KEYS": 16, "num_warps": 4, "num_stages": 1}
     if dtype is torch.float32:

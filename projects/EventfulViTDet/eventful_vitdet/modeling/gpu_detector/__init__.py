@@ -54,7 +54,7 @@ def write_normalised(frames: Tensor | Sequence[Tensor], mean: Tensor, deviation:
         return False
     pieces = [(frames, batch)] if isinstance(frames, Tensor) else list(zip([f[None] for f in frames], batch.split(1)))
     is_float32 = batch.dtype is mean.dtype is deviation.dtype is torch.float32
-    # Grey frames broadcast.
+    # The kernel does not broadcast grey frames.
     if not is_float32 or any(piece.shape[:2] != place.shape[:2] for piece, place in pieces):
         return False
     normalise = importlib.import_module(".frame_pixels", __name__).normalise

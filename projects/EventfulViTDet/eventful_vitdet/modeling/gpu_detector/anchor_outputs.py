@@ -10,6 +10,7 @@ from eventful_vit.ops.gpu.launch import power_of_two, product
 from torch import Tensor, nn
 
 POSITIONS = 128
+"""Positions of a map that a program takes."""
 
 
 @triton.jit

@@ -1,7 +1,9 @@
-"""A convolution with bias and ReLU on a GPU. PyTorch makes three passes over its map of that. cuDNN makes one; where it
-cannot, this makes two."""
+"""A convolution with bias and ReLU on a GPU. PyTorch passes over its result three times. cuDNN does so once; where it
+cannot, this does so twice."""
 
 from __future__ import annotations
+
+import logging
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +13,9 @@ from detectron2.layers import Conv2d
 from torch import Tensor, nn
 
 BLOCK = 4096
+"""Values of a program."""
+
+logger = logging.getLogger(__name__)
 
 
 @triton.jit
@@ -34,7 +39,7 @@ def has_bias_and_relu(layer: nn.Module) -> bool:
 
 
 class ConvolutionReLU(nn.Module):
-    """The same layer for inference."""
+    """Such a layer for inference."""
 
     def __init__(self, layer: nn.Conv2d, weight: nn.Parameter) -> None:
         """
@@ -56,8 +61,9 @@ class ConvolutionReLU(nn.Module):
                 return torch.cudnn_convolution_relu(x, self.weight, self._short_bias, *self._arguments)
             except torch.OutOfMemoryError:
                 raise
-            except RuntimeError:  # cuDNN has no such kernel for this layer or GPU
+            except RuntimeError as error:  # cuDNN has no such kernel for this layer or GPU
                 self._in_one_pass = False
+                logger.debug("GPU: bias and ReLU of a convolution run in a pass of their own: %s", error)
         out = F.conv2d(x, self.weight, None, *self._arguments).contiguous(memory_format=torch.channels_last)
         _add_and_cut[(triton.cdiv(out.numel(), BLOCK),)](
             out, self.bias, out.numel(), CHANNELS=out.shape[1], BLOCK=BLOCK

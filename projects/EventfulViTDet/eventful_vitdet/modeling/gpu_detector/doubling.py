@@ -29,7 +29,7 @@ class _Step:
 
 
 class Doubling(nn.Module):
-    """Some of these layers, for inference."""
+    """Doubling layers that follow upon each other, for inference."""
 
     def __init__(self, steps: list[_Step]) -> None:
         super().__init__()
@@ -80,8 +80,8 @@ def take_doubling(stage: nn.Module, dtype: torch.dtype | None) -> tuple[Doubling
             norm, activation = pointwise.norm, activation_name(pointwise.activation)
         else:
             return None, stage
-        kind = dtype or transposed.weight.dtype
-        weight = weight.flatten(0, 2)[:, :, None, None].to(kind).contiguous(memory_format=torch.channels_last)
+        weight = weight.flatten(0, 2)[:, :, None, None].to(dtype or transposed.weight.dtype)
+        weight = weight.contiguous(memory_format=torch.channels_last)
         steps.append(_Step(weight, None if bias is None else bias.float(), norm, activation or ""))
     return (Doubling(steps), nn.Sequential(*layers)) if steps else (None, stage)
 

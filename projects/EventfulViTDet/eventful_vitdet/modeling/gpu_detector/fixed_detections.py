@@ -29,6 +29,7 @@ from .region_pooling import Pooling
 from .suppression import Groups, suppress
 
 CANDIDATES = 2048
+"""Pairs of region and class of an image. Suppression compares all of them with each other."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class FixedDetections:
     best: Best
     """T detections of each image, best first, of which some count."""
     room: int
-    """How many pairs of region and class were looked at, at most."""
+    """How many pairs of region and class may be looked at."""
     region_boxes: Tensor
     """(B, P, K * 4) or (B, P, 4): what they were chosen from."""
     region_scores: Tensor
@@ -46,7 +47,7 @@ class FixedDetections:
 
 
 class _Outputs:
-    """The last layers of a box head as one product, in their own type: scores are told apart and boxes found in it."""
+    """The last layers of a box head as one product, in the type of their weights: a short one would make scores tie."""
 
     @torch.inference_mode(False)
     @torch.no_grad()
@@ -165,7 +166,7 @@ class SecondStage:
     @torch.inference_mode(False)
     @torch.no_grad()
     def _read(self, numbers: Tensor) -> list[list[int]]:
-        """Through pinned memory, which needs one wait and no memory in between."""
+        """A tensor's values, through pinned memory that is kept: one wait, and nothing to allocate."""
         if not numbers.is_cuda:
             return numbers.tolist()
         if self._numbers is None or self._numbers.shape != numbers.shape:

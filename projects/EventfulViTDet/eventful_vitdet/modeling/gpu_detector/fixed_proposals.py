@@ -24,7 +24,7 @@ from .suppression import Groups, suppress
 
 @dataclass(frozen=True)
 class FixedProposals:
-    """P proposals of each image, best first, of which the first `count` are some. The others are boxes of zeros."""
+    """P proposals of each image, best first, of which the first `count` count. The others are boxes of zeros."""
 
     boxes: Tensor
     """(B, P, 4)"""

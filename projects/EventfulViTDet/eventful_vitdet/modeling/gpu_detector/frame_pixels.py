@@ -7,11 +7,12 @@ import triton.language as tl
 from torch import Tensor
 
 BLOCK = 2048
+"""Pixels of a channel that a program takes."""
 
 
 @triton.jit
 def _normalise(frames, mean, deviation, out, channels, height, width, padded_height, padded_width, BLOCK: tl.constexpr):
-    """Some pixels of a channel of an image."""
+    """Some pixels of a channel of an image, with their padding."""
     channel, image = tl.program_id(1), tl.program_id(2).to(tl.int64)
     plane = image * channels + channel
     pixel = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
@@ -24,7 +25,7 @@ def _normalise(frames, mean, deviation, out, channels, height, width, padded_hei
 
 
 def normalise(frames: Tensor, mean: Tensor, deviation: Tensor, out: Tensor) -> None:
-    """Write (frames - mean) / deviation, with zeros below and to the right.
+    """Write (frames - mean) / deviation, with zeros below and to the right, where frames are smaller.
 
     Args:
         frames: (B, C, H, W) of any type.

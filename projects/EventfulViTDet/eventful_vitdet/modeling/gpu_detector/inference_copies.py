@@ -18,7 +18,7 @@ from .row_norms import as_rows, norm_rows
 
 LAYER_NORM = type(get_norm("LN", 1))
 """Detectron2's layer norm over the channels of a map."""
-_OWN_TYPE = (nn.modules.batchnorm._BatchNorm,)
+_FLOAT32_NORMS = (nn.modules.batchnorm._BatchNorm,)
 """Norms that take maps in a short type with parameters in float32."""
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -30,7 +30,8 @@ class RowsNorm(nn.Module):
     def __init__(self, norm: nn.Module, bias: Tensor | None = None, activation: str = "") -> None:
         """
         Args:
-            bias: added before; activation: applied after it, as `norm_rows` knows them.
+            bias: added before the norm.
+            activation: applied after it, by its name in `norm_rows`.
         """
         super().__init__()
         self.weight, self.bias, self.eps = norm.weight, norm.bias, norm.eps
@@ -87,7 +88,7 @@ def activation_name(activation: object) -> str | None:
 
 
 def _has_layer_norm(layer: nn.Module) -> bool:
-    """Whether a layer is Detectron2's convolution with one, and nothing that is not known."""
+    """Whether a layer is Detectron2's convolution with a layer norm and nothing that `NormedConvolution` lacks."""
     if type(layer) is not Conv2d or type(layer.norm) is not LAYER_NORM or layer.padding_mode != "zeros":
         return False
     return layer.activation is None or activation_name(layer.activation) is not None
@@ -110,7 +111,7 @@ def copy_for_inference(module: Module, dtype: torch.dtype | None) -> Module:
         elif has_bias_and_relu(part):
             memo[id(part)] = ConvolutionReLU(part, _prepared(part.weight, dtype))
         for parameter in part.parameters(recurse=False):
-            memo.setdefault(id(parameter), _prepared(parameter, None if isinstance(part, _OWN_TYPE) else dtype))
+            memo.setdefault(id(parameter), _prepared(parameter, None if isinstance(part, _FLOAT32_NORMS) else dtype))
     for buffer in module.buffers():
         memo[id(buffer)] = buffer
     return copy.deepcopy(module, memo)

@@ -20,7 +20,7 @@ RANKED = 8
 CHUNK = 512
 """Candidates that it compares them with at a time."""
 MOST_PAIRS = 2**29
-"""With more pairs of candidates than this, a sort comes first."""
+"""With more pairs of candidates than this, in all images, a sort comes first."""
 
 
 @dataclass(frozen=True)
@@ -29,17 +29,17 @@ class Best:
 
     boxes: Tensor
     """(B, T, 4)"""
-    placed: Tensor | None
-    """The same in pixels of the images as they were before resizing."""
-    labels: Tensor | None
-    """(B, T) int64"""
+    placed: Tensor
+    """The same in pixels of the images as they were before resizing; zeros where that was not asked for."""
+    labels: Tensor
+    """(B, T) int64; zeros where there are none."""
     scores: Tensor
     """(B, T)"""
     numbers: Tensor
-    """(3, B) int32: how many of them are some; how many there would be, if there was room for all; and whether a placed
+    """(3, B) int32: how many of the T are candidates; how many there would be with room for all; and 1 where a placed
     box is empty."""
     memory: Tensor
-    """(bytes,): what all of these lie in."""
+    """(bytes,) uint8: what all of these lie in, for a single copy."""
 
     @classmethod
     def within(cls, memory: Tensor, images: int, most: int) -> Best:
@@ -56,17 +56,17 @@ class Best:
 
     @classmethod
     def none(cls, images: int, most: int, device: torch.device) -> Best:
-        """Nothing yet."""
+        """No candidates: zeros."""
         return cls.within(torch.zeros(sum(_lengths(images, most)), dtype=torch.uint8, device=device), images, most)
 
     @property
     def count(self) -> Tensor:
-        """(B,) int32: how many of them are some."""
+        """(B,) int32: how many of the T are candidates."""
         return self.numbers[0]
 
 
 def _lengths(images: int, most: int) -> list[int]:
-    """Bytes of each part."""
+    """Bytes of each part, in the order of `Best`. Those of 8 bytes a value begin at multiples of 8."""
     return [16 * images * most, 16 * images * most, 8 * images * most, 4 * images * most, 12 * images]
 
 
@@ -137,7 +137,7 @@ def best(
         boxes: (B, M, 4) float32; with classes, also (B, M / classes, 4).
         labels: (B, M) int64. With classes, they are the remainders of the places in M.
         clip: cut the boxes at the borders of these images.
-        place: give them as they are in these images before resizing, too.
+        place: also give them in pixels of these images before resizing.
     """
     images, candidates = scores.shape
     result = Best.none(images, most, scores.device)

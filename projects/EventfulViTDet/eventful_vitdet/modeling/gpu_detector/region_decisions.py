@@ -51,8 +51,8 @@ def decide(
     Args:
         scores: (B * P, K + 1) float32; the last is that of no object.
         deltas: (B * P, K * 4) or (B * P, 4); a region's lie side by side.
-        proposals: (B, P, 4) float32, of which the first `count` (B,) are some.
-        threshold: scores of detections are above.
+        proposals: (B, P, 4) float32, of which the first `count` (B,) int32 count.
+        threshold: scores of detections are above this.
         weights, most_growth: as Detectron2's Box2BoxTransform has them.
 
     Returns:

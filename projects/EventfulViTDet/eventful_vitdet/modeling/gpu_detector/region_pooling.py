@@ -87,11 +87,16 @@ class Pooling:
     """What a ROIPooler of Detectron2 does."""
 
     size: tuple[int, int]
+    """Lines and columns of cells of a region."""
     scales: tuple[float, ...]
+    """Of each level, relative to the image."""
     sampling: int
+    """Samples of a cell along each axis; 0: as many as the cell has pixels of the map."""
     aligned: bool
+    """Whether pixels are shifted by a half, as in ROIAlignV2."""
     first_level: int
     canonical_size: float
+    """Side in pixels of a box that is pooled from the canonical level."""
     canonical_level: float
 
     @classmethod

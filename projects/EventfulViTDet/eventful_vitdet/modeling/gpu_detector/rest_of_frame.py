@@ -59,7 +59,7 @@ class Pyramid:
         self._names = list(backbone.output_shape())
         self._stages = [_stage(stage, dtype) for stage in backbone.stages]
         self._top = backbone.top_block
-        """Takes every other line and column."""
+        """LastLevelMaxPool, which takes every other line and column; or None."""
 
     def __call__(self, source: Tensor) -> dict[str, Tensor]:
         """(B, D, h, w) to maps by name."""
@@ -86,7 +86,7 @@ class _Kind:
     """(3, B, 1, 4), of `ImageSizes`."""
     graph: Graph | None
     written: tuple | None = None
-    """The sizes that `numbers` has."""
+    """The sizes that `numbers` holds."""
     anchors: Anchors | None = None
     frames: int = 0
     result: FixedFrame | None = None
@@ -145,7 +145,7 @@ class RestOfFrame:
         self._make_layers(0)  # whether it can be done
 
     def is_possible(self, device: torch.device) -> bool:
-        """Whether the next frame may be computed here: in inference, and nobody watches."""
+        """Whether the next frame may be computed here: in inference, and no hook or mode sees its operations."""
         if torch.is_grad_enabled() or torch.is_autocast_enabled(device.type) or torch.compiler.is_compiling():
             return False
         return _get_current_dispatch_mode() is None and not self._hooks.is_observed()
@@ -153,7 +153,7 @@ class RestOfFrame:
     # Recorded memory outlives the call, so it must not consist of inference tensors (as in EventfulViT).
     @torch.inference_mode(False)
     @torch.no_grad()
-    def __call__(self, source: Tensor, image_sizes: Sizes, output_sizes: Sizes) -> Frame:
+    def __call__(self, source: Tensor, image_sizes: Sizes, output_sizes: Sizes) -> ComputedFrame:
         """Compute a frame.
 
         Args:
@@ -170,7 +170,7 @@ class RestOfFrame:
         layers.kinds[key] = kind  # an interrupted one is forgotten
         while len(layers.kinds) > MAX_KINDS:
             layers.kinds.pop(next(iter(layers.kinds)))
-        return Frame(result, layers.second_stage, list(image_sizes), list(output_sizes), source.dtype)
+        return ComputedFrame(result, layers.second_stage, list(image_sizes), list(output_sizes), source.dtype)
 
     def _layers(self) -> _Layers:
         version = self._watch.version()
@@ -238,7 +238,7 @@ def _is_watched(module: nn.Module) -> bool:
 
 
 @dataclass(frozen=True)
-class Frame:
+class ComputedFrame:
     """A computed frame in Detectron2's terms. Ask before the next one is computed."""
 
     _fixed: FixedFrame

@@ -54,7 +54,6 @@ class Setting:
     """No further round begins after so many."""
 
 
-CROSSOVER_1024 = (768, 1024, 1536, 2048, 3072, 4096)
 SETTINGS = (
     Setting(
         "1024", 1024, BFLOAT16, (512, 256), yardsticks=True, crossover=(768, 1024, 1536, 2048, 3072, 4096), seconds=30.0

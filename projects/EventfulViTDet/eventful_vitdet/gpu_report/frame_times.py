@@ -117,7 +117,7 @@ def time_in_turn(
 
 
 def milliseconds_in_a_row(call: Callable[[int], object], device: torch.device, frames: int = 12) -> float:
-    """Milliseconds per frame of frames that follow each other without waiting for the device: the median of some runs."""
+    """Milliseconds per frame where nobody waits for the device between frames: the median of some runs."""
 
     def run() -> None:
         for number in range(frames):

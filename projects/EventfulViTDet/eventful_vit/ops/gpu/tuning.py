@@ -11,9 +11,6 @@ LARGE_GROUP = 2048
 LARGE_GPUS = {(8, 0), (9, 0), (10, 0), (10, 3)}
 """Compute capabilities of GPUs for servers: they multiply TF32 eight times as fast as float32, and a processor has
 160 kB of shared memory, not 100."""
-SELECTS_AT_ONCE = False
-"""Whether the gates of a single stream compare and select in one kernel, in recorded frames: the last program that has
-compared its tokens selects, which saves a start and an end. Of several streams, each is selected from by itself."""
 PRECISE_TILE = {"ROWS": 64, "COLUMNS": 64, "DEPTH": 32, "TMA": False, "num_warps": 4, "num_stages": 3}
 """The tile of a linear layer's result in float32, where it is computed by our kernel."""
 

@@ -1,6 +1,5 @@
 """Whole models on the GPU's kernels, frame by frame against the CPU's: in Triton's interpreter, if there is no GPU."""
 
-import importlib
 from functools import partial
 
 import pytest
@@ -76,26 +75,6 @@ def small_vit(**options):
 
 def test_equals_the_cpu(monkeypatch, on_gpu_kernels):
     compare(monkeypatch, on_gpu_kernels, small_vit(), small_vit(), 6, lambda n: TopR((5, 7, 8, 6)[n % 4]), resets=[4])
-
-
-def test_a_single_stream_may_compare_and_select_at_once(monkeypatch, on_gpu_kernels, gpu_kernels):
-    gating = importlib.import_module("eventful_vit.ops.gpu.gating")
-    run, counted = gating._compare_and_select_one, []
-
-    def count(*args):
-        result = run(*args)
-        counted.append(args[-1])
-        return result
-
-    monkeypatch.setattr(gating, "SELECTS_AT_ONCE", True)
-    monkeypatch.setattr(gating, "_compare_and_select_one", count)
-    ours, theirs = small_vit(policy=TopR(5)), small_vit(policy=TopR(5))
-    for number, frame in enumerate(make_video(5, size=SIZE)):
-        for vit in (ours, theirs):
-            vit.set_policy(TopR((5, 7)[number % 2]))
-        expected = one_by_one(monkeypatch, theirs, frame[None])
-        torch.testing.assert_close(on_gpu_kernels(ours, frame[None]), expected, **CLOSE)
-    assert len({place.data_ptr() for place in counted}) >= 6 and not any(place.any() for place in counted)
 
 
 @pytest.mark.long

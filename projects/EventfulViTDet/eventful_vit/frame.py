@@ -111,8 +111,6 @@ class GateBudget:
     """Room for the chosen tokens of all streams."""
     is_full: bool
     """Whether there will be as many."""
-    finished: Tensor | None = None
-    """(1,) int32, a zero in memory of this state's gate only, where a kernel may count (ops/gating.py)."""
 
     @staticmethod
     @lru_cache(maxsize=256)

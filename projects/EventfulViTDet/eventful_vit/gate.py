@@ -62,9 +62,7 @@ class TokenGate:
         if budget is None:
             selection, norms, rows = self._choose_and_send(x, u, affine, dtype, frame)
         else:
-            norms, index, offsets, rows = ops.gate(
-                x, u, *budget.numbers, budget.capacity, *affine, added, dtype, budget.finished
-            )
+            norms, index, offsets, rows = ops.gate(x, u, *budget.numbers, budget.capacity, *affine, added, dtype)
             selection = Selection(*x.shape[:2], index, offsets, None if budget.is_full else offsets[-1])
         frame.trace.gates[self.name] = GateTrace(selection, norms)
         return selection, rows

@@ -51,10 +51,9 @@ class BudgetNumbers:
         self._memory = torch.zeros(sum(sizes), dtype=torch.uint8, device=device)  # in one piece, for a single copy
         counts, thresholds, self.flush = self._memory.split(sizes)
         self.counts, self.thresholds = counts.view(torch.int64), thresholds.view(torch.float32)
-        finished = torch.zeros(len(gates), 1, dtype=torch.int32, device=device).unbind()
         self.gates = {
-            name: GateBudget(count, threshold, self.flush, capacity, False, zero)
-            for name, count, threshold, zero in zip(gates, self.counts.unbind(), self.thresholds.unbind(), finished)
+            name: GateBudget(count, threshold, self.flush, capacity, is_full=False)
+            for name, count, threshold in zip(gates, self.counts.unbind(), self.thresholds.unbind())
         }
 
     def set(self, limits: Limits, flush: tuple[bool, ...]) -> None:

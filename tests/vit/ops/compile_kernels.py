@@ -101,7 +101,6 @@ def _usage(cubin: bytes) -> dict[str, int | None]:
 def launch_all(dtype: torch.dtype, channels: int, wanted: set[str]) -> None:
     """Call the kernels' operators as a later frame of a larger model does; with several streams too."""
     kernels = gpu.load_kernels()
-    importlib.import_module("eventful_vit.ops.gpu.gating").SELECTS_AT_ONCE = True  # where memory to count is given
     heads, side, window, r = max(1, 768 // channels), 64, 14, 512
     tokens, dim = side**2, heads * channels
     for streams in (1, 2):
@@ -130,8 +129,6 @@ def launch_all(dtype: torch.dtype, channels: int, wanted: set[str]) -> None:
                 (ops.gate, x, x, *numbers, *norm),
                 (ops.gate, x, x, *numbers, None, None, None),
                 (ops.gate, x.float(), x, *numbers, *norm, x, dtype),
-                (ops.gate, x.float(), x, *numbers, *norm, x, dtype, torch.zeros(1, dtype=torch.int32)),
-                (ops.gate, x, x, *numbers, None, None, None, None, dtype, torch.zeros(1, dtype=torch.int32)),
             ],
             "normalise": [(ops.normalise, x, *norm), (ops.error_norms, x, x, *norm), (ops.send, x, x, None, *norm)],
             "linear": [

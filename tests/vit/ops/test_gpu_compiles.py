@@ -20,9 +20,8 @@ DETECTOR_KERNELS = {
     "_add_and_cut", "_compare", "_decide", "_decode", "_norm", "_normalise", "_pool", "_predict", "_rank", "_walk",
 }  # fmt: skip
 EVERY_KERNEL = {
-    "_add", "_attend", "_compare_and_select", "_count", "_divide", "_error_norms", "_exchange", "_find_cutoffs",
-    "_finish", "_linear", "_list", "_look", "_mark", "_merge", "_patches", "_position_terms", "_select_one", "_send",
-    "_store", "_touch", "_write_all",
+    "_add", "_attend", "_count", "_divide", "_error_norms", "_exchange", "_find_cutoffs", "_finish", "_linear", "_list",
+    "_look", "_mark", "_merge", "_patches", "_position_terms", "_select_one", "_send", "_store", "_touch", "_write_all",
 } | DETECTOR_KERNELS  # fmt: skip
 
 

@@ -168,30 +168,6 @@ class TestSelecting:
                 self.check(run, norms, count)
             self.check(run, norms, 50, 0.7, torch.tensor([1, 0][:streams]).byte())
 
-    @pytest.mark.parametrize("tokens", [1, 16, 100, 130])
-    @pytest.mark.parametrize("flushes", [False, True])
-    def test_selection_by_the_last_program(self, run, dtype, tokens, flushes, monkeypatch):
-        """In the kernel that compares, of a single stream; its count is zero again afterwards."""
-        gating = importlib.import_module("eventful_vit.ops.gpu.gating")
-        monkeypatch.setattr(gating, "SELECTS_AT_ONCE", True)
-        monkeypatch.setattr(gating, "select", None)
-        monkeypatch.setattr(gating, "select_tile", lambda tokens: {"BLOCK": 64})
-        monkeypatch.setattr(gating, "norms_tile", lambda x, selects: {**gating._tile(x, 8, 1), "ROWS": 8})
-        x, added = torch.randn(1, tokens, 24), torch.randn(1, tokens, 24).to(dtype)
-        u, norm = torch.randn(1, tokens, 24).to(dtype), (torch.randn(24), torch.randn(24), 1e-6)
-        numbers = (torch.tensor(tokens // 2), torch.tensor(6.0), torch.tensor([flushes]).byte(), tokens)
-        finished = torch.zeros(1, dtype=torch.int32)
-        for plus in (added, None):
-            (norms, index, offsets, rows), ours = run(ops.gate, x, u, *numbers, *norm, plus, dtype, finished)
-            separate = gating.error_norms(ours[0], u.to(norms.device), *(on_device(norm, norms.device)))
-            assert torch.equal(norms, torch.full_like(separate, torch.inf) if flushes else separate)
-            zeros = torch.zeros(1, tokens, 1)
-            seen = norms.cpu()[..., None].nan_to_num(posinf=1e30)
-            chosen = ops.gate.reference(seen, zeros, *numbers, None, None, None)
-            used = int(offsets[-1])
-            assert offsets.tolist() == chosen[2].tolist() and index[:used].tolist() == chosen[1][:used].tolist()
-            assert torch.equal(ours[1].flatten(0, 1)[index[:used]], rows[:used]) and not ours[-1].any()
-
     @pytest.mark.parametrize("streams", [1, 2])
     def test_equal_norms_go_in_order_and_nan_first(self, run, streams):
         norms = torch.tensor([1.0, 3.0, 2.0, 3.0, 3.0, torch.nan, 0.0, torch.inf]).repeat(streams, 1)

@@ -76,7 +76,7 @@ def send(
 
 def _gate_shapes(
     x: Tensor, reference: Tensor, count, threshold, flush, capacity: int, weight, bias, eps, added=None,
-    dtype: torch.dtype | None = None, finished=None,
+    dtype: torch.dtype | None = None,
 ) -> tuple[Tensor, ...]:  # fmt: skip
     norms = _norms_shapes(x)
     index, offsets = norms.new_empty(capacity, dtype=torch.int64), norms.new_empty(len(x) + 1, dtype=torch.int64)
@@ -85,8 +85,7 @@ def _gate_shapes(
 
 @operator(
     "gate(Tensor(a!) x, Tensor(b!) reference, Tensor count, Tensor threshold, Tensor? flush, int capacity, "
-    f"{_NORM}, Tensor? added=None, ScalarType? dtype=None, Tensor(c!)? finished=None) "
-    "-> (Tensor, Tensor, Tensor, Tensor)",
+    f"{_NORM}, Tensor? added=None, ScalarType? dtype=None) -> (Tensor, Tensor, Tensor, Tensor)",
     shapes=_gate_shapes,
 )
 def gate(
@@ -101,7 +100,6 @@ def gate(
     eps: float | None,
     added: Tensor | None = None,
     dtype: torch.dtype | None = None,
-    finished: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """A gate whose policy is two numbers in memory: `error_norms`, a choice by them, and `send` of the chosen tokens.
 
@@ -112,8 +110,6 @@ def gate(
         flush: (B,) uint8, streams of which all tokens are chosen; None: no such streams.
         capacity: room for the chosen tokens of all streams.
         added: (B, N, D), what is added to x in place before all else.
-        finished: (1,) int32, zero before and after, which nobody uses meanwhile. A kernel may count there how many of
-            its programs are done.
 
     Returns:
         Norms (B, N), infinite in streams that flush; places (capacity,), where each stream's begin (B + 1,), and rows

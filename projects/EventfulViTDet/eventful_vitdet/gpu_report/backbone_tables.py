@@ -16,7 +16,15 @@ from torch import Tensor
 
 from .dense_yardsticks import YARDSTICKS
 from .detector_times import measure_detector
-from .frame_times import Timing, drifting_frames, nth, product_rate, time_in_turn, timing_row
+from .frame_times import (
+    Timing,
+    drifting_frames,
+    milliseconds_in_a_row,
+    nth,
+    product_rate,
+    time_in_turn,
+    timing_row,
+)
 from .goals import goal_rows
 from .kernel_launches import profile_frame_launches
 from .machine import device
@@ -47,7 +55,9 @@ class Setting:
 
 
 SETTINGS = (
-    Setting("1024", 1024, BFLOAT16, (512, 256), yardsticks=True, crossover=(768, 1024, 1536, 2048, 3072, 4096)),
+    Setting(
+        "1024", 1024, BFLOAT16, (512, 256), yardsticks=True, crossover=(768, 1024, 1536, 2048, 3072, 4096), seconds=30.0
+    ),
     Setting("672", 672, BFLOAT16, (256,), crossover=(512, 768, 1024, 1280, 1764)),
     Setting("16 streams", 1024, BFLOAT16, (512,), streams=16, rounds=10),
     Setting("float32", 1024, FLOAT32, (512,), rounds=10),
@@ -103,7 +113,9 @@ def _measure(setting: Setting, architecture: dict, where: torch.device, result: 
     calls, states = make_calls(model, frames, setting)
     with torch.no_grad(), without_tf32(setting.form):
         timings = time_in_turn(calls, where, setting.rounds, WARM_UP, started + setting.seconds)
-        macs = {name: count_macs(model, call) for name, call in calls.items() if name in ("dense", *states)}
+        own = {name: call for name, call in calls.items() if name in ("dense", *states) and not timings[name].error}
+        in_a_row = {name: milliseconds_in_a_row(call, where) for name, call in own.items()}
+        macs = {name: count_macs(model, call) for name, call in own.items()}
         if setting.crossover:
             extra, _ = make_calls(model, frames, setting, (*setting.budgets, *setting.crossover))
             more = time_in_turn(extra, where, 8, WARM_UP, started + 2 * setting.seconds)
@@ -116,7 +128,8 @@ def _measure(setting: Setting, architecture: dict, where: torch.device, result: 
     dense = timings["dense"].milliseconds()
     for name, timing in timings.items():
         state_gb = states[name].nbytes / setting.streams / 1e9 if name in states else None
-        row = timing_row(setting.name, setting.size, setting.form.name, name, timing, dense, macs.get(name), state_gb)
+        figures = macs.get(name), state_gb, in_a_row.get(name)
+        row = timing_row(setting.name, setting.size, setting.form.name, name, timing, dense, *figures)
         result["rows"].append(row)
         _remember(row, result["measured"])
 

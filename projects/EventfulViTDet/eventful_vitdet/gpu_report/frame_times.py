@@ -63,8 +63,13 @@ def timing_row(
     dense: float | None,
     gmacs: float | None = None,
     state_gb: float | None = None,
+    in_a_row: float | None = None,
 ) -> dict:
-    """A row of the tables: what one variant takes, beside the `dense` milliseconds of the same turns."""
+    """A row of the tables: what one variant takes, beside the `dense` milliseconds of the same turns.
+
+    Args:
+        in_a_row: milliseconds per frame where nobody waits between frames.
+    """
     milliseconds = timing.milliseconds()
     return {
         "setting": setting,
@@ -72,6 +77,7 @@ def timing_row(
         "type": dtype,
         "variant": variant,
         "ms": milliseconds,
+        "in_a_row_ms": in_a_row,
         "host_ms": timing.host_milliseconds(),
         "dense_over_this": dense / milliseconds if dense and milliseconds else None,
         "gmacs": gmacs,
@@ -108,6 +114,16 @@ def time_in_turn(
                 timing.seconds.append(whole)
                 timing.host_seconds.append(host)
     return timings
+
+
+def milliseconds_in_a_row(call: Callable[[int], object], device: torch.device, frames: int = 12) -> float:
+    """Milliseconds per frame where nobody waits for the device between frames: the median of some runs."""
+
+    def run() -> None:
+        for number in range(frames):
+            call(number)
+
+    return 1e3 * statistics.median(time_once(run, device)[0] for _ in range(3)) / frames
 
 
 def time_once(call: Callable[[], object], device: torch.device) -> tuple[float, float]:

@@ -49,13 +49,16 @@ class Case:
 
 def make_cases(dtype: torch.dtype, size: Size) -> Iterator[Case]:
     """Cases of all operators in one type and size. Each draws its own arguments, from a fixed seed."""
+    # Sums that change are within 16 (16 + max |S|) 2^-24 in float32 (attention/exact.py): 6e-5 for scores of up to 46,
+    # which these cases do not reach. In shorter types, queries and keys are rounded more than that.
+    sums = 6 if dtype is torch.float32 else 4
     selections = {"none": 0, "one": 1, "a third": max(1, size.tokens // 3), "all": size.tokens}
     for what, count in selections.items():
         yield Case("gate", f"{what} selected, {size}", 4, _gate(dtype, size, count, 0.0, None))
         yield Case("store, replace, add", f"{what} selected, {size}", 1, _stores(dtype, size, count))
         yield Case("send", f"{what} selected, {size}", 1, _send(dtype, size, count))
         yield Case("attend_windows", f"{what} selected, {size}", 2, _attend_windows(dtype, size, count))
-        yield Case("update_sums, divide", f"{what} changed, {size}", 4, _update_sums(dtype, size, count))
+        yield Case("update_sums, divide", f"{what} changed, {size}", sums, _update_sums(dtype, size, count))
     yield Case("gate", f"by a threshold, a flush among the streams, {size}", 4, _gate(dtype, size, size.tokens, 1.0, 0))
     yield Case("normalise", str(size), 1, _norms(ops.normalise, dtype, size))
     yield Case("error_norms", str(size), 4, _norms(ops.error_norms, dtype, size))

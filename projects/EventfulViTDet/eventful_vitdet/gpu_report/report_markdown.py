@@ -82,9 +82,9 @@ def _tables(result: dict, reason: str) -> str:
               "" if g["reason"] is None else f"not measured: {g['reason']}") for g in goals]  # fmt: skip
     parts = [table(("goal", "bound", "measured", "unit", "met", "remark"), shown)]
     if result.get("rows"):
-        keys = ("setting", "size", "type", "variant", "ms", "dense_over_this", "host_ms", "gmacs", "tflops", "state_gb",
-                "frames", "error")  # fmt: skip
-        names = ("setting", "px", "type", "variant", "ms", "dense / this", "host ms", "GMACs", "TFLOP/s",
+        keys = ("setting", "size", "type", "variant", "ms", "dense_over_this", "in_a_row_ms", "host_ms", "gmacs",
+                "tflops", "state_gb", "frames", "error")  # fmt: skip
+        names = ("setting", "px", "type", "variant", "ms", "dense / this", "in a row", "host ms", "GMACs", "TFLOP/s",
                  "state GB per stream", "frames", "error")  # fmt: skip
         parts.append(table(names, [[row[key] for key in keys] for row in result["rows"]]))
     if result.get("products"):

@@ -204,7 +204,7 @@ BRANCHES = (
     ),
     Branch(
         "exchange_tile", "channels > 64", (_update(_SHORT, 64, 16, 80, 512, "exchange_tile"),),
-        _attention_tiles((64, 32, 4, 2), (64, 32, 4, 3), (128, 64, 8, 2), (128, 32, 8, 2)),
+        _attention_tiles((64, 16, 4, 2), (64, 32, 4, 3), (128, 64, 8, 2), (128, 32, 8, 2)),
     ),
     Branch(
         "exchange_tile", None, (_update(_SHORT, 64, 12, 64, 512, "exchange_tile"),),

@@ -78,7 +78,6 @@ def gate(
     eps: float | None,
     added: Tensor | None = None,
     dtype: torch.dtype | None = None,
-    finished: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     if not (_can_compare(x, reference, weight, bias, eps) and _can_add(x, added)):
         return NotImplemented

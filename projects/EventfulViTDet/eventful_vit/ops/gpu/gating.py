@@ -10,8 +10,7 @@ from torch import Tensor
 
 from .. import gating as operators
 from .launch import TYPES, fits, power_of_two
-from .selecting import select, select_from_one, select_tile
-from .tuning import SELECTS_AT_ONCE
+from .selecting import select
 
 ADDED_VALUES = 4096
 """Values that a program adds."""
@@ -72,7 +71,7 @@ def _normalised(x, inside, scale, shift, eps, channels: tl.constexpr, NORMALISED
 
 
 @triton.jit
-def _write_norms(
+def _error_norms(
     x, reference, added, weight, bias, eps, flush, norms, rows, tokens, channels: tl.constexpr,
     NORMALISED: tl.constexpr, ROWS: tl.constexpr, PIECES: tl.constexpr, WIDTH: tl.constexpr, VECTOR: tl.constexpr,
 ):  # fmt: skip
@@ -97,42 +96,6 @@ def _write_norms(
     if flush is not None:
         norm = tl.where(tl.load(flush + row // tokens, mask=row < rows, other=0) != 0, float("inf"), norm)
     tl.store(norms + row, norm, mask=row < rows)
-
-
-@triton.jit
-def _error_norms(
-    x, reference, added, weight, bias, eps, flush, norms, rows, tokens, channels: tl.constexpr,
-    NORMALISED: tl.constexpr, ROWS: tl.constexpr, PIECES: tl.constexpr, WIDTH: tl.constexpr, VECTOR: tl.constexpr,
-):  # fmt: skip
-    _write_norms(
-        x, reference, added, weight, bias, eps, flush, norms, rows, tokens, channels,
-        NORMALISED, ROWS, PIECES, WIDTH, VECTOR,
-    )  # fmt: skip
-
-
-@triton.jit
-def _compare_and_select(
-    x, reference, added, weight, bias, eps, flush, norms, tokens, channels: tl.constexpr,
-    count, threshold, index, offsets, capacity, finished,
-    NORMALISED: tl.constexpr, ROWS: tl.constexpr, PIECES: tl.constexpr, WIDTH: tl.constexpr, VECTOR: tl.constexpr,
-    BLOCK: tl.constexpr, BLOCKS: tl.constexpr,
-):  # fmt: skip
-    """Error norms of a single stream, of which the program that finishes last chooses the largest.
-
-    Every program counts itself in `finished`, which is zero before and after. All its threads have stored their norms
-    when one of them does (the barrier); that thread's addition releases them, and acquires those of all programs that
-    were counted before. The last program, which meets all others there, therefore reads what they stored, and nobody
-    else touches `finished` when it writes the zero. The next kernel that counts there starts after this one has ended:
-    both work on the same state.
-    """
-    _write_norms(
-        x, reference, added, weight, bias, eps, flush, norms, tokens, tokens, channels,
-        NORMALISED, ROWS, PIECES, WIDTH, VECTOR,
-    )  # fmt: skip
-    tl.debug_barrier()
-    if tl.atomic_add(finished, 1, sem="acq_rel", scope="gpu") == tl.num_programs(0) - 1:
-        tl.store(finished, 0)
-        select_from_one(norms, count, threshold, flush, index, offsets, tokens, capacity, BLOCK, BLOCKS)
 
 
 @triton.jit
@@ -198,14 +161,10 @@ def _add(x, buffer, count, BLOCK: tl.constexpr):
     tl.store(x + place, total.to(x.dtype.element_ty), mask=inside)
 
 
-def norms_tile(x: Tensor, selects: bool) -> dict[str, int]:
+def norms_tile(x: Tensor) -> dict[str, int]:
     """Rows that a program compares, a warp for each: of several warps, each waits for the others whenever a row is
-    summed.
-
-    Args:
-        selects: the last program selects tokens from all norms too.
-    """
-    tile = _tile(x, 8 if selects else 4, 1)
+    summed."""
+    tile = _tile(x, 4, 1)
     return {**tile, "maxnreg": NORMS_REGISTERS} if power_of_two(x.shape[-1]) <= 1024 else tile
 
 
@@ -280,18 +239,13 @@ def gate(
     eps: float | None,
     added: Tensor | None = None,
     dtype: torch.dtype | None = None,
-    finished: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     shapes_fit = x.shape == reference.shape and (added is None or added.shape == x.shape)
     if not (shapes_fit and fits(x, reference, added, weight, bias) and (dtype or x.dtype) in TYPES):
         return NotImplemented
     norms = torch.empty(x.shape[:-1], dtype=torch.float32, device=x.device)
-    if SELECTS_AT_ONCE and len(x) == 1 and x.numel() and finished is not None:
-        numbers = (count, threshold, flush, capacity, finished)
-        index, offsets = _compare_and_select_one(x, reference, added, weight, bias, eps, norms, *numbers)
-    else:
-        _run_error_norms(x, reference, added, weight, bias, eps, flush, norms)
-        index, offsets = select(norms, count, threshold, flush, capacity)
+    _run_error_norms(x, reference, added, weight, bias, eps, flush, norms)
+    index, offsets = select(norms, count, threshold, flush, capacity)
     rows = x.new_empty(capacity, x.shape[-1], dtype=dtype)
     _run_send(x, reference, index, offsets[-1:], weight, bias, eps, rows)
     return norms, index, offsets, rows
@@ -326,27 +280,11 @@ def _run_error_norms(
         norms.zero_()
         return
     tokens, channels = x.shape[-2:]
-    tile = norms_tile(x, selects=False)
+    tile = norms_tile(x)
     _error_norms[(triton.cdiv(norms.numel(), tile["ROWS"]),)](
         x, reference, added, weight, bias, eps or 0.0, flush, norms, norms.numel(), tokens, channels,
         NORMALISED=eps is not None, **tile,
     )  # fmt: skip
-
-
-def _compare_and_select_one(
-    x: Tensor, reference: Tensor, added: Tensor | None, weight: Tensor | None, bias: Tensor | None, eps: float | None,
-    norms: Tensor, count: Tensor, threshold: Tensor, flush: Tensor | None, capacity: int, finished: Tensor,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """Write a single stream's norms; returns what `select` does."""
-    tokens, channels = x.shape[1:]
-    index = torch.empty(capacity, dtype=torch.int64, device=x.device)
-    offsets = torch.empty(2, dtype=torch.int64, device=x.device)
-    tile, block = norms_tile(x, selects=True), select_tile(tokens)["BLOCK"]
-    _compare_and_select[(triton.cdiv(tokens, tile["ROWS"]),)](
-        x, reference, added, weight, bias, eps or 0.0, flush, norms, tokens, channels, count, threshold, index, offsets,
-        capacity, finished, NORMALISED=eps is not None, BLOCK=block, BLOCKS=triton.cdiv(tokens, block), **tile,
-    )  # fmt: skip
-    return index, offsets
 
 
 def _run_send(

@@ -98,8 +98,8 @@ def _write(norms, keys, first, tokens, threshold, flushes, low, high, below, ind
 
 
 @triton.jit
-def select_from_one(norms, count, threshold, flush, index, offsets, tokens, capacity,
-                    BLOCK: tl.constexpr, PIECES: tl.constexpr):  # fmt: skip
+def _select_one(norms, count, threshold, flush, index, offsets, tokens, capacity,
+                BLOCK: tl.constexpr, PIECES: tl.constexpr):  # fmt: skip
     """All of it for a single stream."""
     limit = tl.load(threshold)
     flushes = tl.full((), 0, tl.int1)
@@ -111,12 +111,6 @@ def select_from_one(norms, count, threshold, flush, index, offsets, tokens, capa
     _write(norms, keys, 0, tokens, limit, flushes, low, high, below, index, 0, capacity, BLOCK, PIECES)
     tl.store(offsets, 0)
     tl.store(offsets + 1, tl.minimum(chosen, capacity))
-
-
-@triton.jit
-def _select_one(norms, count, threshold, flush, index, offsets, tokens, capacity,
-                BLOCK: tl.constexpr, PIECES: tl.constexpr):  # fmt: skip
-    select_from_one(norms, count, threshold, flush, index, offsets, tokens, capacity, BLOCK, PIECES)
 
 
 @triton.jit

@@ -11,9 +11,6 @@ LARGE_GROUP = 2048
 LARGE_GPUS = {(8, 0), (9, 0), (10, 0), (10, 3)}
 """Compute capabilities of data-centre GPUs: they multiply TF32 eight times as fast as float32, and a multiprocessor has
 160 kB of shared memory or more, not 100."""
-SELECTS_AT_ONCE = False
-"""Whether the gates of a single stream compare and select in one kernel, in recorded frames: the last program that has
-compared its tokens selects, which saves a start and an end. Of several streams, each is selected from by itself."""
 PRECISE_TILE = {"ROWS": 64, "COLUMNS": 64, "DEPTH": 32, "TMA": False, "num_warps": 4, "num_stages": 3}
 """The tile of a linear layer's result in float32, where it is computed by our kernel."""
 
@@ -40,6 +37,10 @@ def precise_products(rows: int) -> bool:
 
 def _is_large_gpu() -> bool:
     return torch.cuda.is_available() and torch.cuda.get_device_capability() in LARGE_GPUS
+
+
+def _multiplies_by_groups() -> bool:
+    return torch.cuda.is_available() and torch.cuda.get_device_capability() >= (9, 0)
 
 
 def linear_tile(rows: int, outputs: int) -> dict[str, int]:
@@ -78,7 +79,8 @@ def exchange_tile(dtype: torch.dtype, channels: int) -> dict[str, int]:
     if dtype is torch.float32:
         return {"QUERIES": 32, "KEYS": 32, "num_warps": 4, "num_stages": 2 if _is_large_gpu() else 1}
     if channels > 64:
-        return {"QUERIES": 64, "KEYS": 32, "num_warps": 8, "num_stages": 2}
+        # From an H100 on, four warps multiply 64 rows together. With eight, others need fewer registers each.
+        return {"QUERIES": 64, "KEYS": 32, "num_warps": 4 if _multiplies_by_groups() else 8, "num_stages": 2}
     # With so many registers, three programs fit into a processor of an H200, not two: 67 microseconds instead of 89.
     return {"QUERIES": 64, "KEYS": 32, "num_warps": 4, "num_stages": 2, **_registers(168)}
 

@@ -79,18 +79,11 @@ def _walk(bits, allowed, begins, used, keep, candidates, words, groups, most, WO
     lane, word = tl.arange(0, 32), tl.arange(0, WORDS)
     removed = tl.zeros((WORDS,), tl.int32)
     block, kept = size * 0, size * 0
-    if allowed is not None:
-        in_block = tl.load(allowed + base + lane, mask=lane < size, other=0)
     while (block * 32 < size) & (kept < most):
         row = block * 32 + lane
         may_stay = row < size
         if allowed is not None:
-            may_stay &= in_block != 0
-            in_block = tl.load(allowed + base + row + 32, mask=row + 32 < size, other=0)
-        # Loaded before it is known which rows count, as the next block's `allowed` is, so that nothing is waited for
-        # then. Words before a row's block may never have been written.
-        later = (word > block)[None, :] & (word < words)[None, :] & (row < size)[:, None]
-        theirs = tl.load(bits + (base + row)[:, None] * words + word[None, :], mask=later, other=0)
+            may_stay &= tl.load(allowed + base + row, mask=row < size, other=0) != 0
         gone = tl.sum(tl.where(word == block, removed, 0), axis=0)
         gone |= tl.sum(tl.where(may_stay, 0, 1 << lane), axis=0)
         for number in tl.static_range(32):
@@ -99,7 +92,10 @@ def _walk(bits, allowed, begins, used, keep, candidates, words, groups, most, WO
             gone |= tl.where(((gone >> number) & 1) != 0, 0, suppressed)
         stays = ((gone >> lane) & 1) == 0
         tl.store(keep + base + row, stays.to(tl.int8), mask=row < size)
-        removed |= tl.reduce(tl.where(stays[:, None], theirs, 0), 0, _either)
+        later = stays[:, None] & (word > block)[None, :] & (word < words)[None, :] & (row < size)[:, None]
+        # Words before the block of a row may never have been written.
+        theirs = tl.load(bits + (base + row)[:, None] * words + word[None, :], mask=later, other=0)
+        removed |= tl.reduce(theirs, 0, _either)
         kept += tl.sum(stays.to(tl.int32), axis=0)
         block += 1
     for start in range(tl.minimum(block * 32, size), all_boxes, REST):

@@ -44,6 +44,19 @@ def test_building_models_needs_no_analysis_tools():
     assert done.returncode == 0, done.stderr
 
 
+def test_building_models_needs_no_kernels_of_a_gpu():
+    """They are imported by the first frame on a GPU. (Triton itself is imported by PyTorch, where it is installed.)"""
+    environment = {**os.environ, "PYTHONPATH": str(Path(eventful_vitdet.__file__).parents[1])}
+    program = (
+        "import sys, eventful_vitdet.modeling\n"
+        "packages = ('eventful_vit.ops.gpu.', 'eventful_vitdet.modeling.gpu_detector.')\n"
+        "found = {name for name in sys.modules if name.startswith(packages)}\n"
+        "assert 'eventful_vit.ops.gpu' in sys.modules and found <= {'eventful_vit.ops.gpu.graph'}, found"
+    )
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_what_setup_requires_is_imported(repository):
     """Each required package is imported somewhere; what another package needs, it brings itself."""
     names = {"Jinja2": "jinja2", "Pillow": "PIL", "opencv-python-headless": "cv2"}

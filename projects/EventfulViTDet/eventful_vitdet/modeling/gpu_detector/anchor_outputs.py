@@ -9,6 +9,8 @@ import triton.language as tl
 from eventful_vit.ops.gpu.launch import power_of_two, product
 from torch import Tensor, nn
 
+from .row_norms import as_rows
+
 POSITIONS = 128
 """Positions of a map that a program takes."""
 
@@ -56,7 +58,7 @@ class AnchorOutputs:
             logits, deltas: where it belongs, (B, H * W * A) and (B, H * W * A, 4), float32. Parts of larger tensors, in
                 which an image's values lie side by side.
         """
-        rows = level_map.permute(0, 2, 3, 1).contiguous()
+        rows = as_rows(level_map)
         positions, channels = rows[..., 0].numel(), rows.shape[-1]
         allows_tf32 = rows.dtype is torch.float32 and torch.backends.cudnn.allow_tf32
         _predict[(triton.cdiv(positions, POSITIONS),)](

@@ -15,6 +15,7 @@ from detectron2.modeling.poolers import ROIPooler
 from torch import Tensor, nn
 
 from ...errors import ConfigError
+from .row_norms import as_rows
 
 CHANNELS = 256
 """Most channels that a program takes at a time."""
@@ -135,7 +136,7 @@ class Pooling:
         for level, (level_map, scale) in enumerate(zip(maps, self.scales)):
             if not len(out):
                 break
-            rows = level_map.permute(0, 2, 3, 1).contiguous()
+            rows = as_rows(level_map)
             _pool[(len(out) * lines, triton.cdiv(channels, piece))](
                 rows, boxes, out, regions, *rows.shape[1:3], channels, float(scale), level, len(maps) - 1,
                 self.first_level, float(self.canonical_size), float(self.canonical_level), self.sampling,

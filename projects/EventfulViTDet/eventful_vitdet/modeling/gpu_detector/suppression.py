@@ -17,9 +17,13 @@ import triton.language as tl
 from torch import Tensor
 
 WORD = 32
+"""Boxes of a word: the bits of an int32. The kernels say 32 themselves."""
 ROWS = 32
+"""Boxes that a program compares with later ones."""
 WORDS = 2
 """Words of each row that a program fills."""
+REST = 1024
+"""Boxes that a program marks at a time behind the last one that it looked at."""
 
 
 @triton.jit
@@ -134,7 +138,7 @@ def suppress(
     _walk[(images * groups.number,)](
         bits, None if allowed is None else allowed.contiguous().view(torch.int8), groups.begins, used,
         keep.view(torch.int8), candidates, words, groups.number, candidates if most is None else most,
-        WORDS=triton.next_power_of_2(words), REST=1024, num_warps=1,
+        WORDS=triton.next_power_of_2(words), REST=REST, num_warps=1,
     )  # fmt: skip
     return keep
 

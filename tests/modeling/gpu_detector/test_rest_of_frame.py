@@ -28,7 +28,7 @@ def small_model(tiny_model):
     return lambda **settings: tiny_model(**{**SMALL, **settings})
 
 
-def frames(count: int, streams: int = 1) -> list[list[dict]]:
+def frames(count: int, streams: int = 2) -> list[list[dict]]:
     """Frames of up to two streams, of different sizes, and resized differently."""
     generator = torch.Generator().manual_seed(0)
     sizes = [((80, 96), {"height": 120, "width": 144}), ((96, 64), {})]
@@ -86,7 +86,7 @@ def assert_same(found, expected) -> None:
 def test_detections_are_detectron2s(device, small_model, request, settings):
     # On a GPU, the second frame is recorded and the third one repeats it.
     count = 3 if device.type == "cuda" else 1 if settings else 2
-    model, videos = small_model(**settings), frames(count, streams=2)
+    model, videos = small_model(**settings), frames(count)
     expected = run(model, torch.device("cpu"), videos)
     assert any(len(found) for found in sum(expected, []))
     computed = request.getfixturevalue("on_gpu")
@@ -98,7 +98,7 @@ def test_too_few_candidates_are_noticed(on_gpu, device, small_model, monkeypatch
     """With a budget of candidates that does not suffice, Detectron2's own choice is taken."""
     from eventful_vitdet.modeling.gpu_detector import fixed_detections
 
-    model, videos = small_model(), frames(1)
+    model, videos = small_model(), frames(1, streams=1)
     enough = run(model, device, videos)
     monkeypatch.setattr(fixed_detections, "CANDIDATES", 8)
     assert_same(run(model, device, videos), enough)
@@ -107,7 +107,7 @@ def test_too_few_candidates_are_noticed(on_gpu, device, small_model, monkeypatch
 def test_limits_may_change_between_frames(on_gpu, device, small_model):
     model = small_model().to(device)
     # On a GPU, the last frame is recorded.
-    for limit, batch in zip((7, 3, 7), frames(3)):
+    for limit, batch in zip((7, 3, 7), frames(3, streams=1)):
         model.roi_heads.box_predictor.test_topk_per_image = limit
         (out,) = model(batch)
         assert len(out["instances"]) == limit
@@ -115,7 +115,7 @@ def test_limits_may_change_between_frames(on_gpu, device, small_model):
 
 def test_new_weights_are_used(on_gpu, device, small_model):
     model = small_model().to(device)
-    (batch,) = frames(1)
+    (batch,) = frames(1, streams=1)
     before = model(batch)[0]["instances"].scores
     nn.init.zeros_(model.roi_heads.box_predictor.cls_score.weight)
     nn.init.zeros_(model.roi_heads.box_predictor.cls_score.bias)
@@ -125,7 +125,7 @@ def test_new_weights_are_used(on_gpu, device, small_model):
 
 
 def test_a_short_type(on_gpu, device, small_model):
-    videos = frames(1)
+    videos = frames(1, streams=1)
     exact = run(small_model(), device, videos)
     rounded = run(small_model(MODEL__EVENTFUL__COMPUTE_DTYPE="bfloat16"), device, videos)
     for ours, theirs in zip(rounded[0], exact[0]):
@@ -137,7 +137,7 @@ def test_a_short_type(on_gpu, device, small_model):
 def test_whoever_watches_sees_detectron2s_layers(on_gpu, device, small_model):
     model = small_model().to(device)
     seen = []
-    (batch,) = frames(1)
+    (batch,) = frames(1, streams=1)
     expected = model(batch)
     handle = model.roi_heads.box_head.register_forward_hook(lambda *_: seen.append(1))
     watched = model(batch)
@@ -148,7 +148,7 @@ def test_whoever_watches_sees_detectron2s_layers(on_gpu, device, small_model):
 
 def test_heads_that_are_not_known(on_gpu, device, small_model, caplog):
     """They get the proposals."""
-    model, videos = small_model(), frames(1)
+    model, videos = small_model(), frames(1, streams=1)
 
     class OtherHeads(type(model.roi_heads)):
         pass

@@ -148,6 +148,7 @@ def linear(
 ) -> Tensor:
     fits = added is None or (added.shape == (*x.shape[:-1], len(weight)) and added.dtype in TYPES)
     if not fits or not _takes(x, weight, dtype):
+        # Not NotImplemented, after which a frame is not recorded: a CUDA graph holds these operations too.
         return ops.linear.reference(x, weight, bias, gelu, added, used, dtype)
     weight, bias = _operands(weight, bias, dtype)
     return _layer(x.contiguous(), weight, bias, gelu, added, used, weight.dtype if added is None else added.dtype)
@@ -162,6 +163,7 @@ def linear_side_by_side(
 ) -> Tensor:
     short = (dtype or x.dtype) in SHORT_TYPES
     if not short or not all(_takes(x, weight, dtype) for weight in weights):
+        # As above.
         return ops.linear_side_by_side.reference(x, weights, biases, used, dtype)
     x, first = x.contiguous(), 0
     out = x.new_empty(*x.shape[:-1], sum(map(len, weights)), dtype=dtype or x.dtype)

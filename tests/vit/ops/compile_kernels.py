@@ -223,6 +223,8 @@ def main() -> None:
     parser.add_argument("--operators", nargs="+", default=[])
     arguments = parser.parse_args()
     compiler = Compiler(arguments.architecture)
+    tuning._multiplies_by_groups = lambda: 90 <= arguments.architecture < 120
+    tuning._is_large_gpu = lambda: divmod(arguments.architecture, 10) in tuning.LARGE_GPUS
     importlib.import_module("eventful_vit.ops.gpu.linear")._has_tma = lambda device: arguments.architecture >= 90
     JITFunction.run = lambda function, *args, **named: compiler.launch(function, *args, **named)
     # Products of the library are not needed, and a CPU takes long for them.

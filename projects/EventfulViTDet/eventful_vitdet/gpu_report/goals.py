@@ -33,8 +33,6 @@ def _ratio(name: str, quantity: str, bound: float) -> Goal:
     return Goal(name, quantity, bound, "x", False)
 
 
-PYRAMID_WAY = "r=512, eventful pyramid configured (dense on a GPU)"
-"""How the tables call a detector whose configuration asks for the eventful pyramid."""
 GOALS = (
     _milliseconds("1024 px, bfloat16, backbone: dense", "1024 dense ms", 4.5),
     _milliseconds("1024 px, bfloat16, backbone: r = 512", "1024 r=512 ms", 2.0),
@@ -43,12 +41,6 @@ GOALS = (
     _milliseconds("672 px, bfloat16, backbone: r = 256", "672 r=256 ms", 1.1),
     _ratio("1024 px, bfloat16, 16 streams, r = 512: dense / eventful", "16 streams r=512 ratio", 3.0),
     _ratio("1024 px, whole detector, r = 512: dense / eventful", "detector r=512 ratio", 1.8),
-    _ratio(
-        "1024 px, whole detector, r = 512, as with the eventful pyramid configured (computed densely on a GPU): "
-        "dense / eventful",
-        f"detector {PYRAMID_WAY} ratio",
-        2.2,
-    ),
     _ratio("1024 px, float32 without TF32, r = 512: dense / eventful", "float32 r=512 ratio", 3.0),
     Goal("1024 px, bfloat16: state per stream", "1024 state GB", 0.75, "GB", True),
 )

@@ -32,7 +32,7 @@ def precise_products(rows: int) -> bool:
     That is 1.4 to 1.9 times as fast on an H200, and closer to float64. Consumer GPUs multiply TF32 no faster than
     float32.
     """
-    return rows > SMALL_ROWS and _is_large_gpu()
+    return rows > SMALL_ROWS and _is_large_gpu() and not torch.backends.cuda.matmul.allow_tf32
 
 
 def _is_large_gpu() -> bool:

@@ -119,7 +119,7 @@ def test_the_whole_detector(tiny_cfg, monkeypatch):
     )
     result: dict = {"rows": [], "measured": {}}
     detector_times.measure_detector(result, CPU, cfg, rounds=2)
-    assert [row["error"] for row in result["rows"]] == [None] * 3
+    assert [row["error"] for row in result["rows"]] == [None] * 2
     assert set(result["measured"]) == {f"detector {name} ratio" for name in detector_times.WAYS}
     # As computed: with MODEL.EVENTFUL.COMPUTE_DTYPE, which the heads follow.
     assert {row["type"] for row in result["rows"]} == {"bfloat16"}

@@ -2,6 +2,7 @@
 
 import copy
 import io
+import pickle
 import threading
 
 import pytest
@@ -169,3 +170,15 @@ def test_a_pyramid_needs_a_policy_too(tiny_model):
     model.set_policy(PerGate({"blocks.*": TopR(3)}))
     run(model, clip(3))
     assert model.state.trace.pyramid.gates["pyramid"].selection.counts == (5,)
+
+
+def test_copies_of_a_state_contain_no_weights(detector):
+    state, frames = detector.new_state(), clip(4)
+    run(detector, frames[:3], state)
+    other = pickle.loads(pickle.dumps(state))
+    assert len(pickle.dumps(state)) < state.nbytes + 20_000
+    assert copy.deepcopy(state).trace is other.trace is None
+    for each in (state, other):
+        with torch.no_grad():
+            detector([item(frames[3], 1, 3)], each)
+        assert each.trace.flushed == (False,)

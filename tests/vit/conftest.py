@@ -6,8 +6,9 @@ import torch
 from eventful_vit import encoder, model, recorded
 from eventful_vit.ops import Operator, cpu, gpu
 from eventful_vit.ops.cpu import library
-from eventful_vit.ops.tape import recording
 from eventful_vit.recorded import RecordedFrames
+
+from .call_graph import CallGraph
 
 
 @pytest.fixture
@@ -63,24 +64,6 @@ def kernels_or_not(request):
     return request.param
 
 
-class CalledAgain:
-    """A recorder that calls Python again, in place of a graph. Results stay where they were."""
-
-    def __init__(self):
-        self.refusal, self.held, self.replays = None, [], 0
-
-    def record(self, call):
-        self._call = call
-        with recording(self):
-            self._result = call()
-        self.refusal = None  # Python can do everything again
-        return self._result
-
-    def replay(self):
-        self.replays += 1
-        self._result.copy_(self._call())
-
-
 @pytest.fixture
 def as_on_a_gpu(monkeypatch):
     """Frames take the way that they take on a GPU, with the CPU's kernels."""
@@ -88,4 +71,4 @@ def as_on_a_gpu(monkeypatch):
         monkeypatch.setattr(module, "is_on_gpu", lambda x: True)
     monkeypatch.setattr(encoder, "_make_room_for_kernels", lambda x: None)
     monkeypatch.setattr(encoder, "CROSSOVER", 0.5)  # whatever was measured last
-    monkeypatch.setattr(RecordedFrames, "_make_recorder", lambda frames, device: CalledAgain())
+    monkeypatch.setattr(RecordedFrames, "_make_recorder", lambda frames, device: CallGraph())

@@ -371,6 +371,33 @@ def test_whoever_hooks_into_a_block_sees_it_at_work(part):
     torch.testing.assert_close(outputs, dense(vit, video[4:]), **CLOSE)
 
 
+@pytest.mark.parametrize("block", [0, 1])
+@pytest.mark.parametrize("before", ["another video", "nothing"])
+def test_a_video_that_began_under_a_hook(block, before):
+    """A hooked attention runs as a whole and leaves no state."""
+    vit, video = make_vit(policy=TopR(3)), make_video(3)
+    if before == "another video":
+        run(vit, make_video(2, seed=7))
+        vit.reset()
+    hook = vit.blocks[block].attn.register_forward_hook(lambda *args: None)
+    run(vit, video[:1])
+    hook.remove()
+    still = video[:1].repeat(4, 1, 1, 1)
+    torch.testing.assert_close(run(vit, still), dense(vit, still), **CLOSE)
+    assert flushed(vit) == (False,) and vit.state.trace.gates["blocks.1.qkv"].selection.counts == (3,)
+
+
+def test_streams_that_began_under_a_hook():
+    vit, video = make_vit(policy=TopR(3)), make_video(1).repeat(3, 1, 1, 1)
+    hook = vit.blocks[1].attn.register_forward_hook(lambda *args: None)
+    vit(video)
+    hook.remove()
+    expected = dense(vit, video)
+    for streams in (1, 3, 3, 2):
+        torch.testing.assert_close(vit(video[:streams])["last_feat"], expected[:streams], **CLOSE)
+        assert not any(flushed(vit))
+
+
 def test_what_a_hook_keeps_stays_as_it_was():
     vit, video = make_vit(policy=TopR(6)), make_video(4)
     run(vit, video[:2])

@@ -1,15 +1,19 @@
 """Frames like the last one, which a GPU starts before the host has looked at the weights."""
 
 import copy
+import gc
 import threading
 
+import numpy as np
 import pytest
 import torch
-from eventful_vit import PerGate, Policy, Streams, Threshold, TopFraction, TopR, count_operations
+from eventful_vit import EventfulViT, PerGate, Policy, Streams, Threshold, TopFraction, TopR, count_operations
+from eventful_vit.ops import tf32
 from eventful_vit.policies import fixed_form
 from eventful_vit.repetition import Repetition
 from eventful_vit.weights import WeightWatch
 from torch import nn
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from .small_models import dense, expected_of, flushed, make_video, make_vit, run
@@ -176,6 +180,32 @@ def test_frames_in_full_are_repeated(started):
     torch.testing.assert_close(outputs, dense(vit, video), atol=2e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("number", [torch.tensor(6), np.array(6), np.int64(6)], ids=["tensor", "array", "number"])
+def test_a_policy_keeps_the_number_that_it_was_made_with(number, started):
+    policy = TopR(number)
+    assert type(policy.r) is int and policy == TopR(6)
+    if not isinstance(number, np.int64):
+        number[...] = 3
+    vit = make_vit(policy=policy)
+    run(vit, make_video(6))
+    assert chosen(vit) == (6,)
+
+
+def test_an_interruption_while_numbers_of_a_policy_are_written(started, monkeypatch):
+    vit, video = make_vit(policy=TopR(6)), make_video(8)
+    run(vit, video[:5])
+    vit.set_policy(TopR(7))
+
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(torch, "frombuffer", interrupted)
+        vit(video[5:6])
+    run(vit, video[6:])
+    assert chosen(vit) == (7,) and flushed(vit) == (False,)
+
+
 # Streams.
 
 
@@ -259,7 +289,117 @@ def test_an_interruption(place, started, monkeypatch):
     assert not vit.state._in_use.locked()
 
 
+def test_a_state_that_is_handed_to_another_model(started):
+    vit, video, state = make_vit(policy=TopR(6)), make_video(12), Streams()
+    other = copy.deepcopy(vit)
+    in_place(other)
+    run(vit, video[:6], state)
+    assert torch.equal(run(other, video[6:], state), expected_of(other, video[6:]))
+    assert torch.equal(run(vit, video[6:], state), expected_of(vit, video[6:]))
+
+
+def test_models_that_share_parameters(started):
+    vit, video, outputs = make_vit(policy=TopR(6)), make_video(12), []
+    other = copy.deepcopy(vit, {id(p): p for p in vit.parameters()})
+    expected = expected_of(vit, video)
+    for number, frame in enumerate(video):
+        outputs.append(vit(frame[None])["last_feat"])
+        other(frame[None])
+        if number in (1, 5):
+            other.train().eval()  # which forgets what was derived from the parameters
+    assert torch.equal(torch.cat(outputs), expected)
+
+
+def test_moved_weights_are_freed(started):
+    vit, video = make_vit(policy=TopR(6)), make_video(4)
+    run(vit, video)
+    dense_of(vit, video, enabled=False)
+    memory = StorageWeakRef(vit.blocks[0].mlp.fc1.weight.untyped_storage())
+    assert vit.state.recorded.repetition is not None and not memory.expired()
+    vit.double()
+    gc.collect()
+    assert memory.expired()
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_settings_that_decide_how_products_are_rounded(enabled, started, monkeypatch):
+    vit, video, seen = make_vit(policy=TopR(6)), make_video(4), []
+    monkeypatch.setattr(type(vit.patch_embed), "forward", _noting(seen, type(vit.patch_embed).forward))
+    dense_of(vit, video, enabled=enabled)
+    assert len(seen) == 2  # the others are repeated
+    monkeypatch.setattr(tf32, "settings", lambda: (True, True))
+    dense_of(vit, video, enabled=enabled)
+    assert len(seen) == 4
+
+
+def _noting(seen, forward):
+    return lambda *args: seen.append(1) or forward(*args)
+
+
 # Who watches.
+
+
+def test_observers_may_compute_frames_with_the_same_state(started):
+    vit, video, inner = make_vit(policy=TopR(6)), make_video(16), []
+
+    def compute(trace):
+        vit.observers.clear()
+        inner.append(vit(video[15:])["last_feat"])
+        vit.observers.append(compute)
+
+    vit.observers.append(compute)
+    run(vit, video[:8])
+    assert len(inner) == 8 and started.count("start") == 16 - BEFORE
+
+
+@pytest.mark.parametrize("frame", range(1, 6))
+def test_an_observer_that_fails_ends_nothing(frame, started):
+    vit, video = make_vit(policy=TopR(6)), make_video(9)
+    expected = expected_of(vit, video)
+    run(vit, video[:frame])
+
+    def fail(trace):
+        raise ZeroDivisionError
+
+    vit.observers.append(fail)
+    with pytest.raises(ZeroDivisionError):
+        vit(video[frame : frame + 1])
+    vit.observers.clear()
+    assert torch.equal(run(vit, video[frame + 1 :]), expected[frame + 1 :]) and started.count("start") == 9 - BEFORE
+
+
+class Doubled(nn.Linear):
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_a_module_of_another_class(enabled, started):
+    vit, video = make_vit(policy=TopR(6)), make_video(8)
+    before = dense_of(vit, video, enabled=enabled)
+    vit.reset()
+    vit.blocks[1].mlp.fc2.__class__ = Doubled
+    out = dense_of(vit, video, enabled=enabled)
+    assert torch.equal(out, dense_of(copy.deepcopy(vit), video, enabled=enabled)) and not torch.equal(out, before)
+
+
+def test_a_module_of_another_mode(started):
+    """As with dropout in inference."""
+    vit, video = make_vit(drop_path_rate=0.9), make_video(4)
+    dense_of(vit, video, enabled=False)
+    vit.blocks.train()
+    outputs = [dense_of(vit, video[:1], enabled=False) for _ in range(8)]
+    assert any(not torch.equal(outputs[0], other) for other in outputs)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_traced_model_is_no_recorded_frame(started):
+    vit, video = make_vit(enabled=False), make_video(6)
+    expected = dense_of(vit, video)
+    with torch.no_grad():
+        traced = torch.jit.trace(vit, video[:1], strict=False, check_trace=False)
+        assert torch.equal(traced(video[5:])["last_feat"], expected[5:])
+    assert len(vit._of_thread.recorded.kinds) == 1
 
 
 def test_a_hook_sees_its_frame_and_ends_nothing(started):
@@ -408,7 +548,8 @@ def test_one_state_in_two_threads_is_an_error(started, monkeypatch):
 # The dense model.
 
 
-def dense_of(vit, frames):
+def dense_of(vit, frames, enabled=None):
+    vit.enabled = vit.enabled if enabled is None else enabled
     with torch.no_grad():
         return run(vit, frames)
 

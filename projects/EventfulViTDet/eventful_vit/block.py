@@ -7,7 +7,7 @@ stands here once.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Union
 
 import torch
@@ -119,6 +119,7 @@ class EventfulBlock:
             name: such as "blocks.0".
         """
         settings = (options.gate_reference, options.state_dtype)
+        self.name = name
         self.options = options
         self.qkv_gate = TokenGate(f"{name}.qkv", *settings)
         self.global_attention = make_core(options.attention, False, name, options.state_dtype)
@@ -159,15 +160,17 @@ class EventfulBlock:
         overwritten."""
         layout, added = spec.layout(grid), None
         if spec.other_attention is None:
-            picked1, rows = self._gate(self.qkv_gate, spec.norm1, spec.qkv, x, None, frame)
+            complete = self._completed(frame)
+            picked1, rows = self._gate(self.qkv_gate, spec.norm1, spec.qkv, x, None, complete)
             rows = self._queries_keys_values(spec, rows, picked1, layout)
             attention = self.windowed_attention if spec.window else self.global_attention
-            a, work = attention(self._attention_spec(spec, layout, x), rows, picked1, layout, frame)
+            a, work = attention(self._attention_spec(spec, layout, x), rows, picked1, layout, complete)
             dtype = None if spec.projection_norm is not None else self._type_of_rows(spec.projection)
-            picked2, rows = self.projection_gate(a, frame, dtype=dtype or x.dtype)
+            picked2, rows = self.projection_gate(a, complete, dtype=dtype or x.dtype)
             rows = self._project(spec, rows, used=picked2.used)
-            added = self.projection_buffer.store(rows, picked2, frame, x.dtype)
+            added = self.projection_buffer.store(rows, picked2, complete, x.dtype)
         else:
+            frame.state.note_missing(self.name, len(x))
             picked1 = picked2 = Selection.everything(*x.shape[:2])
             work = AttentionWork("other")
             x = self._dense_attention(spec, x, layout)
@@ -176,6 +179,14 @@ class EventfulBlock:
         self.mlp_buffer.add_to(x, self._mlp(spec, rows, used=picked3.used), picked3, frame)
         frame.trace.blocks.append(BlockTrace(spec, layout, work, (picked1, picked2, picked3)))
         return self._after(spec, x, grid)
+
+    def _completed(self, frame: Frame) -> Frame:
+        """The frame as this block's attention has to compute it: in full for streams for which other code, such as a
+        module that was hooked into, computed it last."""
+        missing = frame.state.take_missing(self.name, len(frame.flush))
+        if not missing:
+            return frame
+        return replace(frame, flush=tuple(i in missing or flush for i, flush in enumerate(frame.flush)), budget=None)
 
     def _gate(
         self, gate: TokenGate, norm: Norm, layer: Linear | MlpParts, x: Tensor, added: Tensor | None, frame: Frame

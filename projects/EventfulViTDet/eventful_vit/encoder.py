@@ -17,7 +17,7 @@ from .block import BlockSpec, EventfulBlock, EventfulOptions
 from .frame import Frame, FrameTrace
 from .ops.tape import Recorder
 from .policies import Policy
-from .recorded import BudgetNumbers, RecordedFrame, is_on_gpu, is_plain_call
+from .recorded import BudgetNumbers, RecordedFrame, arithmetic, is_on_gpu, is_plain_call
 
 TAPED_VALUES = 2**18
 """Most values (tokens x channels x streams) of a frame that is recorded on a CPU. Small frames gain most
@@ -69,7 +69,7 @@ class EventfulEncoder:
             stays: whether later frames have their tokens where x is (recorded.py).
         """
         _make_room_for_kernels(x)
-        if observed or not self._can_record or not _can_be_recorded(x):
+        if observed or not self._can_record or not frame.state.is_complete or not _can_be_recorded(x):
             return self._run(blocks, x.clone() if stays else x, frame, keep=observed)
         # On a GPU, full frames do without gates. On a CPU one tape serves all frames in which some streams flush.
         is_full = is_on_gpu(x) and all(frame.flush)
@@ -82,7 +82,7 @@ class EventfulEncoder:
             numbers = None if is_full else BudgetNumbers(self.gate_names, len(x), capacity, x.device)
             return RecordedFrame(recorder, numbers)
 
-        key, recorded = (x.shape, frame.trace.grid, capacity), frame.state.recorded
+        key, recorded = (x.shape, frame.trace.grid, capacity, arithmetic(x)), frame.state.recorded
         kind = recorded.find(key, make, x.device)
         if kind.numbers is not None and kind.recorder.refusal is None:
             kind.numbers.set(limits, frame.flush)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from .finite_frames import check_finite
 from .frame import Frame, FrameTrace
 from .policies import Policy, fixed_form
-from .recorded import RecordedFrame, RecordedFrames, RecordedInput, is_on_gpu, is_plain_call
+from .recorded import RecordedFrame, RecordedFrames, RecordedInput, arithmetic, is_on_gpu, is_plain_call
 from .repetition import Repetition
 from .streams import FrameForm, Streams
 from .weights import WeightWatch
@@ -136,6 +136,13 @@ class EventfulModel(Traced):
             self._watch.changed()
         return super().train(mode)
 
+    def _apply(self, *args, **kwargs) -> EventfulModel:
+        """As of any module. Recorded frames would keep weights in memory that are moved or converted."""
+        if self._own_state is not None:
+            self._own_state.recorded.clear()
+        self._of_thread = None
+        return super()._apply(*args, **kwargs)
+
     def _weights(self) -> WeightWatch:
         if self._watch is None:
             self._watch = WeightWatch(self)
@@ -151,12 +158,12 @@ class EventfulModel(Traced):
         run: Callable[[Tensor, FrameTrace | None], Tensor],
     ) -> Tensor:  # fmt: skip
         """A dense frame: `run` with its input and trace, repeated from a recording where that is possible."""
-        if torch.compiler.is_compiling() or not is_on_gpu(inputs) or self.training or torch.is_grad_enabled():
+        if not is_on_gpu(inputs) or self.training or torch.is_grad_enabled() or _is_traced():
             return run(inputs, trace)
         if torch.is_inference_mode_enabled():  # recorded memory may be written to outside of it
             with torch.inference_mode(False), torch.no_grad():
                 return self._run_dense(inputs, grid, trace, run)
-        key = (inputs.shape, inputs.dtype, inputs.device, grid)
+        key = (inputs.shape, inputs.dtype, inputs.device, grid, arithmetic(inputs))
         result = self._repeat_dense(key, inputs, trace)
         if result is not None:
             return result
@@ -209,11 +216,12 @@ class EventfulModel(Traced):
         version = self._weights().version()
         if self._weights().is_observed() or not is_plain_call(inputs):
             return None
-        if self._of_thread is None:
-            self._of_thread = threading.local()
-        if getattr(self._of_thread, "version", None) != version:
-            self._of_thread.version, self._of_thread.recorded = version, RecordedFrames()
-        return self._of_thread.recorded
+        known = self._of_thread
+        if known is None:  # two threads may both make one, of which one is used once
+            known = self._of_thread = threading.local()
+        if getattr(known, "version", None) != version:
+            known.version, known.recorded = version, RecordedFrames()
+        return known.recorded
 
     def _run_frame(
         self, inputs: Tensor, form: FrameForm, state: Streams | None, embed: Callable[[Tensor], Tensor],
@@ -233,10 +241,14 @@ class EventfulModel(Traced):
             # inference mode could not update.
             with torch.inference_mode(False), torch.no_grad():
                 return self._run_frame(inputs, form, state, embed, note)
-        state, key = self._state_in_use(state), (inputs.shape, form)
+        state, key = self._state_in_use(state), (inputs.shape, form, arithmetic(inputs))
         with state.exclusive():
             x = self._repeat_frame(key, inputs, state)
-            return self._run_other_frame(key, inputs, form, state, embed, note) if x is None else x
+            if x is None:
+                x = self._run_other_frame(key, inputs, form, state, embed, note)
+            trace = state.trace
+        self.report(trace)  # observers may compute frames with this state
+        return x
 
     def _repeat_frame(self, key: Hashable, inputs: Tensor, state: Streams) -> Tensor | None:
         """An eventful frame that is like the last one of its state (repetition.py), else None. If the weights turn out
@@ -256,7 +268,6 @@ class EventfulModel(Traced):
         answer.refuse_others()
         state.mark(streams, running=True)
         state.recorded.repetition, state.trace = repetition, repetition.new_trace()
-        self.report(state.trace)
         return x
 
     def _run_other_frame(
@@ -300,6 +311,7 @@ class EventfulModel(Traced):
         state = self._state_in_use(state)
         with self._open_frame(state.frame, streams, form, state) as frame:
             yield frame
+        self.report(frame.trace)
 
     @contextmanager
     def _open_frame(
@@ -317,4 +329,8 @@ class EventfulModel(Traced):
             frame = Frame(self.policy, in_full, state, FrameTrace(begins, form.grid, in_full=in_full))
             yield frame
         state.trace = frame.trace
-        self.report(frame.trace)
+
+
+def _is_traced() -> bool:
+    """Whether somebody makes a program of this call: a repeated frame would be a constant in it."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()

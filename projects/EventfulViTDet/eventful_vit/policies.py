@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import lru_cache
+from operator import index
 
 from torch import Tensor
 
@@ -64,6 +65,7 @@ class TopR(Policy):
     def __post_init__(self) -> None:
         if isinstance(self.r, bool) or not hasattr(self.r, "__index__"):
             raise TypeError(f"TopR needs a whole number of tokens, got {self.r!r}")
+        object.__setattr__(self, "r", index(self.r))  # an array of one number could be written to later
         if self.r < 0:
             raise ValueError(f"TopR needs r >= 0 tokens, got r = {self.r}")
 

@@ -20,6 +20,7 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode
 from . import ops
 from .finite_frames import FiniteAnswer
 from .frame import FrameTrace, GateBudget
+from .ops import tf32
 from .ops.cpu.library import make_replay
 from .ops.gpu.graph import Graph
 from .ops.tape import Recorder, Tape
@@ -60,13 +61,14 @@ class BudgetNumbers:
         """Write the next frame's numbers."""
         if self._written == (limits, flush):
             return
-        self._written = (limits, flush)
+        self._written = None  # if this is interrupted
         counts, thresholds = zip(*limits)
         content = bytearray(array("q", counts).tobytes() + array("f", thresholds).tobytes() + bytes(flush))
         numbers = torch.frombuffer(content, dtype=torch.uint8)
         # From pinned memory, a GPU takes them when it gets there, and nothing waits for it. PyTorch keeps that memory
         # until then.
         self._memory.copy_(numbers.pin_memory() if self._memory.is_cuda else numbers, non_blocking=True)
+        self._written = (limits, flush)
 
 
 @dataclass
@@ -257,6 +259,11 @@ class RecordedFrames:
 def is_on_gpu(x: Tensor | FrameForm) -> bool:
     """Whether the work on something is started on a GPU, and the host continues meanwhile."""
     return x.device.type == "cuda"
+
+
+def arithmetic(x: Tensor) -> Hashable:
+    """The settings that decide how kernels on something round, and that a recorded frame keeps."""
+    return tf32.settings() if is_on_gpu(x) else None
 
 
 def is_plain_call(x: Tensor) -> bool:

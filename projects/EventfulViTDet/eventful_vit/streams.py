@@ -49,6 +49,7 @@ class Streams:
         self.recorded = RecordedFrames()
         """Recorded frames (recorded.py); they point to this state's memory, and are dropped with it."""
         self._slots: dict[str, Tensor] = {}
+        self._missing: dict[str, set[int]] = {}
         self._running: list[bool] = []
         self._form: FrameForm | None = None
         self._weights: int | None = None
@@ -76,6 +77,7 @@ class Streams:
         """Free the memory of all streams, whose next frame is a flush."""
         self._running = []
         self._slots = {}
+        self._missing = {}
         self.recorded.clear()
         self.trace = None
 
@@ -117,6 +119,25 @@ class Streams:
         self._slots[name] = slot
         self.recorded.clear_kinds()  # they point to the old memory
         return slot
+
+    def note_missing(self, part: str, streams: int) -> None:
+        """Say that the first `streams` streams came through a part of the model that did not bring its slots up to
+        date."""
+        self._missing.setdefault(part, set()).update(range(streams))
+
+    def take_missing(self, part: str, streams: int) -> set[int]:
+        """Which of the first `streams` streams a part has to compute in full, since its slots are not up to date."""
+        missing = self._missing.get(part, set())
+        found = {stream for stream in missing if stream < streams}
+        missing -= found
+        if found and not missing:
+            del self._missing[part]
+        return found
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the slots of all parts are up to date."""
+        return not self._missing
 
     def continues(self, streams: int, weights: int) -> bool:
         """Whether the first `streams` streams are all running, with weights of this version."""

@@ -3,10 +3,11 @@ again."""
 
 from __future__ import annotations
 
+import secrets
 import weakref
 from collections.abc import Callable, Sequence
-from itertools import chain, repeat
-from operator import contains
+from itertools import chain, count, repeat
+from operator import contains, itemgetter
 
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
@@ -16,6 +17,10 @@ from .layers import is_observed
 from .ops import derived
 
 _version_of = Tensor._version.__get__
+_is_training = itemgetter("training")
+_numbers = count(1 + secrets.randbits(48))
+"""Versions differ between models and processes, too: a state that is handed to another model, or loaded where other
+weights may be, begins again."""
 
 
 class HookWatch:
@@ -46,7 +51,8 @@ class HookWatch:
 class WeightWatch:
     """Looks at a model's parameters, buffers and modules in every eventful frame.
 
-    Seen are: writes that PyTorch tracks, other parameters or modules in place of the old ones, moves, changes of type.
+    Seen are: writes that PyTorch tracks, other parameters or modules in place of the old ones, moves, changes of type,
+    modules of another class or mode.
     Writes that it does not track (`parameter.data.copy_(...)`) are seen on a CPU with compiled kernels if they change
     some of a few dozen values of a parameter. For all others there is `EventfulModel.weights_changed`.
 
@@ -62,6 +68,9 @@ class WeightWatch:
         self._sampler: ops.cpu.Sampler | None = None
         self._children: list[dict] = []
         self._known_children: list[nn.Module | None] = []
+        self._modules: list[nn.Module] = []
+        self._attributes: list[dict] = []
+        self._kinds: tuple[list[type], list[bool]] = [], []
         self._owners: list[dict] = []
         self._tensors: list[Tensor] = []
         self._ids: list[int] = []
@@ -80,12 +89,12 @@ class WeightWatch:
             if self._number:  # other values may lie where the old ones did, in the same version
                 self._forget()
             self._stamps, self._sampler, self._sample = stamps, _make_sampler(self._tensors), None
-            self._number += 1
+            self._number = next(_numbers)
         if self._sampler is not None:
             sample, before = self._sampler.value(), self._sample
             self._sample = sample
             if before is not None and sample != before:
-                self._number += 1
+                self._number = next(_numbers)
                 self._forget()
         return self._number
 
@@ -110,8 +119,12 @@ class WeightWatch:
 
     def _look_again(self) -> None:
         children = list(chain.from_iterable(map(dict.values, self._children)))
-        if not self._children or children != self._known_children:
+        if not self._children or children != self._known_children or self._kinds != self._find_kinds():
             self._look()
+
+    def _find_kinds(self) -> tuple[list[type], list[bool]]:
+        """Class and mode of every module inside."""
+        return list(map(type, self._modules)), list(map(_is_training, self._attributes))
 
     def _forget(self) -> None:
         model = self._model()
@@ -126,7 +139,10 @@ class WeightWatch:
         self._children = [m._modules for m in modules if m._modules or m is model]
         self._known_children = [child for children in self._children for child in children.values()]
         self._owners = [owner for m in modules for owner in (m._parameters, m._buffers) if owner]
-        self._hooks = HookWatch(modules[1:])  # whoever hooks into the model itself sees it called in any case
+        self._modules = modules[1:]
+        self._attributes = [module.__dict__ for module in self._modules]
+        self._kinds = self._find_kinds()
+        self._hooks = HookWatch(self._modules)  # whoever hooks into the model itself sees it called in any case
         self._ids = []
         self._stamps = None
 

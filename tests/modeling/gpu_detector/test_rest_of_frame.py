@@ -200,3 +200,64 @@ def test_recorded_frames_are_repeated(small_model):
         model(batch)
     (kind,) = model._rest_on_gpu._rest._layers().kinds.values()
     assert kind.frames == 4 and kind.graph.refusal is None
+
+
+def scores(model, batch):
+    return model(batch)[0]["instances"].scores
+
+
+@pytest.fixture
+def in_the_interpreter(monkeypatch):
+    """A detector finds by itself what computes its frames, on a CPU too."""
+    if torch.cuda.is_available():
+        return
+    monkeypatch.setattr(gpu_detector.RestOnGPU, "for_frame", _on_a_cpu_too(gpu_detector.RestOnGPU.for_frame))
+
+
+def _on_a_cpu_too(for_frame):
+    def of(rest, detector):
+        class OnGPU:
+            device = torch.device("cuda")
+            __getattr__ = staticmethod(lambda name: getattr(detector, name))
+
+        return for_frame(rest, OnGPU())
+
+    return of
+
+
+def test_other_stages_of_the_pyramid_are_used(in_the_interpreter, device, small_model):
+    model, (batch,) = small_model().to(device), frames(1)
+    before = scores(model, batch)
+    rest = model._rest_on_gpu._rest
+    assert rest is not None and torch.equal(scores(model, batch), before) and model._rest_on_gpu._rest is rest
+    stage = copy.deepcopy(model.backbone.stages[0])
+    for parameter in stage.parameters():
+        nn.init.normal_(parameter)
+    model.backbone.stages[0] = stage
+    assert not torch.allclose(scores(model, batch)[:1], before[:1])
+
+
+@pytest.mark.parametrize("say", [lambda model: model.weights_changed(), lambda model: model.train().eval()])
+def test_weights_that_changed_behind_pytorchs_back(say, in_the_interpreter, device, small_model, monkeypatch):
+    monkeypatch.setattr("eventful_vit.weights._make_sampler", lambda tensors: None)  # as on a GPU
+    model, (batch,) = small_model().to(device), frames(1)
+    scores(model, batch)
+    model.roi_heads.box_predictor.cls_score.weight.data.zero_()
+    model.roi_heads.box_predictor.cls_score.bias.data.zero_()
+    say(model)
+    after = scores(model, batch)
+    torch.testing.assert_close(after, torch.full_like(after, 0.25))
+
+
+def test_other_codings_of_boxes_are_used(device, small_model):
+    from eventful_vitdet.modeling.gpu_detector.rest_of_frame import RestOfFrame
+
+    for settings in ({}, CASCADE):
+        model = small_model(**settings).to(device)
+        layers = RestOfFrame(model, None)._layers()
+        predictor = model.roi_heads.box_predictor
+        codings = [model.proposal_generator, *(predictor if settings else [predictor])]
+        for part in codings:
+            before = layers.settings()
+            part.box2box_transform.weights = (3.0, 3.0, 1.0, 1.0)
+            assert layers.settings() != before

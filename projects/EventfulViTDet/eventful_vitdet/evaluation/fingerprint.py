@@ -18,7 +18,7 @@ import PIL
 import torch
 import torchvision
 from detectron2.config import CfgNode
-from eventful_vit.ops import cpu, gpu
+from eventful_vit.ops import cpu, gpu, tf32
 from torch import nn
 
 from ..budgets import DENSE
@@ -198,8 +198,11 @@ def _describe_arithmetic(on_cpu: bool) -> str:
     """What else decides the last bits of a sum: the processor's instructions, or how a GPU rounds factors."""
     if on_cpu:
         return torch.backends.cpu.get_cpu_capability()
-    convolutions = "TF32" if torch.backends.cudnn.allow_tf32 else "float32"
-    return f"products {torch.get_float32_matmul_precision()}, convolutions {convolutions}"
+    try:
+        products = torch.get_float32_matmul_precision()
+    except RuntimeError:  # set in PyTorch's newer terms only
+        products = "high" if tf32.in_products() else "highest"
+    return f"products {products}, convolutions {'TF32' if tf32.in_convolutions() else 'float32'}"
 
 
 def _flatten(node: CfgNode, prefix: str = "") -> Iterator[tuple[str, object]]:

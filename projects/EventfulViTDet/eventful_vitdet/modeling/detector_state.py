@@ -70,6 +70,10 @@ class DetectorState:
     """Where each stream's last frame stood; None before its first."""
     canvas: tuple[int, int] | None = None
 
+    def __getstate__(self) -> dict:
+        """For copies and pickles: without the trace, which names the model's layers."""
+        return {**vars(self), "trace": None}
+
     def reset(self, streams: Sequence[int] | None = None) -> None:
         """Forget some streams, or all: their next frame starts a sequence."""
         self.vit.reset(streams)

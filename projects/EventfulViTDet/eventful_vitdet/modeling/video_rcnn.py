@@ -124,6 +124,19 @@ class VideoRCNN(GeneralizedRCNN):
         """Bytes that the detector's own state holds, for the Transformer and the eventful pyramid."""
         return self.state.nbytes
 
+    def weights_changed(self) -> None:
+        """Say that weights were changed in a way that PyTorch does not track (see `EventfulModel.weights_changed`)."""
+        self.vit.weights_changed()
+        self._rest_on_gpu.forget()
+        if self.eventful_pyramid is not None:
+            self.eventful_pyramid.weights_changed()
+
+    def train(self, mode: bool = True) -> VideoRCNN:
+        """As of any module; a change of mode ends the running streams."""
+        if mode != self.training:
+            self._rest_on_gpu.forget()
+        return super().train(mode)
+
     def reset(self, streams: Sequence[int] | None = None) -> None:
         """Forget some streams of the detector's own state, or all: their next frame starts a sequence."""
         self.state.reset(streams)

@@ -7,6 +7,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from .. import tf32
+
 TYPES = (torch.float32, torch.float16, torch.bfloat16)
 """Types that the kernels read and write. Inside they compute in float32."""
 _INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
@@ -23,7 +25,7 @@ def product(a, b, total, PRECISION: tl.constexpr):
 def precision(dtype: torch.dtype) -> str:
     """How products of float32 are computed: with TF32 only where PyTorch may, too. Otherwise each is the sum of three
     of TF32, whose error is no larger than that of float32's own, in a seventh of the time."""
-    return "tf32" if dtype is torch.float32 and torch.backends.cuda.matmul.allow_tf32 else "tf32x3"
+    return "tf32" if dtype is torch.float32 and tf32.in_products() else "tf32x3"
 
 
 def fits(*tensors: Tensor | None) -> bool:

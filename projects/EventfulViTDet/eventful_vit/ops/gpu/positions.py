@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ...attention.layout import AttentionLayout
 from ...attention.position import position_tables
+from .. import tape
 from .launch import power_of_two, precision, product
 from .tuning import position_queries
 
@@ -147,7 +148,9 @@ def position_pattern(layout: AttentionLayout, q: Tensor) -> Tensor:
     added to the scores. In float16, or for queries in float32 in float32."""
     rows, columns = layout.key_grid
     dtype = torch.float32 if q.dtype is torch.float32 else torch.float16
-    return _pattern(rows, columns, power_of_two(rows + columns), dtype, q.device)
+    pattern = _pattern(rows, columns, power_of_two(rows + columns), dtype, q.device)
+    tape.hold(pattern)  # a recorded frame reads it longer than it may be kept here
+    return pattern
 
 
 @lru_cache(maxsize=64)

@@ -35,10 +35,17 @@ class RestOnGPU:
         """What computes the next frame; None where Detectron2's own code has to, as on a CPU."""
         if detector.device.type != "cuda":
             return None
-        parts = (detector.backbone, detector.proposal_generator, detector.roi_heads)
+        backbone = detector.backbone
+        # A pyramid's stages are a list, in which others may be put.
+        layers = (*getattr(backbone, "stages", ()), getattr(backbone, "top_block", None))
+        parts = (backbone, *layers, detector.proposal_generator, detector.roi_heads)
         if parts != self._parts:
             self._parts, self._rest = parts, _make(detector)
         return self._rest if self._rest is not None and self._rest.is_possible(detector.device) else None
+
+    def forget(self) -> None:
+        """Free what was made of the weights. It is made again for the next frame."""
+        self._parts, self._rest = (), None
 
 
 def write_normalised(frames: Tensor | Sequence[Tensor], mean: Tensor, deviation: Tensor, batch: Tensor) -> bool:

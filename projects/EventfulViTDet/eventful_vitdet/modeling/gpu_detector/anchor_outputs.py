@@ -6,6 +6,7 @@ from __future__ import annotations
 import torch
 import triton
 import triton.language as tl
+from eventful_vit.ops import tf32
 from eventful_vit.ops.gpu.launch import power_of_two, product
 from torch import Tensor, nn
 
@@ -60,7 +61,7 @@ class AnchorOutputs:
         """
         rows = as_rows(level_map)
         positions, channels = rows[..., 0].numel(), rows.shape[-1]
-        allows_tf32 = rows.dtype is torch.float32 and torch.backends.cudnn.allow_tf32
+        allows_tf32 = rows.dtype is torch.float32 and tf32.in_convolutions()
         _predict[(triton.cdiv(positions, POSITIONS),)](
             rows, self._weight, self._bias, logits, deltas, positions, positions // len(rows), self._anchors, channels,
             logits.stride(0), deltas.stride(0), POSITIONS=POSITIONS, OUTPUTS=power_of_two(5 * self._anchors),

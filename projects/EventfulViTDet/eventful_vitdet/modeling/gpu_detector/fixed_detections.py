@@ -113,7 +113,14 @@ class SecondStage:
     def settings(self) -> tuple:
         """Numbers that may be changed between frames."""
         last = self._predictors[-1]
-        return last.test_score_thresh, last.test_nms_thresh, last.test_topk_per_image
+        codings = [predictor.box2box_transform for predictor in self._predictors]
+        return (
+            last.test_score_thresh,
+            last.test_nms_thresh,
+            last.test_topk_per_image,
+            *(predictor.use_sigmoid_ce for predictor in self._predictors),
+            *(number for coding in codings for number in (*coding.weights, coding.scale_clamp)),
+        )
 
     def _choose(
         self, scores: Tensor, deltas: Tensor, proposals: Tensor, count: Tensor, sizes: ImageSizes

@@ -67,8 +67,9 @@ class ProposalNetwork:
 
     def settings(self) -> tuple:
         """Numbers that may be changed between frames."""
-        rpn = self._rpn
-        return rpn.pre_nms_topk[False], rpn.post_nms_topk[False], rpn.nms_thresh, _least_side(rpn)
+        rpn, coding = self._rpn, self._rpn.box2box_transform
+        limits = rpn.pre_nms_topk[False], rpn.post_nms_topk[False], rpn.nms_thresh, _least_side(rpn)
+        return (*limits, *coding.weights, coding.scale_clamp)
 
     def anchors(self, maps: dict[str, Tensor]) -> Anchors:
         """The anchors for such maps. Computed once for a size, outside of a recording."""

@@ -16,6 +16,7 @@ from detectron2.modeling.backbone.fpn import LastLevelMaxPool
 from detectron2.modeling.backbone.vit import SimpleFeaturePyramid
 from detectron2.structures import Boxes, Instances
 from eventful_vit.layers import is_observed
+from eventful_vit.ops import tf32
 from eventful_vit.ops.gpu.graph import Graph
 from eventful_vit.weights import HookWatch, WeightWatch
 from torch import Tensor, nn
@@ -162,7 +163,7 @@ class RestOfFrame:
             output_sizes: those before it was resized.
         """
         layers = self._layers()
-        key = (source.shape, source.dtype, source.device, torch.backends.cudnn.allow_tf32, *layers.settings())
+        key = (source.shape, source.dtype, source.device, *tf32.settings(), *layers.settings())
         kind = layers.kinds.pop(key, None) or self._make_kind(source, layers)
         kind.source.copy_(source)
         kind.set_sizes(list(image_sizes), list(output_sizes))

@@ -100,7 +100,7 @@ class EventfulPyramid(Traced):
         grid = (features.shape[2], features.shape[3])
         state.reset([stream for stream, begins in enumerate(flushed) if begins])
         form = FrameForm(grid, features.dtype, features.device)
-        with state.frame(len(features), form, self._weights()) as flush:
+        with state.frame(len(features), form, self._weights().version()) as flush:
             frame = Frame(self.policy or backbone_policy, flush, state, FrameTrace(flush, grid))
             maps, predictions = self._compute(features.flatten(2).transpose(1, 2), frame)
         state.trace = frame.trace
@@ -111,10 +111,14 @@ class EventfulPyramid(Traced):
             deltas=[deltas.unflatten(2, (-1, 4)).flatten(1, 2) for _, deltas in predictions],
         )
 
-    def _weights(self) -> int:
+    def weights_changed(self) -> None:
+        """See `EventfulModel.weights_changed`."""
+        self._weights().changed()
+
+    def _weights(self) -> WeightWatch:
         if self._watch is None:
             self._watch = WeightWatch(self._layers[0])
-        return self._watch.version()
+        return self._watch
 
     def _compute(self, tokens: Tensor, frame: Frame) -> tuple[dict[str, _Map], list[list[Tensor]]]:
         """The maps by name, and logits and deltas of each of the proposal network's levels."""

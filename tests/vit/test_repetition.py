@@ -7,7 +7,7 @@ import threading
 import numpy as np
 import pytest
 import torch
-from eventful_vit import EventfulViT, PerGate, Policy, Streams, Threshold, TopFraction, TopR, count_operations
+from eventful_vit import PerGate, Policy, Streams, Threshold, TopFraction, TopR, count_operations
 from eventful_vit.ops import tf32
 from eventful_vit.policies import fixed_form
 from eventful_vit.repetition import Repetition

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from .. import tf32
+
 SMALL_ROWS = 64
 """Up to so many rows, a tile has as few as it may, so that there are enough tiles for all processors."""
 LARGE_GROUP = 2048
@@ -32,7 +34,7 @@ def precise_products(rows: int) -> bool:
     That is 1.4 to 1.9 times as fast on an H200, and closer to float64. Consumer GPUs multiply TF32 no faster than
     float32.
     """
-    return rows > SMALL_ROWS and _is_large_gpu() and not torch.backends.cuda.matmul.allow_tf32
+    return rows > SMALL_ROWS and _is_large_gpu() and not tf32.in_products()
 
 
 def _is_large_gpu() -> bool:

@@ -390,6 +390,10 @@ def test_a_module_of_another_mode(started):
     vit.blocks.train()
     outputs = [dense_of(vit, video[:1], enabled=False) for _ in range(8)]
     assert any(not torch.equal(outputs[0], other) for other in outputs)
+    vit.blocks.eval()
+    started.clear()
+    dense_of(vit, video[:1], enabled=False)
+    assert "start" in started
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -160,6 +160,8 @@ class EventfulModel(Traced):
         """A dense frame: `run` with its input and trace, repeated from a recording where that is possible."""
         if not is_on_gpu(inputs) or self.training or torch.is_grad_enabled() or _is_traced():
             return run(inputs, trace)
+        if self._weights().is_partly_training():  # somebody wants other values each time
+            return run(inputs, trace)
         if torch.is_inference_mode_enabled():  # recorded memory may be written to outside of it
             with torch.inference_mode(False), torch.no_grad():
                 return self._run_dense(inputs, grid, trace, run)

@@ -7,7 +7,7 @@ import secrets
 import weakref
 from collections.abc import Callable, Sequence
 from itertools import chain, count, repeat
-from operator import contains, itemgetter
+from operator import attrgetter, contains
 
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
@@ -17,7 +17,7 @@ from .layers import is_observed
 from .ops import derived
 
 _version_of = Tensor._version.__get__
-_is_training = itemgetter("training")
+_is_training = attrgetter("training")
 _numbers = count(1 + secrets.randbits(48))
 """Versions differ between models and processes, too: a state that is handed to another model, or loaded where other
 weights may be, begins again."""
@@ -52,7 +52,7 @@ class WeightWatch:
     """Looks at a model's parameters, buffers and modules in every eventful frame.
 
     Seen are: writes that PyTorch tracks, other parameters or modules in place of the old ones, moves, changes of type,
-    modules of another class or mode.
+    modules of another class.
     Writes that it does not track (`parameter.data.copy_(...)`) are seen on a CPU with compiled kernels if they change
     some of a few dozen values of a parameter. For all others there is `EventfulModel.weights_changed`.
 
@@ -69,8 +69,7 @@ class WeightWatch:
         self._children: list[dict] = []
         self._known_children: list[nn.Module | None] = []
         self._modules: list[nn.Module] = []
-        self._attributes: list[dict] = []
-        self._kinds: tuple[list[type], list[bool]] = [], []
+        self._classes: list[type] = []
         self._owners: list[dict] = []
         self._tensors: list[Tensor] = []
         self._ids: list[int] = []
@@ -117,14 +116,14 @@ class WeightWatch:
         """The same of the modules that were there at the last look: quick, as long as no hook was registered."""
         return self._hooks.is_observed()
 
+    def is_partly_training(self) -> bool:
+        """Whether a module that was inside at the last look is in training mode."""
+        return any(map(_is_training, self._modules))
+
     def _look_again(self) -> None:
         children = list(chain.from_iterable(map(dict.values, self._children)))
-        if not self._children or children != self._known_children or self._kinds != self._find_kinds():
+        if not self._children or children != self._known_children or self._classes != list(map(type, self._modules)):
             self._look()
-
-    def _find_kinds(self) -> tuple[list[type], list[bool]]:
-        """Class and mode of every module inside."""
-        return list(map(type, self._modules)), list(map(_is_training, self._attributes))
 
     def _forget(self) -> None:
         model = self._model()
@@ -140,8 +139,7 @@ class WeightWatch:
         self._known_children = [child for children in self._children for child in children.values()]
         self._owners = [owner for m in modules for owner in (m._parameters, m._buffers) if owner]
         self._modules = modules[1:]
-        self._attributes = [module.__dict__ for module in self._modules]
-        self._kinds = self._find_kinds()
+        self._classes = list(map(type, self._modules))
         self._hooks = HookWatch(self._modules)  # whoever hooks into the model itself sees it called in any case
         self._ids = []
         self._stamps = None

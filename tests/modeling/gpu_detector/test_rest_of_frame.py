@@ -261,3 +261,49 @@ def test_other_codings_of_boxes_are_used(device, small_model):
             before = layers.settings()
             part.box2box_transform.weights = (3.0, 3.0, 1.0, 1.0)
             assert layers.settings() != before
+
+
+def change_limits(model, number):
+    heads, rpn = model.roi_heads.box_predictor, model.proposal_generator
+    heads.test_score_thresh, heads.test_nms_thresh = (0.05, 0.3, 0.9, 0.26)[number], (0.5, 0.3, 0.9, 1.0)[number]
+    heads.test_topk_per_image = (5, -1, 0, 100)[number]
+    rpn.nms_thresh, rpn.post_nms_topk = (0.7, 0.3, 0.7, 0.0)[number], {True: 8, False: (8, 4, 8, 3)[number]}
+
+
+def use_sigmoids(model, number):
+    model.roi_heads.box_predictor.use_sigmoid_ce = True
+
+
+def one_anchor_is_nan(model, number):
+    nn.init.constant_(model.proposal_generator.rpn_head.objectness_logits.bias[:1], torch.nan)
+
+
+def nothing_is_good_enough(model, number):
+    model.roi_heads.box_predictor.test_score_thresh = 1.1
+
+
+CHANGES = [change_limits, use_sigmoids, one_anchor_is_nan, nothing_is_good_enough]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_changes_between_frames(change, device, small_model, request):
+    model, videos, found = small_model(), frames(4 if change is change_limits else 1), []
+    for way in ("plain", "on_gpu"):
+        if way == "on_gpu":
+            request.getfixturevalue(way)
+        detector, outputs = copy.deepcopy(model).to(device), []
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            for number, batch in enumerate(videos):
+                change(detector, number)
+                outputs.append([out["instances"].to("cpu") for out in detector(batch)])
+        found.append(outputs)
+    assert_same(found[1], found[0])
+
+
+def test_sizes_that_change_within_one_canvas(device, small_model, request):
+    model, videos = small_model(), frames(3)
+    for batch, lines in zip(videos, (0, 6, 13)):
+        batch[0]["image"] = batch[0]["image"][:, : 80 - lines, : 96 - 2 * lines]
+    expected = run(model, device, videos)
+    request.getfixturevalue("on_gpu")
+    assert_same(run(model, device, videos), expected)

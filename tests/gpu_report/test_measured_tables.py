@@ -22,6 +22,7 @@ from eventful_vitdet.gpu_report.kernel_launches import (
 )
 from eventful_vitdet.gpu_report.report_markdown import format_report
 from eventful_vitdet.gpu_report.report_models import ALL_BFLOAT16, BFLOAT16, FLOAT32, TINY, build_vit
+from eventful_vitdet.modeling.detector_state import DetectorState
 from torch.autograd import DeviceType
 
 CPU = torch.device("cpu")
@@ -118,7 +119,17 @@ def test_the_whole_detector(tiny_cfg, monkeypatch):
         MODEL__RPN__IN_FEATURES=["p3", "p4", "p5", "p6"], MODEL__ANCHOR_GENERATOR__SIZES=[[16], [32], [64], [96]]
     )
     result: dict = {"rows": [], "measured": {}}
+    begun = []
+    begin = DetectorState.begin
+
+    def watched(state, frames):
+        begins, positions = begin(state, frames)
+        begun.extend(begins)
+        return begins, positions
+
+    monkeypatch.setattr(DetectorState, "begin", watched)
     detector_times.measure_detector(result, CPU, cfg, rounds=2)
+    assert begun[0] and not any(begun[1:])  # one video, whose frames follow each other
     assert [row["error"] for row in result["rows"]] == [None] * 2
     assert set(result["measured"]) == {f"detector {name} ratio" for name in detector_times.WAYS}
     # As computed: with MODEL.EVENTFUL.COMPUTE_DTYPE, which the heads follow.

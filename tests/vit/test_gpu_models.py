@@ -18,6 +18,12 @@ POLICIES = [
 ]  # fmt: skip
 
 
+@pytest.fixture(autouse=True)
+def choosing(monkeypatch):
+    """A GPU computes large budgets in full (test_full_frames.py), which a CPU does not. Here both choose."""
+    monkeypatch.setattr(encoder, "CROSSOVER", float("inf"))
+
+
 class Repeated:
     """A recorder that calls Python again, in place of a graph: like one, it repeats what was recorded with what memory
     holds now."""

@@ -1,5 +1,6 @@
 """PyTorch's settings for TF32, in its older terms and in its newer ones."""
 
+import json
 import subprocess
 import sys
 
@@ -18,15 +19,34 @@ NEW = [
     ("torch.backends.fp32_precision = 'tf32'", (True, True)),
     ("torch.backends.fp32_precision = 'ieee'", (False, False)),
 ]
-HAS_NEW = hasattr(torch.backends.cuda.matmul, "fp32_precision")
+STATEMENTS = OLD + (NEW if hasattr(torch.backends.cuda.matmul, "fp32_precision") else [])
+IN_FORKS = """
+import json, os, sys, torch
+from eventful_vit.ops import tf32
+for statement in sys.argv[1:]:
+    child = os.fork()
+    if child == 0:
+        exec(statement)
+        print(json.dumps(tf32.settings()), flush=True)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0, statement
+"""
+"""A program that runs each statement in a process of its own, since PyTorch cannot take back the newer ones. They are
+forked: importing PyTorch takes seconds."""
 
 
 def test_what_pytorch_begins_with():
     assert tf32.settings() == (False, True)
 
 
-@pytest.mark.parametrize(("statement", "settings"), OLD + (NEW if HAS_NEW else []))
-def test_settings(statement, settings):
-    """In a process of its own: PyTorch cannot take back the newer ones."""
-    code = f"import torch; {statement}; from eventful_vit.ops import tf32; assert tf32.settings() == {settings}"
-    subprocess.run([sys.executable, "-c", code], check=True)
+@pytest.fixture(scope="module")
+def found():
+    """What the settings are after each statement."""
+    words = [sys.executable, "-c", IN_FORKS, *dict(STATEMENTS)]
+    lines = subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()
+    return dict(zip(dict(STATEMENTS), map(tuple, map(json.loads, lines))))
+
+
+@pytest.mark.parametrize(("statement", "settings"), STATEMENTS)
+def test_settings(statement, settings, found):
+    assert found[statement] == settings

@@ -16,6 +16,7 @@ COMMANDS = {
     "benchmark": "Time ViTDet-B or a ViT of timm per frame",
     "benchmark_pyramid": "Time what follows the backbone",
     "check_dataset": "Count what a data set holds",
+    "compare_authors": "Run ViTDet-B here and in the code",
     "convert_coco": "Make a COCO-VID file of plain COCO",
     "demo": "The demonstration",
     "demo_actions": "The demonstration of action recognition",

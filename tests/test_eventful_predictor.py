@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -17,10 +18,13 @@ from eventful_vitdet.errors import CheckpointError, ConfigError, MissingPackageE
 from eventful_vitdet.known_models import CONFIGS, DEFAULT_MODEL, KNOWN_MODELS, names_of_configs, place_of
 from eventful_vitdet.predictor import VideoDetector
 from eventful_vitdet.video import iterate_frames, open_source
+from matplotlib.cbook import get_sample_data
 from modeling.test_mask_heads import MASKS
+from PIL import Image
 from safetensors.torch import save_file
 from video.encoded_videos import encode, numbered_image
 
+ONLINE = "EVENTFUL_VITDET_ONLINE_TESTS"
 NAMES = ["person", "motorcycle", "motorboat"]
 
 
@@ -302,3 +306,21 @@ def test_where_addresses_are_kept(monkeypatch):
     assert [place_of(word) for word in ("a/b.pth", "https://example.org/uc?id=3", "ftp://x/y", "https://x/")] == [
         None
     ] * 4
+
+
+@pytest.mark.long
+@pytest.mark.skipif(ONLINE not in os.environ, reason=f"{ONLINE} is not set: the weights (444 MB) are not fetched")
+@pytest.mark.parametrize("budget", ["dense", 256])
+def test_a_published_model_finds_a_person(budget):
+    """The default model on the portrait that matplotlib brings: one person, from head to waist, in a uniform."""
+    with get_sample_data("grace_hopper.jpg") as file:
+        portrait = np.asarray(Image.open(file).convert("RGB"))
+    height, width = portrait.shape[:2]
+    predictor = EventfulPredictor(DEFAULT_MODEL, budget=budget)
+    for _ in range(2):  # a frame computed in full, and one that updates tokens
+        found = predictor(portrait)
+        best = int(np.argmax(found.scores))
+        assert found.class_names[best] == "person" and found.scores[best] > 0.9
+        left, top, right, bottom = found.boxes[best]
+        assert (right - left) * (bottom - top) > 0.6 * height * width
+        assert found.masks[best][height // 3, width // 2] and not found.masks[best][5, 5]

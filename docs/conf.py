@@ -19,7 +19,7 @@ import eventful_vitdet  # noqa: E402
 
 NAVIGATION = {
     "Use a detector": ["python", "visualize", "live", "video", "models"],
-    "Measure": ["evaluation", "metrics", "report", "results", "performance", "gpu"],
+    "Measure": ["evaluation", "metrics", "report", "results", "performance", "gpu", "claims"],
     "Adapt": ["datasets", "training", "runtime-control", "configuration", "action_recognition", "your-own-vit"],
     "Look up": ["api", "design", "contributing", "changelog"],
 }

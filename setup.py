@@ -8,7 +8,7 @@ from setuptools import find_packages, setup
 ROOT = Path(__file__).parent
 PROJECT = "projects/EventfulViTDet"
 VERSION = re.search(r'__version__ = "(.*)"', (ROOT / PROJECT / "eventful_vitdet" / "__init__.py").read_text()).group(1)
-DOCS = ["furo>=2024.8", "myst-parser>=3", "sphinx>=7.4"]
+DOCS = [f"{name}; python_version >= '3.11'" for name in ("furo>=2025.12.19", "myst-parser>=5", "sphinx>=9")]
 LIVE = ["fastapi>=0.110", "uvicorn>=0.29", "websockets>=12"]
 TIMM = ["timm>=1.0.31"]
 # What `trackers` needs; itself it is installed by --no-deps, see eventful_vitdet/identities.py.

@@ -16,9 +16,9 @@ CODE = re.compile(r"^```[\s\S]*?^```$|^ {4}.*$|`[^`\n]*`", re.MULTILINE)
 COMMENT = re.compile(r" # (.*)$", re.MULTILINE)
 ADDRESS = re.compile(r"\]\([^)\s]*\)|https?://\S+")
 VERSION = re.compile(r"\b(?:Python|PyTorch|torch|Triton|Detectron2|License|CUDA|CC BY(?:-\w+)*) \d[\d.]*")
-UNIT = r"ms|milliseconds?|s|seconds?|minutes?|hours?|GB|MB|GFlops|GMACs|TFLOP/s|%|x|times"
+UNIT = r"ms|(?:milli|micro)?seconds?|s|minutes?|hours?|fps|[KMGT]i?B|GFlops|GMACs|[GT]FLOP/s|%|x|times"
 NUMBER = re.compile(
-    rf"(?<![\w.^-])(?:\d[\d,]*(?:\.\d+)? ?(?:{UNIT})(?![\w/])"  # with a unit
+    rf"(?<![\w.^])(?<![A-Za-z]-)(?:\d[\d,]*(?:\.\d+)? ?(?:{UNIT})(?![\w/])"  # with a unit
     r"|\d+\.\d+(?![\w.])"  # with digits after the point
     r"|\d+e-?\d+)"  # 1e-4
 )

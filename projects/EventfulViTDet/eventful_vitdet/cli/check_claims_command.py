@@ -38,7 +38,7 @@ def execute(arguments: argparse.Namespace) -> None:
 
 def measure() -> list[str]:
     """Measure again what is quick to measure; returns what is wrong."""
-    from ..claim_checks import measure_again
+    from .claim_checks import measure_again
 
     faults = []
     with tempfile.TemporaryDirectory() as folder:

@@ -10,13 +10,13 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 
-from .claims import section_of, table_rows
-from .cli.checkout import checkout_file, render_demo_videos
-from .cli.demo_command import BUDGETS, CONFIG, WEIGHTS
-from .config_files import build_cfg
-from .evaluation import evaluate_budgets
-from .known_models import KNOWN_MODELS
-from .predictor import load_detector
+from ..claims import section_of, table_rows
+from ..config_files import build_cfg
+from ..evaluation import evaluate_budgets
+from ..known_models import KNOWN_MODELS
+from ..predictor import load_detector
+from .checkout import checkout_file, render_demo_videos
+from .demo_command import BUDGETS, CONFIG, WEIGHTS
 
 PERCENT_TOLERANCE = 0.2
 """Of AP: another processor rounds differently, which moves single detections."""

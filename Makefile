@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: venv test test-long lint demo demo-actions figure clean
+.PHONY: venv test test-long lint docs demo demo-actions figure clean
 
 venv: $(READY)
 
@@ -22,6 +22,10 @@ test-long: $(READY)
 
 lint: $(READY)
 	$(BIN)/ruff check .
+
+docs: $(READY)
+	$(BIN)/python -m sphinx -c docs -b html --fresh-env --fail-on-warning --keep-going --quiet -d build/doctrees . build/site
+	@echo "open build/site/index.html"
 
 demo: $(READY)
 	$(BIN)/python tools/demo.py

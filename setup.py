@@ -8,6 +8,7 @@ from setuptools import find_packages, setup
 ROOT = Path(__file__).parent
 PROJECT = "projects/EventfulViTDet"
 VERSION = re.search(r'__version__ = "(.*)"', (ROOT / PROJECT / "eventful_vitdet" / "__init__.py").read_text()).group(1)
+DOCS = [f"{name}; python_version >= '3.11'" for name in ("furo>=2025.12.19", "myst-parser>=5", "sphinx>=9")]
 LIVE = ["fastapi>=0.110", "uvicorn>=0.29", "websockets>=12"]
 TIMM = ["timm>=1.0.31"]
 # What `trackers` needs; itself it is installed by --no-deps, see eventful_vitdet/identities.py.
@@ -75,16 +76,21 @@ setup(
         "tqdm>=4.66",
     ],
     extras_require={
+        "docs": DOCS,
         "live": LIVE,
         "timm": TIMM,
         "track": TRACK,
         "transformers": TRANSFORMERS,
         "test": [
+            *DOCS,
             *LIVE,
             *TIMM,
             *TRACK,
             *TRANSFORMERS,
             "hypothesis>=6",
+            "ipykernel>=6.29",
+            "nbclient>=0.10",
+            "nbformat>=5.10",
             "pytest>=7",
             "ruff>=0.6",
             "selenium>=4.15",

@@ -15,6 +15,7 @@ import pytest
 COMMANDS = {
     "benchmark": "Time ViTDet-B or a ViT of timm per frame",
     "benchmark_pyramid": "Time what follows the backbone",
+    "check_claims": "Look for numbers",
     "check_dataset": "Count what a data set holds",
     "compare_authors": "Run ViTDet-B here and in the code",
     "convert_coco": "Make a COCO-VID file of plain COCO",

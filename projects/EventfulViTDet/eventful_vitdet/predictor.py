@@ -99,7 +99,7 @@ class VideoDetector:
 
     def detect(self, frame: SourceFrame) -> FrameResult:
         """Detect objects in a frame. Frames are expected in the order of their numbers; a gap, another sequence and
-        another size begin anew, with a flush."""
+        another size start over, with a flush."""
         height, width = frame.image.shape[:2]
         model_input = {
             "image": self._prepare(frame.image),

@@ -26,7 +26,8 @@ def make_eventful(
 
     Known are timm's `VisionTransformer` and `Eva`, Hugging Face's ViT, DINOv2, DINOv3, CLIP, SigLIP, YOLOS, ViTDet and
     SAM models, torchvision's `VisionTransformer`, and the image encoder of segment_anything. The result is called like
-    the model, returns the same, and shares its parameters and modules; `vit` can be used as before.
+    the model, returns the same, and shares its parameters and modules; `vit` can be used as before. See
+    `EventfulOptions` for the options that are not explained here.
 
     Args:
         policy: which tokens to update; a quarter of them by default.
@@ -34,8 +35,6 @@ def make_eventful(
         state_dtype: storage type of references, buffers and attention state; None keeps that of the tokens.
         compute_dtype: type of the products of the blocks' linear layers on changed tokens; None is that of the weights.
         enabled: run on changed tokens in eval mode; may be changed at any time.
-
-    See `EventfulOptions` for the other options.
 
     Raises:
         ValueError: the model, or a module inside, cannot run on changed tokens.

@@ -348,7 +348,7 @@ class EventfulViT(EventfulModel):
             state: what was kept of these streams; None: the model's own. The dense model has none.
 
         Returns:
-            {out_feature: (B, D, H / patch, W / patch)}
+            Maps (B, D, H / patch, W / patch) by name; there is one, `out_feature`
 
         Raises:
             ValueError: frames that the model cannot take, or that do not fit a running stream. The state is as it was

@@ -82,7 +82,7 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     option("--input", help="video, folder or pattern, as in visualize_video.py")
     option("--budget", default="0:512,60:128,120:32", metavar="SCHEDULE", help="tokens per gate by frame")
     option("--frames", type=whole_number(1), default=180, metavar="N", help="from the video's beginning (default: 180)")
-    option("--confidence-threshold", type=score, default=0.5, metavar="SCORE", help="weakest to draw (default: 0.5)")
+    option("--confidence-threshold", type=score, default=0.6, metavar="SCORE", help="weakest to draw (default: 0.6)")
     option("--output", default="output/figure/figure.png", metavar="FILE.png")
     add_pairs(parser)
     arguments = parser.parse_args(words)

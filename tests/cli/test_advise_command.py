@@ -211,3 +211,21 @@ def test_pictures_that_do_not_belong_together_have_no_later_frames(tiny, images,
     monkeypatch.setattr(source, "frames", lambda start: (replace(f, sequence=f.index) for f in real(start)))
     with pytest.raises(ConfigError, match="every frame begins a sequence"):
         measure_budgets(cfg, load_detector(cfg), source, budgets=[3])
+
+
+def test_frames_of_a_camera_are_taken_before_the_models_run(tiny, images, monkeypatch):
+    """It would not wait, and the frames that are missed would be gaps, each of which is computed in full."""
+    cfg = build_cfg(tiny[1], ["MODEL.WEIGHTS", tiny[3], *tiny[4:]])
+    source, events = open_source(str(images)), []
+    real, detect = source.frames, VideoDetector.detect
+
+    def frames(start: int):
+        for frame in real(start):
+            events.append("frame")
+            yield frame
+
+    monkeypatch.setattr(source, "live", True)
+    monkeypatch.setattr(source, "frames", frames)
+    monkeypatch.setattr(VideoDetector, "detect", lambda self, frame: (events.append("run"), detect(self, frame))[1])
+    measured = measure_budgets(cfg, load_detector(cfg), source, budgets=[3], frames=5)
+    assert events == ["frame"] * 5 + ["run"] * (2 + 2 * 5) and measured.frames == 5

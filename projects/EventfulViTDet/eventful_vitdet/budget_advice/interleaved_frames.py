@@ -24,7 +24,7 @@ from ..evaluation.detection_table import DetectionTable
 from ..evaluation.metrics import VID_AP50
 from ..interruption import Interruptions
 from ..masks import MaskRequest
-from ..predictor import FrameResult, VideoDetector, class_names, dense_detector, share_weights
+from ..predictor import FrameResult, VideoDetector, dense_detector, share_weights
 from ..structures import FrameCost, SourceFrame
 from ..video import VideoSource, check_part
 from .measured_budgets import MeasuredBudget, Measurement, summarise
@@ -199,18 +199,18 @@ class _Turns:
         for run in self._runs:
             run.detector.model.reset()
         expected = frames if self._source.num_frames is None else min(frames, self._source.num_frames)
-        progress = self._stack.enter_context(tqdm(total=expected * len(self._runs), desc="measuring", unit="frame"))
-        for number, frame in enumerate(stream):
-            place = number % len(self._runs)
-            for run in (*self._runs[place:], *self._runs[:place]):
-                result = run.detector.detect(frame)
-                run.costs.append(result.cost)
-                run.tables.append(DetectionTable.of_frame(number, result.detections))
-                progress.update()
+        with tqdm(total=expected * len(self._runs), desc="measuring", unit="frame") as progress:
+            for number, frame in enumerate(stream):
+                place = number % len(self._runs)
+                for run in (*self._runs[place:], *self._runs[:place]):
+                    result = run.detector.detect(frame)
+                    run.costs.append(result.cost)
+                    run.tables.append(DetectionTable.of_frame(number, result.detections))
+                    progress.update()
 
     def _results(self) -> list[MeasuredBudget]:
         whole = self._rounds  # budgets that were ahead of the others when an interruption came have a frame more
-        names = class_names(self._cfg)
+        names = [str(number) for number in range(self._cfg.MODEL.ROI_HEADS.NUM_CLASSES)]  # which are not shown
         images = [{"image_id": number} for number in range(whole)]
         tables = [DetectionTable.join(run.tables[:whole]) for run in self._runs]
         results = []

@@ -13,6 +13,7 @@ import eventful_vitdet
 import pytest
 
 COMMANDS = {
+    "advise": "Which budget reaches a number of milliseconds",
     "benchmark": "Time ViTDet-B or a ViT of timm per frame",
     "benchmark_pyramid": "Time what follows the backbone",
     "check_claims": "Look for numbers",

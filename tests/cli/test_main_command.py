@@ -38,7 +38,7 @@ def test_the_word_that_is_missing_or_wrong(capsys):
     assert main(["--version"]) == 0 and capsys.readouterr().out == f"eventful-vitdet {eventful_vitdet.__version__}\n"
     assert main(["predcit", "street.mp4"]) == 2
     assert capsys.readouterr().err == "eventful-vitdet: there is no command 'predcit'; did you mean predict?\n"
-    assert main(["street.mp4"]) == 2 and "choose one of predict, live, evaluate" in capsys.readouterr().err
+    assert main(["street.mp4"]) == 2 and "choose one of predict, live, advise, evaluate" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", SUBCOMMANDS)

@@ -1,16 +1,32 @@
 """EventfulViTDet: video object detection that recomputes only what changed, for Detectron2."""
 
+import math
 import os
 import sys
 from importlib import import_module
 from pathlib import Path
 
+from .control_groups import cpu_limit
+
 __version__ = "0.1.0"
 
-if "torch" not in sys.modules and "OMP_WAIT_POLICY" not in os.environ:
-    # PyTorch's threads wait busily for the next operation. If other processes want the cores, that ends in frames of a
-    # second, so they wait for some 50 microseconds only (docs/performance.md).
-    os.environ.setdefault("GOMP_SPINCOUNT", "20000")
+
+def _prepare_threads() -> None:
+    """Say how PyTorch's threads are to behave, as long as it has not been imported (docs/performance.md)."""
+    if "torch" in sys.modules:
+        return
+    if "OMP_WAIT_POLICY" not in os.environ:
+        # They wait busily for the next operation. If other processes want the cores, that ends in frames of a second,
+        # so they wait for some 50 microseconds only.
+        os.environ.setdefault("GOMP_SPINCOUNT", "20000")
+    limit = cpu_limit()
+    # More threads than a container may use would be stopped all the time. By itself PyTorch takes one for each of the
+    # machine's cores, which may be half of what the system counts.
+    if limit is not None and math.ceil(limit) <= (os.cpu_count() or 1) / 2:
+        os.environ.setdefault("OMP_NUM_THREADS", str(math.ceil(limit)))
+
+
+_prepare_threads()
 
 _HOMES = {
     "EventfulPredictor": ".eventful_predictor",

@@ -249,6 +249,6 @@ def _add_test_config(cfg: CfgNode) -> None:
     cfg.TEST.VID_DETECTIONS_PER_IMAGE = 300
     # Videos that run side by side as one batch, to keep a GPU busy. Rounding differs a little from that of 1.
     cfg.TEST.STREAMS_PER_BATCH = 1
-    # CPU threads of every evaluating process; 0: PyTorch's default, usually one per core. With the same number, results
-    # are equal bit for bit for any number of processes.
+    # CPU threads of every evaluating process, on a busy machine too; 0: PyTorch's default, usually one per core, within
+    # a container's limit. With the same number, results are equal bit for bit for any number of processes.
     cfg.TEST.THREADS_PER_PROCESS = 0

@@ -142,13 +142,13 @@ def load_detector(cfg: CfgNode) -> nn.Module:
 
     Raises ConfigError if that names none, CheckpointError if the file cannot be used.
     """
-    if not cfg.MODEL.WEIGHTS:
-        raise ConfigError("MODEL.WEIGHTS is empty: add MODEL.WEIGHTS and the file to the command")
     if cfg.MODEL.META_ARCHITECTURE == "VideoClassifier":
         raise ConfigError(
             "MODEL.META_ARCHITECTURE is VideoClassifier: a detector is needed here; actions are recognised by "
             "train_net.py --eval-only (docs/action_recognition.md)"
         )
+    if not cfg.MODEL.WEIGHTS:
+        raise ConfigError("MODEL.WEIGHTS is empty: add MODEL.WEIGHTS and the file to the command")
     with config_errors():
         model = build_model(cfg).eval()
     VideoCheckpointer(model, weights_set=cfg.MODEL.WEIGHTS_SET).load(cfg.MODEL.WEIGHTS)

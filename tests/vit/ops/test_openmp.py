@@ -80,7 +80,7 @@ def test_other_threads_keep_theirs(two_threads):
 
 
 def test_where_nothing_is_found(monkeypatch, two_threads):
-    monkeypatch.setattr(openmp, "_loaded_libraries", list)
+    monkeypatch.setattr(openmp, "loaded_libraries", list)
     openmp._pauses.cache_clear()
     openmp.end_waiting_threads()
     openmp._pauses.cache_clear()

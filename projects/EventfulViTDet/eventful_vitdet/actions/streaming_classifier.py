@@ -11,6 +11,7 @@ from eventful_vit import Streams
 from eventful_vit.models.vivit import probabilities
 from torch import Tensor
 
+from ..contention import fitting_threads
 from ..modeling.video_classifier import VideoClassifier
 from .step_counts import ClipCounts, count_clips, sum_categories
 
@@ -130,7 +131,7 @@ class StreamingClassifier:
         tubelet = torch.stack(self._frames)[None]
         self._frames.clear()
         self._counts.clear()
-        with torch.no_grad():
+        with torch.no_grad(), fitting_threads(self.model.device):
             self._window.append(self.model.vivit.step_features(tubelet, self._state)[0])
             found = None
             if len(self._window) == self._window.maxlen:

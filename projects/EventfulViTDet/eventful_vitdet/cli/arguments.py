@@ -17,6 +17,7 @@ DEFAULT_PORT = 2**15 + 2**14 + (os.getuid() if hasattr(os, "getuid") else 1) % 2
 INSTALLED = "eventful-vitdet"
 """The installed command (main_command.py)."""
 INSTALLED_NAMES = {
+    "advise": "advise",
     "benchmark": "benchmark",
     "check_dataset": "check-data",
     "live": "live",
@@ -100,6 +101,11 @@ def whole_number(least: int) -> Callable[[str], int]:
 def score(text: str) -> float:
     """A type of argument: a detection's score."""
     return _number(text, 0.0, 1.0, "is not a score; scores go from 0 to 1")
+
+
+def percent(text: str) -> float:
+    """A type of argument: a share of a hundred."""
+    return _number(text, 0.0, 100.0, "is not a number from 0 to 100")
 
 
 def factor(text: str) -> float:

@@ -27,6 +27,7 @@ class Subcommand:
 SUBCOMMANDS = {
     "predict": Subcommand("annotate_command", "detections on a video, a folder or a camera, as a video"),
     "live": Subcommand("live_command", "a page with detections as they are made, and the budget as a slider"),
+    "advise": Subcommand("advise_command", "which budget reaches a number of milliseconds on this machine?"),
     "evaluate": Subcommand("train_command", "accuracy, computation and time on a data set", ("--eval-only",)),
     "train": Subcommand("train_command", "train a model"),
     "report": Subcommand("report_command", "the report of an evaluation as one HTML file"),

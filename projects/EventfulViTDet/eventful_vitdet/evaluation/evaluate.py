@@ -15,6 +15,7 @@ from detectron2.utils import comm
 from torch import nn
 
 from ..budgets import DENSE
+from ..contention import container_threads, kept_threads
 from ..errors import ConfigError, EvaluationError
 from ..files import write_json
 from ..masks import NO_MASKS, MaskRequest, has_masks, masks_requested
@@ -219,10 +220,14 @@ def policy_restored(cfg: CfgNode, model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def fixed_threads(number: int) -> Iterator[int]:
-    """Let PyTorch use this many CPU threads within the context (0: as many as it does by itself); yields the number."""
+    """Let PyTorch use this many CPU threads within the context, on a busy machine too; yields the number.
+
+    0: as many as it does by itself, within a container's limit.
+    """
     before = torch.get_num_threads()
-    torch.set_num_threads(number or before)
+    torch.set_num_threads(number or container_threads(before))
     try:
-        yield torch.get_num_threads()
+        with kept_threads():
+            yield torch.get_num_threads()
     finally:
         torch.set_num_threads(before)

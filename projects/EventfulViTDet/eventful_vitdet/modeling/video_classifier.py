@@ -13,6 +13,7 @@ from eventful_vit.models.clip_views import ClipViews
 from eventful_vit.models.vivit_names import fit_positions, rename_vivit_weights
 from torch import Tensor, nn
 
+from ..contention import fitting_threads
 from ..errors import ConfigError
 from .backbone import build_policy, parse_dtype
 
@@ -87,8 +88,9 @@ class VideoClassifier(nn.Module):
         """In inference, {"logits": {head: (classes,)}} for every clip; in training, a loss for each head."""
         if self.training:
             return self._losses(batched_inputs)
-        features = self.features(batched_inputs)
-        logits = [self.vivit.classify(clip[None]) for clip in features]
+        with fitting_threads(self.device):
+            features = self.features(batched_inputs)
+            logits = [self.vivit.classify(clip[None]) for clip in features]
         return [{"logits": {name: values[0] for name, values in clip.items()}} for clip in logits]
 
     def features(self, batched_inputs: Sequence[Mapping]) -> list[Tensor]:

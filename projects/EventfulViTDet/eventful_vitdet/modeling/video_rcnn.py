@@ -15,6 +15,7 @@ from detectron2.structures import ImageList, Instances
 from eventful_vit import EventfulViT, Policy
 from torch import Tensor, nn
 
+from ..contention import fitting_threads
 from ..errors import ConfigError
 from ..masks import MaskRequest, has_masks
 from .backbone import build_pyramid_policy
@@ -165,7 +166,8 @@ class VideoRCNN(GeneralizedRCNN):
         streams = len(begins)
         results = None
         try:
-            results = self._detect(batched_inputs, detected_instances, state, do_postprocess)
+            with fitting_threads(self.device):
+                results = self._detect(batched_inputs, detected_instances, state, do_postprocess)
         finally:
             if results is None:
                 # Frames that were refused, because of one of them, changed nothing: all streams continue behind them.

@@ -3,5 +3,16 @@
 from . import attention, gating, linear
 from .library import Sampler, available, describe_kernels
 from .openmp import end_waiting_threads
+from .thread_counts import pool_threads, thread_counts
 
-__all__ = ["Sampler", "attention", "available", "describe_kernels", "end_waiting_threads", "gating", "linear"]
+__all__ = [
+    "Sampler",
+    "attention",
+    "available",
+    "describe_kernels",
+    "end_waiting_threads",
+    "gating",
+    "linear",
+    "pool_threads",
+    "thread_counts",
+]

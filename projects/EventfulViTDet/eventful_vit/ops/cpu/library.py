@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .. import tape
 from .build import load_library
+from .thread_counts import pool_threads
 
 INT, LONG, FLOAT, DOUBLE, POINTER = ctypes.c_int32, ctypes.c_int64, ctypes.c_float, ctypes.c_double, ctypes.c_void_p
 STATE_TYPES = (torch.float32, torch.bfloat16)
@@ -62,7 +63,7 @@ def call(name: str, arguments: ctypes.Structure, *tensors: Tensor | None) -> Non
         tensors: what the arguments point to.
     """
     run = kernel(name)
-    _check(run(ctypes.addressof(arguments), torch.get_num_threads()))
+    _check(run(ctypes.addressof(arguments), pool_threads()))
     recorded = tape.current()
     if recorded is not None:
         recorded.append(ctypes.cast(run, POINTER).value, arguments, tensors)
@@ -81,7 +82,7 @@ def make_replay(calls: list[tuple[int, ctypes.Structure]]) -> Callable[[], None]
     run, address = kernel("replay"), ctypes.addressof(frame)
 
     def replay(keep: tuple = (listed, frame, calls)) -> None:
-        _check(run(address, torch.get_num_threads()))
+        _check(run(address, pool_threads()))
 
     return replay
 

@@ -30,6 +30,7 @@ from .library import (
     readable,
     structure,
 )
+from .thread_counts import pool_threads
 
 Linear = structure(
     "Linear", rows=POINTER, most=LONG, used=POINTER, inputs=INT, outputs=INT, weights=POINTER, bias=POINTER,
@@ -144,5 +145,5 @@ def _pack(weight: Tensor) -> Tensor:
     outputs, inputs = len(weight), weight[0].numel()
     packed = weight.new_empty(function("packed_size", LONG, INT, INT)(outputs, inputs))
     arguments = Pack(weight.data_ptr(), outputs, inputs, packed.data_ptr())
-    kernel("pack")(ctypes.addressof(arguments), torch.get_num_threads())
+    kernel("pack")(ctypes.addressof(arguments), pool_threads())
     return packed

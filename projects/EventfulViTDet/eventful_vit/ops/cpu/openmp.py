@@ -37,7 +37,7 @@ def end_waiting_threads() -> None:
 def _pauses() -> tuple[Callable[[int], int], ...]:
     """`omp_pause_resource_all` (OpenMP 5.0) of every GNU OpenMP library that this process has loaded."""
     found = []
-    for path in _loaded_libraries():
+    for path in loaded_libraries():
         pause = getattr(ctypes.CDLL(path), "omp_pause_resource_all", None)
         if pause is not None:
             pause.argtypes, pause.restype = (ctypes.c_int,), ctypes.c_int
@@ -45,7 +45,8 @@ def _pauses() -> tuple[Callable[[int], int], ...]:
     return tuple(found)
 
 
-def _loaded_libraries() -> list[str]:
+def loaded_libraries() -> list[str]:
+    """Paths of all GNU OpenMP libraries in this process."""
     try:
         lines = Path("/proc/self/maps").read_text().splitlines()
     except OSError:  # another system than Linux

@@ -1,0 +1,141 @@
+"""Which budget reaches a number of milliseconds: measures a few on this machine and a video, and recommends one.
+
+    python tools/advise.py street.mp4 --target-ms 100
+    python tools/advise.py street.mp4 --target-ms 100 --model coco/mask_rcnn_vitdet_l --min-agreement 95
+    python tools/advise.py --config-file configs/airborne_vid/vitdet_small.yaml --input video.mp4 --target-ms 40 \\
+        --weights weights/airborne_vitdet_small.safetensors --budgets 64 128 256 --output advice.json
+
+The dense model and all budgets run on the same frames, in turn. Ctrl-C ends the measurement and shows what there is.
+See docs/runtime-control.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ..errors import FileError
+from .arguments import add_model, call_of, command_parser, model_pairs, percent, take_budgets, take_pairs, whole_number
+from .console import run
+
+if TYPE_CHECKING:
+    from ..budget_advice import Candidate, MeasuredBudget
+
+FRAMES = 30
+DENSE = "dense"  # as in budgets.py, which imports torch
+
+
+def execute(arguments: argparse.Namespace) -> None:
+    from ..budget_advice import advice_as_json, describe_noise, format_measured, measure_budgets, recommend, ways_out
+    from ..config_files import build_cfg
+    from ..files import write_json
+    from ..predictor import load_detector
+    from ..video import open_source
+
+    # What may be wrong is found out before the model is made, or even fetched.
+    if arguments.output and os.path.isdir(arguments.output):
+        raise FileError(f"--output {arguments.output}: is a folder; name a file")
+    cfg = build_cfg(arguments.config_file, model_pairs(arguments))
+    source = open_source(arguments.input)
+    model = load_detector(cfg)
+    measured = measure_budgets(
+        cfg, model, source, budgets=arguments.budgets, frames=arguments.frames, start=arguments.start
+    )
+    if measured.interrupted:
+        print(f"interrupted after {measured.frames} of {arguments.frames} frames")
+    print(f"\n{format_measured(measured)}\n")
+    if (noise := describe_noise(measured)) is not None:
+        print(f"note: {noise}")
+    advice = recommend(measured, arguments.target_ms, arguments.min_agreement)
+    command = None if advice.budget is None else command_for(arguments, advice.budget, cfg.MODEL.EVENTFUL.ENABLED)
+    print(f"recommendation: {advice.reason}" + (f": {command}" if command else ""))
+    if advice.budget is None:
+        for candidate in ways_out(measured, cfg, arguments.config_file, arguments.target_ms):
+            print(f"to try: {candidate.what}: {command_to_measure(arguments, candidate)}")
+    if arguments.output:
+        result = {"target_ms": arguments.target_ms, "min_agreement": arguments.min_agreement}
+        write_json(arguments.output, {**result, **advice_as_json(measured, advice, command)})
+        print(f"json: {arguments.output}")
+    if measured.interrupted:
+        raise KeyboardInterrupt
+
+
+def command_for(arguments: argparse.Namespace, budget: MeasuredBudget, enabled: bool) -> str:
+    """The command that detects with a budget. `enabled`: whether the configuration is eventful by itself."""
+    words = [arguments.input, *_model_words(arguments)]
+    pairs = list(arguments.opts)
+    if budget.r is not None:
+        words += ["--budget", str(budget.r)]
+    if enabled != (budget.r is not None):
+        pairs += ["MODEL.EVENTFUL.ENABLED", str(not enabled)]
+    return _join(call_of("visualize_video"), [words[0], *pairs, *words[1:]])
+
+
+def command_to_measure(arguments: argparse.Namespace, candidate: Candidate) -> str:
+    """This command for something else."""
+    words = [f"--target-ms={arguments.target_ms:g}"]
+    if arguments.min_agreement:
+        words.append(f"--min-agreement={arguments.min_agreement:g}")
+    if candidate.budget is not None:
+        words += ["--budgets", str(candidate.budget)]
+    model = ["--model", candidate.model] if candidate.model else _model_words(arguments)
+    pairs = [*arguments.opts, *candidate.pairs]
+    return _join(call_of("advise"), [arguments.input, *pairs, *model, *words])
+
+
+def _model_words(arguments: argparse.Namespace) -> list[str]:
+    words = ["--model", arguments.config_file]
+    return words + (["--weights", arguments.weights] if arguments.weights else [])
+
+
+def _join(call: str, words: Sequence[str]) -> str:
+    return f"{call} {shlex.join(words)}"
+
+
+def milliseconds(text: str) -> float:
+    """A type of argument: a time above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of milliseconds above 0")
+    return value
+
+
+def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = command_parser(__doc__)
+    option = parser.add_argument
+    inputs = "video file, folder or pattern, address, or camera number; then KEY VALUE pairs"
+    option("words", nargs="*", metavar="INPUT", help=inputs)
+    option("--input", metavar="INPUT", help="the same, as an option")
+    add_model(parser)
+    option("--target-ms", type=milliseconds, required=True, metavar="MS", help="what a frame may take")
+    least = "percent; budgets that agree less with the dense model are not recommended (default: 0)"
+    option("--min-agreement", type=percent, default=0.0, metavar="PERCENT", help=least)
+    budgets = "tokens per gate to measure (default: 1/2, 1/4, 1/8 and 1/16 of the frame's)"
+    option("--budgets", metavar="R ...", help=budgets)
+    option("--frames", type=whole_number(4), default=FRAMES, metavar="N", help=f"look at so many (default: {FRAMES})")
+    option("--start", type=whole_number(0), default=0, metavar="N", help="number of the first frame (default: 0)")
+    option("--output", metavar="FILE.json", help="write all that was measured")
+    words, budgets = take_budgets(parser, list(sys.argv[1:] if words is None else words))
+    arguments = parser.parse_intermixed_args(words)
+    if arguments.budgets is not None:
+        parser.error("--budgets is written in full, once, with its numbers behind it: --budgets 64 128")
+    arguments.budgets = [int(budget) for budget in budgets if budget != DENSE]  # that one is always measured
+    inputs, arguments.opts = ([arguments.input], arguments.words) if arguments.input else take_pairs(arguments.words)
+    if len(inputs) != 1:
+        parser.error(f"name one video, folder, address or camera, found {len(inputs)}")
+    arguments.input = inputs[0]
+    return arguments
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    arguments = parse(words)
+    return run(lambda: execute(arguments), arguments)

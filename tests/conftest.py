@@ -22,8 +22,9 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.append(str(REPOSITORY / "tests"))  # whatever pytest's import mode: folders use each other's fixtures
 
 from modeling.conftest import tiny_cfg, tiny_model  # noqa: E402
+from vit.conftest import full_float32  # noqa: E402
 
-__all__ = ["tiny_cfg", "tiny_model"]
+__all__ = ["full_float32", "tiny_cfg", "tiny_model"]
 
 
 @pytest.fixture(scope="session")

@@ -110,7 +110,7 @@ def evaluating(process: subprocess.Popen, folder: Path) -> bool:
 def videos(tmp_path_factory, render_videos) -> Path:
     """The annotation file of rendered videos that take some seconds to evaluate."""
     folder = tmp_path_factory.mktemp("rendered")
-    render_videos(folder, "test", 4, 120, "--size", "128x128")
+    render_videos(folder, "test", 4, 40, "--size", "128x128")
     return folder / "annotations" / "test.json"
 
 

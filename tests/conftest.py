@@ -1,9 +1,10 @@
 """Fixtures for the whole suite. Importing eventful_vitdet also makes the embedded Detectron2 importable."""
 
+import importlib
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 # The models here are so small that a second thread only waits for the first, and that busily.
@@ -22,8 +23,9 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.append(str(REPOSITORY / "tests"))  # whatever pytest's import mode: folders use each other's fixtures
 
 from modeling.conftest import tiny_cfg, tiny_model  # noqa: E402
+from vit.conftest import full_float32  # noqa: E402
 
-__all__ = ["tiny_cfg", "tiny_model"]
+__all__ = ["full_float32", "tiny_cfg", "tiny_model"]
 
 
 @pytest.fixture(scope="session")
@@ -35,6 +37,19 @@ def golden() -> Path:
 @pytest.fixture(scope="session")
 def repository() -> Path:
     return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def render_videos(repository) -> Callable[..., None]:
+    """Calls datasets/render_synthetic_vid.py in this process, with its options: one of its own imports for seconds."""
+    sys.path.append(str(repository / "datasets"))
+    renderer = importlib.import_module("render_synthetic_vid")
+
+    def render(folder: Path, split: str, videos: int, frames: int, *words: str) -> None:
+        sizes = ["--videos", str(videos), "--frames", str(frames)]
+        assert renderer.main(["--output", str(folder), "--split", split, *sizes, *words]) == 0
+
+    return render
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from eventful_vitdet.cli import export_weights_command, train_command
 from safetensors.torch import load_file
 
 SMALL_MODEL = {
@@ -32,14 +33,11 @@ def options(**more) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def workspace(tmp_path_factory, repository) -> Path:
+def workspace(tmp_path_factory, render_videos) -> Path:
     """A folder with a rendered data set, as the current directory of the commands."""
     folder = tmp_path_factory.mktemp("workspace")
     for split in ("train", "test"):
-        sizes = ["--videos", "3", "--frames", "6", "--size", "160x128"]
-        renderer = [str(repository / "datasets" / "render_synthetic_vid.py"), "--output", "datasets/demo_vid"]
-        done = command(folder, *renderer, "--split", split, *sizes)
-        assert done.returncode == 0, done.stderr
+        render_videos(folder / "datasets" / "demo_vid", split, 3, 6, "--size", "160x128")
     return folder
 
 
@@ -57,12 +55,12 @@ def train_net(folder: Path, repository: Path, *words: str, **variables: str) -> 
 
 @pytest.fixture(scope="module")
 def trained(workspace, repository) -> Path:
-    """Twenty iterations in two runs, the second resumed."""
-    for iterations, resume in ((10, []), (20, ["--resume"])):
-        more = {"SOLVER__MAX_ITER": iterations, "SOLVER__CHECKPOINT_PERIOD": 10, "SOLVER__WARMUP_ITERS": 2}
-        done = train_net(workspace, repository, *resume, *options(OUTPUT_DIR="output", **more))
+    """Twelve iterations in two runs, the second resumed, and evaluated at its end."""
+    for iterations, words, tested in ((6, [], {"DATASETS__TEST": "()"}), (12, ["--resume"], {})):
+        more = {"SOLVER__MAX_ITER": iterations, "SOLVER__CHECKPOINT_PERIOD": 6, "SOLVER__WARMUP_ITERS": 2, **tested}
+        done = train_net(workspace, repository, *words, *options(OUTPUT_DIR="output", **more))
         assert done.returncode == 0, done.stderr[-3000:]
-    assert "Starting training from iteration 10" in done.stdout + done.stderr
+    assert "Starting training from iteration 6" in done.stdout + done.stderr
     return workspace / "output"
 
 
@@ -72,7 +70,7 @@ def test_training_writes_checkpoints_and_metrics(trained):
     assert all(torch.isfinite(value).all() for value in weights.values())
     lines = [json.loads(line) for line in (trained / "metrics.json").read_text().splitlines()]
     steps = [line["iteration"] for line in lines if "total_loss" in line]
-    assert steps[-1] >= 19
+    assert steps[-1] >= 11
     assert any("bbox/AP50" in line for line in lines)  # the evaluation at the end of training
 
 
@@ -97,21 +95,20 @@ def test_evaluation_at_budgets(trained, workspace, repository):
     assert {"dense", "top-r 12", "top-r 80"} <= {line.split("|")[1].strip() for line in table.splitlines() if line}
 
 
-def test_evaluation_of_a_json_by_path(trained, workspace, repository):
+def test_evaluation_of_a_json_by_path(trained, workspace, repository, monkeypatch):
+    monkeypatch.chdir(workspace)
+    config = ["--config-file", str(repository / "configs" / "demo" / "vitdet_tiny.yaml")]
     words = ["--eval-only", "--test-json", "datasets/demo_vid/annotations/test.json"]
-    done = train_net(
-        workspace, repository, *words, *options(OUTPUT_DIR="by_path", MODEL__WEIGHTS="output/model_final.pth")
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    pairs = options(OUTPUT_DIR="by_path", MODEL__WEIGHTS="output/model_final.pth")
+    assert train_command.main([*config, *words, *pairs]) == 0
     results = json.loads((workspace / "by_path" / "inference" / "results.json").read_text())
     assert results["policy"] == "top-r 64" and results["frames"] == 18
     assert {"AP", "AP50", "AP75", "AP-disc"} <= set(results["bbox"])
 
 
-def test_published_weights_are_smaller_and_equal(trained, workspace, repository):
-    script = str(repository / "tools" / "export_weights.py")
-    done = command(workspace, script, "output/model_ema.pth", "exported.safetensors", "--half")
-    assert done.returncode == 0, done.stderr
+def test_published_weights_are_smaller_and_equal(trained, workspace):
+    words = [str(trained / "model_ema.pth"), str(workspace / "exported.safetensors"), "--half"]
+    assert export_weights_command.main(words) == 0
     original = torch.load(trained / "model_ema.pth", weights_only=True)["model"]
     exported = load_file(workspace / "exported.safetensors")
     assert set(exported) == set(original)
@@ -124,13 +121,23 @@ def test_published_weights_are_smaller_and_equal(trained, workspace, repository)
     [
         (["--eval-only", "--test-json", "absent.json"], "absent.json"),
         (["--eval-only", "MODEL.WEIGHTS", "absent.pth"], "absent.pth"),
-        (["MODEL.EVENTFUL.POLICY", "best"], "MODEL.EVENTFUL.POLICY"),
         (["--eval-only", "OUTPUT_DIR", "/proc/output"], "OUTPUT_DIR"),
     ],
 )
-def test_mistakes_get_one_line_and_an_exit_code(workspace, repository, words, message):
-    done = train_net(workspace, repository, *words, "MODEL.DEVICE", "cpu")
+def test_mistakes_get_one_line_and_an_exit_code(workspace, repository, words, message, monkeypatch, capsys):
+    monkeypatch.chdir(workspace)
+    config = ["--config-file", str(repository / "configs" / "demo" / "vitdet_tiny.yaml")]
+    assert train_command.main([*config, *words, "MODEL.DEVICE", "cpu"]) == 1
+    check_mistake(capsys.readouterr().err, message)
+
+
+def test_a_mistake_ends_the_process_with_its_exit_code(workspace, repository):
+    done = train_net(workspace, repository, "MODEL.EVENTFUL.POLICY", "best", "MODEL.DEVICE", "cpu")
     assert done.returncode == 1
-    last = done.stderr.strip().splitlines()[-1]
+    check_mistake(done.stderr, "MODEL.EVENTFUL.POLICY")
+
+
+def check_mistake(errors: str, message: str) -> None:
+    last = errors.strip().splitlines()[-1]
     assert last.startswith("error: ") and message in last
-    assert "Traceback" not in done.stderr
+    assert "Traceback" not in errors

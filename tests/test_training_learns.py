@@ -1,7 +1,6 @@
 """A tiny detector, trained from nothing on rendered videos and stills mixed at a set ratio, finds objects."""
 
 import json
-import sys
 
 import pytest
 import torch
@@ -34,15 +33,11 @@ SETTINGS = {
 
 
 @pytest.fixture(scope="module")
-def videos(tmp_path_factory, repository):
+def videos(tmp_path_factory, render_videos):
     """A folder with rendered training and test videos, and a file that lists one still of every training video."""
-    sys.path.insert(0, str(repository / "datasets"))
-    import render_synthetic_vid
-
     folder = tmp_path_factory.mktemp("rendered")
-    for split, size in (("train", ["96", "4"]), ("test", ["6", "6"])):
-        words = ["--output", str(folder), "--split", split, "--videos", size[0], "--frames", size[1]]
-        assert render_synthetic_vid.main([*words, "--size", "128x128"]) == 0
+    for split, videos, frames in (("train", 96, 4), ("test", 6, 6)):
+        render_videos(folder, split, videos, frames, "--size", "128x128")
     document = json.loads((folder / "annotations" / "train.json").read_text())
     document["images"] = [image for image in document["images"] if image["frame_id"] == 0]
     kept = {image["id"] for image in document["images"]}

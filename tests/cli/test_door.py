@@ -106,12 +106,18 @@ def evaluating(process: subprocess.Popen, folder: Path) -> bool:
     return bool(list(folder.glob("out/inference/videos/*.npz")))
 
 
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory, render_videos) -> Path:
+    """The annotation file of rendered videos that take some seconds to evaluate."""
+    folder = tmp_path_factory.mktemp("rendered")
+    render_videos(folder, "test", 4, 40, "--size", "128x128")
+    return folder / "annotations" / "test.json"
+
+
 @pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.long)])
 @pytest.mark.parametrize("begun", [importing_torch, evaluating])
-def test_the_command_itself(repository, tmp_path, processes, begun):
-    words = ["--output", str(tmp_path), "--split", "test", "--videos", "4", "--frames", "120", "--size", "128x128"]
-    subprocess.run([sys.executable, str(repository / "datasets/render_synthetic_vid.py"), *words], check=True)
-    words = ["--eval-only", "--num-gpus", str(processes), "--test-json", str(tmp_path / "annotations" / "test.json")]
+def test_the_command_itself(repository, tmp_path, videos, processes, begun):
+    words = ["--eval-only", "--num-gpus", str(processes), "--test-json", str(videos)]
     options = ["MODEL.DEVICE", "cpu", "OUTPUT_DIR", str(tmp_path / "out"), "TEST.THREADS_PER_PROCESS", "1"]
     config = ["--config-file", str(repository / "configs" / "demo" / "vitdet_tiny.yaml")]
     run = start(repository, str(repository / "tools" / "train_net.py"), *config, *words, *options)

@@ -137,7 +137,8 @@ def test_a_second_call_continues(command, monkeypatch):
 
 def test_results_belong_to_the_code_that_they_come_from(tmp_path, monkeypatch, repository):
     measured = [Path(module.__file__) for module in (detector_agreement, variants, backbone, streams)]
-    for file in (*measured, *gpu_suite.test_files(repository / "tests")):
+    suite = [*gpu_suite.test_files(repository / "tests"), *gpu_suite.detector_files(repository / "tests")]
+    for file in (*measured, *suite):
         assert any(file.is_relative_to(folder) for folder in machine.SOURCES), file
     folders = tmp_path / "one", tmp_path / "two" / "inner"
     for folder in folders:
@@ -221,9 +222,30 @@ def test_paper_is_printed_and_its_arguments_are_checked(capsys):
         assert message in capsys.readouterr().err
 
 
+def test_the_suites_tests_of_a_detector_come_last(tmp_path, monkeypatch):
+    """If they take too long, those of the Transformer are known."""
+    outcomes = [
+        {"counts": {"passed": 3}, "failures": [], "reason": None, "ok": True},
+        {"counts": {"passed": 1, "failed": 1}, "failures": ["FAILED a"], "reason": None, "ok": False},
+    ]
+    missing, noted, left = {}, [], list(outcomes)
+    monkeypatch.setattr(gpu_suite, "run_pytest", lambda files, tests: left.pop(0))
+    monkeypatch.setattr(gpu_suite, "missing_packages", lambda *names: missing.get(names[0]))
+    result = gpu_suite.run_suite(noted.append, tmp_path)
+    assert result["counts"] == {"passed": 4, "failed": 1} and result["failures"] == ["FAILED a"] and not result["ok"]
+    assert noted[-1]["counts"] == {"passed": 3} and "time limit" in noted[-1]["left_out"]
+    missing["fvcore"], left[:] = "fvcore is not installed", outcomes
+    without = gpu_suite.run_suite(noted.append, tmp_path)
+    assert without["counts"] == {"passed": 3}
+    part = {"status": DONE, "reason": None, "seconds": 1.0, "result": without}
+    text = format_report({"machine": {"device": "no GPU"}, "parts": {"suite": part}})
+    assert "tests of a detector are left out: fvcore is not installed" in text
+
+
 def test_the_suites_gpu_tests_are_found_and_read(repository, tmp_path):
     names = [path.name for path in gpu_suite.test_files(repository / "tests")]
     assert "test_gpu_kernels.py" in names and "test_policies.py" not in names
+    assert "test_rest_of_frame.py" in [path.name for path in gpu_suite.detector_files(repository / "tests")]
     assert "is not here" in gpu_suite.run_suite(lambda result: None, tmp_path / "tests")["reason"]
     (tmp_path / "test_two.py").write_text("def test_a():\n    assert 1\n\ndef test_b():\n    assert 0\n")
     result = gpu_suite.run_pytest([tmp_path / "test_two.py"], tmp_path)

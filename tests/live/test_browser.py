@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import cv2
 import numpy as np
 import pytest
@@ -45,12 +42,10 @@ return [copy.width, redness];
 
 
 @pytest.fixture(scope="module")
-def video(tmp_path_factory, repository) -> str:
+def video(tmp_path_factory, render_videos) -> str:
     """A rendered video of 30 frames."""
     folder = tmp_path_factory.mktemp("demo_vid")
-    script = str(repository / "datasets" / "render_synthetic_vid.py")
-    options = ["--split", "test", "--videos", "1", "--frames", "30"]
-    subprocess.run([sys.executable, script, "--output", str(folder), *options], check=True, capture_output=True)
+    render_videos(folder, "test", 1, 30)
     return str(folder / "videos" / "test_000.mp4")
 
 

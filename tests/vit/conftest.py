@@ -1,10 +1,11 @@
+from collections.abc import Iterator
 from functools import partial
 from importlib.util import find_spec
 
 import pytest
 import torch
 from eventful_vit import encoder, model, recorded
-from eventful_vit.ops import Operator, cpu, gpu
+from eventful_vit.ops import Operator, cpu, gpu, tf32
 from eventful_vit.ops.cpu import library
 from eventful_vit.recorded import RecordedFrames
 
@@ -24,7 +25,18 @@ def needs_kernels():
 
 
 @pytest.fixture
-def gpu_device() -> torch.device:
+def full_float32() -> Iterator[None]:
+    """A GPU computes float32 as such, as the CPU does with which it is compared.
+
+    By default, cuDNN rounds what convolutions multiply to TF32, by up to 2^-11. Two ways of one result then differ by
+    1e-3 of its values; in float32, they differ by some units of 2^-24.
+    """
+    with tf32.switched_off():
+        yield
+
+
+@pytest.fixture
+def gpu_device(full_float32) -> torch.device:
     """Where the GPU's kernels are tested: on a CPU in Triton's interpreter, if there is no GPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 

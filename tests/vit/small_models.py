@@ -1,6 +1,7 @@
 """Small models and videos that many tests use."""
 
 import copy
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from eventful_vit import EventfulViT
@@ -39,6 +40,12 @@ def run(vit: EventfulViT, video: torch.Tensor, state=None) -> torch.Tensor:
     return torch.stack([vit(frame[None], state)["last_feat"][0] for frame in video])
 
 
+def run_in_threads(vit: EventfulViT, videos: list[torch.Tensor]) -> list[torch.Tensor]:
+    """The same of several videos at the same time, each in a thread, with a state of its own."""
+    with ThreadPoolExecutor(len(videos)) as threads:
+        return list(threads.map(lambda video: run(vit, video, vit.new_state()), videos))
+
+
 def expected_of(vit: EventfulViT, video: torch.Tensor) -> torch.Tensor:
     """The same, of a new stream, without recordings: what the operators compute one by one."""
     twin, outputs = copy.deepcopy(vit), []
@@ -54,6 +61,13 @@ def dense(vit: EventfulViT, video: torch.Tensor) -> torch.Tensor:
         out = run(vit, video)
     vit.enabled = True
     return out
+
+
+def dense_of(vit: EventfulViT, frames: torch.Tensor, enabled: bool | None = None) -> torch.Tensor:
+    """`run` without gradients, of the model as it is, or from now on dense or eventful."""
+    vit.enabled = vit.enabled if enabled is None else enabled
+    with torch.no_grad():
+        return run(vit, frames)
 
 
 def flushed(vit: EventfulViT) -> tuple[bool, ...]:

@@ -10,6 +10,8 @@ from eventful_vit.recorded import RecordedFrames
 from .conftest import run_interpreted
 from .small_models import CLOSE, make_video, make_vit
 
+pytestmark = pytest.mark.usefixtures("full_float32")
+
 SIZE = (32, 48)
 """4 x 6 tokens: a frame takes the interpreter about a second."""
 POLICIES = [

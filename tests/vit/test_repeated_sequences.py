@@ -186,7 +186,11 @@ EVENTS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("seed", range(25))
+DAILY = 12
+"""Random sequences of every run of the suite."""
+
+
+@pytest.mark.parametrize("seed", [*range(DAILY), *(pytest.param(s, marks=pytest.mark.long) for s in range(DAILY, 25))])
 def test_whatever_happens_frames_are_those_computed_one_by_one(seed, as_on_a_gpu, needs_kernels, monkeypatch):
     started, start = [], Repetition.start
     monkeypatch.setattr(Repetition, "start", lambda self, inputs: started.append(1) or start(self, inputs))

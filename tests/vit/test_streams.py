@@ -9,7 +9,7 @@ import pytest
 import torch
 from eventful_vit import Streams, TopR
 
-from .small_models import CLOSE, make_video, make_vit, run
+from .small_models import CLOSE, make_video, make_vit, run, run_in_threads
 
 
 def test_states_do_not_mix():
@@ -75,19 +75,8 @@ def test_using_a_state_where_it_cannot_be_handed_in():
 def test_threads_with_states_of_their_own():
     vit = make_vit(policy=TopR(6))
     videos = [make_video(12, seed) for seed in range(4)]
-    expected = [run(vit, video, vit.new_state()) for video in videos]
-    results: dict[int, torch.Tensor] = {}
-
-    def work(number):
-        results[number] = run(vit, videos[number], vit.new_state())
-
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    for number in range(4):
-        torch.testing.assert_close(results[number], expected[number], **CLOSE)
+    for result, video in zip(run_in_threads(vit, videos), videos):
+        torch.testing.assert_close(result, run(vit, video, vit.new_state()), **CLOSE)
 
 
 def test_one_state_in_two_threads_is_an_error():

@@ -110,29 +110,6 @@ class Threshold(Policy):
         return f"threshold {_write_number(self.threshold)}"
 
 
-_FIXED = (TopR, TopFraction, Threshold)
-"""Policies that say the same in every frame."""
-
-
-def fixed_form(policy: Policy) -> Policy | tuple | None:
-    """A value that is equal for two policies only if they say the same in every frame; None for those of which nobody
-    can know."""
-    if type(policy) in _FIXED:
-        return policy
-    if type(policy) is PerGate and all(type(each) in _FIXED for each in policy.gates.values()):
-        return tuple(policy.gates.items())
-    return None
-
-
-@lru_cache(maxsize=4096)
-def _first_match(patterns: tuple[str, ...], gate: str) -> str:
-    """The first of some patterns that a gate's name matches."""
-    for pattern in patterns:
-        if fnmatchcase(gate, pattern):
-            return pattern
-    raise KeyError(f"no policy for gate {gate!r}")
-
-
 @dataclass(frozen=True)
 class PerGate(Policy):
     """A policy for each gate, by its name.
@@ -166,6 +143,29 @@ class PerGate(Policy):
 
     def __str__(self) -> str:
         return "per gate " + ", ".join(f"{name}: {policy}" for name, policy in self.gates.items())
+
+
+@lru_cache(maxsize=4096)
+def _first_match(patterns: tuple[str, ...], gate: str) -> str:
+    """The first of some patterns that a gate's name matches."""
+    for pattern in patterns:
+        if fnmatchcase(gate, pattern):
+            return pattern
+    raise KeyError(f"no policy for gate {gate!r}")
+
+
+_FIXED = (TopR, TopFraction, Threshold)
+"""Policies that say the same in every frame."""
+
+
+def fixed_form(policy: Policy) -> Policy | tuple | None:
+    """A value that is equal for two policies only if they say the same in every frame; None for those of which nobody
+    can know."""
+    if type(policy) in _FIXED:
+        return policy
+    if type(policy) is PerGate and all(type(each) in _FIXED for each in policy.gates.values()):
+        return tuple(policy.gates.items())
+    return None
 
 
 def _write_number(value: float) -> str:

@@ -203,9 +203,8 @@ class RecordedFrames:
 
     def keep(self, key: Hashable, kind: RecordedFrame) -> None:
         """Keep a kind as the last one, and so many others."""
-        self.kinds[key] = self.last = kind
-        while len(self.kinds) > MAX_KINDS:
-            self.kinds.pop(next(iter(self.kinds)))
+        self.last = kind
+        keep_last(self.kinds, key, kind)
 
     def find_input(self, key: Hashable, inputs: Tensor) -> RecordedInput | None:
         """What comes before the blocks for such an input, if it is recorded and may be repeated now."""
@@ -254,6 +253,13 @@ class RecordedFrames:
         known = [*self.kinds.values(), *([] if self.input is None else [self.input])]
         pools = [each.recorder.pool for each in known if isinstance(each.recorder, Graph)]
         return Graph(device, pools[0] if pools else None)
+
+
+def keep_last(kinds: dict, key: Hashable, kind: object) -> None:
+    """Put a kind of frames behind those that are kept, and forget the oldest where these are too many."""
+    kinds[key] = kind
+    while len(kinds) > MAX_KINDS:
+        kinds.pop(next(iter(kinds)))
 
 
 def is_on_gpu(x: Tensor | FrameForm) -> bool:

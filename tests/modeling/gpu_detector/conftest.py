@@ -8,7 +8,7 @@ from eventful_vit.ops import gpu
 
 
 @pytest.fixture
-def device() -> torch.device:
+def device(full_float32) -> torch.device:
     if find_spec("triton") is None:
         pytest.skip("Triton is not installed")
     if gpu.load_kernels() is None:

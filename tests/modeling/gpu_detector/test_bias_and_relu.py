@@ -11,8 +11,7 @@ def test_the_same_as_its_layer(device, channels):
     layer = Conv2d(7, channels, 3, padding=1, activation=nn.ReLU()).to(device)
     assert has_bias_and_relu(layer)
     x = torch.randn(2, 7, 9, 70, device=device)
-    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-        torch.testing.assert_close(ConvolutionReLU(layer, layer.weight)(x), layer(x), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(ConvolutionReLU(layer, layer.weight)(x), layer(x), atol=1e-5, rtol=1e-5)
 
 
 def test_without_cudnns_kernel(device, monkeypatch):

@@ -42,6 +42,8 @@ def test_pooling(device, kind, sampling, size, levels, channels, monkeypatch):
     maps, boxes = pyramid(device)[:levels], regions(device)
     expected = pooler(maps, [Boxes(image) for image in boxes])
     torch.testing.assert_close(Pooling.of(pooler)(maps, boxes), expected, atol=1e-5, rtol=1e-5)
+    if kind == "ROIAlign" and device.type == "cpu":
+        return  # types are read alike, and the interpreter is slow
     short = Pooling.of(pooler)([level.half() for level in maps], boxes)
     assert short.dtype is torch.float16
     torch.testing.assert_close(short.float(), expected, atol=4e-3, rtol=4e-3)
@@ -69,10 +71,9 @@ def test_anchor_outputs(device, channels, anchors):
     level = torch.randn(2, channels, 11, 13, device=device).contiguous(memory_format=torch.channels_last)
     size = 11 * 13 * anchors
     logits, deltas = torch.zeros(2, size + 30, device=device), torch.zeros(2, size + 30, 4, device=device)
-    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-        AnchorOutputs(to_logits, to_deltas)(level, logits[:, 20 : 20 + size], deltas[:, 20 : 20 + size])
-        expected = to_logits(level).permute(0, 2, 3, 1).flatten(1)
-        of_deltas = to_deltas(level).unflatten(1, (-1, 4)).permute(0, 3, 4, 1, 2).flatten(1, 3)
+    AnchorOutputs(to_logits, to_deltas)(level, logits[:, 20 : 20 + size], deltas[:, 20 : 20 + size])
+    expected = to_logits(level).permute(0, 2, 3, 1).flatten(1)
+    of_deltas = to_deltas(level).unflatten(1, (-1, 4)).permute(0, 3, 4, 1, 2).flatten(1, 3)
     torch.testing.assert_close(logits[:, 20 : 20 + size], expected, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(deltas[:, 20 : 20 + size], of_deltas, atol=1e-5, rtol=1e-5)
     for written in (logits, deltas):

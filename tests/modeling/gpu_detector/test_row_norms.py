@@ -52,8 +52,7 @@ def test_doubling(device, kind):
     doubling, others = take_doubling(stage, None)
     assert list(others) == [stage[-1]]
     expected = stage(source)
-    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-        torch.testing.assert_close(others(doubling(source)), expected, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(others(doubling(source)), expected, atol=1e-4, rtol=1e-4)
     doubling, others = take_doubling(stage, torch.bfloat16)
     found = others(doubling(source.bfloat16()).float())
     assert (found - expected).abs().mean() < 0.02 * expected.abs().mean()
@@ -81,6 +80,5 @@ def test_convolutions_with_a_norm(device):
         layer = Conv2d(7, 12, 3, padding=1, stride=2, norm=norm_of(12), **more).to(device)
         copied = copy_for_inference(layer, None)
         assert type(copied) is NormedConvolution
-        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-            torch.testing.assert_close(copied(x), layer(x), atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(copied(x), layer(x), atol=1e-4, rtol=1e-4)
     assert type(copy_for_inference(Conv2d(7, 8, 3, norm=norm_of(8), activation=torch.tanh), None)) is Conv2d

@@ -7,7 +7,7 @@ import torch
 from eventful_vit import EventfulViT, ops
 from eventful_vit.attention.layout import AttentionLayout
 from eventful_vit.attention.position import expand_table
-from eventful_vit.models.vitdet import Attention
+from eventful_vit.models.vitdet_layers import Attention
 
 
 @pytest.mark.parametrize(("grid", "window"), [((4, 6), 2), ((5, 7), 3), ((2, 3), 4), ((6, 6), 6)])

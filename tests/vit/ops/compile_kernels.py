@@ -23,7 +23,7 @@ import torch
 import triton
 from eventful_vit import ops
 from eventful_vit.ops import gpu
-from eventful_vit.ops.gpu import tuning
+from eventful_vit.ops.gpu import device_facts, tuning
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
@@ -223,9 +223,7 @@ def main() -> None:
     parser.add_argument("--operators", nargs="+", default=[])
     arguments = parser.parse_args()
     compiler = Compiler(arguments.architecture)
-    tuning._multiplies_by_groups = lambda: 90 <= arguments.architecture < 120
-    tuning._is_large_gpu = lambda: divmod(arguments.architecture, 10) in tuning.LARGE_GPUS
-    importlib.import_module("eventful_vit.ops.gpu.linear")._has_tma = lambda device: arguments.architecture >= 90
+    device_facts.capability = lambda device=None: divmod(arguments.architecture, 10)
     JITFunction.run = lambda function, *args, **named: compiler.launch(function, *args, **named)
     # Products of the library are not needed, and a CPU takes long for them.
     torch.nn.functional.linear = lambda x, weight, bias: x.new_empty(len(x), len(weight))

@@ -4,8 +4,6 @@ import _ctypes
 import logging
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -32,7 +30,9 @@ def compiled(tmp_path_factory):
         pytest.skip("no C++ compiler")
     folder = tmp_path_factory.mktemp("compiled")
     name = f"kernels-{build.fingerprint(Path(build.__file__).parent, compiler)}.so"
-    return build.build(compiler, folder / name).parent
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(build, "FLAGS", (*build.FLAGS, "-O0"))  # it is only loaded, and is there in a third of the time
+        return build.build(compiler, folder / name).parent
 
 
 @pytest.fixture
@@ -183,23 +183,3 @@ def test_a_user_without_a_home(kept, monkeypatch, caplog):
     monkeypatch.setattr(build.Path, "home", no_home)
     assert load() is not None
     assert "no home folder" in caplog.text
-
-
-def test_nothing_is_compiled_where_no_cpu_tensor_needs_it():
-    code = (
-        "import eventful_vit; from eventful_vit.ops.cpu.build import load_library as f; print(f.cache_info().currsize)"
-    )
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == "0"
-
-
-def test_importing_brings_torch_and_nothing_else():
-    code = """
-import sys, torch
-before, path = set(sys.modules), list(sys.path)
-import eventful_vit
-new = {name.split(".")[0] for name in set(sys.modules) - before}
-print(sorted(new - set(sys.stdlib_module_names) - {"torch", "triton"}), path == sys.path)
-"""
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == "['eventful_vit'] True"

@@ -46,19 +46,14 @@ def check(compiled: list[dict], architecture: int, dtype: str) -> None:
 
 
 def test_some_kernels(tmp_path):
-    """A choice for every run of the suite; the next test compiles all."""
-    compiled = compile_for(90, "bfloat16", tmp_path, "--operators", "gate")
-    assert {kernel["kernel"] for kernel in compiled} >= {"_error_norms", "_select_one", "_write_all", "_send"}
+    """Those of gates and of a detector, for every run of the suite; the next test compiles all."""
+    compiled = compile_for(90, "bfloat16", tmp_path, "--operators", "gate", "detector")
+    found = {kernel["kernel"] for kernel in compiled}
+    assert found >= {"_error_norms", "_select_one", "_write_all", "_send"} | DETECTOR_KERNELS
     check(compiled, 90, "bfloat16")
     # Each row is summed within a warp: only norms, four bytes each, are exchanged between warps.
     norms = [kernel for kernel in compiled if kernel["kernel"] == "_error_norms"]
     assert norms and all(kernel["shared"] <= 4 * kernel["num_warps"] for kernel in norms)
-
-
-def test_kernels_of_a_detector(tmp_path):
-    compiled = compile_for(90, "bfloat16", tmp_path, "--operators", "detector")
-    assert {kernel["kernel"] for kernel in compiled} == DETECTOR_KERNELS
-    check(compiled, 90, "bfloat16")
 
 
 @pytest.mark.long

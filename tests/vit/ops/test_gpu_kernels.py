@@ -103,10 +103,11 @@ class TestSelecting:
     def test_more_tokens_than_a_program_holds(self, run, streams, monkeypatch):
         selecting = importlib.import_module("eventful_vit.ops.gpu.selecting")
         monkeypatch.setattr(selecting, "select_tile", lambda tokens: {"BLOCK": 32, "num_warps": 1})
-        for norms in (torch.rand(streams, 100), torch.randint(3, (streams, 100)).float()):
-            for count in (0, 1, 50, 99, 100):
-                self.check(run, norms, count)
-            self.check(run, norms, 50, 0.7, torch.tensor([1, 0][:streams]).byte())
+        norms, equal = torch.rand(streams, 100), torch.randint(3, (streams, 100)).float()
+        for count in (0, 1, 50, 99, 100):
+            self.check(run, norms, count)
+        self.check(run, equal, 50)
+        self.check(run, equal, 50, 0.7, torch.tensor([1, 0][:streams]).byte())
 
     @pytest.mark.parametrize("streams", [1, 2])
     def test_equal_norms_go_in_order_and_nan_first(self, run, streams):
@@ -167,7 +168,8 @@ class TestAttend:
     @pytest.mark.parametrize("positions", [True, False])
     def test_whole_frames(self, run, close, dtype, grid, channels, positions):
         sizes = attention_arguments(grid, 0, 1, 2, channels, positions)
-        qkv = torch.randn(2, grid[0] * grid[1], 6 * channels).to(dtype)
+        # One stream of the largest, which takes the interpreter longest.
+        qkv = torch.randn(1 if grid == (2, 70) else 2, grid[0] * grid[1], 6 * channels).to(dtype)
         result, _ = run(ops.attend, qkv, None, *sizes, dtype)
         close(result, in_double(ops.attend, qkv, None, *sizes, dtype)[0], 2)
 

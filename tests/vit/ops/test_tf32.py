@@ -39,6 +39,14 @@ def test_what_pytorch_begins_with():
     assert tf32.settings() == (False, True)
 
 
+def test_switched_off_for_a_while():
+    before = tf32.settings()
+    with pytest.raises(ZeroDivisionError), tf32.switched_off():
+        assert tf32.settings() == (False, False)
+        raise ZeroDivisionError
+    assert tf32.settings() == before
+
+
 @pytest.fixture(scope="module")
 def found():
     """What the settings are after each statement."""

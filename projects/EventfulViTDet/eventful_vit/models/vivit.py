@@ -24,7 +24,8 @@ from ..model import EventfulModel, Traced
 from ..ops.derived import derive_or_differentiate
 from ..policies import Policy, TopR
 from ..streams import FrameForm, Streams
-from .vitdet import LAYER_NORM, Block, resize_grid
+from .vitdet import resize_grid
+from .vitdet_layers import LAYER_NORM, Block
 
 Grid = tuple[int, int]
 

@@ -6,6 +6,9 @@ raise an error where the newer ones cannot be said in their terms.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
 
@@ -24,3 +27,15 @@ def in_convolutions() -> bool:
     """In convolutions."""
     cudnn = torch.backends.cudnn
     return cudnn.conv.fp32_precision == "tf32" if hasattr(cudnn, "conv") else cudnn.allow_tf32
+
+
+@contextmanager
+def switched_off() -> Iterator[None]:
+    """Inside, float32 is computed as such: for whoever compares results. Models keep to the user's settings."""
+    products, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = products.allow_tf32, convolutions.allow_tf32
+    products.allow_tf32 = convolutions.allow_tf32 = False
+    try:
+        yield
+    finally:
+        products.allow_tf32, convolutions.allow_tf32 = before

@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 import time
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 
 import torch
 from eventful_vit import EventfulViT, Streams, TopR, count_operations
+from eventful_vit.ops import tf32
 from torch import Tensor
 
 from .dense_yardsticks import YARDSTICKS
@@ -111,7 +112,7 @@ def _measure(setting: Setting, architecture: dict, where: torch.device, result: 
     model = build_vit(architecture, setting.size, setting.form, where, setting.budgets[0])
     frames = drifting_frames(FRAMES, setting.streams, setting.size, setting.form.tokens, where)
     calls, states = make_calls(model, frames, setting)
-    with torch.no_grad(), without_tf32(setting.form):
+    with torch.no_grad(), tf32.switched_off() if setting.form is FLOAT32 else nullcontext():
         timings = time_in_turn(calls, where, setting.rounds, WARM_UP, started + setting.seconds)
         own = {name: call for name, call in calls.items() if name in ("dense", *states) and not timings[name].error}
         in_a_row = {name: milliseconds_in_a_row(call, where) for name, call in own.items()}
@@ -155,18 +156,6 @@ def make_calls(
         calls.update({name: partial(dense, model=copy.deepcopy(model), how=how) for name, how in YARDSTICKS.items()})
     calls.update({name: partial(eventful, r=int(name[2:]), state=state) for name, state in states.items()})
     return calls, states
-
-
-@contextmanager
-def without_tf32(form: Form) -> Iterator[None]:
-    """Inside, float32 models compute in float32."""
-    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    if form is FLOAT32:
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    try:
-        yield
-    finally:
-        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
 
 
 def count_macs(model: EventfulViT, call: Callable[[int], object]) -> float:

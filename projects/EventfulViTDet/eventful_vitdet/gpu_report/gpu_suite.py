@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 from ..known_models import CHECKOUT
@@ -18,10 +19,11 @@ FIXTURES = re.compile(r"\bgpu_(kernels|device)\b|torch\.cuda\b")
 
 
 def run_suite(note: Note, tests: Path = CHECKOUT / "tests") -> dict:
-    """Run them.
+    """Run those of the Transformer, then those of what follows it in a detector.
 
     Returns:
-        How many passed, failed, were skipped, and the failures' lines; or the reason why there are none.
+        How many passed, failed, were skipped, the failures' lines, and why the detector's were left out, where they
+        were; or the reason why there are none.
     """
     reason = missing_packages("pytest")
     if reason is None and not tests.is_dir():
@@ -29,13 +31,29 @@ def run_suite(note: Note, tests: Path = CHECKOUT / "tests") -> dict:
     if reason is not None:
         return {"reason": reason}
     note({"reason": "the tests took longer than this part's time limit"})
-    return run_pytest(test_files(tests), tests)
+    outcome = run_pytest(test_files(tests), tests)
+    reason = missing_packages(*DETECTRON2_NEEDS)
+    if reason is not None:
+        return {**outcome, "left_out": reason}
+    note({**outcome, "left_out": "they took longer than this part's time limit"})
+    return _both(outcome, run_pytest(detector_files(tests), tests))
 
 
 def test_files(tests: Path) -> list[Path]:
     """Test files of the eventful ViT that use a GPU where there is one."""
     files = sorted((tests / "vit").rglob("test_*.py"))
     return [path for path in files if FIXTURES.search(path.read_text(encoding="utf-8"))]
+
+
+def detector_files(tests: Path) -> list[Path]:
+    """Test files of what follows the Transformer: all of them use a GPU where there is one."""
+    return sorted((tests / "modeling" / "gpu_detector").glob("test_*.py"))
+
+
+def _both(first: dict, second: dict) -> dict:
+    counts = Counter(first["counts"]) + Counter(second["counts"])
+    failures = first["failures"] + second["failures"]
+    return {"counts": dict(counts), "failures": failures, "reason": None, "ok": first["ok"] and second["ok"]}
 
 
 def run_pytest(files: list[Path], tests: Path) -> dict:

@@ -18,7 +18,10 @@ from ..known_models import CHECKOUT
 
 NO_GPU = "no GPU"
 _PROJECT = Path(__file__).resolve().parents[2]
-SOURCES = (_PROJECT / "eventful_vit", _PROJECT / "eventful_vitdet", CHECKOUT / "tests" / "vit")
+_TESTS = CHECKOUT / "tests"
+SOURCES = (
+    _PROJECT / "eventful_vit", _PROJECT / "eventful_vitdet", _TESTS / "vit", _TESTS / "modeling" / "gpu_detector",
+)  # fmt: skip
 """Folders of what the parts run: the transformer, whole detectors, and the suite's tests (in a checkout only)."""
 
 

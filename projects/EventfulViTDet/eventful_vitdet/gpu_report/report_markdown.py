@@ -141,7 +141,8 @@ def _suite(result: dict, reason: str) -> str:
     if not result.get("counts"):
         return "\n".join([_missing(reason), *result.get("failures", ())])
     counts = ", ".join(f"{number} {word}" for word, number in result["counts"].items())
-    return "\n".join([counts, *(f"- {line}" for line in result["failures"])])
+    left_out = [f"- tests of a detector are left out: {result['left_out']}"] if result.get("left_out") else []
+    return "\n".join([counts, *(f"- {line}" for line in result["failures"]), *left_out])
 
 
 def _missing(reason: str) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import TYPE_CHECKING
 
 import torch
@@ -53,7 +54,6 @@ class VideoRCNN(GeneralizedRCNN):
         self._own_state: DetectorState | None = None
         self._rest_on_gpu = RestOnGPU()
         self._upload = FrameUpload()
-        self._said_dense_pyramid = False
         self.mask_request: MaskRequest | None = None
         """Which detections get a mask. None: all, pasted into the image (`pred_masks`), as Detectron2 has them. Else
         those asked for, left in their boxes: `box_masks` (N, M, M), NaN for the others."""
@@ -216,8 +216,7 @@ class VideoRCNN(GeneralizedRCNN):
     ) -> list[Instances]:
         if self.mask_request is None or not has_masks(self):
             return self.roi_heads(images, features, proposals, None)[0]
-        with _without_masks(self.roi_heads):
-            results, _ = self.roi_heads(images, features, proposals, None)
+        results, _ = _without_masks(self.roi_heads)(images, features, proposals, None)
         return self._add_masks(features, results, self.mask_request)
 
     def _detect_on_gpu(
@@ -257,12 +256,7 @@ class VideoRCNN(GeneralizedRCNN):
         """Whether the eventful pyramid runs: on a CPU. Its many small steps take a GPU longer than all positions do."""
         wanted = self.eventful_pyramid is not None and self.eventful_pyramid.enabled and self.enabled
         if wanted and self.device.type == "cuda":
-            if not self._said_dense_pyramid:
-                self._said_dense_pyramid = True
-                logger.warning(
-                    "GPU: the pyramid is computed densely, which is faster there; MODEL.EVENTFUL.PYRAMID.ENABLED is "
-                    "for CPUs"
-                )
+            _warn_of_dense_pyramid()
             return False
         return wanted
 
@@ -299,14 +293,18 @@ class VideoRCNN(GeneralizedRCNN):
         return -(-side // stride) * stride
 
 
-@contextmanager
-def _without_masks(roi_heads: nn.Module) -> Iterator[None]:
-    """Have heads find boxes only within the context."""
-    roi_heads.mask_on = False
-    try:
-        yield
-    finally:
-        roi_heads.mask_on = True
+@cache
+def _warn_of_dense_pyramid() -> None:
+    logger.warning(
+        "GPU: the pyramid is computed densely, which is faster there; MODEL.EVENTFUL.PYRAMID.ENABLED is for CPUs"
+    )
+
+
+def _without_masks(roi_heads: nn.Module) -> nn.Module:
+    """The same layers as heads that find boxes only. Those of the detector may be at work in another thread."""
+    boxes_only = copy.copy(roi_heads)
+    boxes_only.mask_on = False
+    return boxes_only
 
 
 def _postprocess(results: list[Instances], frames: list[dict]) -> list[dict]:

@@ -16,6 +16,7 @@ from torch import Tensor
 from .. import attention, gating
 from ..linear import embed, linear, linear_side_by_side
 from ..operator import Operator
+from . import device_facts
 
 SWITCH = "EVENTFUL_VITDET_KERNELS"
 OLDEST_TRITON = (3, 4)
@@ -45,7 +46,7 @@ def _missing() -> str | None:
         return (
             f"Triton {triton.__version__} is older than {'.'.join(map(str, OLDEST_TRITON))}, which PyTorch 2.8 brings"
         )
-    if torch.version.hip is None and torch.cuda.is_available() and torch.cuda.get_device_capability() < (8, 0):
+    if device_facts.is_too_old():
         return f"{torch.cuda.get_device_name()} is older than the kernels support (compute capability 8.0)"
     return None
 

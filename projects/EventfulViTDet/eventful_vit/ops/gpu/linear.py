@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +19,7 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 from ... import ops
 from ..attention import SHORT_TYPES
 from ..linear import rounded
+from . import device_facts
 from .launch import TYPES, product
 from .tuning import PRECISE_TILE, linear_tile, precise_products, uses_library
 
@@ -285,13 +285,8 @@ def linear_by_kernel(
 def _takes_descriptors(x: Tensor, weight: Tensor) -> bool:
     """Whether the rows of both matrices can be read by tensor descriptors: their starts are multiples of 16 bytes."""
     aligned = all(matrix.data_ptr() % 16 == 0 for matrix in (x, weight))
-    return x.dtype == weight.dtype and weight.shape[1] * weight.itemsize % 16 == 0 and aligned and _has_tma(x.device)
-
-
-@cache
-def _has_tma(device: torch.device) -> bool:
-    """Whether a GPU has the unit that descriptors are for (H100 and later). Triton's interpreter knows them, too."""
-    return device.type != "cuda" or (torch.version.hip is None and torch.cuda.get_device_capability(device) >= (9, 0))
+    fits = x.dtype == weight.dtype and weight.shape[1] * weight.itemsize % 16 == 0 and aligned
+    return fits and device_facts.has_descriptors(x.device)
 
 
 IMPLEMENTATIONS = {ops.embed: embed, ops.linear: linear, ops.linear_side_by_side: linear_side_by_side}

@@ -5,14 +5,12 @@ from __future__ import annotations
 import torch
 
 from .. import tf32
+from . import device_facts
 
 SMALL_ROWS = 64
 """Up to so many rows, a tile has as few as it may, so that there are enough tiles for all processors."""
 LARGE_GROUP = 2048
 """Groups of fewer queries are windows, of which there are enough programs."""
-LARGE_GPUS = {(8, 0), (9, 0), (10, 0), (10, 3)}
-"""Compute capabilities of data-centre GPUs: they multiply TF32 eight times as fast as float32, and a multiprocessor has
-160 kB of shared memory or more, not 100."""
 PRECISE_TILE = {"ROWS": 64, "COLUMNS": 64, "DEPTH": 32, "TMA": False, "num_warps": 4, "num_stages": 3}
 """The tile of a linear layer's result in float32, where it is computed by our kernel."""
 
@@ -34,16 +32,7 @@ def precise_products(rows: int) -> bool:
     That is 1.4 to 1.9 times as fast on an H200, and closer to float64. Consumer GPUs multiply TF32 no faster than
     float32.
     """
-    return rows > SMALL_ROWS and _is_large_gpu() and not tf32.in_products()
-
-
-def _is_large_gpu() -> bool:
-    return torch.cuda.is_available() and torch.cuda.get_device_capability() in LARGE_GPUS
-
-
-def _multiplies_by_groups() -> bool:
-    """Whether four warps of the GPU multiply a tile together: an H100's and a B200's, not those of RTX cards."""
-    return torch.cuda.is_available() and (9, 0) <= torch.cuda.get_device_capability() < (12, 0)
+    return rows > SMALL_ROWS and device_facts.is_large() and not tf32.in_products()
 
 
 def linear_tile(rows: int, outputs: int) -> dict[str, int]:
@@ -80,17 +69,14 @@ def exchange_tile(dtype: torch.dtype, channels: int) -> dict[str, int]:
     if dtype is torch.float32 and channels > 64:
         return {"QUERIES": 16, "KEYS": 16, "num_warps": 4, "num_stages": 1}
     if dtype is torch.float32:
-        return {"QUERIES": 32, "KEYS": 32, "num_warps": 4, "num_stages": 2 if _is_large_gpu() else 1}
+        return {"QUERIES": 32, "KEYS": 32, "num_warps": 4, "num_stages": 2 if device_facts.is_large() else 1}
     if channels > 64:
         # From an H100 on, four warps multiply 64 rows together. With eight, others need fewer registers each.
-        return {"QUERIES": 64, "KEYS": 32, "num_warps": 4 if _multiplies_by_groups() else 8, "num_stages": 2}
+        warps = 4 if device_facts.multiplies_by_groups() else 8
+        return {"QUERIES": 64, "KEYS": 32, "num_warps": warps, "num_stages": 2}
     # With so many registers, three programs fit into a processor of an H200, not two: 67 microseconds instead of 89.
-    return {"QUERIES": 64, "KEYS": 32, "num_warps": 4, "num_stages": 2, **_registers(168)}
-
-
-def _registers(most: int) -> dict[str, int]:
-    """A limit of a thread's registers, which only the compiler for NVIDIA's GPUs knows."""
-    return {} if torch.version.hip else {"maxnreg": most}
+    limit = {"maxnreg": 168} if device_facts.can_limit_registers() else {}
+    return {"QUERIES": 64, "KEYS": 32, "num_warps": 4, "num_stages": 2, **limit}
 
 
 def split_keys(streams: int, heads: int) -> int:

@@ -18,6 +18,7 @@ from detectron2.structures import Boxes, Instances
 from eventful_vit.layers import is_observed
 from eventful_vit.ops import tf32
 from eventful_vit.ops.gpu.graph import Graph
+from eventful_vit.recorded import keep_last
 from eventful_vit.weights import HookWatch, WeightWatch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import _get_current_dispatch_mode
@@ -28,9 +29,6 @@ from .fixed_detections import FixedDetections, SecondStage
 from .fixed_proposals import Anchors, FixedProposals, ProposalNetwork
 from .image_sizes import ImageSizes
 from .inference_copies import copy_for_inference
-
-MAX_KINDS = 4
-"""Kinds of frames (shape, number of streams) whose graphs are kept."""
 
 Sizes = list[tuple[int, int]]
 
@@ -143,6 +141,7 @@ class RestOfFrame:
         self._dtype = dtype
         self._watch = WeightWatch(self._parts)
         self._of_thread = threading.local()
+        self._hooks = self._watch_hooks()
         self._make_layers(0)  # whether it can be done
 
     def is_possible(self, device: torch.device) -> bool:
@@ -168,21 +167,22 @@ class RestOfFrame:
         kind.source.copy_(source)
         kind.set_sizes(list(image_sizes), list(output_sizes))
         result = self._compute(layers, kind)
-        layers.kinds[key] = kind  # an interrupted one is forgotten
-        while len(layers.kinds) > MAX_KINDS:
-            layers.kinds.pop(next(iter(layers.kinds)))
+        keep_last(layers.kinds, key, kind)  # an interrupted one is forgotten
         return ComputedFrame(result, layers.second_stage, list(image_sizes), list(output_sizes), source.dtype)
 
     def _layers(self) -> _Layers:
         version = self._watch.version()
         layers = getattr(self._of_thread, "layers", None)
         if layers is None or layers.version != version:
+            self._hooks = self._watch_hooks()  # of the modules as they are now
             layers = self._of_thread.layers = self._make_layers(version)
         return layers
 
+    def _watch_hooks(self) -> HookWatch:
+        return HookWatch([self._detector_parts[0], *self._parts.modules()], _is_watched)
+
     def _make_layers(self, version: int) -> _Layers:
         backbone, rpn, heads = self._detector_parts
-        self._hooks = HookWatch([backbone, *self._parts.modules()], _is_watched)
         second_stage = None
         try:
             second_stage = SecondStage(heads, self._dtype)

@@ -1,0 +1,46 @@
+import pytest
+import torch
+from eventful_vit.ops.gpu import device_facts
+from eventful_vit.ops.gpu.tuning import exchange_tile, precise_products
+
+
+@pytest.fixture
+def gpu_of(monkeypatch):
+    """Has the machine a GPU of a compute capability."""
+
+    def set(found, hip=None):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: found is not None)
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: found)
+        monkeypatch.setattr(torch.version, "hip", hip)
+        device_facts.has_descriptors.cache_clear()
+        return torch.device("cpu" if found is None else "cuda")
+
+    yield set
+    device_facts.has_descriptors.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("found", "too_old", "large", "groups", "descriptors"),
+    [
+        (None, False, False, False, True),  # the interpreter
+        ((7, 5), True, False, False, False),
+        ((8, 0), False, True, False, False),
+        ((8, 9), False, False, False, False),
+        ((9, 0), False, True, True, True),
+        ((10, 3), False, True, True, True),
+        ((12, 0), False, False, False, True),
+    ],
+)
+def test_what_gpus_can_do(found, too_old, large, groups, descriptors, gpu_of):
+    device = gpu_of(found)
+    assert device_facts.is_too_old() == too_old and device_facts.is_large() == large
+    assert device_facts.multiplies_by_groups() == groups and device_facts.has_descriptors(device) == descriptors
+    assert precise_products(1000) == large and exchange_tile(torch.bfloat16, 80)["num_warps"] == (4 if groups else 8)
+
+
+def test_amds(gpu_of):
+    device = gpu_of((9, 4), "6.2")
+    assert not device_facts.is_too_old() and not device_facts.has_descriptors(device)
+    assert "maxnreg" not in exchange_tile(torch.bfloat16, 64)
+    gpu_of((9, 0))
+    assert exchange_tile(torch.bfloat16, 64)["maxnreg"] == 168

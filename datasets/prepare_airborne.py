@@ -132,10 +132,10 @@ def add_clip(
 
 
 def copy_videos(clips: list[Clip], folder: Path) -> None:
-    """Copy the videos that are not there yet; none is ever there in part."""
+    """Copy the videos that are not there, or there with another size; none is ever there in part."""
     for clip in clips:
         target = folder / clip.video.name
-        if not target.is_file():
+        if not target.is_file() or target.stat().st_size != clip.video.stat().st_size:
             with clip.video.open("rb") as source, open_atomically(str(target)) as copy:
                 shutil.copyfileobj(source, copy)
 
@@ -150,11 +150,12 @@ def prepare(source: Path, output: Path, data_sets: list[str], force: bool) -> It
     ]
     for data_set, split, clips in plan:
         annotations = output / data_set / "annotations" / f"{split}.json"
-        copy_videos(clips, output / data_set / "videos")
         if annotations.is_file() and not force:
+            copy_videos(clips, output / data_set / "videos")
             yield f"{annotations}: exists, kept (--force writes it again)"
             continue
-        document = make_document(clips, data_set, split)
+        document = make_document(clips, data_set, split)  # first, as it finds files that cannot be read
+        copy_videos(clips, output / data_set / "videos")
         write_atomically(str(annotations), json.dumps(document))
         counts = ", ".join(f"{len(document[key])} {key}" for key in ("videos", "images", "annotations"))
         yield f"{annotations}: {counts}"
@@ -164,7 +165,9 @@ def main(arguments: argparse.Namespace) -> None:
     try:
         import matio  # noqa: F401
     except ImportError:
-        raise ValueError("the source's labels are MATLAB objects, which mat-io reads: pip install mat-io") from None
+        raise ValueError(
+            "the source's labels are MATLAB objects, which mat-io reads: pip install mat-io (Python 3.11 or later)"
+        ) from None
     for line in prepare(arguments.source, arguments.output, arguments.only or list(CAMERAS), arguments.force):
         print(line)
 

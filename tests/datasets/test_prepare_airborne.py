@@ -88,6 +88,19 @@ def test_a_folder_that_is_not_the_source_is_named_before_anything_is_written(tmp
     assert not (tmp_path / "out").exists()
 
 
+def test_videos_are_copied_once_and_again_when_they_were_cut_short(tmp_path):
+    from prepare_airborne import Clip, copy_videos
+
+    clip = Clip("a", tmp_path / "a.mp4", tmp_path / "a.mat")
+    clip.video.write_bytes(b"whole")
+    copy = tmp_path / "out" / "a.mp4"
+    for before, after in ((None, b"whole"), (b"cut", b"whole"), (b"equal", b"equal")):
+        if before is not None:
+            copy.write_bytes(before)
+        copy_videos([clip], copy.parent)
+        assert copy.read_bytes() == after and [path.name for path in copy.parent.iterdir()] == ["a.mp4"]
+
+
 def test_every_frame_of_a_label_file_is_read(monkeypatch):
     matio = pytest.importorskip("matio", reason="mat-io is not installed")
     rows = np.array([[row(BIRD=[[11, 21, 5, 6]])], [row()]])

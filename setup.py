@@ -10,6 +10,8 @@ PROJECT = "projects/EventfulViTDet"
 VERSION = re.search(r'__version__ = "(.*)"', (ROOT / PROJECT / "eventful_vitdet" / "__init__.py").read_text()).group(1)
 DOCS = [f"{name}; python_version >= '3.11'" for name in ("furo>=2025.12.19", "myst-parser>=5", "sphinx>=9")]
 LIVE = ["fastapi>=0.110", "uvicorn>=0.29", "websockets>=12"]
+# Reads the labels that datasets/prepare_airborne.py converts.
+MATLAB = ["mat-io>=1.0.2; python_version >= '3.11'"]
 TIMM = ["timm>=1.0.31"]
 # What `trackers` needs; itself it is installed by --no-deps, see eventful_vitdet/identities.py.
 TRACK = [
@@ -78,6 +80,7 @@ setup(
     extras_require={
         "docs": DOCS,
         "live": LIVE,
+        "matlab": MATLAB,
         "timm": TIMM,
         "track": TRACK,
         "transformers": TRANSFORMERS,

@@ -69,6 +69,20 @@ def test_builtin_set_is_found_where_the_variable_points_when_it_is_loaded(write_
         assert MetadataCatalog.get("airborne_vid_val").image_root == str(target)
 
 
+@pytest.mark.parametrize("name", ["airborne_vid_train_more", "airborne_ir_train", "airborne_ir_val"])
+def test_airborne_sets_lie_in_the_folder_of_their_camera(name, write_dataset, tmp_path, monkeypatch):
+    document = make_document({1: [0]})
+    document["categories"] = [{"id": i + 1, "name": n} for i, n in enumerate("airplane bird drone helicopter".split())]
+    write_dataset(document)
+    camera, split = name[len("airborne_") :].split("_", 1)
+    target = tmp_path / f"airborne_{camera}"
+    (target / "annotations").mkdir(parents=True)
+    (target / "videos").symlink_to(tmp_path / "videos")
+    (target / "annotations" / f"{split}.json").write_text(json.dumps(document))
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    assert [frame["file_name"] for frame in DatasetCatalog.get(name)] == [str(target / "videos" / "1.avi")]
+
+
 def test_builtin_set_with_other_classes_is_refused(write_dataset, tmp_path, monkeypatch):
     write_dataset(make_document({1: [0]}))
     (tmp_path / "airborne_vid" / "annotations").mkdir(parents=True)

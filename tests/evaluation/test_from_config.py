@@ -44,7 +44,7 @@ def test_results_file(cfg, model, tmp_path, capsys):
     for part in results["gflops_per_frame"].values():
         assert set(part) == {"flush", "later", "mean", "by_category"}
     assert set(results["seconds_per_frame"]) == {"backbone", "total"}
-    coco = {"AP", "AP50", "AP75", "APs", "APm", "APl", "AP-cat", "AP-dog"}
+    coco = {"AP", "AP25", "AP50", "AP75", "APs", "APm", "APl", "AP-cat", "AP-dog"}
     assert set(results["bbox"]) == coco | {"VID-AP50", "VID-AP50-cat", "VID-AP50-dog"}
     assert results["skipped"] == [] and results["streams_per_batch"] == 1
     assert (results["videos"], results["frames"], results["device"]) == (2, 8, "cpu")

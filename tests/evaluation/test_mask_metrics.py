@@ -90,7 +90,7 @@ def test_segm_ap_is_that_of_cocos_own_evaluation(mask_cfg, tmp_path, kind):
     assert results["segm"]["AP"] == pytest.approx(100 * own.stats[0]) and 10 < results["segm"]["AP"] < 90
     assert results["segm"]["AP75"] == pytest.approx(100 * own.stats[2])
     assert results["bbox"]["AP"] == pytest.approx(100)
-    assert set(results["segm"]) == {"AP", "AP50", "AP75", "APs", "APm", "APl", "AP-cat", "AP-dog"}
+    assert set(results["segm"]) == {"AP", "AP25", "AP50", "AP75", "APs", "APm", "APl", "AP-cat", "AP-dog"}
 
 
 def test_only_masks_that_are_compared_are_asked_for(mask_cfg, tmp_path):

@@ -117,6 +117,14 @@ def test_overlap_between_the_thresholds():
     assert metrics["AP"] == pytest.approx(40)
 
 
+def test_ap25_takes_half_the_overlap_and_leaves_ap_alone():
+    # IoU 0.4: enough for AP25, for no threshold of AP. A second object is overlapped by 0.2 only.
+    truth = coco([[0, 0, 40, 40], [50, 50, 40, 40]])
+    metrics = compute_coco_metrics(truth, [detection([0, 0, 40, 16]), detection([50, 50, 40, 8], 0.8)])
+    assert metrics["AP25"] == pytest.approx(100 * 51 / 101)
+    assert metrics["AP"] == metrics["AP50"] == metrics["AP-thing"] == 0
+
+
 def test_no_detections_at_all():
     metrics = compute_coco_metrics(coco([[0, 0, 40, 40]]), [])
     assert metrics["AP"] == metrics["AP50"] == metrics["AP-thing"] == 0

@@ -23,12 +23,13 @@ def test_undefined_values_are_dashes():
     gflops = {"flush": 1.0, "later": None, "mean": 1.0}
     result = {
         "policy": "dense",
-        "bbox": {"AP": 1.0, "AP50": None, "AP75": 2.0, "VID-AP50": 3.0},
+        "bbox": {"AP": 1.0, "AP25": 4.0, "AP50": None, "AP75": 2.0, "VID-AP50": 3.0},
         "gflops_per_frame": {"backbone": gflops, "total": gflops},
         "seconds_per_frame": {"backbone": 0.1, "total": 0.2},
     }
     cells = [cell.strip() for cell in format_budgets([result]).splitlines()[2].split("|")[1:-1]]
-    assert cells == ["dense", "1.00", "-", "2.00", "3.00", "-", "1.000", "-", "1.000", "1.000", "0.1000", "0.2000"]
+    accuracy, cost = ["1.00", "4.00", "-", "2.00", "3.00", "-"], ["1.000", "-", "1.000", "1.000", "0.1000", "0.2000"]
+    assert cells == ["dense", *accuracy, *cost]
 
 
 def test_ranges_have_a_row_each_and_budgets_a_column():

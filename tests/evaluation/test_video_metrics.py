@@ -51,7 +51,7 @@ def moving(speeds: list[float], number: int = 3) -> list[dict]:
 def test_names_of_all_metrics():
     metrics = evaluate(moving([0]), perfect(moving([0])), frames_since_flush={0: 0, 1: 1, 2: 2})
     per_class = {f"{kind}-{name}" for kind in ("AP", "VID-AP50") for name in CLASSES}
-    assert set(metrics["bbox"]) == {"AP", "AP50", "AP75", "APs", "APm", "APl", "VID-AP50"} | per_class
+    assert set(metrics["bbox"]) == {"AP", "AP25", "AP50", "AP75", "APs", "APm", "APl", "VID-AP50"} | per_class
     for group, ranges in (
         ("motion", ["slow", "medium", "fast"]),
         ("size", ["small", "medium", "large"]),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-AIRBORNE_VID_CLASSES = ["airplane", "bird", "drone", "helicopter"]
+AIRBORNE_CLASSES = ["airplane", "bird", "drone", "helicopter"]
 DEMO_VID_CLASSES = ["disc", "square", "triangle", "star", "ring", "cross"]
 
 # ImageNet VID, in the order of its category ids 1 to 30.
@@ -43,13 +43,16 @@ IMAGENET_VID_ARCHIVE_FOLDER = "vid_data"
 
 # name: (folder, annotation file inside it, classes)
 BUILTIN_COCO_VID = {
-    "airborne_vid_train": ("airborne_vid", "annotations/train.json", AIRBORNE_VID_CLASSES),
-    "airborne_vid_val": ("airborne_vid", "annotations/val.json", AIRBORNE_VID_CLASSES),
+    "airborne_vid_train": ("airborne_vid", "annotations/train.json", AIRBORNE_CLASSES),
+    "airborne_vid_train_more": ("airborne_vid", "annotations/train_more.json", AIRBORNE_CLASSES),
+    "airborne_vid_val": ("airborne_vid", "annotations/val.json", AIRBORNE_CLASSES),
+    "airborne_ir_train": ("airborne_ir", "annotations/train.json", AIRBORNE_CLASSES),
+    "airborne_ir_val": ("airborne_ir", "annotations/val.json", AIRBORNE_CLASSES),
     "demo_vid_train": ("demo_vid", "annotations/train.json", DEMO_VID_CLASSES),
     "demo_vid_test": ("demo_vid", "annotations/test.json", DEMO_VID_CLASSES),
 }
 
-# What complete data sets hold: published numbers of ImageNet VID, those of airborne_vid's own annotation files.
+# What complete data sets hold: published numbers of ImageNet VID, those of the airborne sets' own annotation files.
 KNOWN_TOTALS = {
     "imagenet_vid_val": {
         "videos": 555,
@@ -62,5 +65,8 @@ KNOWN_TOTALS = {
     "imagenet_vid_train_all": {"videos": 3_862},
     "imagenet_det_30_train": {"videos": 53_639, "frames": 53_639},
     "airborne_vid_train": {"videos": 93, "frames": 29_230, "boxes": 29_229},
+    "airborne_vid_train_more": {"videos": 74, "frames": 23_082, "boxes": 25_910},
     "airborne_vid_val": {"videos": 24, "frames": 7_501, "boxes": 7_501},
+    "airborne_ir_train": {"videos": 204, "frames": 63_827, "boxes": 66_881},
+    "airborne_ir_val": {"videos": 80, "frames": 24_902, "boxes": 25_208},
 }

@@ -18,10 +18,13 @@ from .detection_table import DetectionTable
 
 AREAS = ("all", "small", "medium", "large")
 """COCOeval's areas in its order."""
-IOUS = {"0.50-0.95": slice(None), "0.50": 0, "0.75": 5}
-"""Positions in COCOeval's ten thresholds from 0.50 on."""
+LOOSE_IOU = 0.25
+"""Evaluated before COCOeval's ten thresholds: a close detection overlaps a loosely annotated box by little more."""
+IOUS = {"0.50-0.95": slice(1, None), "0.25": 0, "0.50": 1, "0.75": 6}
+"""Positions in the thresholds: LOOSE_IOU, then 0.50, 0.55 ... 0.95."""
 SUMMARY = {
     "AP": ("0.50-0.95", "all"),
+    "AP25": ("0.25", "all"),
     "AP50": ("0.50", "all"),
     "AP75": ("0.75", "all"),
     "APs": ("0.50-0.95", "small"),
@@ -72,7 +75,7 @@ def _rectangle(box: Sequence[float]) -> list[list[float]]:
 
 
 def compute_coco_metrics(ground_truth: dict, detections: Iterable[dict]) -> dict[str, float | None]:
-    """AP, AP50, AP75, APs, APm, APl and AP-<class> in percent; None where there is no ground truth to define
+    """AP, AP25, AP50, AP75, APs, APm, APl and AP-<class> in percent; None where there is no ground truth to define
     them.
 
     Args:
@@ -160,7 +163,9 @@ def _evaluate(
             found = detections_of(category["id"])
             precision = _precision(category, images, annotations[category["id"]], found, kind)
             precisions.append(precision)
-        metrics[f"AP-{category['name']}"] = None if precision is None else _mean_percent(precision[..., 0])
+        metrics[f"AP-{category['name']}"] = (
+            None if precision is None else _mean_percent(precision[IOUS["0.50-0.95"], :, AREAS.index("all")])
+        )
     stacked = np.stack(precisions, axis=2)
     for name, (iou, area) in SUMMARY.items():
         metrics[name] = _mean_percent(stacked[IOUS[iou], ..., AREAS.index(area)])
@@ -183,6 +188,8 @@ def _precision(
         evaluation = COCOeval(_index(document, annotations), _index(document, completed), kind)
         # Precision is wanted at the largest limit alone, 100 detections per image and category.
         evaluation.params.maxDets = evaluation.params.maxDets[-1:]
+        # Thresholds are matched independently, so one more leaves the others as they are.
+        evaluation.params.iouThrs = np.concatenate([[LOOSE_IOU], evaluation.params.iouThrs])
         evaluation.evaluate()
         evaluation.accumulate()
     # (IoU thresholds, recalls, categories, areas, limits)

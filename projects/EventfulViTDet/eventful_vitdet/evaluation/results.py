@@ -26,6 +26,7 @@ METRIC_GROUPS = ("bbox", "segm", "motion", "size", "stability", "agreement")
 BUDGET_COLUMNS = (
     "budget",
     "AP",
+    "AP25",
     "AP50",
     "AP75",
     "VID-AP50",
@@ -206,7 +207,7 @@ def format_summary(results: Sequence[dict]) -> str:
         rows.append(
             (
                 result["policy"],
-                *(format_number(result["bbox"][name], 2) for name in ("AP", "AP50", "AP75", VID_AP50)),
+                *(format_number(result["bbox"][name], 2) for name in ("AP", "AP25", "AP50", "AP75", VID_AP50)),
                 *([format_number(result.get("segm", {}).get("AP"), 2)] if with_masks else []),
                 format_number(result.get("agreement", {}).get(VID_AP50), 2),
                 *(format_number(gflops["backbone"][kind], 3) for kind in ("flush", "later", "mean")),

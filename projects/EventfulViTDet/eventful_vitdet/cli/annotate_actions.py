@@ -1,0 +1,64 @@
+"""What the commands on videos do with a model that recognises actions: the strip of text in place of boxes."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ..errors import ConfigError
+
+if TYPE_CHECKING:
+    from detectron2.config import CfgNode
+
+    from ..draw.annotated_video import AnnotateOptions
+    from ..modeling import VideoClassifier
+    from ..video import VideoSource
+
+ENDING = "_actions"
+"""What the name of an output has behind that of its input."""
+FOR_DETECTORS = {
+    "classes": "--classes",
+    "track": "--track",
+    "side_by_side_dense": "--side-by-side-dense",
+    "show_tokens": "--show-tokens",
+    "confidence_threshold": "--confidence-threshold",
+}
+"""Options about boxes, which actions have none of."""
+
+
+def check_action_options(arguments: argparse.Namespace) -> None:
+    """Raise ConfigError for options of a command line that make no sense where actions are recognised."""
+    given = [option for name, option in FOR_DETECTORS.items() if getattr(arguments, name) not in (None, False, [])]
+    if given:
+        verb = "is" if len(given) == 1 else "are"
+        raise ConfigError(
+            f"{', '.join(given)} {verb} for detectors; {arguments.config_file} recognises actions, which have no boxes"
+        )
+    if arguments.every != 1:
+        raise ConfigError(
+            "--every is for detectors; a model of actions takes frames at a rate of its own (MODEL.VIVIT.FPS)"
+        )
+
+
+def csv_outputs(save_csv: str | None, videos: Sequence[str]) -> list[str | None]:
+    """The table of each video: the file that is named or, of several videos, files in that folder."""
+    if save_csv is None or len(videos) == 1:
+        return [save_csv] * len(videos)
+    if os.path.splitext(save_csv)[1] and not os.path.isdir(save_csv):
+        raise ConfigError(f"--save-csv {save_csv}: there are {len(videos)} videos, a file for each; name a folder")
+    return [os.path.join(save_csv, f"{os.path.splitext(os.path.basename(path))[0]}.csv") for path in videos]
+
+
+def annotate_actions(
+    cfg: CfgNode, model: VideoClassifier, source: VideoSource, output: str, options: AnnotateOptions
+) -> None:
+    """Write one video, and say what it cost."""
+    from ..actions.action_names import action_names
+    from ..draw.action_video import describe_step_costs, write_action_video
+
+    costs, recogniser = write_action_video(cfg, model, action_names(cfg), source, output, options)
+    print(f"{output}: {describe_step_costs(costs)}")
+    if recogniser.control.controller.state is not None:
+        print(recogniser.control.controller.state)

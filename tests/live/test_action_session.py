@@ -20,7 +20,8 @@ TOKENS = 65
 
 
 @pytest.fixture
-def session(repository, tmp_path):
+def new_session(repository, tmp_path) -> ActionSession:
+    """A session that has not been started."""
     path = str(tmp_path / "actions.avi")
     writer = cv2.VideoWriter(path, cv2.VideoWriter_fourcc(*"MJPG"), 1000, (96, 64))
     for frame in range(30):
@@ -32,6 +33,12 @@ def session(repository, tmp_path):
     pairs = ["MODEL.WEIGHTS", weights, "MODEL.VIVIT.FPS", 0.0, "MODEL.EVENTFUL.CONTROLLER.SCENE_CUT", 0.0]
     session = make_session(build_cfg("synthetic_actions/vivit_tiny", pairs), FileSource([path]))
     assert isinstance(session, ActionSession)
+    return session
+
+
+@pytest.fixture
+def session(new_session):
+    session = new_session
     session._changed = Bell()
     session.start()
     yield session

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ..errors import ConfigError
@@ -28,8 +28,13 @@ FOR_DETECTORS = {
 """Options about boxes, which actions have none of."""
 
 
-def check_action_options(arguments: argparse.Namespace) -> None:
-    """Raise ConfigError for options of a command line that make no sense where actions are recognised."""
+def check_actions(cfg: CfgNode, arguments: argparse.Namespace) -> dict[str, list[str]]:
+    """The names of the model's classes by head.
+
+    Raises ConfigError for options of the command line that make no sense where actions are recognised.
+    """
+    from ..actions.action_names import action_names
+
     given = [option for name, option in FOR_DETECTORS.items() if getattr(arguments, name) not in (None, False, [])]
     if given:
         verb = "is" if len(given) == 1 else "are"
@@ -40,6 +45,7 @@ def check_action_options(arguments: argparse.Namespace) -> None:
         raise ConfigError(
             "--every is for detectors; a model of actions takes frames at a rate of its own (MODEL.VIVIT.FPS)"
         )
+    return action_names(cfg)
 
 
 def csv_outputs(save_csv: str | None, videos: Sequence[str]) -> list[str | None]:
@@ -52,13 +58,17 @@ def csv_outputs(save_csv: str | None, videos: Sequence[str]) -> list[str | None]
 
 
 def annotate_actions(
-    cfg: CfgNode, model: VideoClassifier, source: VideoSource, output: str, options: AnnotateOptions
+    names: Mapping[str, Sequence[str]],
+    cfg: CfgNode,
+    model: VideoClassifier,
+    source: VideoSource,
+    output: str,
+    options: AnnotateOptions,
 ) -> None:
     """Write one video, and say what it cost."""
-    from ..actions.action_names import action_names
     from ..draw.action_video import describe_step_costs, write_action_video
 
-    costs, recogniser = write_action_video(cfg, model, action_names(cfg), source, output, options)
+    costs, recogniser = write_action_video(cfg, model, names, source, output, options)
     print(f"{output}: {describe_step_costs(costs)}")
     if recogniser.control.controller.state is not None:
         print(recogniser.control.controller.state)

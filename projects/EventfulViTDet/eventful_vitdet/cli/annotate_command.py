@@ -19,11 +19,12 @@ import re
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ..errors import ConfigError, ToolError, VideoReadError, VideoWriteError, describe_error
 from .annotate_actions import ENDING as ACTIONS_ENDING
-from .annotate_actions import annotate_actions, check_action_options, csv_outputs
+from .annotate_actions import annotate_actions, check_actions, csv_outputs
 from .arguments import add_model, command_parser, factor, model_pairs, score, take_pairs, whole_number
 from .console import run
 
@@ -55,7 +56,7 @@ def execute(arguments: argparse.Namespace) -> None:
     cfg = build_cfg(arguments.config_file, [*budget_options(arguments.budget), *model_pairs(arguments)])
     of_actions = is_classifier(cfg)
     if of_actions:
-        check_action_options(arguments)
+        names = check_actions(cfg, arguments)
     elif arguments.save_csv:
         raise ConfigError("--save-csv is for models of actions; detections are saved by --save-json")
     if arguments.classes:
@@ -88,7 +89,7 @@ def execute(arguments: argparse.Namespace) -> None:
         window=not arguments.no_window,
     )
     unread = 0
-    write = annotate_actions if of_actions else annotate
+    write = partial(annotate_actions, names) if of_actions else annotate
     for source, (output, json_path), csv_path in zip(sources, outputs, tables):
         try:
             write(cfg, model, source, output, replace(options, save_json=json_path, save_csv=csv_path))

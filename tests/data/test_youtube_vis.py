@@ -134,6 +134,12 @@ def test_what_is_wrong_is_named_by_key_and_row(write, tmp_path, change, message)
         parse_coco_vid(write(document), str(tmp_path))
 
 
+def test_an_empty_mask_shows_nothing(write, tmp_path):
+    document = copy.deepcopy(DOCUMENT)
+    document["annotations"][1]["segmentations"][0] = {"size": [HEIGHT, WIDTH], "counts": [HEIGHT * WIDTH]}
+    assert parse_coco_vid(write(document), str(tmp_path)).frames[0]["annotations"] == []
+
+
 def test_a_box_around_polygons(write, tmp_path):
     document = copy.deepcopy(DOCUMENT)
     document["annotations"][1]["segmentations"][1] = [*SQUARE, [20, 20, 30, 20, 30, 25, 20, 25]]

@@ -148,6 +148,8 @@ def _shown(where: str, entry: dict, frames: Sequence[dict]) -> list[tuple[int, d
             continue
         if "bbox" not in parts:
             parts["bbox"] = _box_around(mask, frame["height"], frame["width"])
+            if not all(parts["bbox"][2:]):  # a mask without a pixel: it is not shown here
+                continue
         if "area" in parts and not (is_finite(parts["area"]) and parts["area"] >= 0):
             raise DatasetError(f"{where}, areas[{place}] is {quote(parts['area'])}; expected a number of pixels")
         shown.append((place, parts))

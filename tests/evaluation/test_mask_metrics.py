@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 import torch
+from eventful_vitdet.data import register_test_json
 from eventful_vitdet.errors import EvaluationError
 from eventful_vitdet.evaluation import evaluate_budgets, evaluate_once, read_record, record_paths, write_record
 from eventful_vitdet.masks import NO_MASKS, MaskRequest, RunLengths
@@ -160,3 +163,37 @@ def test_masks_in_a_record(tmp_path, masks):
     column[:] = masks
     record = replace(record, detections=replace(record.detections, masks=column))
     assert_same(read_record(write_record(str(tmp_path), record)), record)
+
+
+def as_youtube_vis(document: dict, folder) -> dict:
+    """The same data as a YouTube-VIS file, with images of the same frames: an object per video."""
+    images = {image["id"]: image for image in document["images"]}
+    objects, videos = [], []
+    for video in document["videos"]:
+        entries = [a for a in document["annotations"] if images[a["image_id"]]["video_id"] == video["id"]]
+        names = [f"{video['id']}/{frame:05d}.png" for frame in range(len(entries))]
+        (folder / str(video["id"])).mkdir(parents=True)
+        for frame, name in enumerate(names):
+            cv2.imwrite(str(folder / name), np.full((video["height"], video["width"], 3), 20 * frame, np.uint8))
+        sizes = {key: video[key] for key in ("height", "width")}
+        videos.append({"id": video["id"], "file_names": names, **sizes})
+        lists = {"bboxes": "bbox", "segmentations": "segmentation", "areas": "area"}
+        columns = {key: [entry[name] for entry in entries] for key, name in lists.items()}
+        common = {"video_id": video["id"], "category_id": entries[0]["category_id"], "iscrowd": 0}
+        objects.append({"id": video["id"], **common, **columns})
+    return {"categories": document["categories"], "videos": videos, "annotations": objects}
+
+
+def test_youtube_vis_files_have_the_numbers_of_the_same_data(mask_cfg, tmp_path):
+    document = with_masks(make_document({1: 5, 2: 3}), "run lengths")
+    cfg = mask_cfg(document)
+    evaluate_once(cfg, MaskOracle(share=0.6))
+    expected = read_strict(tmp_path / "out" / "inference" / "results.json")
+    path = tmp_path / "vis" / "train.json"
+    converted = as_youtube_vis(document, tmp_path / "vis" / "JPEGImages")
+    path.write_text(json.dumps(converted))
+    cfg.DATASETS.TEST, cfg.OUTPUT_DIR = (register_test_json(str(path)),), str(tmp_path / "vis_out")
+    evaluate_once(cfg, MaskOracle(share=0.6))
+    results = read_strict(tmp_path / "vis_out" / "inference" / "results.json")
+    assert results["segm"] == expected["segm"] and results["bbox"] == expected["bbox"]
+    assert 10 < results["segm"]["AP"] < 90

@@ -119,6 +119,9 @@ def _add_vivit_config(cfg: CfgNode) -> None:
     cfg.MODEL.VIVIT = vivit = CfgNode()
     # The classifiers, [NAME, NUMBER OF CLASSES] of each.
     vivit.CLASSES = [["verb", 97], ["noun", 300]]
+    # Names of the classes for videos and the live page, [HEAD, FILE] of each head: a text file with a class in every
+    # line. Without: those of the data sets of DATASETS.TEST and TRAIN, where they are there.
+    vivit.CLASS_NAMES = []
     # Frames in a view.
     vivit.FRAMES = 32
     # Distance between the frames of a view, in frames at FPS.

@@ -144,8 +144,8 @@ def load_detector(cfg: CfgNode) -> nn.Module:
     """
     if cfg.MODEL.META_ARCHITECTURE == "VideoClassifier":
         raise ConfigError(
-            "MODEL.META_ARCHITECTURE is VideoClassifier: a detector is needed here; actions are recognised by "
-            "train_net.py --eval-only (docs/action_recognition.md)"
+            "MODEL.META_ARCHITECTURE is VideoClassifier: a detector is needed here; actions in videos are "
+            "recognised by `predict` and `live`, data sets evaluated by train_net.py (docs/action_recognition.md)"
         )
     if not cfg.MODEL.WEIGHTS:
         raise ConfigError("MODEL.WEIGHTS is empty: add MODEL.WEIGHTS and the file to the command")

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from eventful_vit import Streams
+from eventful_vit import FrameTrace, Streams
 from eventful_vit.models.vivit import probabilities
 from torch import Tensor
 
 from ..contention import fitting_threads
 from ..modeling.video_classifier import VideoClassifier
 from .step_counts import ClipCounts, count_clips, sum_categories
+
+EARLY = 0.48
+"""How much of an interval a frame may come before its time. Less than half, so that of 60 frames per second a model of
+30 takes every second one from the first on, although time stamps are rounded."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +79,11 @@ class StreamingClassifier:
         self._counting.__exit__(*exc_info)
         self.model.train(self._was_training)
 
+    @property
+    def trace(self) -> FrameTrace | None:
+        """What the gates of the spatial model saw in the last step; None for the dense model."""
+        return self._state.trace if self.model.enabled else None
+
     def reset(self) -> None:
         """Begin again: another video, or a cut."""
         self._state.reset()
@@ -120,12 +130,9 @@ class StreamingClassifier:
             due = 1 if self._skip == 0 else 0
             self._skip = (self._skip + 1) % self.model.views.stride
             return due
-        due = max(0, int((seconds - self._next) / self._interval + 0.5 + 1e-6) + 1) if self._is_due(seconds) else 0
+        due = max(0, math.floor((seconds - self._next) / self._interval + EARLY) + 1)
         self._next += due * self._interval
         return min(due, self.model.vivit.frames)
-
-    def _is_due(self, seconds: float) -> bool:
-        return seconds >= self._next - self._interval / 2
 
     def _step(self, seconds: float) -> StepResult:
         tubelet = torch.stack(self._frames)[None]

@@ -28,20 +28,25 @@ def model_class_names(cfg: CfgNode) -> list[str] | None:
     name, number = cfg.MODEL.CLASS_NAMES, cfg.MODEL.ROI_HEADS.NUM_CLASSES
     if not name:
         return None
-    path = FOLDER / f"{name}.txt" if name in known_lists() else Path(name)
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"MODEL.CLASS_NAMES is {name!r}: name {' or '.join(known_lists())}, or a text file with a class in every "
-            f"line ({getattr(error, 'strerror', None) or 'it is no text'})"
-        ) from error
-    names = [line.strip() for line in text.splitlines() if line.strip()]
+    names = read_class_list("MODEL.CLASS_NAMES", name)
     if len(names) != number:
         raise ConfigError(
             f"MODEL.CLASS_NAMES: {name} has {len(names)} names, but MODEL.ROI_HEADS.NUM_CLASSES is {number}"
         )
     return names
+
+
+def read_class_list(key: str, name: str) -> list[str]:
+    """The lines of a known list, or of a text file. Raises ConfigError, naming the key, if it cannot be read."""
+    path = FOLDER / f"{name}.txt" if name in known_lists() else Path(name)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"{key} is {name!r}: name {' or '.join(known_lists())}, or a text file with a class in every "
+            f"line ({getattr(error, 'strerror', None) or 'it is no text'})"
+        ) from error
+    return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 def find_classes(names: Sequence[str], wanted: Sequence[str]) -> np.ndarray:

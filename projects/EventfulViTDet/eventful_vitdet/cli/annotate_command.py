@@ -1,4 +1,4 @@
-"""Detections on video: boxes, the tokens that were updated, and what every frame costs.
+"""Detections on video: boxes, the tokens that were updated, and what every frame costs. Or actions, as text.
 
     python tools/visualize_video.py street.mp4
     python tools/visualize_video.py street.mp4 --classes person car --budget 256 --save-json street.jsonl
@@ -19,14 +19,18 @@ import re
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
-from ..errors import ToolError, VideoReadError, VideoWriteError, describe_error
+from ..errors import ConfigError, ToolError, VideoReadError, VideoWriteError, describe_error
+from .annotate_actions import ENDING as ACTIONS_ENDING
+from .annotate_actions import annotate_actions, check_actions, csv_outputs
 from .arguments import add_model, command_parser, factor, model_pairs, score, take_pairs, whole_number
 from .console import run
 
 DEFAULT_ENDING = "_detections"
 """What the name of an output has behind that of its input."""
+DEFAULT_SCORE = 0.3
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
@@ -39,6 +43,7 @@ logger = logging.getLogger("eventful_vitdet")
 
 
 def execute(arguments: argparse.Namespace) -> None:
+    from ..actions.video_recogniser import is_classifier, load_classifier
     from ..class_lists import find_classes
     from ..config_files import build_cfg
     from ..control import budget_options
@@ -49,22 +54,29 @@ def execute(arguments: argparse.Namespace) -> None:
 
     # What may be wrong is found out before the model is made, or even fetched.
     cfg = build_cfg(arguments.config_file, [*budget_options(arguments.budget), *model_pairs(arguments)])
+    of_actions = is_classifier(cfg)
+    if of_actions:
+        names = check_actions(cfg, arguments)
+    elif arguments.save_csv:
+        raise ConfigError("--save-csv is for models of actions; detections are saved by --save-json")
     if arguments.classes:
         find_classes(class_names(cfg), arguments.classes)
     if arguments.track:
         check_tracking()
     sources = open_sources(arguments.input)
+    ending = ACTIONS_ENDING if of_actions else DEFAULT_ENDING
     if arguments.output is None:
-        sources = without_own_outputs(sources)
-    outputs = choose_outputs(sources, arguments.output, arguments.save_json)
-    model = load_detector(cfg)
+        sources = without_own_outputs(sources, ending)
+    outputs = choose_outputs(sources, arguments.output, arguments.save_json, ending)
+    tables = csv_outputs(arguments.save_csv, [output for output, _ in outputs])
+    model = load_classifier(cfg) if of_actions else load_detector(cfg)
     if arguments.output is None:
         for output, _ in outputs:
             logger.info("writing %s", output)
     options = AnnotateOptions(
         side_by_side_dense=arguments.side_by_side_dense,
         show_tokens=arguments.show_tokens,
-        min_score=arguments.confidence_threshold,
+        min_score=DEFAULT_SCORE if arguments.confidence_threshold is None else arguments.confidence_threshold,
         classes=arguments.classes,
         track=arguments.track,
         save_frames=arguments.save_frames,
@@ -77,9 +89,10 @@ def execute(arguments: argparse.Namespace) -> None:
         window=not arguments.no_window,
     )
     unread = 0
-    for source, (output, json_path) in zip(sources, outputs):
+    write = partial(annotate_actions, names) if of_actions else annotate
+    for source, (output, json_path), csv_path in zip(sources, outputs, tables):
         try:
-            annotate(cfg, model, source, output, replace(options, save_json=json_path))
+            write(cfg, model, source, output, replace(options, save_json=json_path, save_csv=csv_path))
         except VideoReadError as error:
             if len(sources) == 1:
                 raise
@@ -102,7 +115,7 @@ def annotate(cfg: CfgNode, model: nn.Module, source: VideoSource, output: str, o
 
 
 def choose_outputs(
-    sources: Sequence[VideoSource], output: str | None, save_json: str | None
+    sources: Sequence[VideoSource], output: str | None, save_json: str | None, ending: str = DEFAULT_ENDING
 ) -> list[tuple[str, str | None]]:
     """The video and the JSON file of each source. Without `output`, videos get the names of `default_outputs`.
 
@@ -110,7 +123,7 @@ def choose_outputs(
     """
     from ..video.video_writer import SUFFIXES
 
-    beside = default_outputs(sources) if output is None else []
+    beside = default_outputs(sources, ending) if output is None else []
     if len(sources) == 1:
         return [(beside[0] if output is None else output, save_json)]
     for option, path in (("--output", output), ("--save-json", save_json)):
@@ -126,7 +139,7 @@ def choose_outputs(
     return list(zip(videos, jsons))
 
 
-def default_outputs(sources: Sequence[VideoSource]) -> list[str]:
+def default_outputs(sources: Sequence[VideoSource], ending: str = DEFAULT_ENDING) -> list[str]:
     """street_detections.mp4 beside street.mp4, or beside a folder of images; in the current folder for what is neither.
     Names are numbered where one would be taken twice."""
     from ..video.video_writer import SUFFIXES
@@ -139,17 +152,17 @@ def default_outputs(sources: Sequence[VideoSource]) -> list[str]:
             stem = os.path.abspath(source.name) if source.name in (".", "..") else os.path.normpath(source.name)
         else:
             stem = unique_names([source.name])[0].strip("_") or "video"
-        path, count = f"{stem}{DEFAULT_ENDING}{SUFFIXES[0]}", 1
+        path, count = f"{stem}{ending}{SUFFIXES[0]}", 1
         while path in outputs:
             count += 1
-            path = f"{stem}{DEFAULT_ENDING}-{count}{SUFFIXES[0]}"
+            path = f"{stem}{ending}-{count}{SUFFIXES[0]}"
         outputs.append(path)
     return outputs
 
 
-def without_own_outputs(sources: Sequence[VideoSource]) -> list[VideoSource]:
+def without_own_outputs(sources: Sequence[VideoSource], ending: str = DEFAULT_ENDING) -> list[VideoSource]:
     """The sources but for those that an earlier run of the same command wrote, beside the others."""
-    written = set(map(os.path.realpath, default_outputs(sources)))
+    written = set(map(os.path.realpath, default_outputs(sources, ending)))
     kept = [source for source in sources if not any(os.path.realpath(path) in written for path in source.paths)]
     for source in sources:
         if source not in kept:
@@ -193,7 +206,8 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     option("--show-tokens", metavar="any|BLOCK", help="tint updated tokens: any, a block (3), or a gate of it (3.qkv)")
     option("--budget", metavar="SCHEDULE", help="tokens per gate: 256, or by frame as in 0:512,120:128,240:2048")
     option("--save-json", metavar="FILE.jsonl", help="detections and costs, a line per frame; or a folder as --output")
-    option("--confidence-threshold", type=score, default=0.3, metavar="SCORE", help="weakest to draw (default: 0.3)")
+    option("--save-csv", metavar="FILE.csv", help="of actions: a table of the steps; or a folder as --output")
+    option("--confidence-threshold", type=score, metavar="SCORE", help="weakest to draw (default: 0.3)")
     option("--save-frames", type=numbers, default=[], metavar="N,N,...", help="write these frames as pictures too")
     option("--start", type=whole_number(0), default=0, metavar="N", help="number of the first frame (default: 0)")
     option("--end", type=whole_number(1), metavar="N", help="number of the frame to stop before")

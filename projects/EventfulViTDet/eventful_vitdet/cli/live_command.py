@@ -14,11 +14,18 @@ import importlib.util
 import os
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from ..errors import LiveError
 from .arguments import add_model, command_parser, model_pairs, take_pairs
 from .checkout import how_to_install
 from .console import run
+
+if TYPE_CHECKING:
+    from detectron2.config import CfgNode
+
+    from ..live.session import LiveSession
+    from ..video import VideoSource
 
 LOCAL_ADDRESSES = ("127.0.0.1", "localhost", "::1")
 EXTRA_PACKAGES = ("fastapi", "uvicorn", "websockets")
@@ -31,23 +38,35 @@ def execute(arguments: argparse.Namespace) -> None:
         raise LiveError(f"{', '.join(missing)} not found; {how_to_install('live')} brings what the page needs")
     from ..config_files import build_cfg
     from ..live.server import LiveServer, address_of, open_socket
-    from ..live.session import LiveSession
-    from ..predictor import class_names, load_detector
     from ..video import open_source
 
     with open_socket(arguments.host, arguments.port) as bound:
         # What may be wrong is found out before the model is made.
         cfg = build_cfg(arguments.config_file, model_pairs(arguments))
         source = open_source(arguments.input)
-        model = load_detector(cfg)
+        session = make_session(cfg, source)
         if arguments.host not in LOCAL_ADDRESSES:
             print("whoever can reach this machine over the network can watch and steer", file=sys.stderr)
-        server = LiveServer(LiveSession(cfg, model, source, class_names(cfg)), arguments.allow_host)
+        server = LiveServer(session, arguments.allow_host)
         print(f"{source.name} at {address_of(bound)} (Ctrl-C ends)", flush=True)
         has_ended = server.serve_session(bound)
     print("ended", flush=True)
     if not has_ended:
         os._exit(0)  # a thread in the middle of a frame would crash, or hold up, the ordinary way out
+
+
+def make_session(cfg: CfgNode, source: VideoSource) -> LiveSession:
+    """The session of a configuration's model, a detector or one of actions."""
+    from ..actions.action_names import action_names
+    from ..actions.video_recogniser import is_classifier, load_classifier
+    from ..live.action_session import ActionSession
+    from ..live.session import LiveSession
+    from ..predictor import class_names, load_detector
+
+    if is_classifier(cfg):
+        names = action_names(cfg)
+        return ActionSession(cfg, load_classifier(cfg), source, names)
+    return LiveSession(cfg, load_detector(cfg), source, class_names(cfg))
 
 
 def port(text: str) -> int:

@@ -26,7 +26,14 @@ def quote(value: object) -> str:
 
 
 def read_document(json_file: str, tables: Collection[str]) -> dict:
-    """The content of a JSON file that holds a list under each of the given names. Raises DatasetError.
+    """The content of a JSON file that holds a list under each of the given names. Raises DatasetError."""
+    document = read_json_object(json_file, tables)
+    check_tables(json_file, document, tables)
+    return document
+
+
+def read_json_object(json_file: str, tables: Collection[str]) -> dict:
+    """The content of a JSON file that should have the given names. Raises DatasetError if it is no object.
 
     UTF-8, with or without a byte order mark, UTF-16 and UTF-32 are read.
     """
@@ -43,12 +50,16 @@ def read_document(json_file: str, tables: Collection[str]) -> dict:
         raise DatasetError(f"{json_file}: {reason}") from error
     if not isinstance(document, dict):
         raise DatasetError(f"{json_file}: expected a JSON object with the keys {', '.join(tables)}")
+    return document
+
+
+def check_tables(json_file: str, document: Mapping, tables: Collection[str]) -> None:
+    """Raise DatasetError unless there is a list under each of the given names."""
     for key in tables:
         if key not in document:
             raise DatasetError(f"{json_file}: key '{key}' is missing (needed: {', '.join(tables)}){_advice(document)}")
         if not isinstance(document[key], list):
             raise DatasetError(f"{json_file}: '{key}' must be a list, found {type(document[key]).__name__}")
-    return document
 
 
 def _advice(document: Mapping) -> str:

@@ -2,7 +2,8 @@
 
 Two layouts are read. Video files: `videos[].file_name` names a video and an image is its frame number
 `frame_id`. Frame folders: `images[].file_name` names an image file. Names are relative to the data set's
-root. What may be odd about a file, and what is done about it, is in read_rules.py.
+root. YouTube-VIS files become the second one (youtube_vis.py). What may be odd about a file, and what is done about it,
+is in read_rules.py.
 """
 
 from __future__ import annotations
@@ -12,16 +13,18 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable
+from types import MappingProxyType
 
 from detectron2.structures import BoxMode
 
 from ..errors import DatasetError, shorten
 from .annotation_file import (
     MAX_SIDE_PIXELS,
+    check_tables,
     is_finite,
     is_plain_text,
     quote,
-    read_document,
+    read_json_object,
     read_whole,
     whole_number,
 )
@@ -29,6 +32,7 @@ from .odd_boxes import OddBoxes
 from .read_rules import DEFAULT_RULES, ReadRules
 from .segmentations import read_segmentation
 from .video_data import BadVideo, Defect, VideoData
+from .youtube_vis import Names, as_coco_vid, is_youtube_vis
 
 Video = list[dict]
 """The listed frames of one video, in order."""
@@ -57,14 +61,24 @@ def parse_coco_vid(json_file: str, root: str, *, strict: bool = True, rules: Rea
     Raises DatasetError, naming file and entry, for whatever makes the file unusable. Videos of which a file is absent
     are an error too, or with `strict=False` become the result's bad videos.
     """
-    document = read_document(json_file, tuple(REQUIRED_KEYS))
-    return parse_document(json_file, root, document, strict=strict, rules=rules)
+    document, names = read_json_object(json_file, tuple(REQUIRED_KEYS)), {}
+    if is_youtube_vis(document):
+        document, names = as_coco_vid(json_file, root, document)
+    check_tables(json_file, document, tuple(REQUIRED_KEYS))
+    return parse_document(json_file, root, document, strict=strict, rules=rules, names=names)
 
 
 def parse_document(
-    json_file: str, root: str, document: dict, *, strict: bool = True, rules: ReadRules = DEFAULT_RULES
+    json_file: str,
+    root: str,
+    document: dict,
+    *,
+    strict: bool = True,
+    rules: ReadRules = DEFAULT_RULES,
+    names: Names = MappingProxyType({}),
 ) -> VideoData:
-    """`parse_coco_vid` for the content of a file; `json_file` is the name in errors."""
+    """`parse_coco_vid` for the content of a file; `json_file` is its name in errors, `names` those of rows that are not
+    the file's own."""
     tables = {key: index_by_id(json_file, document, key) for key in REQUIRED_KEYS}
     if not tables["images"]:
         raise DatasetError(f"{json_file}: 'images' is empty, so there is no frame to read")
@@ -78,10 +92,10 @@ def parse_document(
     if not isinstance(as_stored, bool):
         raise DatasetError(f"{json_file}: images_as_stored is {quote(as_stored)}; expected true or false")
     frames = {
-        i: _make_frame(json_file, root, i, image, tables["videos"], as_stored, rules)
+        i: _make_frame(json_file, root, i, image, tables["videos"], as_stored, rules, names)
         for i, image in tables["images"].items()
     }
-    _add_annotations(json_file, tables["annotations"], frames, category_ids, rules)
+    _add_annotations(json_file, tables["annotations"], frames, category_ids, rules, names)
     ordered = _order(json_file, frames.values(), list(tables["videos"]))
     _warn_if_counted_from_one(json_file, ordered, rules)
 
@@ -167,9 +181,16 @@ def _video_name(json_file: str, video_id: int, video: dict) -> str:
 
 
 def _make_frame(
-    json_file: str, root: str, image_id: int, image: dict, videos: dict[int, dict], as_stored: bool, rules: ReadRules
+    json_file: str,
+    root: str,
+    image_id: int,
+    image: dict,
+    videos: dict[int, dict],
+    as_stored: bool,
+    rules: ReadRules,
+    names: Names,
 ) -> dict:
-    where = f"{json_file}: image {image_id}"
+    where = f"{json_file}: {names.get(('images', image_id), f'image {image_id}')}"
     video_id = whole_number(image["video_id"])
     if video_id not in videos:
         raise DatasetError(f"{where} has video_id {quote(image['video_id'])}, which 'videos' does not list")
@@ -233,12 +254,18 @@ def leads_outside(name: str) -> bool:
 
 
 def _add_annotations(
-    json_file: str, table: dict[int, dict], frames: dict[int, dict], category_ids: list[int], rules: ReadRules
+    json_file: str,
+    table: dict[int, dict],
+    frames: dict[int, dict],
+    category_ids: list[int],
+    rules: ReadRules,
+    names: Names,
 ) -> None:
     contiguous = {category_id: i for i, category_id in enumerate(category_ids)}
     boxes = OddBoxes(json_file, rules)
     for number, annotation in table.items():
-        frame, entry = _make_annotation(json_file, number, annotation, frames, contiguous, boxes)
+        name = names.get(("annotations", number), f"annotation {number}")
+        frame, entry = _make_annotation(json_file, name, annotation, frames, contiguous, boxes)
         if entry is not None:
             frame["annotations"].append(entry)
     boxes.conclude()
@@ -246,14 +273,14 @@ def _add_annotations(
 
 def _make_annotation(
     json_file: str,
-    number: int,
+    name: str,
     annotation: dict,
     frames: dict[int, dict],
     contiguous: dict[int, int],
     boxes: OddBoxes,
 ) -> tuple[dict, dict | None]:
     """The frame of an annotation, and its entry there; None where the rules leave its box out."""
-    where = f"{json_file}: annotation {number}"
+    where = f"{json_file}: {name}"
     for key, known, table in (("image_id", frames, "images"), ("category_id", contiguous, "categories")):
         if whole_number(annotation[key]) not in known:
             raise DatasetError(f"{where} has {key} {quote(annotation[key])}, which '{table}' does not list")
@@ -271,7 +298,7 @@ def _make_annotation(
     if "area" in annotation and not (is_finite(area) and area >= 0):
         raise DatasetError(f"{where} has area {quote(area)}; expected a number of pixels")
     mask = read_segmentation(where, annotation.get("segmentation"), frame["height"], frame["width"])
-    box = boxes.usable_part(f"annotation {number}", annotation["bbox"], frame["width"], frame["height"])
+    box = boxes.usable_part(name, annotation["bbox"], frame["width"], frame["height"])
     if box is None:
         return frame, None
     return frame, {

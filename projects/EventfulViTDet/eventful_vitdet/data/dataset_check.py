@@ -67,8 +67,10 @@ def check_dataset(
 
 
 def count_totals(data: VideoData) -> dict[str, int]:
-    """Numbers of videos, sequences without a gap, frames, frames with and without objects, and boxes."""
+    """Numbers of videos, sequences without a gap, frames, frames with and without objects, and boxes; of masks where
+    there are some."""
     with_objects = sum(bool(frame["annotations"]) for frame in data.frames)
+    masks = sum("segmentation" in annotation for frame in data.frames for annotation in frame["annotations"])
     return {
         "videos": len(data.video_names),
         "sequences": len(split_sequences(data.frames)),
@@ -76,6 +78,7 @@ def count_totals(data: VideoData) -> dict[str, int]:
         "frames with objects": with_objects,
         "frames without objects": len(data.frames) - with_objects,
         "boxes": sum(len(frame["annotations"]) for frame in data.frames),
+        **({"masks": masks} if masks else {}),
     }
 
 

@@ -44,6 +44,8 @@ class AnnotateOptions:
     """Which updated tokens to tint, see `choose_gates`."""
     save_json: str | None = None
     """Path of a file for the detections, a line of JSON per frame."""
+    save_csv: str | None = None
+    """Path of a file for a table of the steps; of actions only (action_video.py)."""
     min_score: float = 0.3
     """Weaker detections are not drawn; the JSON has all."""
     classes: Sequence[str] = ()
@@ -101,12 +103,12 @@ def annotate_video(
     with ExitStack() as stack:
         interruptions = stack.enter_context(Interruptions())
         # Files first: they fail at once where they cannot be written.
-        video = stack.enter_context(_open_writer(source, output, options))
+        video = stack.enter_context(open_writer(source, output, options))
         lines = stack.enter_context(JsonLinesWriter(options.save_json)) if options.save_json else None
         window = stack.enter_context(PreviewWindow(source.name)) if options.window else None
         frames = stack.enter_context(closing(_detect_all(cfg, model, source, options, control, chosen)))
         stack.enter_context(interruptions.allowed())
-        for frame, result, dense in _put_off_errors(frames, unread):
+        for frame, result, dense in put_off_errors(frames, unread):
             picture = painter.paint(frame, result, dense)
             video.write(picture, frame.seconds, frame.duration)
             if frame.index in pictures:
@@ -120,15 +122,19 @@ def annotate_video(
             costs.add_frame(result.cost)
             if window is not None and not window.show(picture):
                 break
-    if pictures:
-        missed = ", ".join(map(str, sorted(pictures)))
-        logger.warning("no picture of frame %s: there were %d frames", missed, costs.num_frames)
+    warn_of_missed_pictures(pictures, costs.num_frames)
     if unread:
         raise unread[0]
     return costs
 
 
-def _put_off_errors(frames: Iterable[Item], unread: list[VideoReadError]) -> Iterator[Item]:
+def warn_of_missed_pictures(pictures: Collection[int], frames: int) -> None:
+    """Say of which frames there is no picture, as the video had no more than so many frames."""
+    if pictures:
+        logger.warning("no picture of frame %s: there were %d frames", ", ".join(map(str, sorted(pictures))), frames)
+
+
+def put_off_errors(frames: Iterable[Item], unread: list[VideoReadError]) -> Iterator[Item]:
     """The frames up to one that cannot be read, which goes to `unread`: what was made of those before it is finished
     first. Without any, the error is raised at once."""
     is_first = True
@@ -142,7 +148,8 @@ def _put_off_errors(frames: Iterable[Item], unread: list[VideoReadError]) -> Ite
         unread.append(error)
 
 
-def _open_writer(source: VideoSource, output: str, options: AnnotateOptions) -> VideoWriter:
+def open_writer(source: VideoSource, output: str, options: AnnotateOptions) -> VideoWriter:
+    """The annotated video, with the source's sound."""
     sound = SoundCopy(source.sound_path) if options.sound and source.sound_path else None
     fps = source.fps / options.every
     return VideoWriter(output, fps, keep_partial=True, pixel_aspect=source.pixel_aspect, sound=sound)
@@ -153,7 +160,7 @@ def check_outputs(source: VideoSource, output: str, options: AnnotateOptions) ->
     pictures = [picture_path(output, number) for number in options.save_frames]
     inputs = {os.path.realpath(path) for path in source.paths}
     taken = set()
-    for path in (output, *([options.save_json] if options.save_json else []), *pictures):
+    for path in (output, *filter(None, (options.save_json, options.save_csv)), *pictures):
         real = os.path.realpath(path)
         if os.path.isdir(path):
             raise VideoWriteError(f"{path}: is a folder; name a file")
@@ -186,7 +193,7 @@ def _detect_all(
         dense = stack.enter_context(dense_detector(cfg, model, beside)) if options.side_by_side_dense else None
         frames = stack.enter_context(closing(source.frames(options.start, options.every)))
         trackers = [ObjectTracker(source.fps / options.every) if options.track else None for _ in range(2)]
-        total = _count_frames(source, options)
+        total = count_frames(source, options)
         progress = stack.enter_context(tqdm(total=total, unit="frame", desc=os.path.basename(source.name)))
         for frame in itertools.islice(frames, options.max_frames):
             if options.end is not None and frame.index >= options.end:
@@ -209,7 +216,7 @@ def _identify(result: FrameResult, frame: SourceFrame, tracker: ObjectTracker | 
     return replace(result, detections=tracker.identify(result.detections, frame.sequence))
 
 
-def _count_frames(source: VideoSource, options: AnnotateOptions) -> int | None:
+def count_frames(source: VideoSource, options: AnnotateOptions) -> int | None:
     """How many frames there will be; None where nobody knows."""
     ends = [end for end in (source.num_frames, options.end) if end is not None]
     counts = [len(range(options.start, min(ends), options.every))] if ends else []

@@ -69,6 +69,7 @@ def _encode_picture(picture: Picture) -> dict:
         "detections": picture.detections,
         "dense_detections": picture.dense_detections,
         "budget": picture.budget,
+        "actions": picture.actions,
         "tokens": None
         if tokens is None
         else {

@@ -29,6 +29,7 @@ FILES = {
     "/live.js": ("live.js", "text/javascript"),
     "/charts.js": ("charts.js", "text/javascript"),
     "/costs.js": ("costs.js", "text/javascript"),
+    "/list.js": ("list.js", "text/javascript"),
     "/labels.js": ("labels.js", "text/javascript"),
     "/picture.js": ("picture.js", "text/javascript"),
     "/icon.svg": ("icon.svg", "image/svg+xml"),

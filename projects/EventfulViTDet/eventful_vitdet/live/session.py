@@ -73,6 +73,8 @@ class Picture:
     """(h, w) uint8, by how many of the gates updated each token; None in a dense frame."""
     token_area: tuple[float, float]
     """Height and width that all tokens cover, in pixels of the original frame."""
+    actions: tuple[dict, ...] | None = None
+    """What is seen, by head; None where the model is a detector."""
 
 
 @dataclass(frozen=True)
@@ -188,13 +190,17 @@ class LiveSession:
 
     def _run(self) -> None:
         try:
-            with VideoDetector(self._cfg, self._model, self._control) as detector, self._beside:
+            with self._open_model() as detector, self._beside:
                 position: int | None = 0
                 while position is not None:
                     position = self._play(detector, position)
         except BaseException as error:  # reported by whoever runs the session; the thread itself has nobody to tell
             self.failure = error
             self.on_failure()
+
+    def _open_model(self) -> VideoDetector:
+        """What runs the model, as a context."""
+        return VideoDetector(self._cfg, self._model, self._control)
 
     def _play(self, detector: VideoDetector, start: int) -> int | None:
         """Show frames from number `start` on; returns where to go on, None at the end of the session."""
@@ -241,21 +247,32 @@ class LiveSession:
 
     def _show(self, detector: VideoDetector, frame: SourceFrame) -> None:
         """Run the model on a frame and publish the result."""
+        settings = self._apply_settings()
+        began = self._clock()
+        result = detector.detect(frame)
+        dense = self._detect_densely(frame, settings)
+        self._costs.append(_cost(self._next_serial(), result, dense))
+        grid = result.token_grid
+        self._publish(frame, began, self._picture(frame, result, dense), grid[0] * grid[1])
+
+    def _apply_settings(self) -> Settings:
+        """Let the model run the next frame as viewers want it."""
         with self._changed:
             settings = self._orders.settings
         self._model.enabled = settings.eventful
         self._control.controller = self._controller(settings)
-        began = self._clock()
-        result = detector.detect(frame)
-        dense = self._detect_densely(frame, settings)
+        return settings
+
+    def _next_serial(self) -> int:
+        return self._costs[-1].serial + 1 if self._costs else 0
+
+    def _publish(self, frame: SourceFrame, began: float, picture: Picture, tokens: int) -> None:
+        """Show viewers a frame that was begun at a time, of a model with so many tokens."""
         self._times.append(began)
         self._due = began + (0.0 if self.source.live else frame.duration or 1 / self.source.fps)
-        self._costs.append(_cost(self._costs[-1].serial + 1 if self._costs else 0, result, dense))
-        picture = self._picture(frame, result, dense)
-        grid = result.token_grid
         with self._changed:
             orders = self._orders
-            orders.limits = replace(orders.limits, tokens=grid[0] * grid[1])
+            orders.limits = replace(orders.limits, tokens=tokens)
             orders.settings = replace(orders.settings, budget=orders.limits.clamp(orders.settings.budget))
         if frame.notice:
             self._notice, self._notice_until = frame.notice, began + NOTICE_SECONDS
@@ -291,7 +308,7 @@ class LiveSession:
             share = updated_share(result.gates, list(result.gates), result.token_grid)
             share = np.round(255 * share).astype(np.uint8)
         return Picture(
-            _encode(frame.image),
+            encode_picture(frame.image),
             frame.name,
             frame.index,
             frame.seconds,
@@ -357,7 +374,8 @@ def _gflops_and_ms(result: FrameResult) -> tuple[float, float]:
     return result.cost.total_gflops, 1000 * result.cost.total_seconds
 
 
-def _encode(image: np.ndarray) -> bytes:
+def encode_picture(image: np.ndarray) -> bytes:
+    """A JPEG, no wider than MAX_WIDTH."""
     if image.shape[1] > MAX_WIDTH:
         size = (MAX_WIDTH, max(1, round(image.shape[0] * MAX_WIDTH / image.shape[1])))
         image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)

@@ -7,7 +7,7 @@ the package, exchange BGR images. All are uint8, (H, W, 3).
 from .file_source import FileSource
 from .image_files import encode_jpeg, encode_png, read_image_file
 from .image_source import ImageSource
-from .json_lines import JsonLinesWriter
+from .json_lines import CsvWriter, JsonLinesWriter
 from .opening import open_source, open_sources
 from .sound_copy import SoundCopy
 from .source import VideoSource, check_part
@@ -16,6 +16,7 @@ from .video_file import NumberedImage, VideoFile, VideoInfo, iterate_frames, pro
 from .video_writer import VideoWriter
 
 __all__ = [
+    "CsvWriter",
     "FileSource",
     "ImageSource",
     "JsonLinesWriter",

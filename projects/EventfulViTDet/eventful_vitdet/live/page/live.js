@@ -1,5 +1,6 @@
 import { drawChart, formatNumber } from "./charts.js";
 import { HISTORY, later, median, reference } from "./costs.js";
+import { listActions, makeRow } from "./list.js";
 import { arrange, drawPicture } from "./picture.js";
 
 const find = (id) => document.getElementById(id);
@@ -48,7 +49,8 @@ function show() {
   showStatus();
   showControls();
   showCosts();
-  showDetections();
+  if (view.picture?.actions) listActions(find("detections"), view.picture.actions);
+  else showDetections();
 }
 
 function showPicture() {
@@ -165,16 +167,7 @@ function showCost(id, key, word) {
 function showDetections() {
   const shown = (view.picture?.detections ?? []).filter((detection) => detection.score >= view.score);
   setText("count", shown.length ? String(shown.length) : "");
-  const rows = shown.map(({ class: name, score, color }) => {
-    const row = document.createElement("li");
-    const parts = ["i", "span", "div", "b"].map((tag) => document.createElement(tag));
-    parts[0].style.setProperty("--c", `rgb(${color.join(" ")})`);
-    parts[1].textContent = name;
-    parts[2].style.setProperty("--w", `${100 * score}%`);
-    parts[3].textContent = `${Math.round(100 * score)} %`;
-    row.append(...parts);
-    return row;
-  });
+  const rows = shown.map(makeRow);
   if (!rows.length) {
     const none = document.createElement("li");
     none.className = "none";

@@ -14,7 +14,7 @@ from eventful_vit.models.vivit_names import fit_positions, rename_vivit_weights
 from torch import Tensor, nn
 
 from ..errors import ConfigError
-from .backbone import build_policy, parse_dtype
+from .backbone import build_policy, check_calibrated, parse_dtype
 
 OWN_PREFIX = "vivit."
 
@@ -142,7 +142,7 @@ def build_vivit(cfg: CfgNode) -> FactorisedViViT:
     if eventful.KV_POOL != 1 or eventful.PYRAMID.ENABLED:
         raise ConfigError("MODEL.EVENTFUL.KV_POOL and PYRAMID belong to detectors; a VideoClassifier has none")
     try:
-        return FactorisedViViT(
+        model = FactorisedViViT(
             parse_heads(vivit.CLASSES),
             tuple(vit.IMG_SIZE_HW) or vit.IMG_SIZE,
             vivit.FRAMES,
@@ -165,6 +165,8 @@ def build_vivit(cfg: CfgNode) -> FactorisedViViT:
         )
     except ValueError as error:
         raise ConfigError(f"MODEL.VIVIT, MODEL.VIT or MODEL.EVENTFUL: {error}") from error
+    check_calibrated(cfg, model.spatial)
+    return model
 
 
 def parse_heads(classes: Iterable[Sequence]) -> dict[str, int]:

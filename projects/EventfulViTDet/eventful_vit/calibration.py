@@ -158,8 +158,8 @@ def calibrate(
         if like is not None:
             target_gflops = trial(dict.fromkeys(trial.gates, like)).gflops
         if max_change is not None:
-            target_gflops = search.least_gflops(max_change, rounds)
-        return search.run(target_gflops, rounds)
+            return search.describe(search.at_change(max_change, rounds))
+        return search.describe(search.at_cost(target_gflops, rounds))
 
 
 def find_features(output: Any) -> Tensor:
@@ -244,42 +244,46 @@ class _Trial:
 
 
 class _Search:
-    """Looks for the budgets with the least change at a target of operations."""
+    """Looks for the budgets with the least change at a number of operations, or the other way round."""
 
     def __init__(self, trial: _Trial, progress: Progress) -> None:
         self._trial, self._say = trial, progress
+        self._even = dict.fromkeys(trial.gates, 1.0)
 
-    def run(self, target: float, rounds: int) -> Calibration:
+    def at_cost(self, target: float, rounds: int) -> Budgets:
+        """The budgets that change features least at 10^9 operations per frame."""
         trial = self._trial
-        even = dict.fromkeys(trial.gates, 1.0)
-        uniform = self._scale(even, target)
-        best = budgets = uniform
-        self._say(f"all gates alike: {self._describe(uniform)}")
+        best = budgets = self._scale(self._even, target)
+        self._say(f"all gates alike: {self._describe(budgets)}")
         for number in range(1, rounds + 1):
             budgets = self._scale(self._exchange(budgets, number), target)
             self._say(f"round {number}: {self._describe(budgets)}")
             if trial(budgets).change < trial(best).change:
                 best = budgets
-        outcome, common = trial(best), trial(uniform)
+        return best
+
+    def at_change(self, most: float, rounds: int) -> Budgets:
+        """The cheapest budgets that change features by no more: those that are best at the cost at which all gates
+        alike do so, made smaller in proportion."""
+        alike = self._least(self._even, most)
+        found = self.at_cost(self._trial(alike).gflops, rounds)
+        cheaper = self._least(found, most)
+        return min(alike, cheaper, key=lambda budgets: self._trial(budgets).gflops)
+
+    def describe(self, budgets: Budgets) -> Calibration:
+        """The budgets, and what they do."""
+        trial = self._trial
+        outcome = trial(budgets)
+        uniform = self._scale(self._even, outcome.gflops)
         return Calibration(
-            gates=trial.whole(best),
+            gates=trial.whole(budgets),
             tokens=trial.tokens,
             parameters=count_parameters(trial.model),
             gflops=outcome.gflops,
             change=outcome.change,
             uniform=trial.whole(uniform)[trial.gates[0]],
-            uniform_change=common.change,
+            uniform_change=trial(uniform).change,
         )
-
-    def least_gflops(self, max_change: float, rounds: int) -> float:
-        """About the least operations whose best budgets change features by so much.
-
-        Found with the shape of budgets that a first search gives at the cost at which all gates alike do so.
-        """
-        even = dict.fromkeys(self._trial.gates, 1.0)
-        alike = self._least(even, max_change)
-        found = self.run(self._trial(alike).gflops, rounds)
-        return self._trial(self._least({name: max(r, 0.5) for name, r in found.gates.items()}, max_change)).gflops
 
     def _least(self, shape: Budgets, max_change: float) -> Budgets:
         full = dict.fromkeys(self._trial.gates, float(self._trial.tokens))

@@ -90,12 +90,12 @@ def build_vit(cfg: CfgNode) -> EventfulViT:
             window_size=vit.WINDOW_SIZE,
             window_block_indexes=vit.WINDOW_BLOCKS,
             pretrain_img_size=vit.PRETRAIN_IMG_SIZE,
-            policy=build_policy(cfg),
+            policy=policy_to_build_with(cfg),
             **eventful_options(cfg),
         )
     except ValueError as error:
         raise ConfigError(f"MODEL.VIT or MODEL.EVENTFUL: {error}") from error
-    check_calibrated(cfg, vit)
+    set_calibrated(cfg, vit)
     return vit
 
 
@@ -122,10 +122,16 @@ def build_policy(cfg: CfgNode) -> Policy:
     return _policy(cfg.MODEL.EVENTFUL, "MODEL.EVENTFUL")
 
 
-def check_calibrated(cfg: CfgNode, vit: EventfulModel) -> None:
-    """Raise ConfigError if the policy is "calibrated" for another model."""
+def policy_to_build_with(cfg: CfgNode) -> Policy | None:
+    """`build_policy`, but None for calibrated budgets: whether they are the model's can be told when there is one."""
+    return None if cfg.MODEL.EVENTFUL.POLICY == CALIBRATED else build_policy(cfg)
+
+
+def set_calibrated(cfg: CfgNode, vit: EventfulModel) -> None:
+    """Give a model its calibrated budgets, if MODEL.EVENTFUL asks for such. Raises ConfigError for another model's."""
     if cfg.MODEL.EVENTFUL.POLICY == CALIBRATED:
         check_policy_file(cfg.MODEL.EVENTFUL.POLICY_FILE, vit)
+        vit.set_policy(build_policy(cfg))
 
 
 def build_pyramid_policy(cfg: CfgNode) -> Policy | None:

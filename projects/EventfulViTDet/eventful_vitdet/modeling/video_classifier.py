@@ -14,7 +14,7 @@ from eventful_vit.models.vivit_names import fit_positions, rename_vivit_weights
 from torch import Tensor, nn
 
 from ..errors import ConfigError
-from .backbone import build_policy, check_calibrated, parse_dtype
+from .backbone import parse_dtype, policy_to_build_with, set_calibrated
 
 OWN_PREFIX = "vivit."
 
@@ -156,7 +156,7 @@ def build_vivit(cfg: CfgNode) -> FactorisedViViT:
             dropout=vivit.DROPOUT,
             train_with_gates=vivit.TRAIN_WITH_GATES,
             enabled=eventful.ENABLED,
-            policy=build_policy(cfg),
+            policy=policy_to_build_with(cfg),
             attention=eventful.ATTENTION,
             gate_before_norm=eventful.GATE_BEFORE_NORM,
             gate_reference=eventful.GATE_REFERENCE,
@@ -165,7 +165,7 @@ def build_vivit(cfg: CfgNode) -> FactorisedViViT:
         )
     except ValueError as error:
         raise ConfigError(f"MODEL.VIVIT, MODEL.VIT or MODEL.EVENTFUL: {error}") from error
-    check_calibrated(cfg, model.spatial)
+    set_calibrated(cfg, model.spatial)
     return model
 
 

@@ -7,7 +7,7 @@ import json
 
 import pytest
 import torch
-from eventful_vit import Calibration, EventfulViT, TopFraction, TopR, calibrate
+from eventful_vit import Calibration, EventfulViT, TopFraction, TopR, calibrate, make_eventful
 from torch import Tensor
 
 FRAMES = 4
@@ -142,3 +142,19 @@ def test_one_frame_is_not_enough(vit, frames):
         calibrate(vit, frames[:1], like=8)
     with pytest.raises(ValueError, match="eval mode"):
         calibrate(vit.train(), frames, like=8)
+
+
+def test_a_vit_of_another_library(frames):
+    timm = pytest.importorskip("timm")
+    torch.manual_seed(0)
+    sizes = {"img_size": 64, "patch_size": 8, "embed_dim": 16, "depth": 2, "num_heads": 2, "num_classes": 5}
+    model = make_eventful(timm.models.VisionTransformer(**sizes).eval(), TopR(5))
+    found = calibrate(model, frames, like=8, rounds=1)
+    assert found.tokens == 65 and set(found.gates) == set(model.gate_names)  # a class token too
+    model.set_policy(found.policy())
+    assert model(frames[0]).shape == (2, 5)
+
+
+def test_a_still_video_teaches_nothing(vit, frames):
+    found = calibrate(vit, frames[:1] * 3, like=8, rounds=1)
+    assert found.change < 1e-12 and set(found.gates.values()) == {found.uniform}

@@ -34,6 +34,8 @@ DAMPING = 0.5
 """Where features err in inverse proportion to a budget, this is Newton's step."""
 LEAST_RATIO = 0.02
 """Gates that bring nothing, or less, are taken to bring so much of the average."""
+LEAST_CHANGE = 1e-10
+"""Below this, features differ by rounding only, from which nothing is learnt."""
 TOLERANCE = 0.01
 """Of a target of operations."""
 
@@ -319,12 +321,14 @@ class _Search:
     def _exchange(self, budgets: Budgets, number: int) -> Budgets:
         """Budgets changed by what each gate's tokens bring for their cost."""
         now, ratios = self._trial(budgets), {}
+        if now.change < LEAST_CHANGE:
+            return budgets
         for place, name in enumerate(self._trial.gates, 1):
             self._say(f"round {number}, gate {place} of {len(self._trial.gates)}")
             more = min(max(budgets[name] * STEP, budgets[name] + 1), self._trial.tokens)
             after = self._trial({**budgets, name: more})
             bought = (after.gflops - now.gflops) / now.gflops
-            gain = (now.change - after.change) / max(now.change, 1e-30)
+            gain = (now.change - after.change) / now.change
             ratios[name] = gain / bought if bought > 0 else 0.0
         mean = sum(max(ratio, 0.0) for ratio in ratios.values()) / len(ratios)
         if mean == 0:

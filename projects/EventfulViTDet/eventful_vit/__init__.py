@@ -5,6 +5,7 @@ Nothing here depends on Detectron2, or on any package but PyTorch.
 
 from .adapters.make_eventful import make_eventful
 from .block import BlockSpec, EventfulBlock, EventfulOptions
+from .calibration import Calibration, calibrate
 from .cost import OperationCounts, count_operations
 from .frame import FrameTrace
 from .models.vitdet import EventfulViT
@@ -14,6 +15,7 @@ from .streams import Streams
 
 __all__ = [
     "BlockSpec",
+    "Calibration",
     "EventfulBlock",
     "EventfulOptions",
     "EventfulViT",
@@ -26,6 +28,7 @@ __all__ = [
     "Threshold",
     "TopFraction",
     "TopR",
+    "calibrate",
     "count_operations",
     "make_eventful",
 ]

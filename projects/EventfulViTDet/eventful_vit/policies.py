@@ -124,6 +124,8 @@ class PerGate(Policy):
     """
 
     gates: Mapping[str, Policy]
+    title: str = ""
+    """What to call it where that is shown, in place of the list of its gates. It must tell budgets apart."""
 
     def __post_init__(self) -> None:
         for name, policy in self.gates.items():
@@ -142,7 +144,7 @@ class PerGate(Policy):
                 raise ValueError(f"no policy for gate {gate!r}; add one under '*' for all gates that are not named")
 
     def __str__(self) -> str:
-        return "per gate " + ", ".join(f"{name}: {policy}" for name, policy in self.gates.items())
+        return self.title or "per gate " + ", ".join(f"{name}: {policy}" for name, policy in self.gates.items())
 
 
 @lru_cache(maxsize=4096)

@@ -1,25 +1,31 @@
-"""Budgets by name, as commands take them and results state them: "dense", or the r of top-r."""
+"""Budgets by name, as commands take them and results state them: "dense", the r of top-r, or "calibrated"."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 
-from eventful_vit import TopR
+from eventful_vit import Policy, TopR
 from torch import nn
 
 from .errors import ConfigError
+from .policy_files import read_policy_file
 
 DENSE = "dense"
+CALIBRATED = "calibrated"
 
 
-def parse_budgets(budgets: Sequence[str | int]) -> dict[str, TopR | None]:
-    """Map each budget, as text, to its policy; "dense" to None. Raises ConfigError for anything else."""
-    policies: dict[str, TopR | None] = {}
+def parse_budgets(budgets: Sequence[str | int], policy_file: str = "") -> dict[str, Policy | None]:
+    """Map each budget, as text, to its policy: "dense" to None, "calibrated" to that of a file (MODEL.EVENTFUL.
+    POLICY_FILE). Raises ConfigError for anything else."""
+    policies: dict[str, Policy | None] = {}
     for budget in budgets:
         word = str(budget).strip()
+        if word == CALIBRATED:
+            policies[word] = read_policy_file(policy_file).policy()
+            continue
         if word != DENSE and not re.fullmatch(r"\d+", word):
-            raise ConfigError(f"budget {word!r} is neither 'dense' nor a number of tokens, 0 or more")
+            raise ConfigError(f"budget {word!r} is neither 'dense', 'calibrated' nor a number of tokens, 0 or more")
         word = word if word == DENSE else str(int(word))
         policies[word] = None if word == DENSE else TopR(int(word))
     if not policies:
@@ -27,7 +33,7 @@ def parse_budgets(budgets: Sequence[str | int]) -> dict[str, TopR | None]:
     return policies
 
 
-def apply_budget(model: nn.Module, policy: TopR | None) -> None:
+def apply_budget(model: nn.Module, policy: Policy | None) -> None:
     """
     Lets a VideoRCNN run densely (None) or with a policy, from the next frame on, forgetting earlier frames.
     """
@@ -37,7 +43,7 @@ def apply_budget(model: nn.Module, policy: TopR | None) -> None:
     model.reset()
 
 
-def describe_budget(policy: TopR | None) -> str:
+def describe_budget(policy: Policy | None) -> str:
     """A budget as results state it: "dense", "top-r 64"."""
     return DENSE if policy is None else str(policy)
 

@@ -160,7 +160,7 @@ def _add_eventful_config(cfg: CfgNode) -> None:
     cfg.MODEL.EVENTFUL = eventful = CfgNode()
     # Reuse computation between frames in inference; False runs the same weights densely.
     eventful.ENABLED = True
-    # Which tokens a gate updates: "top-r", "threshold", "fraction", or "per-gate".
+    # Which tokens a gate updates: "top-r", "threshold", "fraction", "per-gate", or "calibrated".
     eventful.POLICY = "top-r"
     # top-r: number of tokens that each gate updates per frame.
     eventful.R = 256
@@ -172,6 +172,8 @@ def _add_eventful_config(cfg: CfgNode) -> None:
     # Block N has the gates blocks.N.qkv, blocks.N.projection and blocks.N.mlp; names may have wildcards, and the first
     # that matches counts.
     eventful.GATES = []
+    # calibrated: the file that `eventful-vitdet calibrate` wrote for this model.
+    eventful.POLICY_FILE = ""
     # How attention is updated. "exact": dense attention over the buffered tokens, computed incrementally. For
     # comparison, the paper's modes of the global blocks: "full" (approximate), "query-key", "tokenwise"; windowed
     # blocks are then "tokenwise".

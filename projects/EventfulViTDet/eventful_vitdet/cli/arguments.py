@@ -160,7 +160,7 @@ def training_parser(description: str | None = None) -> argparse.ArgumentParser:
 
 
 def parse_training(parser: argparse.ArgumentParser, words: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parse a command line; `--budgets` takes words up to the first that is neither 'dense' nor a number."""
+    """Parse a command line; `--budgets` takes words up to the first that is no budget."""
     words, budgets = take_budgets(parser, list(sys.argv[1:] if words is None else words))
     args = parser.parse_args(words)
     if args.budgets is not None:
@@ -187,10 +187,10 @@ def take_budgets(parser: argparse.ArgumentParser, words: list[str]) -> tuple[lis
         return words, []
     start = words.index("--budgets")
     end = start + 1
-    while end < len(words) and (words[end] == "dense" or words[end].isdigit()):
+    while end < len(words) and (words[end] in ("dense", "calibrated") or words[end].isdigit()):
         end += 1
     budgets = list(dict.fromkeys(words[start + 1 : end]))
     if not budgets:
         found = f", found {words[end]!r}" if end < len(words) else ""
-        parser.error(f"--budgets needs 'dense' or whole numbers of tokens{found}")
+        parser.error(f"--budgets needs 'dense', 'calibrated' or whole numbers of tokens{found}")
     return words[:start] + words[end:], budgets

@@ -32,6 +32,7 @@ SUBCOMMANDS = {
     "train": Subcommand("train_command", "train a model"),
     "report": Subcommand("report_command", "the report of an evaluation as one HTML file"),
     "benchmark": Subcommand("benchmark_command", "seconds per frame on this machine"),
+    "calibrate": Subcommand("calibrate_command", "a budget for each gate, learnt from video without labels"),
     "check-data": Subcommand("check_dataset_command", "is a data set complete and readable?"),
     "models": Subcommand("models_command", "models that can be had by their names"),
 }

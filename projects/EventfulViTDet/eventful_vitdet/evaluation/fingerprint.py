@@ -46,7 +46,9 @@ ELSEWHERE = (
     "MODEL.ROI_HEADS.SCORE_THRESH_TEST",
 )
 """Weights, device and policy have entries of their own; the threshold only selects from the stored detections."""
-POLICY_KEYS = tuple(f"MODEL.EVENTFUL.{key}" for key in ("ENABLED", "POLICY", "R", "THRESHOLD", "FRACTION", "GATES"))
+POLICY_KEYS = tuple(
+    f"MODEL.EVENTFUL.{key}" for key in ("ENABLED", "POLICY", "R", "THRESHOLD", "FRACTION", "GATES", "POLICY_FILE")
+)
 TRAINING_ONLY = (
     "MODEL.*_TRAIN",
     "MODEL.*.BATCH_SIZE_PER_IMAGE",

@@ -6,12 +6,13 @@ import os
 from collections.abc import Iterable, Sequence
 
 from detectron2.config import CfgNode
-from eventful_vit import TopR
+from eventful_vit import Policy
 from torch import nn
 
-from ..budgets import DENSE, apply_budget, describe_budget, parse_budgets
+from ..budgets import CALIBRATED, DENSE, apply_budget, describe_budget, parse_budgets
 from ..files import write_json
 from ..modeling.backbone import build_policy
+from ..policy_files import check_policy_file
 from .collect import measure_agreement
 from .evaluate import Evaluation, Outcome, policy_restored, put_in_place, start_over
 from .results import RESULTS_FILE, format_screen, scalar_results, write_budgets, write_progress, write_table
@@ -49,14 +50,17 @@ def evaluate_budgets(
 ) -> dict[str, list[dict]]:
     """Evaluate a VideoRCNN at several budgets on every data set of DATASETS.TEST, on the same weights.
 
-    A budget is "dense" or the r of top-r; if "dense" is among them, it comes first, and the others are compared with it
-    too, which is all that a data set without annotations allows. Each writes results.json to the folder
+    A budget is "dense", the r of top-r, or "calibrated" (MODEL.EVENTFUL.POLICY_FILE); if "dense" is among them, it
+    comes first, and the others are compared with it too, which is all that a data set without annotations allows. Each
+    writes results.json to the folder
     OUTPUT_DIR/inference/<budget>; the combined table is budgets.json and budgets.md beside these folders. Videos that
     an earlier call has finished are not run again, unless `restart`; what is there then stays until its replacement is
     complete. Afterwards the model has the configuration's policy again. Returns the content of budgets.json by data set
     ({} in all processes but the first).
     """
-    policies = parse_budgets(budgets)
+    policies = parse_budgets(budgets, cfg.MODEL.EVENTFUL.POLICY_FILE)
+    if CALIBRATED in policies:
+        check_policy_file(cfg.MODEL.EVENTFUL.POLICY_FILE, model.vit)
     evaluation, folders = Evaluation(cfg, model), make_result_folders(cfg)
     if restart:
         start_over(os.path.join(folder, budget) for folder in folders.values() for budget in policies)
@@ -70,7 +74,9 @@ def evaluate_budgets(
     return combined
 
 
-def _evaluate_policies(evaluation: Evaluation, name: str, folder: str, policies: dict[str, TopR | None]) -> list[dict]:
+def _evaluate_policies(
+    evaluation: Evaluation, name: str, folder: str, policies: dict[str, Policy | None]
+) -> list[dict]:
     """One data set at every budget; the results, in the order of the budgets ([] but in the first process)."""
     test_set = load_test_set(evaluation.cfg, name, annotated=DENSE not in policies)
     folders = {budget: os.path.join(folder, budget) for budget in policies}

@@ -12,10 +12,13 @@ from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool
 from detectron2.modeling.backbone.vit import SimpleFeaturePyramid
 from eventful_vit import PerGate, Policy, Threshold, TopFraction, TopR
+from eventful_vit.model import EventfulModel
 
 from ..errors import ConfigError
+from ..policy_files import check_policy_file, read_policy_file
 
 PER_GATE = "per-gate"
+CALIBRATED = "calibrated"
 DTYPES = {"": None, "float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
@@ -87,12 +90,13 @@ def build_vit(cfg: CfgNode) -> EventfulViT:
             window_size=vit.WINDOW_SIZE,
             window_block_indexes=vit.WINDOW_BLOCKS,
             pretrain_img_size=vit.PRETRAIN_IMG_SIZE,
-            policy=build_policy(cfg),
+            policy=policy_to_build_with(cfg),
             **eventful_options(cfg),
         )
-        return vit
     except ValueError as error:
         raise ConfigError(f"MODEL.VIT or MODEL.EVENTFUL: {error}") from error
+    set_calibrated(cfg, vit)
+    return vit
 
 
 def eventful_options(cfg: CfgNode) -> dict:
@@ -118,6 +122,18 @@ def build_policy(cfg: CfgNode) -> Policy:
     return _policy(cfg.MODEL.EVENTFUL, "MODEL.EVENTFUL")
 
 
+def policy_to_build_with(cfg: CfgNode) -> Policy | None:
+    """`build_policy`, but None for calibrated budgets: whether they are the model's can be told when there is one."""
+    return None if cfg.MODEL.EVENTFUL.POLICY == CALIBRATED else build_policy(cfg)
+
+
+def set_calibrated(cfg: CfgNode, vit: EventfulModel) -> None:
+    """Give a model its calibrated budgets, if MODEL.EVENTFUL asks for such. Raises ConfigError for another model's."""
+    if cfg.MODEL.EVENTFUL.POLICY == CALIBRATED:
+        check_policy_file(cfg.MODEL.EVENTFUL.POLICY_FILE, vit)
+        vit.set_policy(build_policy(cfg))
+
+
 def build_pyramid_policy(cfg: CfgNode) -> Policy | None:
     """The policy that MODEL.EVENTFUL.PYRAMID asks for, None for the backbone's. Raises as `build_policy` does."""
     pyramid = cfg.MODEL.EVENTFUL.PYRAMID
@@ -131,8 +147,10 @@ _POLICIES = {"top-r": ("R", TopR), "threshold": ("THRESHOLD", Threshold), "fract
 def _policy(settings: CfgNode, node: str) -> Policy:
     if settings.POLICY == PER_GATE and "GATES" in settings:
         return _per_gate(settings.GATES, f"{node}.GATES")
+    if settings.POLICY == CALIBRATED and "POLICY_FILE" in settings:
+        return read_policy_file(settings.POLICY_FILE).policy()
     if settings.POLICY not in _POLICIES:
-        known = ", ".join(map(repr, (*_POLICIES, PER_GATE) if "GATES" in settings else _POLICIES))
+        known = ", ".join(map(repr, (*_POLICIES, PER_GATE, CALIBRATED) if "GATES" in settings else _POLICIES))
         raise ConfigError(f"{node}.POLICY = {settings.POLICY!r} is unknown; choose one of {known}")
     key, policy = _POLICIES[settings.POLICY]
     try:

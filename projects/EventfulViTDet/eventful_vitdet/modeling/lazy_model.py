@@ -11,7 +11,7 @@ from detectron2.config import CfgNode
 from detectron2.modeling import META_ARCH_REGISTRY
 
 from ..errors import ConfigError
-from .backbone import EventfulViT, build_policy, build_pyramid_policy, eventful_options
+from .backbone import EventfulViT, build_pyramid_policy, eventful_options, policy_to_build_with, set_calibrated
 from .pyramid import EventfulPyramid
 from .video_rcnn import VideoRCNN
 
@@ -79,7 +79,10 @@ def build_lazy_video_rcnn(cfg: CfgNode) -> VideoRCNN:
     from detectron2.config import instantiate  # which only Detectron2 has; _load says so
 
     detector = instantiate(model)
-    detector.set_policy(build_policy(cfg))
+    policy = policy_to_build_with(cfg)
+    if policy is not None:
+        detector.set_policy(policy)
+    set_calibrated(cfg, detector.vit)
     if cfg.MODEL.EVENTFUL.PYRAMID.ENABLED:
         policy = build_pyramid_policy(cfg)
         detector.eventful_pyramid = EventfulPyramid(detector.backbone, detector.proposal_generator, policy)

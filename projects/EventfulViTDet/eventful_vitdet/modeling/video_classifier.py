@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ..contention import fitting_threads
 from ..errors import ConfigError
-from .backbone import build_policy, parse_dtype
+from .backbone import parse_dtype, policy_to_build_with, set_calibrated
 
 OWN_PREFIX = "vivit."
 
@@ -144,7 +144,7 @@ def build_vivit(cfg: CfgNode) -> FactorisedViViT:
     if eventful.KV_POOL != 1 or eventful.PYRAMID.ENABLED:
         raise ConfigError("MODEL.EVENTFUL.KV_POOL and PYRAMID belong to detectors; a VideoClassifier has none")
     try:
-        return FactorisedViViT(
+        model = FactorisedViViT(
             parse_heads(vivit.CLASSES),
             tuple(vit.IMG_SIZE_HW) or vit.IMG_SIZE,
             vivit.FRAMES,
@@ -158,7 +158,7 @@ def build_vivit(cfg: CfgNode) -> FactorisedViViT:
             dropout=vivit.DROPOUT,
             train_with_gates=vivit.TRAIN_WITH_GATES,
             enabled=eventful.ENABLED,
-            policy=build_policy(cfg),
+            policy=policy_to_build_with(cfg),
             attention=eventful.ATTENTION,
             gate_before_norm=eventful.GATE_BEFORE_NORM,
             gate_reference=eventful.GATE_REFERENCE,
@@ -167,6 +167,8 @@ def build_vivit(cfg: CfgNode) -> FactorisedViViT:
         )
     except ValueError as error:
         raise ConfigError(f"MODEL.VIVIT, MODEL.VIT or MODEL.EVENTFUL: {error}") from error
+    set_calibrated(cfg, model.spatial)
+    return model
 
 
 def parse_heads(classes: Iterable[Sequence]) -> dict[str, int]:

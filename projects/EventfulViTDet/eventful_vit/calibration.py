@@ -1,0 +1,343 @@
+"""Calibration: a budget for each gate, learnt from frames without labels.
+
+What counts is how far the features of the eventful model are from those of the dense one. Gates differ in what a token
+more brings, and in what it costs. `calibrate` measures both for every gate, and moves budgets from gates where they
+bring little to gates where they bring much, at equal operations.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .cost import count_operations
+from .model import EventfulModel
+from .policies import PerGate, TopFraction
+
+Budgets = dict[str, float]
+"""Tokens of each gate. Fractions are rounded when a policy is made of them."""
+
+Progress = Callable[[str], None]
+
+FORMAT = 1
+STEP = 2.0
+"""By how much a round may change a budget, and how far apart the two budgets are whose difference it looks at."""
+DAMPING = 0.5
+"""Where features err in inverse proportion to a budget, this is Newton's step."""
+LEAST_RATIO = 0.02
+"""Gates that bring nothing, or less, are taken to bring so much of the average."""
+LEAST_CHANGE = 1e-10
+"""Below this, features differ by rounding only, from which nothing is learnt."""
+TOLERANCE = 0.01
+"""Of a target of operations."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Budgets that were found for a model, and what they did on the frames that they were found on."""
+
+    gates: Mapping[str, int]
+    """Tokens of each gate, out of `tokens`."""
+    tokens: int
+    parameters: int
+    """Of the model, by which another one is recognised."""
+    gflops: float
+    """10^9 multiply-accumulates per stream and later frame, position encoding and blocks."""
+    change: float
+    """Mean squared distance of later frames' features to the dense ones, relative to these."""
+    uniform: int
+    """The one budget for all gates that costs as much, or a little less, ..."""
+    uniform_change: float
+    """... and its distance."""
+
+    def policy(self) -> PerGate:
+        """The budgets as shares of a frame's tokens, so that they suit frames of other sizes too."""
+        # Half a token more: the share of a budget must not be rounded down to a token less.
+        gates = {name: TopFraction(min((r + 0.5) / self.tokens, 1.0)) for name, r in self.gates.items()}
+        gates["*"] = gates[list(gates)[-1]]  # what follows the last block, such as an eventful pyramid
+        return PerGate(gates, f"calibrated {self.gflops:.4g} ({self.digest()})")
+
+    def digest(self) -> str:
+        """A short name of the budgets."""
+        text = json.dumps([self.tokens, sorted(self.gates.items())])
+        return hashlib.sha256(text.encode()).hexdigest()[:6]
+
+    def check(self, model: EventfulModel) -> None:
+        """Raise ValueError, saying what differs, unless the budgets were found for a model like this one."""
+        names, parameters = set(model.gate_names), count_parameters(model)
+        if names != set(self.gates):
+            first = min(names ^ set(self.gates))
+            raise ValueError(
+                f"made for another model: it has budgets for {len(self.gates)} gates, this model has {len(names)} "
+                f"({first} is in one of them only)"
+            )
+        if parameters != self.parameters:
+            raise ValueError(f"made for a model of {self.parameters:,} parameters, this one has {parameters:,}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """For a JSON file."""
+        return {"format": FORMAT, **asdict(self), "gates": dict(self.gates)}
+
+    @classmethod
+    def from_dict(cls, content: Any) -> Calibration:
+        """What `to_dict` gave. Raises ValueError, naming the entry, for anything else."""
+        if not isinstance(content, dict) or content.get("format") != FORMAT:
+            raise ValueError(f"no calibrated budgets (expected an entry \"format\": {FORMAT})")
+        whole, real = ("tokens", "parameters", "uniform"), ("gflops", "change", "uniform_change")
+        for name in whole:
+            if not _is_whole(content.get(name)):
+                raise ValueError(f"{name} is {content.get(name)!r}; expected a whole number")
+        for name in real:
+            if not _is_number(content.get(name)):
+                raise ValueError(f"{name} is {content.get(name)!r}; expected a number, 0 or larger")
+        gates, tokens = content.get("gates"), content["tokens"]
+        if not isinstance(gates, dict) or not gates or tokens < 1:
+            raise ValueError("it needs gates, {NAME: TOKENS}, and tokens of 1 or more")
+        for name, r in gates.items():
+            if not _is_whole(r) or r > tokens:
+                raise ValueError(f"gates, {name}: {r!r}; expected a whole number from 0 to {tokens}")
+        return cls(gates=gates, **{name: content[name] for name in (*whole, *real)})
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < math.inf
+
+
+def count_parameters(model: EventfulModel) -> int:
+    """Numbers in a model's parameters."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def calibrate(
+    model: EventfulModel,
+    frames: Sequence[Tensor],
+    *,
+    target_gflops: float | None = None,
+    like: int | None = None,
+    max_change: float | None = None,
+    rounds: int = 3,
+    features: Callable[[Any], Tensor] | None = None,
+    progress: Progress | None = None,
+) -> Calibration:
+    """Find a budget for each gate from frames without labels.
+
+    Starts with the same budget for all gates. Each round measures, gate by gate, what `STEP` times its budget brings
+    and costs, changes all budgets accordingly, and scales them to the target. The best budgets that were measured
+    win; those that all gates have in common are among them, so the result is never worse on these frames.
+
+    Args:
+        model: an EventfulViT, or the result of `make_eventful`, in eval mode.
+        frames: two or more, in order, (B, 3, H, W) each; every position of the batch is a video of its own.
+        target_gflops: 10^9 multiply-accumulates per stream and later frame that may be spent; or
+        like: so many tokens in every gate, whose operations may be spent; or
+        max_change: the distance to the dense features that is allowed; the least operations are then looked for.
+        rounds: more take longer and may find better budgets.
+        features: what to compare of the model's output; by default the output, its "last_feat" or last_hidden_state.
+        progress: called with a line for each step.
+
+    The same frames give the same budgets. The model keeps its policy, its switch and its own state.
+
+    Raises:
+        ValueError: the target is out of reach, or an argument cannot be.
+    """
+    if [target_gflops, like, max_change].count(None) != 2:
+        raise ValueError("calibrate needs one of target_gflops, like and max_change")
+    with _settings_restored(model), torch.inference_mode():
+        trial = _Trial(model, frames, features or find_features)
+        search = _Search(trial, progress or (lambda line: None))
+        if like is not None:
+            target_gflops = trial(dict.fromkeys(trial.gates, like)).gflops
+        if max_change is not None:
+            return search.describe(search.at_change(max_change, rounds))
+        return search.describe(search.at_cost(target_gflops, rounds))
+
+
+def find_features(output: Any) -> Tensor:
+    """The features in a model's output."""
+    for name in ("last_feat", "last_hidden_state"):
+        if isinstance(output, Mapping) and name in output:
+            return output[name]
+        if hasattr(output, name):
+            return getattr(output, name)
+    if isinstance(output, Tensor):
+        return output
+    raise ValueError(f"calibrate cannot tell what features are in a {type(output).__name__}: say by `features`")
+
+
+@contextmanager
+def _settings_restored(model: EventfulModel) -> Iterator[None]:
+    if model.training:
+        raise ValueError("calibrate needs a model in eval mode")
+    policy, enabled = model.policy, model.enabled
+    try:
+        with model.using(model.new_state()):
+            yield
+    finally:
+        model.policy, model.enabled = policy, enabled
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    change: float
+    gflops: float
+
+
+class _Trial:
+    """Runs the frames with budgets."""
+
+    def __init__(self, model: EventfulModel, frames: Sequence[Tensor], features: Callable[[Any], Tensor]) -> None:
+        if len(frames) < 2:
+            raise ValueError(f"calibrate needs two frames or more, got {len(frames)}")
+        self.model, self.frames, self._features = model, frames, features
+        self.gates = model.gate_names
+        self._known: dict[tuple[int, ...], _Outcome] = {}
+        model.enabled = False
+        self._dense = [features(model(frame)).float().clone() for frame in frames]
+        model.enabled = True
+        self._size = sum(float(dense.square().sum()) for dense in self._dense[1:])
+        if not 0 < self._size < math.inf:
+            raise ValueError("the dense model's features are all zero, or not finite")
+        self._state = model.new_state()
+        model.set_policy(TopFraction(0.0))
+        with model.using(self._state):
+            for frame in frames[:2]:
+                model(frame)
+        norms = self._state.trace.gates[self.gates[0]].norms
+        if norms is None:
+            raise ValueError("the frames do not follow each other: the second one was computed in full")
+        self.tokens = norms.shape[-1]
+
+    def __call__(self, budgets: Mapping[str, float]) -> _Outcome:
+        key = tuple(self.whole(budgets).values())
+        if key not in self._known:
+            self._known[key] = self._run(dict(zip(self.gates, key)))
+        return self._known[key]
+
+    def whole(self, budgets: Mapping[str, float]) -> dict[str, int]:
+        """Budgets as gates have them."""
+        return {name: max(0, min(self.tokens, round(budgets[name]))) for name in self.gates}
+
+    def _run(self, budgets: Mapping[str, int]) -> _Outcome:
+        shares = {name: TopFraction(min((r + 0.5) / self.tokens, 1.0)) for name, r in budgets.items()}
+        self.model.set_policy(PerGate(shares))
+        self._state.reset()
+        distance, macs = 0.0, 0
+        with self.model.using(self._state), count_operations(self.model) as counts:
+            for number, (frame, dense) in enumerate(zip(self.frames, self._dense)):
+                counts.clear()
+                features = self._features(self.model(frame)).float()
+                if number:
+                    distance += float((features - dense).square().sum())
+                    macs += counts.backbone()
+        later = (len(self.frames) - 1) * len(self.frames[0])
+        return _Outcome(distance / self._size, macs / later / 1e9)
+
+
+class _Search:
+    """Looks for the budgets with the least change at a number of operations, or the other way round."""
+
+    def __init__(self, trial: _Trial, progress: Progress) -> None:
+        self._trial, self._say = trial, progress
+        self._even = dict.fromkeys(trial.gates, 1.0)
+
+    def at_cost(self, target: float, rounds: int) -> Budgets:
+        """The budgets that change features least at 10^9 operations per frame."""
+        trial = self._trial
+        best = budgets = self._scale(self._even, target)
+        self._say(f"all gates alike: {self._describe(budgets)}")
+        for number in range(1, rounds + 1):
+            budgets = self._scale(self._exchange(budgets, number), target)
+            self._say(f"round {number}: {self._describe(budgets)}")
+            if trial(budgets).change < trial(best).change:
+                best = budgets
+        return best
+
+    def at_change(self, most: float, rounds: int) -> Budgets:
+        """The cheapest budgets that change features by no more: those that are best at the cost at which all gates
+        alike do so, made smaller in proportion."""
+        alike = self._least(self._even, most)
+        found = self.at_cost(self._trial(alike).gflops, rounds)
+        cheaper = self._least(found, most)
+        return min(alike, cheaper, key=lambda budgets: self._trial(budgets).gflops)
+
+    def describe(self, budgets: Budgets) -> Calibration:
+        """The budgets, and what they do."""
+        trial = self._trial
+        outcome = trial(budgets)
+        uniform = self._scale(self._even, outcome.gflops)
+        return Calibration(
+            gates=trial.whole(budgets),
+            tokens=trial.tokens,
+            parameters=count_parameters(trial.model),
+            gflops=outcome.gflops,
+            change=outcome.change,
+            uniform=trial.whole(uniform)[trial.gates[0]],
+            uniform_change=trial(uniform).change,
+        )
+
+    def _least(self, shape: Budgets, max_change: float) -> Budgets:
+        full = dict.fromkeys(self._trial.gates, float(self._trial.tokens))
+        if not self._trial(full).change <= max_change:
+            raise ValueError(f"a change of {max_change:g} is out of reach: all tokens: {self._trial(full).change:g}")
+        return self._bisect(shape, lambda budgets: self._trial(budgets).change > max_change)[1]
+
+    def _scale(self, shape: Budgets, target: float) -> Budgets:
+        """The budgets in these proportions that cost at most the target."""
+        least, found = self._trial(dict.fromkeys(self._trial.gates, 1.0)).gflops, self._trial
+        if least > target:
+            raise ValueError(f"{target:g} GFlops are out of reach: a token per gate takes {least:.4g}")
+        return self._bisect(shape, lambda budgets: found(budgets).gflops <= target)[0]
+
+    def _bisect(self, shape: Budgets, is_below: Callable[[Budgets], bool]) -> tuple[Budgets, Budgets]:
+        """The last budgets below a bound and the first ones beyond, in these proportions, to a hundredth."""
+        tokens = self._trial.tokens
+
+        def scaled(factor: float) -> Budgets:
+            return {name: min(max(r * factor, 1.0), tokens) for name, r in shape.items()}
+
+        low, high = 0.5 / max(shape.values()), tokens / min(shape.values())
+        if is_below(scaled(high)):
+            return scaled(high), scaled(high)
+        while high / low > 1 + TOLERANCE and self._trial.whole(scaled(low)) != self._trial.whole(scaled(high)):
+            middle = math.sqrt(low * high)
+            if is_below(scaled(middle)):
+                low = middle
+            else:
+                high = middle
+        return scaled(low), scaled(high)
+
+    def _exchange(self, budgets: Budgets, number: int) -> Budgets:
+        """Budgets changed by what each gate's tokens bring for their cost."""
+        now, ratios = self._trial(budgets), {}
+        if now.change < LEAST_CHANGE:
+            return budgets
+        for place, name in enumerate(self._trial.gates, 1):
+            self._say(f"round {number}, gate {place} of {len(self._trial.gates)}")
+            more = min(max(budgets[name] * STEP, budgets[name] + 1), self._trial.tokens)
+            after = self._trial({**budgets, name: more})
+            bought = (after.gflops - now.gflops) / now.gflops
+            gain = (now.change - after.change) / now.change
+            ratios[name] = gain / bought if bought > 0 else 0.0
+        mean = sum(max(ratio, 0.0) for ratio in ratios.values()) / len(ratios)
+        if mean == 0:
+            return budgets
+        return {
+            name: budgets[name] * min(max(max(ratio / mean, LEAST_RATIO) ** DAMPING, 1 / STEP), STEP)
+            for name, ratio in ratios.items()
+        }
+
+    def _describe(self, budgets: Budgets) -> str:
+        outcome = self._trial(budgets)
+        return f"{outcome.gflops:.4g} GFlops, features change by {100 * outcome.change:.3g} %"

@@ -1,0 +1,97 @@
+"""Learn a budget for each gate from video without labels, and write a file of them.
+
+    eventful-vitdet calibrate --config-file configs/demo/vitdet_tiny.yaml --input datasets/demo_vid/videos \\
+        --weights weights/demo_vitdet_tiny.safetensors --like 16
+
+Afterwards `MODEL.EVENTFUL.POLICY calibrated MODEL.EVENTFUL.POLICY_FILE FILE` runs the detector with these budgets. See
+docs/calibration.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import math
+import os
+from collections.abc import Sequence
+
+from .arguments import add_model, command_parser, model_pairs, parse_with_pairs, whole_number
+from .console import run
+
+logger = logging.getLogger("eventful_vitdet")
+
+FILE = "calibrated.json"
+
+
+def execute(arguments: argparse.Namespace) -> None:
+    from eventful_vit import calibrate
+
+    from ..calibration_frames import read_calibration_frames
+    from ..config_files import build_cfg
+    from ..data.input_preparation import InputPreparation
+    from ..errors import ConfigError
+    from ..policy_files import write_policy_file
+    from ..predictor import load_detector
+    from ..video import open_sources
+
+    cfg = build_cfg(arguments.config_file, model_pairs(arguments))
+    path = arguments.output or os.path.join(cfg.OUTPUT_DIR, FILE)
+    sources = spread(open_sources(arguments.input), arguments.videos)
+    cfg.MODEL.EVENTFUL.POLICY = "top-r"  # an older file of budgets may not be there any more
+    model = load_detector(cfg)
+    prepare = InputPreparation(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST, cfg.INPUT.FORMAT)
+    frames = read_calibration_frames(model, prepare, sources, arguments.frames)
+    target = {"target_gflops": arguments.target_gflops, "like": arguments.like, "max_change": arguments.max_loss}
+    if arguments.max_loss is not None:
+        target["max_change"] = arguments.max_loss / 100
+    try:
+        found = calibrate(model.vit, frames, **target, rounds=arguments.rounds, progress=logger.info)
+    except ValueError as error:
+        raise ConfigError(f"--input {' '.join(arguments.input)}: {error}") from error
+    write_policy_file(path, found)
+    print(
+        f"{path}: {found.gflops:.4g} GFlops per later frame, features change by {100 * found.change:.3g} %; "
+        f"{found.uniform} tokens in all gates: {100 * found.uniform_change:.3g} %"
+    )
+
+
+def spread(sources: Sequence, most: int) -> list:
+    """At most so many of the sources, evenly spread."""
+    number = min(most, len(sources))
+    return [sources[place * len(sources) // number] for place in range(number)]
+
+
+def positive(text: str) -> float:
+    """A type of argument: a number above 0."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return number
+
+
+def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = command_parser(__doc__)
+    add_model(parser)
+    parser.add_argument("--input", nargs="+", required=True, metavar="VIDEO", help="videos, or folders of them")
+    target = parser.add_mutually_exclusive_group(required=True)
+    target.add_argument(
+        "--target-gflops", type=positive, metavar="X", help="of the backbone, on average over later frames"
+    )
+    target.add_argument("--like", type=whole_number(1), metavar="R", help="as many as R tokens in all gates take")
+    target.add_argument(
+        "--max-loss", type=positive, metavar="PERCENT", help="the least GFlops that change features by no more"
+    )
+    parser.add_argument("--frames", type=whole_number(2), default=16, help="of each video (default: 16)")
+    parser.add_argument("--videos", type=whole_number(1), default=4, help="used at most, side by side (default: 4)")
+    parser.add_argument("--rounds", type=whole_number(1), default=3, help="of exchange (default: 3)")
+    parser.add_argument("--output", metavar="FILE", help=f"what to write (default: OUTPUT_DIR/{FILE})")
+    return parse_with_pairs(parser, words)
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    arguments = parse(words)
+    return run(lambda: execute(arguments), arguments)

@@ -1,0 +1,89 @@
+"""`eventful-vitdet calibrate`: what it writes, what runs with it, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from detectron2.modeling import build_model
+from draw.conftest import CONFIG, OPTIONS
+from eventful_vitdet.cli import calibrate_command
+from eventful_vitdet.config_files import build_cfg
+from eventful_vitdet.errors import ConfigError
+from eventful_vitdet.policy_files import read_policy_file
+
+PAIRS = [word for pair in OPTIONS.items() for word in pair]
+
+
+@pytest.fixture
+def words(repository, weights, images, tmp_path) -> list[str]:
+    """A command line without a target."""
+    model = ["--config-file", str(repository / CONFIG), "--weights", weights, "--input", str(images)]
+    return [*model, "--frames", "3", "--rounds", "1", "--output", str(tmp_path / "budgets.json"), *PAIRS]
+
+
+def configuration(repository: Path, file: Path, *pairs: object):
+    policy = ["MODEL.EVENTFUL.POLICY", "calibrated", "MODEL.EVENTFUL.POLICY_FILE", str(file)]
+    return build_cfg(str(repository / CONFIG), [*PAIRS, *policy, *pairs])
+
+
+def test_a_detector_runs_with_the_budgets(words, repository, tmp_path, capsys):
+    assert calibrate_command.main([*words, "--like", "6"]) == 0
+    file = tmp_path / "budgets.json"
+    out = capsys.readouterr().out
+    assert out.splitlines()[-1].startswith(f"{file}: ") and "GFlops per later frame" in out
+    found = read_policy_file(str(file))
+    assert found.change <= found.uniform_change
+    pyramid = ("MODEL.EVENTFUL.PYRAMID.ENABLED", True)
+    model = build_model(configuration(repository, file, *pyramid))
+    assert model.vit.policy == found.policy()
+    with pytest.raises(ConfigError, match=rf"POLICY_FILE = {file}: made for another model: it has budgets for"):
+        build_model(configuration(repository, file, "MODEL.VIT.DEPTH", 1, "MODEL.VIT.WINDOW_BLOCKS", "()"))
+
+
+def test_a_run_that_fails_leaves_the_file_as_it_was(words, tmp_path, capsys, monkeypatch):
+    file = tmp_path / "budgets.json"
+    file.write_text("before")
+    assert calibrate_command.main([*words, "--target-gflops", "1e-9"]) != 0
+    assert "1e-09 GFlops are out of reach" in capsys.readouterr().err
+    assert calibrate_command.main([*words, "--like", "6", "--frames", "99"]) != 0
+    assert "has 8 frames, 99 are needed: see --frames" in capsys.readouterr().err
+    monkeypatch.setattr("eventful_vit.calibrate", interrupt)
+    assert calibrate_command.main([*words, "--like", "6"]) != 0
+    assert file.read_text() == "before" and [path.name for path in tmp_path.glob("*budgets*")] == ["budgets.json"]
+    assert not list(tmp_path.glob(".*"))
+
+
+def interrupt(*args, **kwargs):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "No such file"),
+        ("{", "Expecting property name"),
+        ("[" * 100_000, "recursion"),
+        (json.dumps({"format": 7}), 'expected an entry "format": 1'),
+    ],
+)
+def test_what_is_no_file_of_budgets(content, message, tmp_path, repository):
+    file = tmp_path / "budgets.json"
+    if content is not None:
+        file.write_text(content)
+    with pytest.raises(ConfigError, match=rf"MODEL.EVENTFUL.POLICY_FILE = {file}: .*{message}"):
+        build_model(configuration(repository, file))
+    with pytest.raises(ConfigError, match="POLICY_FILE is empty: name the file that `eventful-vitdet calibrate` wrote"):
+        build_model(configuration(repository, ""))
+
+
+def test_videos_are_spread_over_all_that_are_there():
+    assert calibrate_command.spread(range(10), 4) == [0, 2, 5, 7]
+    assert calibrate_command.spread("ab", 4) == ["a", "b"]
+
+
+def test_a_target_is_needed(words, capsys):
+    with pytest.raises(SystemExit):
+        calibrate_command.main(words)
+    assert "one of the arguments --target-gflops --like --max-loss is required" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""What a wheel, made of an sdist, installs: a complete package outside of the repository, and a command for any folder."""
+"""What a wheel, made of an sdist, installs: a package that is complete outside of the repository, and its command."""
 
 from __future__ import annotations
 

@@ -4,21 +4,35 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: venv test test-long lint demo demo-actions figure clean
+# DETECTRON2: where the real one is, a folder or git+https://...; `make venv` then installs it if it is not there yet.
+DETECTRON2 ?=
+# MATRIX: options of tests/versions/matrix.py.
+MATRIX ?=
 
-venv: $(READY)
+.PHONY: venv detectron2 test test-long test-matrix lint demo demo-actions figure clean
 
-$(READY): setup.py constraints.txt
+venv: $(READY) $(if $(DETECTRON2),detectron2)
+
+$(READY): pyproject.toml setup.py constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
 	-$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps trackers
 	touch $@
+
+# It is compiled against the PyTorch of the environment, so not in an isolated one.
+detectron2: $(READY)
+	@$(BIN)/python -m pip show --quiet detectron2 2>/dev/null || { test -n '$(DETECTRON2)' && \
+		$(BIN)/python -m pip install --constraint constraints.txt --no-build-isolation '$(DETECTRON2)'; }
+	@$(BIN)/python -c 'import detectron2; print("detectron2", detectron2.__version__, detectron2.__path__[0])'
 
 test: $(READY)
 	$(BIN)/python -m pytest
 
 test-long: $(READY)
 	$(BIN)/python -m pytest -m ''
+
+test-matrix:
+	$(PYTHON) tests/versions/matrix.py $(MATRIX)
 
 lint: $(READY)
 	$(BIN)/ruff check .

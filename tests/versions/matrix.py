@@ -26,6 +26,13 @@ REPOSITORY = HERE.parents[1]
 SETS = {"oldest": HERE / "oldest.txt", "middle": HERE / "middle.txt", "newest": REPOSITORY / "constraints.txt"}
 SHOWN = ("torch", "torchvision", "numpy", "opencv-python", "opencv-python-headless", "av", "pillow")
 """Packages whose versions the table has."""
+LIBRARIES_OF_OTHERS = (
+    ["--editable", f"{REPOSITORY}[timm]"],
+    ["--editable", f"{REPOSITORY}[transformers]"],
+    ["--editable", f"{REPOSITORY}[track]"],
+    ["--no-deps", "trackers"],
+)
+"""What is tried one after the other: they may need more than the project does. Tests are skipped without them."""
 ASK_VERSIONS = """
 import importlib.metadata, platform
 print("Python", platform.python_version())
@@ -106,8 +113,10 @@ def install(python: str, constraints: Path, folder: Path) -> str:
     pip = [inside, "-m", "pip", "--quiet", "--disable-pip-version-check"]
     install = [*pip, "install", "--constraint", str(constraints)]
     subprocess.run([*pip, "install", "--upgrade", "pip"], check=True)
-    subprocess.run([*install, "--editable", f"{REPOSITORY}[test]"], check=True)
-    subprocess.run([*install, "--no-deps", "trackers"])  # which Python 3.9 cannot have
+    subprocess.run([*install, "--editable", f"{REPOSITORY}[live,test-tools]"], check=True)
+    for words in LIBRARIES_OF_OTHERS:
+        if subprocess.run([*install, *words], stderr=subprocess.DEVNULL).returncode:
+            print(f"not with these versions, or this Python: pip install {' '.join(words)}", flush=True)
     if re.search("^opencv-python==", constraints.read_text(), re.MULTILINE):
         # As the documentation says: never both.
         subprocess.run([*pip, "uninstall", "--yes", "opencv-python-headless"], check=True)

@@ -4,7 +4,8 @@
     python datasets/render_synthetic_vid.py --output datasets/demo_vid --split test
 
 writes `annotations/<split>.json` (COCO-VID) and `videos/<split>_NNN.mp4` under the output folder. The same
-options give the same JSON bytes and the same frames on every machine; only the video encoder may differ.
+options give the same JSON bytes and the same frames on every machine with OpenCV 5 (some of OpenCV 4's shapes are a
+pixel wider); only the video encoder may differ.
 A split that is already there with the same options is left alone.
 """
 

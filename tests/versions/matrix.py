@@ -119,7 +119,8 @@ def install(python: str, constraints: Path, folder: Path) -> str:
             print(f"not with these versions, or this Python: pip install {' '.join(words)}", flush=True)
     if re.search("^opencv-python==", constraints.read_text(), re.MULTILINE):
         # As the documentation says: never both.
-        subprocess.run([*pip, "uninstall", "--yes", "opencv-python-headless"], check=True)
+        both = ["opencv-python", "opencv-python-headless"]
+        subprocess.run([*pip, "uninstall", "--yes", *both], check=True, stderr=subprocess.DEVNULL)
         subprocess.run([*install, "opencv-python"], check=True)
     return inside
 

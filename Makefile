@@ -23,8 +23,9 @@ $(READY): pyproject.toml setup.py constraints.txt
 
 # It is compiled against the PyTorch of the environment, so not in an isolated one.
 detectron2: $(READY)
-	@$(BIN)/python -m pip show --quiet detectron2 2>/dev/null || { test -n '$(DETECTRON2)' && \
-		$(BIN)/python -m pip install $(CONSTRAIN) --no-build-isolation '$(DETECTRON2)'; }
+	@test -n '$(DETECTRON2)' || { echo 'say where it is: make venv DETECTRON2=PATH' >&2; exit 1; }
+	@$(BIN)/python -m pip show --quiet detectron2 2>/dev/null || \
+		$(BIN)/python -m pip install $(CONSTRAIN) --no-build-isolation '$(DETECTRON2)'
 	@$(BIN)/python -c 'import detectron2; print("detectron2", detectron2.__version__, detectron2.__path__[0])'
 
 test: $(READY)

@@ -85,7 +85,7 @@ def test_the_oldest_set_is_what_the_metadata_admits(repository):
     oldest = pinned_versions(repository / "tests" / "versions" / "oldest.txt")
     newest = pinned_versions(repository / "constraints.txt")
     later = {"ruff"}  # a tool, of which the tests need nothing
-    for section in ("dependencies", "live", "test-tools"):
+    for section in ("dependencies", "live", "timm", "test-tools"):
         for package, version in required_versions(repository, section).items():
             if package not in later:
                 assert f"{oldest[package.lower()]}.".startswith(f"{version}."), package

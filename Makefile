@@ -3,22 +3,39 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# NumPy and others in these versions need Python 3.11; an older one gets the newest versions that there are for it.
+CONSTRAIN = $(shell $(PYTHON) -c 'import sys; print("--constraint constraints.txt" * (sys.version_info >= (3, 11)))')
 
-.PHONY: venv test test-long lint docs demo demo-actions figure clean
+# DETECTRON2: where the real one is, a folder or git+https://...; `make venv` then installs it if it is not there yet.
+DETECTRON2 ?=
+# MATRIX: options of tests/versions/matrix.py.
+MATRIX ?=
 
-venv: $(READY)
+.PHONY: venv detectron2 test test-long test-matrix lint docs demo demo-actions figure clean
 
-$(READY): setup.py constraints.txt
+venv: $(READY) $(if $(DETECTRON2),detectron2)
+
+$(READY): pyproject.toml setup.py constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
-	-$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps trackers
+	$(BIN)/python -m pip install --quiet $(CONSTRAIN) --editable '.[test]'
+	-$(BIN)/python -m pip install --quiet $(CONSTRAIN) --no-deps trackers
 	touch $@
+
+# It is compiled against the PyTorch of the environment, so not in an isolated one.
+detectron2: $(READY)
+	@test -n '$(DETECTRON2)' || { echo 'say where it is: make venv DETECTRON2=PATH' >&2; exit 1; }
+	@$(BIN)/python -m pip show --quiet detectron2 2>/dev/null || \
+		$(BIN)/python -m pip install $(CONSTRAIN) --no-build-isolation '$(DETECTRON2)'
+	@$(BIN)/python -c 'import detectron2; print("detectron2", detectron2.__version__, detectron2.__path__[0])'
 
 test: $(READY)
 	$(BIN)/python -m pytest
 
 test-long: $(READY)
 	$(BIN)/python -m pytest -m ''
+
+test-matrix:
+	$(PYTHON) tests/versions/matrix.py $(MATRIX)
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -4,7 +4,8 @@
     python datasets/render_synthetic_vid.py --output datasets/demo_vid --split test
 
 writes `annotations/<split>.json` (COCO-VID) and `videos/<split>_NNN.mp4` under the output folder. The same
-options give the same JSON bytes and the same frames on every machine; only the video encoder may differ.
+options give the same JSON bytes and the same frames on every machine with OpenCV 5 (some of OpenCV 4's shapes are a
+pixel wider); only the video encoder may differ.
 A split that is already there with the same options is left alone.
 """
 
@@ -20,6 +21,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from eventful_vitdet.video.connections import quiet_opencv
 from synthetic_scene import CLASSES, DYNAMICS, FPS, Box, RenderError, Settings, render_video
 from tqdm import tqdm
 
@@ -30,13 +32,8 @@ CODEC = "mp4v"  # MPEG-4 is in every OpenCV build, and one codec everywhere mean
 def open_writer(path: Path, width: int, height: int) -> cv2.VideoWriter:
     """A writer of MP4 video of frames of a size in pixels."""
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # a missing codec would print a page of messages
-    log = getattr(cv2.utils, "logging", cv2)  # OpenCV 4 has these functions at its top
-    log_level = log.getLogLevel()
-    log.setLogLevel(0)  # silent
-    try:
+    with quiet_opencv():
         writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*CODEC), FPS, (width, height))
-    finally:
-        log.setLogLevel(log_level)
     if not writer.isOpened():
         raise RenderError(f"OpenCV {cv2.__version__} could not open {path} for MP4 video ({CODEC})")
     return writer

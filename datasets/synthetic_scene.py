@@ -3,7 +3,7 @@
 `render_video(settings, n)` yields the frames of one video with their ground truth. The same settings give the
 same frames on every machine: random numbers come from one seeded generator per video, and everything drawn is
 integer arithmetic, element-wise (so correctly rounded) float sums and products, or OpenCV's integer polygon
-filling.
+filling (as OpenCV 5 does it: some shapes of OpenCV 4 are a pixel wider).
 """
 
 from __future__ import annotations

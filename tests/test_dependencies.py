@@ -45,14 +45,36 @@ def test_building_models_needs_no_analysis_tools_and_no_kernels_of_a_gpu():
     )
 
 
+def required_versions(repository: Path, name: str) -> dict[str, str]:
+    """A list of requirements in pyproject.toml (which Python 3.9 and 3.10 cannot read): the oldest version of each."""
+    section = (repository / "pyproject.toml").read_text().split(f"\n{name} = [")[1].split("]\n")[0]
+    return dict(re.findall(r'"([\w-]+)>=([\w.]+)', section))
+
+
+def pinned_versions(path: Path) -> dict[str, str]:
+    """The versions that a file of constraints names."""
+    return dict(re.findall(r"^([\w-]+)==(\S+)$", path.read_text(), re.MULTILINE))
+
+
 def test_what_setup_requires_is_imported(repository):
     """Each required package is imported somewhere; what another package needs, it brings itself."""
     names = {"Jinja2": "jinja2", "Pillow": "PIL", "opencv-python-headless": "cv2"}
     names["tensorboard"] = "torch.utils.tensorboard"
-    section = (repository / "setup.py").read_text().split("install_requires=[")[1].split("]")[0]
-    required = re.findall(r'"([\w-]+)>=', section)
+    required = required_versions(repository, "dependencies")
     assert len(required) > 8
     sources = "\n".join(path.read_text() for path in (repository / "projects").rglob("*.py"))
     for package in required:
         name = names.get(package, package)
         assert f"import {name}" in sources or f"from {name}" in sources, f"{package} is required and not imported"
+
+
+def test_the_oldest_set_is_what_the_metadata_admits(repository):
+    """So that `make test-matrix` tests each version that somebody may have to install."""
+    oldest = pinned_versions(repository / "tests" / "versions" / "oldest.txt")
+    newest = pinned_versions(repository / "constraints.txt")
+    later = {"ruff"}  # a tool, of which the tests need nothing
+    for section in ("dependencies", "live", "timm", "test-tools"):
+        for package, version in required_versions(repository, section).items():
+            if package not in later:
+                assert f"{oldest[package.lower()]}.".startswith(f"{version}."), package
+            assert package.lower() in newest, package

@@ -1,13 +1,15 @@
-"""A wheel gives a package that finds its configurations and the embedded Detectron2, and a command for any folder."""
+"""What a wheel, made of an sdist, installs: a package that is complete outside of the repository, and its command."""
 
 from __future__ import annotations
 
+import email
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import eventful_vitdet
 import pytest
 from eventful_vitdet.video import probe_video
 from video.encoded_videos import encode
@@ -22,6 +24,8 @@ assert (package / "live" / "page" / "index.html").is_file()
 assert (package / "report" / "templates" / "page.css").is_file()
 assert (package / "py.typed").is_file() and (package.parent / "eventful_vit" / "py.typed").is_file()
 assert (package / "class_lists" / "coco.txt").is_file()
+assert (package / "configs" / "lazy" / "mask_rcnn_vitdet_b.py").is_file()
+assert (package.parent / "eventful_vit" / "ops" / "cpu" / "kernels.h").is_file()
 import detectron2
 from eventful_vitdet.config_files import build_cfg, find_config
 import eventful_vitdet.modeling
@@ -33,7 +37,7 @@ assert build_cfg("airborne_vid/vitdet_small.yaml").MODEL.VIT.DEPTH == 8
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory, repository):
-    """The folder that a wheel of this repository is installed to, outside of it."""
+    """The folder that this repository is installed to, outside of it: by a wheel that was made of its sdist."""
     folder = tmp_path_factory.mktemp("installed")
     # Of a copy, as setuptools would leave a folder `build`, and take files from one of earlier.
     copy = folder / "repository"
@@ -41,9 +45,11 @@ def installed(tmp_path_factory, repository):
         shutil.copytree(repository / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
     for name in ("LICENSE", "MANIFEST.in", "README.md", "pyproject.toml", "setup.py"):
         shutil.copy(repository / name, copy)
+    make = "import setuptools.build_meta as backend; print(backend.build_sdist('..'))"
+    name = call(sys.executable, "-c", make, cwd=copy).split()[-1]
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
     alone = ["--no-deps", "--no-index"]
-    call(*pip, "wheel", *alone, "--no-build-isolation", "--wheel-dir", str(folder), str(copy))
+    call(*pip, "wheel", *alone, "--no-build-isolation", "--wheel-dir", str(folder), str(folder / name))
     (wheel,) = folder.glob("*.whl")
     call(*pip, "install", *alone, "--target", str(folder / "site"), str(wheel))
     return folder / "site"
@@ -74,3 +80,13 @@ def test_the_command_outside_of_the_repository(tmp_path, installed, repository):
     shown = call(command, "predict", "street.mp4", *model, site=installed, cwd=tmp_path)
     assert "\nwriting street_detections.mp4\n" in shown and "street_detections.mp4: 3 frames" in shown
     assert probe_video(str(tmp_path / "street_detections.mp4")).num_frames == 3
+
+
+def test_metadata(installed):
+    (folder,) = installed.glob("eventful_vitdet-*.dist-info")
+    metadata = email.message_from_string((folder / "METADATA").read_text(encoding="utf-8"))
+    assert metadata["Version"] == eventful_vitdet.__version__ and metadata["Requires-Python"] == ">=3.9"
+    assert metadata["License-Expression"] == "Apache-2.0" and (folder / "licenses" / "LICENSE").is_file()
+    assert {"live", "test", "test-tools", "timm", "track", "transformers"} == set(metadata.get_all("Provides-Extra"))
+    required = [line for line in metadata.get_all("Requires-Dist") if "extra ==" not in line]
+    assert len(required) > 10 and sum("opencv" in line for line in required) == 1

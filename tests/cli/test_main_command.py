@@ -74,7 +74,8 @@ def test_the_entry_point_is_a_door(repository):
     code = (Path(eventful_vitdet.__file__).parent / "cli" / "main_door.py").read_text()
     lines = [line for line in code.splitlines() if line and not line.startswith('"""')]
     assert lines == ["from .door import Door", 'door = Door("main_command")']
-    assert '"eventful-vitdet = eventful_vitdet.cli.main_door:door.open"' in (repository / "setup.py").read_text()
+    script = 'eventful-vitdet = "eventful_vitdet.cli.main_door:door.open"'
+    assert script in (repository / "pyproject.toml").read_text()
 
 
 def test_evaluate_is_an_evaluation_and_train_is_not(monkeypatch):

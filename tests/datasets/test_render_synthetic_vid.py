@@ -53,6 +53,8 @@ def test_same_settings_give_same_frames_and_boxes():
 
 def test_frames_are_those_of_the_recorded_version():
     """One frame, recorded once: who changes the pictures raises RENDERER_VERSION and records them again."""
+    if int(cv2.__version__.split(".")[0]) < 5:
+        pytest.skip("needs OpenCV 5, with which it was recorded: some of OpenCV 4's shapes are a pixel wider")
     frame = list(scene.render_video(scene.Settings("test", 8, 40), 0))[20]
     assert scene.RENDERER_VERSION == 1
     assert [(box.instance, scene.CLASSES[box.category], box.xywh) for box in frame.boxes] == [

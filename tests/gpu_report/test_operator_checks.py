@@ -14,7 +14,7 @@ from eventful_vitdet.gpu_report.operator_cases import distance
 from eventful_vitdet.gpu_report.report_models import FLOAT32, TINY, build_vit
 
 pytestmark = pytest.mark.skipif(
-    gpu.load_kernels() is None, reason="the kernels are switched off, or Triton is not installed"
+    gpu.load_kernels() is None, reason=f"the GPU's kernels do not run: {gpu.why_unavailable()}"
 )
 OPERATORS = {
     "attend", "attend_windows", "embed", "error_norms", "finite", "gate", "linear", "normalise", "send",

@@ -59,7 +59,7 @@ class Launches(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-@pytest.mark.skipif(gpu.load_kernels() is None, reason="the kernels are switched off, or Triton is not installed")
+@pytest.mark.skipif(gpu.load_kernels() is None, reason=f"kernels do not run: {gpu.why_unavailable()}")
 @pytest.mark.skipif(torch.cuda.is_available(), reason="launches are counted in the interpreter")
 @pytest.mark.parametrize("library", [True, False])
 @pytest.mark.parametrize("form", [BFLOAT16, ALL_BFLOAT16], ids=lambda form: form.name)

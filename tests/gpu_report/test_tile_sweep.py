@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import importlib
-from importlib.util import find_spec
 
 import pytest
 import torch
+from eventful_vit.ops import gpu
 
-if find_spec("triton") is None:
-    pytest.skip("Triton is not installed", allow_module_level=True)
+if gpu.load_kernels() is None:
+    pytest.skip(f"the GPU's kernels do not run: {gpu.why_unavailable()}", allow_module_level=True)
 
 from eventful_vit.ops.gpu import tuning
 from eventful_vitdet.gpu_report.tile_cases import BRANCHES, MODULES, Branch, Layer, Work, present_tile

@@ -8,7 +8,7 @@ import pytest
 from eventful_vitdet.errors import VideoReadError
 from eventful_vitdet.video import ImageSource, open_source, read_image_file
 from eventful_vitdet.video.image_files import count_pages
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from .conftest import frame_number, grey_frame
 
@@ -50,8 +50,10 @@ def test_stacks_in_a_folder_of_images(tmp_path):
 
 def test_smaller_copies_and_previews_are_no_frames(tmp_path):
     page, small = Image.fromarray(grey_frame(3)), Image.fromarray(grey_frame(3, 32, 24))
-    small.encoderinfo = {"tiffinfo": {254: 1}}
-    page.save(tmp_path / "pyramid.tif", save_all=True, append_images=[small])
+    with TiffImagePlugin.AppendingTiffWriter(str(tmp_path / "pyramid.tif"), new=True) as file:
+        page.save(file, "TIFF")
+        file.newFrame()
+        small.save(file, "TIFF", tiffinfo={254: 1})
     with Image.open(tmp_path / "pyramid.tif") as image:
         assert image.n_frames == 2
     assert count_pages(str(tmp_path / "pyramid.tif")) == 1

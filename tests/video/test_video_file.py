@@ -516,3 +516,15 @@ def test_memory_does_not_grow_with_the_number_of_frames(tmp_path):
     finally:
         gc.enable()
     assert sizes[1] - sizes[0] < 40 * 640 * 480  # of 120 frames of 4.5 bytes per pixel
+
+
+def test_messages_of_ffmpeg_stay_off(tmp_path):
+    """With them, closing a video waits for a thread of its decoder, which waits for Python's lock."""
+    path = str(encode(tmp_path / "v.mp4"))
+    try:
+        av.logging.set_level(av.logging.ERROR)  # as torchvision may have done
+        for number in range(FRAMES):
+            read_frame(path, number)
+        assert av.logging.get_level() is None
+    finally:
+        av.logging.set_level(None)

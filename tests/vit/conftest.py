@@ -1,6 +1,5 @@
 from collections.abc import Iterator
 from functools import partial
-from importlib.util import find_spec
 
 import pytest
 import torch
@@ -44,11 +43,9 @@ def gpu_device(full_float32) -> torch.device:
 @pytest.fixture
 def gpu_kernels(gpu_device) -> dict:
     """The GPU's implementation of each operator."""
-    if find_spec("triton") is None:
-        pytest.skip("Triton is not installed")
     kernels = gpu.load_kernels()
     if kernels is None:
-        pytest.skip("the GPU's kernels are switched off, or do not run on this GPU")
+        pytest.skip(f"the GPU's kernels do not run: {gpu.why_unavailable()}")
     return kernels
 
 

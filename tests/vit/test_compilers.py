@@ -47,6 +47,7 @@ def test_a_frame_with_state_cannot_be_traced():
         torch.jit.trace(make_vit(), make_video(1), strict=False)
 
 
+@pytest.mark.skipif(torch.__version__.startswith("2.4."), reason="needs torch 2.5 or later: Dynamo of 2.4 fails in it")
 def test_an_eventful_model_may_be_compiled_around():
     vit, video = make_vit(policy=TopR(6)), make_video(4)
     expected = run(make_vit(policy=TopR(6)), video)

@@ -3,12 +3,15 @@
 import subprocess
 import sys
 
+import pytest
+
 PROGRAM = """
 import sys, torch
 before, path = set(sys.modules), list(sys.path)
 import eventful_vit
 new = {name.split(".")[0] for name in set(sys.modules) - before} - set(sys.stdlib_module_names)
-assert new - {"torch", "triton"} == {"eventful_vit"}, new
+of_torch = {"torch", "triton"} | ({"sympy", "mpmath"} if torch.__version__.startswith("2.4.") else set())
+assert new - of_torch == {"eventful_vit"}, new
 assert path == sys.path
 
 from eventful_vit.ops.cpu.build import load_library
@@ -24,6 +27,7 @@ assert not {"timm", "transformers", "torchvision", "segment_anything"} & set(sys
 """
 
 
+@pytest.mark.skipif(not hasattr(sys, "stdlib_module_names"), reason="needs Python 3.10, which lists its modules")
 def test_nothing_but_torch_is_imported_and_nothing_compiled():
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

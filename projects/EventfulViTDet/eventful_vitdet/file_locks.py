@@ -5,7 +5,12 @@ from __future__ import annotations
 import errno
 import logging
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
@@ -26,7 +31,11 @@ def acquire_lock(path: str, caution: str, *, timeout: float = 0.0, look_seconds:
     """
     lock = FileLock(path, thread_local=False)  # any thread may release it
     try:
-        lock.acquire(timeout=timeout, poll_interval=look_seconds)
+        try:
+            lock.acquire(timeout=timeout, poll_interval=look_seconds)
+        except Timeout:  # also what older versions of filelock make of a disk without locks
+            _check_disk(path)
+            raise
     except NotImplementedError as error:  # what some versions of filelock make of ENOSYS
         logger.warning("%s: cannot be locked (%s); %s", path, error, caution)
         return None
@@ -36,3 +45,14 @@ def acquire_lock(path: str, caution: str, *, timeout: float = 0.0, look_seconds:
         logger.warning("%s: cannot be locked (%s); %s", path, error.strerror, caution)
         return None
     return lock
+
+
+def _check_disk(path: str) -> None:
+    """Raise the system's error where a disk has no locks."""
+    if fcntl is None:
+        return
+    with open(path, "ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:  # it has, and somebody holds this one
+            pass

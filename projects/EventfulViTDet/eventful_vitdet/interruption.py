@@ -13,8 +13,10 @@ from multiprocessing import resource_tracker
 from types import FrameType
 from typing import NoReturn
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""Ctrl-C, what ends a process politely, and a terminal that was closed."""
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+"""Ctrl-C, what ends a process politely, and a terminal that was closed (Windows has no such signal)."""
+CAN_HOLD_BACK = hasattr(signal, "pthread_sigmask")
+"""Whether new processes can be started deaf to signals; Windows cannot."""
 EXIT_CODE = 130
 """Of a command that was interrupted: what shells expect."""
 
@@ -44,7 +46,8 @@ def _speaks() -> bool:
 
 def listen() -> None:
     """Hear what `held_back` has held back."""
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    if CAN_HOLD_BACK:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 @contextmanager
@@ -53,6 +56,9 @@ def held_back() -> Iterator[None]:
 
     A new interpreter would print a traceback of its own start.
     """
+    if not CAN_HOLD_BACK:
+        yield
+        return
     resource_tracker.ensure_running()  # which would end the blocking
     over = threading.Event()
     hearing = threading.Thread(target=over.wait, name="hears Ctrl-C", daemon=True)

@@ -11,6 +11,7 @@ import codecs
 import os
 import pickle
 import pickletools
+import tarfile
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from typing import IO, Any
 import numpy as np
 import torch
 
+from .checkpoint_globals import allowed, names_not_allowed
 from .errors import DamagedCheckpointError
 from .file_signatures import describe_foreign, read_head
 
@@ -198,20 +200,22 @@ def _numpy_globals() -> list:
 
 
 def _read_torch_archive(filename: str) -> Any:
-    with torch.serialization.safe_globals(_numpy_globals()):
-        others = torch.serialization.get_unsafe_globals_in_checkpoint(filename)
+    with allowed(_numpy_globals()):
+        others = names_not_allowed(filename)
         replaced = [(stand_in(name), name) for name in others]
         refused = sorted(name for replacement, name in replaced if replacement is None)
         if refused:
             raise pickle.UnpicklingError(f"it refers to {', '.join(refused[:3])}")
-        with torch.serialization.safe_globals(replaced):
+        with allowed(replaced):
             return _torch_load(filename)
 
 
 def _read_legacy_torch(filename: str) -> Any:
+    if tarfile.is_tarfile(filename):  # for PyTorch before 2.6 another format, which could run code
+        raise DamagedCheckpointError(f"{filename} is a tar archive, no PyTorch checkpoint")
     # Nothing lists what such a file refers to, so that the stand-ins with a full name have to do.
     replaced = [(replacement, name) for name, replacement in STAND_INS if not name.endswith(".")]
-    with torch.serialization.safe_globals([*_numpy_globals(), *replaced]):
+    with allowed([*_numpy_globals(), *replaced]):
         return _torch_load(filename)
 
 

@@ -4,13 +4,13 @@ import json
 import os
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 import eventful_vit
 import pytest
+from eventful_vit.ops import gpu
 
-pytestmark = pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed")
+pytestmark = pytest.mark.skipif(gpu.load_kernels() is None, reason=f"kernels do not run: {gpu.why_unavailable()}")
 
 SHARED_MEMORY = {80: 166912, 89: 101376, 90: 232448}
 """Bytes that a program may have: of an A100, an RTX 4090 or L4, and an H100."""

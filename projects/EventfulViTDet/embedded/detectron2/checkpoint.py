@@ -15,3 +15,7 @@ class DetectionCheckpointer(Checkpointer):
         """``checkpointables`` (optimizer, trainer, ...) are saved with the model and loaded by ``resume_or_load``."""
         super().__init__(model, save_dir, save_to_disk=comm.is_main_process(), **checkpointables)
         self.path_manager = PathManager
+
+    def _load_file(self, filename: str) -> dict[str, Any]:
+        with self.path_manager.open(filename, "rb") as file:  # before 2.6, PyTorch would run code from it
+            return torch.load(file, map_location="cpu", weights_only=True)

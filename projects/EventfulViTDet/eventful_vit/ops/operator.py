@@ -29,7 +29,7 @@ def _silent(logger: logging.Logger) -> Iterator[None]:
 
 # Where there is no Triton, PyTorch's operation counter warns that it cannot count Triton's kernels.
 with _silent(logging.getLogger("torch.utils.flop_counter")):
-    from torch.utils.flop_counter import register_flop_formula
+    from torch.utils.flop_counter import flop_registry, register_flop_formula
 
 
 class Operator:
@@ -50,6 +50,7 @@ class Operator:
         packet = getattr(torch.ops.eventful_vit, self.name)
         if flops is not None:
             register_flop_formula(packet, get_raw=True)(flops)
+            flop_registry[packet] = flops  # PyTorch 2.4 registers the overload, and then looks for the packet
         self._overload = packet.default
 
     def __call__(self, *args: Any) -> Any:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
-import resource
+import os
 import statistics
 import threading
 from collections.abc import Iterator, Sequence
@@ -193,7 +193,7 @@ def resident_bytes() -> float | None:
     if not statm.exists():
         return None
     pages = int(statm.read_text().split()[1])
-    return pages * resource.getpagesize()
+    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def row(variant: Variant, dense: Variant | None, rates: dict[str, float], models: dict[tuple, nn.Module]) -> dict:

@@ -72,6 +72,8 @@ def reaches_somebody() -> bool:
         number = sys.stdout.fileno()
     except (AttributeError, OSError, ValueError):  # there is none, or it is no file
         return True
+    if not hasattr(select, "poll"):  # Windows
+        return True
     state = select.poll()
     state.register(number, 0)
     if not any(events & select.POLLERR for _, events in state.poll(0)):

@@ -254,7 +254,8 @@ def raise_failure(error: ChildFailedError, processes: int) -> NoReturn:
 @contextmanager
 def handlers_kept() -> Iterator[None]:
     """Restore, afterwards, the handlers of signals, which PyTorch's launcher replaces."""
-    before = {number: signal.getsignal(number) for number in (*SIGNALS, signal.SIGQUIT)}
+    heard = (*SIGNALS, signal.SIGQUIT) if hasattr(signal, "SIGQUIT") else SIGNALS
+    before = {number: signal.getsignal(number) for number in heard}
     try:
         yield
     finally:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
-
 from detectron2.config import CfgNode
+
+from ..usable_cores import usable_cores
 
 MOST_WORKERS = 8
 """Unless a configuration asks for more; otherwise there are as many as cores that may be used."""
@@ -41,7 +41,7 @@ def add_data_config(cfg: CfgNode) -> None:
     cfg.DATASETS.PATHS_OUTSIDE_ROOT = False
     # Processes that read training images, for each training process; 0: that process itself. The default is one for
     # each core that may be used, at most 8.
-    cfg.DATALOADER.NUM_WORKERS = min(MOST_WORKERS, len(os.sched_getaffinity(0)))
+    cfg.DATALOADER.NUM_WORKERS = min(MOST_WORKERS, usable_cores())
     # Training uses every n-th listed frame of a video, since neighbours hardly differ.
     cfg.DATALOADER.TRAIN_FRAME_STRIDE = 1
     # Training uses this many of the frames that TRAIN_FRAME_STRIDE leaves of every video, evenly spaced (15 is usual

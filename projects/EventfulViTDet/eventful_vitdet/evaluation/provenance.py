@@ -13,6 +13,7 @@ import torch
 from ..data.coco_vid import Video
 from ..errors import VideoReadError
 from ..files import digest_ends
+from ..usable_cores import usable_cores
 
 CPU_INFO = Path("/proc/cpuinfo")
 
@@ -34,7 +35,7 @@ def digest_video(video: Video) -> str:
 
 def describe_machine(device: torch.device) -> str:
     """What decides how fast a model runs: the GPU, and the processor with the cores that may be used."""
-    host = f"{describe_processor()}, {len(os.sched_getaffinity(0))} cores"
+    host = f"{describe_processor()}, {usable_cores()} cores"
     return f"{torch.cuda.get_device_name(device)}, {host}" if device.type == "cuda" else host
 
 

@@ -66,10 +66,13 @@ def run_part(part: Part) -> dict:
 
 
 def _end(process: subprocess.Popen) -> None:
-    try:
-        os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
+    if not hasattr(os, "killpg"):  # Windows has no groups of processes
+        process.kill()
+    else:
+        try:
+            os.killpg(process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
     process.wait()
 
 

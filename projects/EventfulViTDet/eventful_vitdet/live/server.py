@@ -144,6 +144,8 @@ async def _serve_viewer(websocket: WebSocket, session: LiveSession) -> None:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        with suppress(WebSocketDisconnect, RuntimeError, OSError):  # it has left
+            await websocket.close()  # older versions of uvicorn do not do so by themselves
 
 
 def open_socket(host: str, port: int) -> socket.socket:

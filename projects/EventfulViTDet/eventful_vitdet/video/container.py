@@ -95,12 +95,23 @@ class Decoded:
     """What went wrong."""
 
 
+def ignore_log() -> None:
+    """Keep FFmpeg's messages from Python's logging. Called before each packet, as others may ask for them at any time.
+
+    A decoder's thread that has something to say waits for Python's lock, and who closes the decoder holds that lock and
+    waits for the thread: for ever. Older versions of torchvision ask for the messages when they are imported.
+    """
+    if av.logging.get_level() is not None:
+        av.logging.set_level(None)
+
+
 def decode_packet(stream: av.VideoStream, item: Item) -> Decoded:
     """Decode what `read_packets` gives; at the end, all frames that the decoder still holds."""
     if isinstance(item, av.error.FFmpegError):
         return Decoded(fault=item.strerror or "cannot be read")
     if item is not None and item.size == 0:  # "as before"; a decoder would take it for the end
         return Decoded()
+    ignore_log()
     try:
         return Decoded(stream.codec_context.decode(item))
     except EOFError:

@@ -17,6 +17,7 @@ from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
 from ..errors import DISK_FULL, VideoWriteError
 from ..files import remove_if_there
+from .container import ignore_log
 from .file_claim import Claim
 from .sound_copy import SoundCopy
 
@@ -230,6 +231,7 @@ class VideoWriter:
 
     def _encode(self, frame: av.VideoFrame | None) -> None:
         try:
+            ignore_log()
             packets = self._stream.encode(frame)
         except (OSError, av.error.FFmpegError) as error:
             raise VideoWriteError(f"{self.path}: cannot be encoded ({error})") from error

@@ -45,6 +45,9 @@ def load_library() -> ctypes.CDLL | None:
     if os.environ.get(SWITCH, "").lower() in ("off", "0"):
         logger.info("%s is off: everything runs as PyTorch operations", SWITCH)
         return None
+    if not hasattr(os, "geteuid"):
+        logger.warning("the CPU kernels need Linux or macOS: everything runs as PyTorch operations, which are slower")
+        return None
     compiler = find_compiler()
     if compiler is None:
         logger.warning(

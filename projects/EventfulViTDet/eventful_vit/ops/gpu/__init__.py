@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 @cache
 def load_kernels() -> dict[Operator, Callable] | None:
     """The implementation of each operator; None where they cannot run, and the log says why."""
-    reason = _missing()
+    reason = why_unavailable()
     if reason is not None:
         logger.warning("GPU: frames run as PyTorch operations, slowly: %s", reason)
         return None
@@ -36,7 +36,8 @@ def load_kernels() -> dict[Operator, Callable] | None:
     return {operator: function for module in modules for operator, function in module.IMPLEMENTATIONS.items()}
 
 
-def _missing() -> str | None:
+def why_unavailable() -> str | None:
+    """Why the kernels cannot run here; None where they can."""
     if os.environ.get(SWITCH) == "off":
         return f"{SWITCH} is off"
     if find_spec("triton") is None:

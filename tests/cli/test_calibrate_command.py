@@ -48,7 +48,7 @@ def test_a_run_that_fails_leaves_the_file_as_it_was(words, tmp_path, capsys, mon
     assert calibrate_command.main([*words, "--target-gflops", "1e-9"]) != 0
     assert "1e-09 GFlops are out of reach" in capsys.readouterr().err
     assert calibrate_command.main([*words, "--like", "6", "--frames", "99"]) != 0
-    assert "has 8 frames, 99 are needed: see --frames" in capsys.readouterr().err
+    assert "has 8 frames from --start 0 on, --frames 99 are needed" in capsys.readouterr().err
     monkeypatch.setattr("eventful_vit.calibrate", interrupt)
     assert calibrate_command.main([*words, "--like", "6"]) != 0
     assert file.read_text() == "before" and [path.name for path in tmp_path.glob("*budgets*")] == ["budgets.json"]

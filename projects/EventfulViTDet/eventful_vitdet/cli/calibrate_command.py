@@ -40,7 +40,7 @@ def execute(arguments: argparse.Namespace) -> None:
     cfg.MODEL.EVENTFUL.POLICY = "top-r"  # an older file of budgets may not be there any more
     model = load_detector(cfg)
     prepare = InputPreparation(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST, cfg.INPUT.FORMAT)
-    frames = read_calibration_frames(model, prepare, sources, arguments.frames)
+    frames = read_calibration_frames(model, prepare, sources, arguments.frames, arguments.start)
     target = {"target_gflops": arguments.target_gflops, "like": arguments.like, "max_change": arguments.max_loss}
     if arguments.max_loss is not None:
         target["max_change"] = arguments.max_loss / 100
@@ -85,6 +85,7 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
         "--max-loss", type=positive, metavar="PERCENT", help="the least GFlops that change features by no more"
     )
     parser.add_argument("--frames", type=whole_number(2), default=16, help="of each video (default: 16)")
+    parser.add_argument("--start", type=whole_number(0), default=0, help="first of them (default: 0)")
     parser.add_argument("--videos", type=whole_number(1), default=4, help="used at most, side by side (default: 4)")
     parser.add_argument("--rounds", type=whole_number(1), default=3, help="of exchange (default: 3)")
     parser.add_argument("--output", metavar="FILE", help=f"what to write (default: OUTPUT_DIR/{FILE})")

@@ -54,6 +54,7 @@ def execute(arguments: argparse.Namespace) -> None:
     if arguments.track:
         check_tracking()
     sources = open_sources(arguments.input)
+    check_distinct(sources)
     if arguments.output is None:
         sources = without_own_outputs(sources)
     outputs = choose_outputs(sources, arguments.output, arguments.save_json)
@@ -76,15 +77,38 @@ def execute(arguments: argparse.Namespace) -> None:
         enlarge=arguments.enlarge,
         window=not arguments.no_window,
     )
-    unread = 0
-    for source, (output, json_path) in zip(sources, outputs):
-        try:
-            annotate(cfg, model, source, output, replace(options, save_json=json_path))
-        except VideoReadError as error:
-            if len(sources) == 1:
-                raise
-            unread += 1
-            print(f"error: {describe_error(error)}", file=sys.stderr)
+    if len(sources) == 1:
+        (source,), ((output, json_path),) = sources, outputs
+        annotate(cfg, model, source, output, replace(options, save_json=json_path))
+    elif sources:
+        annotate_together(cfg, model, sources, outputs, options)
+
+
+def annotate_together(
+    cfg: CfgNode,
+    model: nn.Module,
+    sources: Sequence[VideoSource],
+    outputs: Sequence[tuple[str, str | None]],
+    options: AnnotateOptions,
+) -> None:
+    """Write several videos, computed as one batch of streams. Raises ToolError if any could not be read whole."""
+    from ..control import build_runtime_control
+    from ..draw.annotated_batch import AnnotateJob, annotate_batch
+    from ..draw.annotated_video import describe_costs
+
+    jobs = [
+        AnnotateJob(source, output, replace(options, save_json=json_path))
+        for source, (output, json_path) in zip(sources, outputs)
+    ]
+    control = build_runtime_control(cfg, model)
+    outcomes = annotate_batch(cfg, model, jobs, control)
+    for job, outcome in zip(jobs, outcomes):
+        print(f"{job.output}: {describe_costs(outcome.costs)}")
+        if outcome.error is not None:
+            print(f"error: {describe_error(outcome.error)}", file=sys.stderr)
+    if control.controller.state is not None:
+        print(control.controller.state)
+    unread = sum(outcome.error is not None for outcome in outcomes)
     if unread:
         raise ToolError(f"{unread} of {len(sources)} videos could not be read whole")
 
@@ -99,6 +123,16 @@ def annotate(cfg: CfgNode, model: nn.Module, source: VideoSource, output: str, o
     print(f"{output}: {describe_costs(costs)}")
     if control.controller.state is not None:
         print(control.controller.state)
+
+
+def check_distinct(sources: Sequence[VideoSource]) -> None:
+    """Raise VideoReadError if an input is named twice."""
+    seen = set()
+    for source in sources:
+        key = tuple(map(os.path.realpath, source.paths)) or source.name
+        if key in seen:
+            raise VideoReadError(f"{source.name}: is named twice; name each input once")
+        seen.add(key)
 
 
 def choose_outputs(

@@ -101,7 +101,7 @@ def annotate_video(
     with ExitStack() as stack:
         interruptions = stack.enter_context(Interruptions())
         # Files first: they fail at once where they cannot be written.
-        video = stack.enter_context(_open_writer(source, output, options))
+        video = stack.enter_context(open_writer(source, output, options))
         lines = stack.enter_context(JsonLinesWriter(options.save_json)) if options.save_json else None
         window = stack.enter_context(PreviewWindow(source.name)) if options.window else None
         frames = stack.enter_context(closing(_detect_all(cfg, model, source, options, control, chosen)))
@@ -142,7 +142,7 @@ def _put_off_errors(frames: Iterable[Item], unread: list[VideoReadError]) -> Ite
         unread.append(error)
 
 
-def _open_writer(source: VideoSource, output: str, options: AnnotateOptions) -> VideoWriter:
+def open_writer(source: VideoSource, output: str, options: AnnotateOptions) -> VideoWriter:
     sound = SoundCopy(source.sound_path) if options.sound and source.sound_path else None
     fps = source.fps / options.every
     return VideoWriter(output, fps, keep_partial=True, pixel_aspect=source.pixel_aspect, sound=sound)
@@ -192,18 +192,18 @@ def _detect_all(
             if options.end is not None and frame.index >= options.end:
                 break
             results = detector.detect(frame), dense.detect(frame) if dense else None
-            results = [result and _keep_classes(result, chosen) for result in results]
-            yield frame, *(result and _identify(result, frame, t) for result, t in zip(results, trackers))
+            results = [result and keep_classes(result, chosen) for result in results]
+            yield frame, *(result and identify(result, frame, t) for result, t in zip(results, trackers))
             progress.update()
 
 
-def _keep_classes(result: FrameResult, chosen: np.ndarray | None) -> FrameResult:
+def keep_classes(result: FrameResult, chosen: np.ndarray | None) -> FrameResult:
     if chosen is None:
         return result
     return replace(result, detections=result.detections.select(chosen[result.detections.classes]))
 
 
-def _identify(result: FrameResult, frame: SourceFrame, tracker: ObjectTracker | None) -> FrameResult:
+def identify(result: FrameResult, frame: SourceFrame, tracker: ObjectTracker | None) -> FrameResult:
     if tracker is None:
         return result
     return replace(result, detections=tracker.identify(result.detections, frame.sequence))

@@ -73,6 +73,21 @@ class Streams:
             if stream < len(self._running):
                 self._running[stream] = False
 
+    def swap(self, first: int, second: int) -> None:
+        """Exchange the places of two streams in the batch, with all that is kept of them."""
+        self._running += [False] * (max(first, second) + 1 - len(self._running))
+        self._running[first], self._running[second] = self._running[second], self._running[first]
+        for slot in self._slots.values():
+            places = [place for place in (first, second) if place < len(slot)]
+            if len(places) == 2:
+                slot[places] = slot[places[::-1]]
+            elif places:  # one of them has no memory yet
+                self._running[first] = self._running[second] = False
+        exchanged = {first: second, second: first}
+        self._missing = {
+            part: {exchanged.get(stream, stream) for stream in streams} for part, streams in self._missing.items()
+        }
+
     def release(self) -> None:
         """Free the memory of all streams, whose next frame is a flush."""
         self._running = []

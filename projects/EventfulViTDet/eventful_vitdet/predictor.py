@@ -101,15 +101,7 @@ class VideoDetector:
         """Detect objects in a frame. Frames are expected in the order of their numbers; a gap, another sequence and
         another size start over, with a flush."""
         height, width = frame.image.shape[:2]
-        model_input = {
-            "image": self._prepare(frame.image),
-            "height": height,
-            "width": width,
-            "video_id": frame.sequence,
-            "frame_id": frame.index,
-            "frame_step": frame.step,
-            "file_name": frame.name,
-        }
+        model_input = model_input_of(frame, self._prepare)
         policy = self.control.before_frame(frame.index)
         budget = str(policy) if self.model.enabled else DENSE
         output, cost = self._run(model_input)
@@ -135,6 +127,20 @@ class VideoDetector:
         cost = frame_cost(self.model.state.trace, self._counts, call)
         # Of the dense model, all frames are alike.
         return call.outputs[0], cost if self.model.enabled else replace(cost, flushed=False)
+
+
+def model_input_of(frame: SourceFrame, prepare: InputPreparation) -> dict:
+    """What a VideoRCNN is given of a frame."""
+    height, width = frame.image.shape[:2]
+    return {
+        "image": prepare(frame.image),
+        "height": height,
+        "width": width,
+        "video_id": frame.sequence,
+        "frame_id": frame.index,
+        "frame_step": frame.step,
+        "file_name": frame.name,
+    }
 
 
 def load_detector(cfg: CfgNode) -> nn.Module:

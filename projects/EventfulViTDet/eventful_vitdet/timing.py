@@ -15,7 +15,7 @@ from torch import nn
 from .structures import FrameCost
 
 if TYPE_CHECKING:
-    from .modeling.detector_state import DetectorTrace
+    from .modeling.detector_state import DetectorState, DetectorTrace
 
 Result = TypeVar("Result")
 
@@ -46,12 +46,14 @@ def run_timed(
     inputs: list[dict],
     device: torch.device,
     clock: Callable[[], float] = time.perf_counter,
+    state: DetectorState | None = None,
 ) -> TimedOutputs:
-    """Run a detector on a batch and time it."""
+    """Run a detector on a batch and time it; `state` is that of its streams, by default the model's own."""
+    call = (lambda: model(inputs)) if state is None else (lambda: model(inputs, state))
     # Around the call alone: a generator that held it across a yield would switch off the consumer's gradients
     # too. And not inference_mode, whose tensors, as the model's state, could not be updated outside of it.
     with torch.no_grad(), module_clock(model.vit, device, clock) as backbone:
-        outputs, seconds = timed_call(lambda: model(inputs), device, clock)
+        outputs, seconds = timed_call(call, device, clock)
     return TimedOutputs(outputs, seconds, sum(backbone))
 
 

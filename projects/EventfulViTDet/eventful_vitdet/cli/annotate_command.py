@@ -17,7 +17,7 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -31,6 +31,8 @@ from .console import run
 DEFAULT_ENDING = "_detections"
 """What the name of an output has behind that of its input."""
 DEFAULT_SCORE = 0.3
+TOGETHER = 4
+"""Files that run as one batch: each has a state of its own in memory. Cameras all do, as none of them can wait."""
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
@@ -64,6 +66,7 @@ def execute(arguments: argparse.Namespace) -> None:
     if arguments.track:
         check_tracking()
     sources = open_sources(arguments.input)
+    check_distinct(sources)
     ending = ACTIONS_ENDING if of_actions else DEFAULT_ENDING
     if arguments.output is None:
         sources = without_own_outputs(sources, ending)
@@ -88,8 +91,25 @@ def execute(arguments: argparse.Namespace) -> None:
         enlarge=arguments.enlarge,
         window=not arguments.no_window,
     )
+    if of_actions:
+        annotate_one_by_one(partial(annotate_actions, names), cfg, model, sources, outputs, tables, options)
+    elif len(sources) == 1:
+        annotate_one_by_one(annotate, cfg, model, sources, outputs, tables, options)
+    elif sources:
+        annotate_together(cfg, model, sources, outputs, options)
+
+
+def annotate_one_by_one(
+    write: Callable[..., None],
+    cfg: CfgNode,
+    model: nn.Module,
+    sources: Sequence[VideoSource],
+    outputs: Sequence[tuple[str, str | None]],
+    tables: Sequence[str | None],
+    options: AnnotateOptions,
+) -> None:
+    """Write one video after the other. Raises ToolError if any of several could not be read whole."""
     unread = 0
-    write = partial(annotate_actions, names) if of_actions else annotate
     for source, (output, json_path), csv_path in zip(sources, outputs, tables):
         try:
             write(cfg, model, source, output, replace(options, save_json=json_path, save_csv=csv_path))
@@ -98,8 +118,44 @@ def execute(arguments: argparse.Namespace) -> None:
                 raise
             unread += 1
             print(f"error: {describe_error(error)}", file=sys.stderr)
+    raise_for_unread(unread, len(sources))
+
+
+def annotate_together(
+    cfg: CfgNode,
+    model: nn.Module,
+    sources: Sequence[VideoSource],
+    outputs: Sequence[tuple[str, str | None]],
+    options: AnnotateOptions,
+) -> None:
+    """Write several videos, computed as batches of streams. Raises ToolError if any could not be read whole."""
+    from ..control import build_runtime_control
+    from ..draw.annotated_batch import AnnotateJob, annotate_batch, check_jobs
+    from ..draw.annotated_video import describe_costs
+
+    jobs = [
+        AnnotateJob(source, output, replace(options, save_json=json_path))
+        for source, (output, json_path) in zip(sources, outputs)
+    ]
+    check_jobs(model, jobs)
+    control = build_runtime_control(cfg, model)
+    size = len(jobs) if any(source.live for source in sources) else TOGETHER
+    outcomes = []
+    for start in range(0, len(jobs), size):
+        outcomes += annotate_batch(cfg, model, jobs[start : start + size], control)
+    for job, outcome in zip(jobs, outcomes):
+        print(f"{job.output}: {describe_costs(outcome.costs)}")
+        if outcome.error is not None:
+            print(f"error: {describe_error(outcome.error)}", file=sys.stderr)
+    if control.controller.state is not None:
+        print(control.controller.state)
+    raise_for_unread(sum(outcome.error is not None for outcome in outcomes), len(sources))
+
+
+def raise_for_unread(unread: int, all_sources: int) -> None:
+    """Raise ToolError if some of the videos could not be read whole."""
     if unread:
-        raise ToolError(f"{unread} of {len(sources)} videos could not be read whole")
+        raise ToolError(f"{unread} of {all_sources} videos could not be read whole")
 
 
 def annotate(cfg: CfgNode, model: nn.Module, source: VideoSource, output: str, options: AnnotateOptions) -> None:
@@ -112,6 +168,16 @@ def annotate(cfg: CfgNode, model: nn.Module, source: VideoSource, output: str, o
     print(f"{output}: {describe_costs(costs)}")
     if control.controller.state is not None:
         print(control.controller.state)
+
+
+def check_distinct(sources: Sequence[VideoSource]) -> None:
+    """Raise VideoReadError if an input is named twice."""
+    seen = set()
+    for source in sources:
+        key = tuple(map(os.path.realpath, source.paths)) or source.name
+        if key in seen:
+            raise VideoReadError(f"{source.name}: is named twice; name each input once")
+        seen.add(key)
 
 
 def choose_outputs(

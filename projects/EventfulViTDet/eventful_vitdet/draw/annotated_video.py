@@ -199,18 +199,18 @@ def _detect_all(
             if options.end is not None and frame.index >= options.end:
                 break
             results = detector.detect(frame), dense.detect(frame) if dense else None
-            results = [result and _keep_classes(result, chosen) for result in results]
-            yield frame, *(result and _identify(result, frame, t) for result, t in zip(results, trackers))
+            results = [result and keep_classes(result, chosen) for result in results]
+            yield frame, *(result and identify(result, frame, t) for result, t in zip(results, trackers))
             progress.update()
 
 
-def _keep_classes(result: FrameResult, chosen: np.ndarray | None) -> FrameResult:
+def keep_classes(result: FrameResult, chosen: np.ndarray | None) -> FrameResult:
     if chosen is None:
         return result
     return replace(result, detections=result.detections.select(chosen[result.detections.classes]))
 
 
-def _identify(result: FrameResult, frame: SourceFrame, tracker: ObjectTracker | None) -> FrameResult:
+def identify(result: FrameResult, frame: SourceFrame, tracker: ObjectTracker | None) -> FrameResult:
     if tracker is None:
         return result
     return replace(result, detections=tracker.identify(result.detections, frame.sequence))

@@ -85,6 +85,13 @@ class DetectorState:
             if stream < len(self.positions):
                 self.positions[stream] = None
 
+    def swap(self, first: int, second: int) -> None:
+        """Exchange the places of two streams in the list of inputs."""
+        self.vit.swap(first, second)
+        self.pyramid.swap(first, second)
+        self.positions += [None] * (max(first, second) + 1 - len(self.positions))
+        self.positions[first], self.positions[second] = self.positions[second], self.positions[first]
+
     @property
     def nbytes(self) -> int:
         """Bytes held for all streams."""

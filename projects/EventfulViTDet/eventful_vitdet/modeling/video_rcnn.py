@@ -287,6 +287,11 @@ class VideoRCNN(GeneralizedRCNN):
         check_pool(self.vit, canvas)
         return ImageList(batch, sizes)
 
+    def canvas_of(self, size: Sequence[int]) -> tuple[int, int]:
+        """Height and width of a frame (height, width) with its padding, where it is a batch by itself."""
+        square = self.backbone.padding_constraints.get("square_size", 0)
+        return (square, square) if square else tuple(map(self._whole_cells, size))
+
     def _whole_cells(self, side: int) -> int:
         """A side in pixels, rounded up to whole cells of the pyramid's coarsest convolved level."""
         stride = int(self.vit.patch_size / min(1.0, *self.backbone.scale_factors))

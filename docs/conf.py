@@ -18,9 +18,9 @@ sys.path.insert(0, str(REPOSITORY / "projects" / "EventfulViTDet"))
 import eventful_vitdet  # noqa: E402
 
 NAVIGATION = {
-    "Use a detector": ["python", "visualize", "live", "video", "models"],
+    "Use a detector": ["installation", "python", "visualize", "live", "video", "models"],
     "Measure": ["evaluation", "metrics", "report", "results", "performance", "gpu", "claims"],
-    "Adapt": ["datasets", "training", "runtime-control", "configuration", "action_recognition", "your-own-vit"],
+    "Adapt": ["datasets", "training", "runtime-control", "calibration", "configuration", "action_recognition", "your-own-vit"],
     "Look up": ["api", "design", "contributing", "changelog"],
 }
 """Parts of the table of contents, in the order in which a newcomer needs them. A page in none of them is an error."""

@@ -15,11 +15,11 @@ from pathlib import Path
 CODE = re.compile(r"^```[\s\S]*?^```$|^ {4}.*$|`[^`\n]*`", re.MULTILINE)
 COMMENT = re.compile(r" # (.*)$", re.MULTILINE)
 ADDRESS = re.compile(r"\]\([^)\s]*\)|https?://\S+")
-VERSION = re.compile(r"\b(?:Python|PyTorch|torch|Triton|Detectron2|License|CUDA|CC BY(?:-\w+)*) \d[\d.]*")
+VERSION = re.compile(r"\b(?:Python|PyTorch|NumPy|OpenCV|torch|Triton|Detectron2|License|CUDA|CC BY(?:-\w+)*) \d[\d.]*")
 UNIT = r"ms|(?:milli|micro)?seconds?|s|minutes?|hours?|fps|[KMGT]i?B|GFlops|GMACs|[GT]FLOP/s|%|x|times"
 NUMBER = re.compile(
     rf"(?<![\w.^])(?<![A-Za-z]-)(?:\d[\d,]*(?:\.\d+)? ?(?:{UNIT})(?![\w/])"  # with a unit
-    r"|\d+\.\d+(?![\w.])"  # with digits after the point
+    r"|\d+\.\d+(?!\w|\.\d)"  # with digits after the point
     r"|\d+e-?\d+)"  # 1e-4
 )
 SHARE = re.compile(

@@ -20,7 +20,10 @@ import eventful_vitdet  # noqa: E402
 NAVIGATION = {
     "Use a detector": ["installation", "python", "visualize", "live", "video", "models"],
     "Measure": ["evaluation", "metrics", "report", "results", "performance", "gpu", "claims"],
-    "Adapt": ["datasets", "training", "runtime-control", "calibration", "configuration", "action_recognition", "your-own-vit"],
+    "Adapt": [
+        *("datasets", "training", "runtime-control", "calibration", "configuration"),
+        *("action_recognition", "your-own-vit"),
+    ],
     "Look up": ["api", "design", "contributing", "changelog"],
 }
 """Parts of the table of contents, in the order in which a newcomer needs them. A page in none of them is an error."""

@@ -20,11 +20,8 @@ import eventful_vitdet  # noqa: E402
 NAVIGATION = {
     "Use a detector": ["installation", "python", "visualize", "live", "video", "models"],
     "Measure": ["evaluation", "metrics", "report", "results", "performance", "gpu", "claims"],
-    "Adapt": [
-        *("datasets", "training", "runtime-control", "calibration", "configuration"),
-        *("action_recognition", "your-own-vit"),
-    ],
-    "Look up": ["api", "design", "contributing", "changelog"],
+    "Adapt": ["datasets", "training", "runtime-control", "calibration", "action_recognition", "your-own-vit"],
+    "Look up": ["configuration", "api", "design", "contributing", "changelog"],
 }
 """Parts of the table of contents, in the order in which a newcomer needs them. A page in none of them is an error."""
 ELSEWHERE = {"datasets": "datasets/README", "contributing": "CONTRIBUTING", "changelog": "CHANGELOG"}

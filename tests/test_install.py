@@ -87,6 +87,7 @@ def test_metadata(installed):
     metadata = email.message_from_string((folder / "METADATA").read_text(encoding="utf-8"))
     assert metadata["Version"] == eventful_vitdet.__version__ and metadata["Requires-Python"] == ">=3.9"
     assert metadata["License-Expression"] == "Apache-2.0" and (folder / "licenses" / "LICENSE").is_file()
-    assert {"live", "test", "test-tools", "timm", "track", "transformers"} == set(metadata.get_all("Provides-Extra"))
+    extras = {"docs", "live", "matlab", "test", "test-tools", "timm", "track", "transformers"}
+    assert set(metadata.get_all("Provides-Extra")) == extras
     required = [line for line in metadata.get_all("Requires-Dist") if "extra ==" not in line]
     assert len(required) > 10 and sum("opencv" in line for line in required) == 1

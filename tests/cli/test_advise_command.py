@@ -189,8 +189,8 @@ def test_mistakes_are_one_line(tiny, images, capsys, words, message):
     ("words", "message"),
     [
         (["a.mp4"], "--target-ms"),
-        (["a.mp4", "--target-ms", "0"], "'0' is no number of milliseconds above 0"),
-        (["a.mp4", "--target-ms", "nan"], "'nan' is no number"),
+        (["a.mp4", "--target-ms", "0"], "'0' is not a number above 0"),
+        (["a.mp4", "--target-ms", "nan"], "'nan' is not a number"),
         (["a.mp4", "--target-ms", "5", "--min-agreement", "101"], "'101' is not a number from 0 to 100"),
         (["a.mp4", "--target-ms", "5", "--frames", "3"], "'3' is not a number, 4 or larger"),
         (["a.mp4", "b.mp4", "--target-ms", "5"], "name one video, folder, address or camera, found 2"),

@@ -12,7 +12,6 @@ See docs/runtime-control.md.
 from __future__ import annotations
 
 import argparse
-import math
 import os
 import shlex
 import sys
@@ -20,7 +19,17 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..errors import FileError
-from .arguments import add_model, call_of, command_parser, model_pairs, percent, take_budgets, take_pairs, whole_number
+from .arguments import (
+    add_model,
+    call_of,
+    command_parser,
+    model_pairs,
+    percent,
+    positive,
+    take_budgets,
+    take_one_input,
+    whole_number,
+)
 from .console import run
 
 if TYPE_CHECKING:
@@ -97,17 +106,6 @@ def _join(call: str, words: Sequence[str]) -> str:
     return f"{call} {shlex.join(words)}"
 
 
-def milliseconds(text: str) -> float:
-    """A type of argument: a time above 0."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of milliseconds above 0")
-    return value
-
-
 def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser = command_parser(__doc__)
     option = parser.add_argument
@@ -115,7 +113,7 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     option("words", nargs="*", metavar="INPUT", help=inputs)
     option("--input", metavar="INPUT", help="the same, as an option")
     add_model(parser)
-    option("--target-ms", type=milliseconds, required=True, metavar="MS", help="what a frame may take")
+    option("--target-ms", type=positive, required=True, metavar="MS", help="what a frame may take")
     least = "percent; budgets that agree less with the dense model are not recommended (default: 0)"
     option("--min-agreement", type=percent, default=0.0, metavar="PERCENT", help=least)
     budgets = "tokens per gate to measure (default: 1/2, 1/4, 1/8 and 1/16 of the frame's)"
@@ -128,10 +126,7 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     if arguments.budgets is not None:
         parser.error("--budgets is written in full, once, with its numbers behind it: --budgets 64 128")
     arguments.budgets = [int(budget) for budget in budgets if budget != DENSE]  # that one is always measured
-    inputs, arguments.opts = ([arguments.input], arguments.words) if arguments.input else take_pairs(arguments.words)
-    if len(inputs) != 1:
-        parser.error(f"name one video, folder, address or camera, found {len(inputs)}")
-    arguments.input = inputs[0]
+    take_one_input(parser, arguments)
     return arguments
 
 

@@ -78,6 +78,14 @@ def take_pairs(words: Sequence[str]) -> tuple[list[str], list[str]]:
     return list(words), []
 
 
+def take_one_input(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    """Let `input` be the one input of a command line, given as an option or among its `words`; the rest is `opts`."""
+    inputs, arguments.opts = ([arguments.input], arguments.words) if arguments.input else take_pairs(arguments.words)
+    if len(inputs) != 1:
+        parser.error(f"name one video, folder, address or camera, found {len(inputs)}")
+    arguments.input = inputs[0]
+
+
 def parse_with_pairs(parser: argparse.ArgumentParser, words: Sequence[str] | None) -> argparse.Namespace:
     """Parse a command line whose options take lists of values, so that `opts` is whatever they leave over."""
     arguments, pairs = parser.parse_known_args(words)
@@ -111,6 +119,11 @@ def percent(text: str) -> float:
 def factor(text: str) -> float:
     """A type of argument: by how much a picture is enlarged."""
     return _number(text, 0.1, 10.0, "is not a factor from 0.1 to 10")
+
+
+def positive(text: str) -> float:
+    """A type of argument: a number above 0."""
+    return _number(text, math.ulp(0.0), sys.float_info.max, "is not a number above 0")
 
 
 def _number(text: str, least: float, most: float, complaint: str) -> float:

@@ -11,11 +11,10 @@ from __future__ import annotations
 
 import argparse
 import logging
-import math
 import os
 from collections.abc import Sequence
 
-from .arguments import add_model, command_parser, model_pairs, parse_with_pairs, whole_number
+from .arguments import add_model, command_parser, model_pairs, parse_with_pairs, positive, whole_number
 from .console import run
 
 logger = logging.getLogger("eventful_vitdet")
@@ -59,17 +58,6 @@ def spread(sources: Sequence, most: int) -> list:
     """At most so many of the sources, evenly spread."""
     number = min(most, len(sources))
     return [sources[place * len(sources) // number] for place in range(number)]
-
-
-def positive(text: str) -> float:
-    """A type of argument: a number above 0."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not 0 < number < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
-    return number
 
 
 def parse(words: Sequence[str] | None = None) -> argparse.Namespace:

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..errors import LiveError
-from .arguments import add_model, command_parser, model_pairs, take_pairs
+from .arguments import add_model, command_parser, model_pairs, take_one_input
 from .checkout import how_to_install
 from .console import run
 
@@ -87,10 +87,7 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
         "--allow-host", action="append", default=[], metavar="NAME", help="a name under which the page is reached"
     )
     arguments = parser.parse_intermixed_args(words)
-    inputs, arguments.opts = ([arguments.input], arguments.words) if arguments.input else take_pairs(arguments.words)
-    if len(inputs) != 1:
-        parser.error(f"name one video, folder, address or camera, found {len(inputs)}")
-    arguments.input = inputs[0]
+    take_one_input(parser, arguments)
     return arguments
 
 

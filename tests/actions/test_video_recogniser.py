@@ -7,8 +7,9 @@ import pytest
 import torch
 from eventful_vitdet.actions.action_names import action_names
 from eventful_vitdet.actions.streaming_classifier import StreamingClassifier
-from eventful_vitdet.actions.video_recogniser import VideoRecogniser, load_classifier
+from eventful_vitdet.actions.video_recogniser import VideoRecogniser
 from eventful_vitdet.errors import ConfigError, DetectionError
+from eventful_vitdet.predictor import load_model
 from eventful_vitdet.structures import SourceFrame
 
 from .test_streaming_classifier import make_video
@@ -100,4 +101,4 @@ def test_scores_that_are_no_numbers_name_the_frame(run, tiny_classifier):
 
 def test_a_model_without_weights_is_refused(tiny_classifier_cfg):
     with pytest.raises(ConfigError, match="MODEL.WEIGHTS is empty"):
-        load_classifier(tiny_classifier_cfg())
+        load_model(tiny_classifier_cfg())

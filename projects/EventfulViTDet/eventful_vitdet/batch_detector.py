@@ -10,20 +10,19 @@ from dataclasses import dataclass, field, replace
 
 import torch
 from detectron2.config import CfgNode
-from eventful_vit import count_operations
 from eventful_vit.frame import GateTrace
 from eventful_vit.selection import Selection
 
 from .budgets import DENSE
 from .control import RuntimeControl
 from .data.input_preparation import InputPreparation
-from .masks import NO_MASKS, MaskRequest, masks_requested
+from .masks import NO_MASKS, MaskRequest
 from .modeling.detector_state import DetectorState
 from .modeling.video_rcnn import VideoRCNN
-from .predictor import FrameResult, model_input_of
+from .predictor import FrameResult, locate_tokens, model_input_of, ready_to_detect
 from .scene_cuts import SceneCuts
-from .structures import Detections, FrameCost, SourceFrame, TokenGrid
-from .timing import frame_cost, run_timed
+from .structures import Detections, FrameCost, SourceFrame
+from .timing import TimedOutputs, frame_cost, run_timed
 
 
 @dataclass
@@ -74,10 +73,7 @@ class BatchDetector:
         self._exit = ExitStack()
 
     def __enter__(self) -> BatchDetector:
-        self._exit.callback(self.model.train, self.model.training)
-        self.model.eval()
-        self._exit.enter_context(masks_requested(self.model, self._masks))
-        self._counts = self._exit.enter_context(count_operations(self.model))
+        self._counts = self._exit.enter_context(ready_to_detect(self.model, self._masks))
         return self
 
     def __exit__(self, *exc_info: object) -> None:
@@ -116,9 +112,11 @@ class BatchDetector:
             for place, stream in enumerate(order)
         }
 
-    def _result(self, stream, place, model_input, call, state: DetectorState, budget: str) -> FrameResult:
-        trace, canvas, resized = state.trace, state.trace.canvas, tuple(model_input["image"].shape[-2:])
-        grid = TokenGrid.of_frame(canvas, resized, self.model.vit.patch_size)
+    def _result(
+        self, stream: int, place: int, model_input: dict, call: TimedOutputs, state: DetectorState, budget: str
+    ) -> FrameResult:
+        trace = state.trace
+        grid, area = locate_tokens(model_input, trace.canvas, self.model.vit.patch_size)
         cost = frame_cost(trace, self._counts, call, place, len(call.outputs))
         gates = {name: gate_of_stream(gate, place) for name, gate in trace.vit.gates.items()} if trace.vit else {}
         cuts = self._cuts.setdefault(stream, SceneCuts(self.control.cuts.ratio))
@@ -130,10 +128,7 @@ class BatchDetector:
             cost=cost if self.model.enabled else replace(cost, flushed=False),
             budget=budget,
             scene_cut=cut,
-            token_area=(
-                canvas[0] * model_input["height"] / resized[0],
-                canvas[1] * model_input["width"] / resized[1],
-            ),
+            token_area=area,
             token_grid=(grid.rows, grid.columns),
             gates=gates,
         )

@@ -257,3 +257,8 @@ def _add_test_config(cfg: CfgNode) -> None:
     # CPU threads of every evaluating process, on a busy machine too; 0: PyTorch's default, usually one per core, within
     # a container's limit. With the same number, results are equal bit for bit for any number of processes.
     cfg.TEST.THREADS_PER_PROCESS = 0
+
+
+def is_classifier(cfg: CfgNode) -> bool:
+    """Whether a configuration describes a model that recognises actions."""
+    return cfg.MODEL.META_ARCHITECTURE == "VideoClassifier"

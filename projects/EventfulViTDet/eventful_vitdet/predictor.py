@@ -6,21 +6,21 @@ import copy
 import itertools
 import logging
 import time
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.modeling import build_model
-from eventful_vit import count_operations
+from eventful_vit import OperationCounts, count_operations
 from eventful_vit.frame import GateTrace
 from torch import nn
 
 from .budgets import DENSE
 from .checkpoint import VideoCheckpointer
 from .class_lists import model_class_names
-from .config import config_errors
+from .config import config_errors, is_classifier
 from .control import RuntimeControl, build_runtime_control
 from .controllers import Constant, TargetState
 from .data.input_preparation import InputPreparation
@@ -87,10 +87,7 @@ class VideoDetector:
         self._exit = ExitStack()
 
     def __enter__(self) -> VideoDetector:
-        self._exit.callback(self.model.train, self.model.training)
-        self.model.eval()
-        self._exit.enter_context(masks_requested(self.model, self._masks))
-        self._counts = self._exit.enter_context(count_operations(self.model))
+        self._counts = self._exit.enter_context(ready_to_detect(self.model, self._masks))
         self.model.reset()
         return self
 
@@ -100,22 +97,19 @@ class VideoDetector:
     def detect(self, frame: SourceFrame) -> FrameResult:
         """Detect objects in a frame. Frames are expected in the order of their numbers; a gap, another sequence and
         another size start over, with a flush."""
-        height, width = frame.image.shape[:2]
         model_input = model_input_of(frame, self._prepare)
         policy = self.control.before_frame(frame.index)
         budget = str(policy) if self.model.enabled else DENSE
         output, cost = self._run(model_input)
         trace = self.model.state.trace
-        resized = tuple(model_input["image"].shape[-2:])
-        canvas = trace.canvas
-        grid = TokenGrid.of_frame(canvas, resized, self.model.vit.patch_size)
+        grid, area = locate_tokens(model_input, trace.canvas, self.model.vit.patch_size)
         cut = self.control.after_frame(cost, trace.vit, grid)
         return FrameResult(
             detections=Detections.from_instances(output["instances"], model_input),
             cost=cost,
             budget=budget,
             scene_cut=cut,
-            token_area=(canvas[0] * height / resized[0], canvas[1] * width / resized[1]),
+            token_area=area,
             token_grid=(grid.rows, grid.columns),
             gates=trace.vit.gates if trace.vit else {},
             target=self.control.controller.state if self.model.enabled else None,
@@ -127,6 +121,26 @@ class VideoDetector:
         cost = frame_cost(self.model.state.trace, self._counts, call)
         # Of the dense model, all frames are alike.
         return call.outputs[0], cost if self.model.enabled else replace(cost, flushed=False)
+
+
+@contextmanager
+def ready_to_detect(model: nn.Module, masks: MaskRequest) -> Iterator[OperationCounts]:
+    """Within the context, a detector is in eval mode, gives these masks, and its operations are counted."""
+    with ExitStack() as stack:
+        stack.callback(model.train, model.training)
+        model.eval()
+        stack.enter_context(masks_requested(model, masks))
+        yield stack.enter_context(count_operations(model))
+
+
+def locate_tokens(
+    model_input: dict, canvas: tuple[int, int], patch_size: int
+) -> tuple[TokenGrid, tuple[float, float]]:
+    """How the tokens of a frame lie that was padded to a canvas, and the height and width that all of them cover, in
+    pixels of the original frame."""
+    resized = tuple(model_input["image"].shape[-2:])
+    area = canvas[0] * model_input["height"] / resized[0], canvas[1] * model_input["width"] / resized[1]
+    return TokenGrid.of_frame(canvas, resized, patch_size), area
 
 
 def model_input_of(frame: SourceFrame, prepare: InputPreparation) -> dict:
@@ -148,18 +162,24 @@ def load_detector(cfg: CfgNode) -> nn.Module:
 
     Raises ConfigError if that names none, CheckpointError if the file cannot be used.
     """
-    if cfg.MODEL.META_ARCHITECTURE == "VideoClassifier":
+    if is_classifier(cfg):
         raise ConfigError(
             "MODEL.META_ARCHITECTURE is VideoClassifier: a detector is needed here; actions in videos are "
             "recognised by `predict` and `live`, data sets evaluated by train_net.py (docs/action_recognition.md)"
         )
+    model = load_model(cfg)
+    if not isinstance(model, VideoRCNN):
+        raise ConfigError(f"MODEL.META_ARCHITECTURE is {cfg.MODEL.META_ARCHITECTURE}: a VideoRCNN is needed here")
+    return model
+
+
+def load_model(cfg: CfgNode) -> nn.Module:
+    """As `load_detector`, for any model."""
     if not cfg.MODEL.WEIGHTS:
         raise ConfigError("MODEL.WEIGHTS is empty: add MODEL.WEIGHTS and the file to the command")
     with config_errors():
         model = build_model(cfg).eval()
     VideoCheckpointer(model, weights_set=cfg.MODEL.WEIGHTS_SET).load(cfg.MODEL.WEIGHTS)
-    if not isinstance(model, VideoRCNN):
-        raise ConfigError(f"MODEL.META_ARCHITECTURE is {cfg.MODEL.META_ARCHITECTURE}: a VideoRCNN is needed here")
     return model
 
 
@@ -171,9 +191,14 @@ def share_weights(model: nn.Module) -> nn.Module:
 
 def dense_detector(cfg: CfgNode, model: nn.Module, masks: MaskRequest = NO_MASKS) -> VideoDetector:
     """A detector of the dense model beside the eventful one: the same weights, and a state of its own."""
+    return VideoDetector(cfg, *dense_twin(model), masks=masks)
+
+
+def dense_twin(model: nn.Module) -> tuple[nn.Module, RuntimeControl]:
+    """The dense model beside an eventful one, with the same weights, and a control that leaves it so."""
     twin = share_weights(model)
     twin.enabled = False
-    return VideoDetector(cfg, twin, RuntimeControl(twin, Constant(twin.vit.policy)), masks=masks)
+    return twin, RuntimeControl(twin, Constant(twin.vit.policy))
 
 
 def class_names(cfg: CfgNode) -> list[str]:

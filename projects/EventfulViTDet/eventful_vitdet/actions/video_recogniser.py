@@ -9,15 +9,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from detectron2.config import CfgNode
-from detectron2.modeling import build_model
 from eventful_vit import Policy
 
 from ..budgets import DENSE
-from ..checkpoint import VideoCheckpointer
-from ..config import config_errors
 from ..control import build_runtime_control
 from ..controllers import TargetState
-from ..errors import ConfigError, DetectionError
+from ..errors import DetectionError
 from ..modeling.video_classifier import VideoClassifier
 from ..structures import FrameCost, SourceFrame
 from ..timing import timed_call
@@ -169,21 +166,3 @@ class VideoRecogniser:
             order = np.argsort(-scores, kind="stable")[:LISTED]
             best[head] = [(self.names[head][i], float(scores[i])) for i in order]
         return best
-
-
-def is_classifier(cfg: CfgNode) -> bool:
-    """Whether a configuration describes a model that recognises actions."""
-    return cfg.MODEL.META_ARCHITECTURE == "VideoClassifier"
-
-
-def load_classifier(cfg: CfgNode) -> VideoClassifier:
-    """The model of a configuration in eval mode, with the weights of MODEL.WEIGHTS.
-
-    Raises ConfigError if that names none, CheckpointError if the file cannot be used.
-    """
-    if not cfg.MODEL.WEIGHTS:
-        raise ConfigError("MODEL.WEIGHTS is empty: add MODEL.WEIGHTS and the file to the command")
-    with config_errors():
-        model = build_model(cfg).eval()
-    VideoCheckpointer(model, weights_set=cfg.MODEL.WEIGHTS_SET).load(cfg.MODEL.WEIGHTS)
-    return model

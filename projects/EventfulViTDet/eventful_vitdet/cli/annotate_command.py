@@ -45,13 +45,13 @@ logger = logging.getLogger("eventful_vitdet")
 
 
 def execute(arguments: argparse.Namespace) -> None:
-    from ..actions.video_recogniser import is_classifier, load_classifier
     from ..class_lists import find_classes
+    from ..config import is_classifier
     from ..config_files import build_cfg
     from ..control import budget_options
     from ..draw.annotated_video import AnnotateOptions
     from ..identities import check_tracking
-    from ..predictor import class_names, load_detector
+    from ..predictor import class_names, load_detector, load_model
     from ..video import open_sources
 
     # What may be wrong is found out before the model is made, or even fetched.
@@ -72,7 +72,7 @@ def execute(arguments: argparse.Namespace) -> None:
         sources = without_own_outputs(sources, ending)
     outputs = choose_outputs(sources, arguments.output, arguments.save_json, ending)
     tables = csv_outputs(arguments.save_csv, [output for output, _ in outputs])
-    model = load_classifier(cfg) if of_actions else load_detector(cfg)
+    model = load_model(cfg) if of_actions else load_detector(cfg)
     if arguments.output is None:
         for output, _ in outputs:
             logger.info("writing %s", output)

@@ -58,14 +58,14 @@ def execute(arguments: argparse.Namespace) -> None:
 def make_session(cfg: CfgNode, source: VideoSource) -> LiveSession:
     """The session of a configuration's model, a detector or one of actions."""
     from ..actions.action_names import action_names
-    from ..actions.video_recogniser import is_classifier, load_classifier
+    from ..config import is_classifier
     from ..live.action_session import ActionSession
     from ..live.session import LiveSession
-    from ..predictor import class_names, load_detector
+    from ..predictor import class_names, load_detector, load_model
 
     if is_classifier(cfg):
         names = action_names(cfg)
-        return ActionSession(cfg, load_classifier(cfg), source, names)
+        return ActionSession(cfg, load_model(cfg), source, names)
     return LiveSession(cfg, load_detector(cfg), source, class_names(cfg))
 
 

@@ -29,16 +29,16 @@ def execute(args: argparse.Namespace) -> None:
     """Train or evaluate in this process, which may be one of several."""
     from ..actions.action_training import ActionTrainer
     from ..checkpoint import VideoCheckpointer
+    from ..config import is_classifier
     from ..evaluation import evaluate_budgets, evaluate_once
     from ..training import VideoTrainer
     from .command_line import setup
     from .process_launch import was_restarted
 
     cfg = setup(args)
-    is_classifier = cfg.MODEL.META_ARCHITECTURE == "VideoClassifier"
     again = was_restarted()
     if not args.eval_only:
-        trainer = (ActionTrainer if is_classifier else VideoTrainer)(cfg)
+        trainer = (ActionTrainer if is_classifier(cfg) else VideoTrainer)(cfg)
         trainer.resume_or_load(resume=args.resume or again)
         trainer.train()
         return
@@ -48,7 +48,7 @@ def execute(args: argparse.Namespace) -> None:
     if not (cfg.MODEL.WEIGHTS or checkpointer.resumed_from):
         logger.warning("MODEL.WEIGHTS is empty: what is evaluated are random weights")
     restart = args.restart and not again  # what was finished before the failure is of this command
-    if is_classifier:
+    if is_classifier(cfg):
         evaluate_classifier(cfg, model, args.budgets, restart=restart)
         return
     if args.budgets:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
@@ -14,21 +13,13 @@ from tqdm import tqdm
 from ..actions.video_recogniser import LISTED, ActionResult, VideoRecogniser
 from ..costs import CostSums
 from ..errors import VideoReadError
-from ..files import write_atomically
 from ..interruption import Interruptions
 from ..modeling.video_classifier import VideoClassifier
 from ..structures import SourceFrame
-from ..video import CsvWriter, JsonLinesWriter, VideoSource, check_part, encode_png
+from ..video import CsvWriter, JsonLinesWriter, VideoSource
 from .action_strip import ActionPainter
-from .annotated_video import (
-    AnnotateOptions,
-    check_outputs,
-    count_frames,
-    open_writer,
-    picture_path,
-    put_off_errors,
-    warn_of_missed_pictures,
-)
+from .annotated_video import AnnotateOptions
+from .frame_files import FrameFiles, check_files, count_frames, put_off_errors, selected_frames
 from .preview_window import PreviewWindow
 
 
@@ -44,15 +35,14 @@ def write_action_video(
 
     Of the options, those of detections are without effect. Returns the costs of the steps and who ran them.
     """
-    check_part(source, options.start, options.end, options.every)
-    check_outputs(source, output, options)
+    check_files(source, output, options)
     painter = ActionPainter(list(names), options.enlarge)
-    costs, pictures, frames_read = CostSums(), set(options.save_frames), 0
+    costs = CostSums()
     unread: list[VideoReadError] = []
     with ExitStack() as stack:
         interruptions = stack.enter_context(Interruptions())
         # Files first: they fail at once where they cannot be written.
-        video = stack.enter_context(open_writer(source, output, options))
+        files = stack.enter_context(FrameFiles(source, output, options))
         lines = stack.enter_context(JsonLinesWriter(options.save_json)) if options.save_json else None
         table = stack.enter_context(CsvWriter(options.save_csv)) if options.save_csv else None
         window = stack.enter_context(PreviewWindow(source.name)) if options.window else None
@@ -61,11 +51,7 @@ def write_action_video(
         stack.enter_context(interruptions.allowed())
         for frame, result in put_off_errors(frames, unread):
             picture = painter.paint(frame, result, recogniser.latest)
-            video.write(picture, frame.seconds, frame.duration)
-            frames_read += 1
-            if frame.index in pictures:
-                write_atomically(picture_path(output, frame.index), encode_png(picture))
-                pictures.remove(frame.index)
+            files.write(frame, picture)
             if result is not None:
                 costs.add_frame(result.cost)
                 record = describe_step(frame, result)
@@ -75,7 +61,6 @@ def write_action_video(
                     table.write(flatten_step(record, list(names)))
             if window is not None and not window.show(picture):
                 break
-    warn_of_missed_pictures(pictures, frames_read)
     if unread:
         raise unread[0]
     return costs, recogniser
@@ -85,12 +70,10 @@ def _recognise_all(
     recogniser: VideoRecogniser, source: VideoSource, options: AnnotateOptions
 ) -> Iterator[tuple[SourceFrame, ActionResult | None]]:
     with ExitStack() as stack:
-        frames = stack.enter_context(closing(source.frames(options.start, options.every)))
+        frames = stack.enter_context(closing(selected_frames(source, options)))
         total = count_frames(source, options)
         progress = stack.enter_context(tqdm(total=total, unit="frame", desc=os.path.basename(source.name)))
-        for frame in itertools.islice(frames, options.max_frames):
-            if options.end is not None and frame.index >= options.end:
-                break
+        for frame in frames:
             yield frame, recogniser.recognise(frame)
             progress.update()
 

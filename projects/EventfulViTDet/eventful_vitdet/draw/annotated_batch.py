@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 
@@ -12,30 +11,23 @@ from torch import nn
 from tqdm import tqdm
 
 from ..batch_detector import BatchDetector
-from ..class_lists import find_classes
 from ..control import RuntimeControl
-from ..controllers import Constant
 from ..costs import CostSums
-from ..errors import ConfigError, VideoReadError
-from ..files import write_atomically
-from ..identities import ObjectTracker
+from ..errors import VideoReadError
 from ..interruption import Interruptions
 from ..masks import MaskRequest
-from ..predictor import FrameResult, class_names, share_weights
+from ..predictor import FrameResult, class_names, dense_twin
 from ..structures import SourceFrame
-from ..video import JsonLinesWriter, VideoSource, check_part, encode_png
+from ..video import JsonLinesWriter, VideoSource
 from .annotated_video import (
     AnnotateOptions,
-    check_outputs,
+    DetectionChoice,
+    check_tokens,
     describe_frame,
-    identify,
-    keep_classes,
-    open_writer,
-    picture_path,
+    make_painter,
+    masks_of,
 )
-from .painter import FramePainter
-
-logger = logging.getLogger(__name__)
+from .frame_files import FrameFiles, check_files, selected_frames
 
 
 @dataclass(frozen=True)
@@ -72,14 +64,11 @@ def annotate_batch(
         runs = {}
         for number, job in enumerate(jobs):
             runs[number] = stack.enter_context(JobRun(cfg, model, job, outcomes[number]))
-        masks = MaskRequest(0.0 if options.save_json else options.min_score)
-        detector = stack.enter_context(BatchDetector(cfg, model, control, masks=masks))
+        detector = stack.enter_context(BatchDetector(cfg, model, control, masks=masks_of(options)))
         dense = None
         if options.side_by_side_dense:
-            twin = share_weights(model)
-            twin.enabled = False
-            fixed = RuntimeControl(twin, Constant(twin.vit.policy))
-            dense = stack.enter_context(BatchDetector(cfg, twin, fixed, masks=MaskRequest(options.min_score)))
+            twin = BatchDetector(cfg, *dense_twin(model), masks=MaskRequest(options.min_score))
+            dense = stack.enter_context(twin)
         progress = stack.enter_context(tqdm(unit="frame", desc=f"{len(jobs)} inputs"))
         stack.enter_context(interruptions.allowed())
         while frames := _next_frames(runs):
@@ -93,12 +82,9 @@ def annotate_batch(
 
 def check_jobs(model: nn.Module, jobs: Sequence[AnnotateJob]) -> None:
     """Raise ConfigError or VideoWriteError for what cannot be done, before anything is computed."""
-    options = jobs[0].options
-    if options.show_tokens is not None and not model.enabled:
-        raise ConfigError("MODEL.EVENTFUL.ENABLED is False: the dense model has no updated tokens to show")
+    check_tokens(model, jobs[0].options)
     for job in jobs:
-        check_part(job.source, options.start, options.end, options.every)
-        check_outputs(job.source, job.output, job.options)
+        check_files(job.source, job.output, job.options)
 
 
 def _next_frames(runs: dict[int, JobRun]) -> dict[int, SourceFrame]:
@@ -117,28 +103,18 @@ class JobRun:
     """One input on its way through the batch: its frames and its files; a context manager."""
 
     def __init__(self, cfg: CfgNode, model: nn.Module, job: AnnotateJob, outcome: JobOutcome) -> None:
-        self._job, self._outcome, options = job, outcome, job.options
+        self._job, self._outcome = job, outcome
         self._classes = class_names(cfg)
-        self._chosen = find_classes(self._classes, options.classes) if options.classes else None
-        self._painter = FramePainter(
-            self._classes,
-            model.vit.gate_names,
-            tokens=options.show_tokens,
-            min_score=options.min_score,
-            enlarge=options.enlarge,
-        )
-        fps = job.source.fps / options.every
-        self._trackers = [ObjectTracker(fps) if options.track else None for _ in range(2)]
-        self._pictures = set(options.save_frames)
+        self._painter = make_painter(self._classes, model, job.options)
+        self._choose, self._choose_dense = (DetectionChoice(self._classes, job.source, job.options) for _ in range(2))
         self._exit = ExitStack()
 
     def __enter__(self) -> JobRun:
         source, options = self._job.source, self._job.options
         with ExitStack() as stack:
-            self._video = stack.enter_context(open_writer(source, self._job.output, options))
-            json_lines = JsonLinesWriter(options.save_json) if options.save_json else None
-            self._lines = stack.enter_context(json_lines) if json_lines else None
-            self._frames: Iterator = stack.enter_context(closing(source.frames(options.start, options.every)))
+            self._files = stack.enter_context(FrameFiles(source, self._job.output, options))
+            self._lines = stack.enter_context(JsonLinesWriter(options.save_json)) if options.save_json else None
+            self._frames = stack.enter_context(closing(selected_frames(source, options)))
             self._exit = stack.pop_all()
         return self
 
@@ -148,31 +124,20 @@ class JobRun:
     def close(self) -> None:
         """Finish the files."""
         self._exit.close()
-        if self._pictures:
-            missed = ", ".join(map(str, sorted(self._pictures)))
-            logger.warning("%s: no picture of frame %s", self._job.source.name, missed)
 
     def next_frame(self) -> SourceFrame | None:
         """The next frame; None at the end, or where it cannot be read, which the outcome then says."""
-        options = self._job.options
-        if options.max_frames is not None and self._outcome.costs.num_frames >= options.max_frames:
-            return None
         try:
-            frame = next(self._frames, None)
+            return next(self._frames, None)
         except VideoReadError as error:
             self._outcome.error = error
             return None
-        return None if frame is None or (options.end is not None and frame.index >= options.end) else frame
 
     def write(self, frame: SourceFrame, result: FrameResult, dense: FrameResult | None) -> None:
         """Write a frame's results into all files."""
-        results = [found and keep_classes(found, self._chosen) for found in (result, dense)]
-        result, dense = (found and identify(found, frame, t) for found, t in zip(results, self._trackers))
-        picture = self._painter.paint(frame, result, dense)
-        self._video.write(picture, frame.seconds, frame.duration)
-        if frame.index in self._pictures:
-            self._pictures.remove(frame.index)
-            write_atomically(picture_path(self._job.output, frame.index), encode_png(picture))
+        result = self._choose(result, frame)
+        beside = None if dense is None else self._choose_dense(dense, frame)
+        self._files.write(frame, self._painter.paint(frame, result, beside))
         if self._lines is not None:
             self._lines.write(describe_frame(frame, result, self._classes))
         self._outcome.costs.add_frame(result.cost)

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
-import logging
 import os
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, replace
-from typing import TypeVar
 
-import numpy as np
 from detectron2.config import CfgNode
 from torch import nn
 from tqdm import tqdm
@@ -18,20 +14,16 @@ from tqdm import tqdm
 from ..class_lists import find_classes
 from ..control import RuntimeControl
 from ..costs import CostSums
-from ..errors import ConfigError, VideoReadError, VideoWriteError
-from ..files import write_atomically
+from ..errors import ConfigError
 from ..identities import UNKNOWN, ObjectTracker
 from ..interruption import Interruptions
 from ..masks import MaskRequest, encode_mask, paste_mask
 from ..predictor import FrameResult, VideoDetector, class_names, dense_detector
 from ..structures import Detections, SourceFrame
-from ..video import JsonLinesWriter, SoundCopy, VideoSource, VideoWriter, check_part, encode_png
+from ..video import JsonLinesWriter, VideoSource
+from .frame_files import FrameFiles, check_files, count_frames, put_off_errors, selected_frames
 from .painter import FramePainter
 from .preview_window import PreviewWindow
-
-Item = TypeVar("Item")
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -86,94 +78,63 @@ def annotate_video(
     VideoReadError raised at the end. Returns the costs of the frames.
     """
     options = options or AnnotateOptions()
+    check_tokens(model, options)
+    check_files(source, output, options)
+    classes = class_names(cfg)
+    painter = make_painter(classes, model, options)
+    costs, unread = CostSums(), []
+    with ExitStack() as stack:
+        interruptions = stack.enter_context(Interruptions())
+        # Files first: they fail at once where they cannot be written.
+        files = stack.enter_context(FrameFiles(source, output, options))
+        lines = stack.enter_context(JsonLinesWriter(options.save_json)) if options.save_json else None
+        window = stack.enter_context(PreviewWindow(source.name)) if options.window else None
+        frames = stack.enter_context(closing(_detect_all(cfg, model, source, options, control, classes)))
+        stack.enter_context(interruptions.allowed())
+        for frame, result, dense in put_off_errors(frames, unread):
+            picture = painter.paint(frame, result, dense)
+            files.write(frame, picture)
+            if lines is not None:
+                lines.write(describe_frame(frame, result, classes))
+            costs.add_frame(result.cost)
+            if window is not None and not window.show(picture):
+                break
+    if unread:
+        raise unread[0]
+    return costs
+
+
+def check_tokens(model: nn.Module, options: AnnotateOptions) -> None:
+    """Raise ConfigError if tokens are to be shown that the model does not choose."""
     if options.show_tokens is not None and not model.enabled:
         raise ConfigError("MODEL.EVENTFUL.ENABLED is False: the dense model has no updated tokens to show")
-    check_part(source, options.start, options.end, options.every)
-    check_outputs(source, output, options)
-    classes = class_names(cfg)
-    chosen = find_classes(classes, options.classes) if options.classes else None
-    painter = FramePainter(
+
+
+def make_painter(classes: Sequence[str], model: nn.Module, options: AnnotateOptions) -> FramePainter:
+    """What paints the frames of a detector."""
+    return FramePainter(
         classes,
         model.vit.gate_names,
         tokens=options.show_tokens,
         min_score=options.min_score,
         enlarge=options.enlarge,
     )
-    costs, pictures, unread = CostSums(), set(options.save_frames), []
-    with ExitStack() as stack:
-        interruptions = stack.enter_context(Interruptions())
-        # Files first: they fail at once where they cannot be written.
-        video = stack.enter_context(open_writer(source, output, options))
-        lines = stack.enter_context(JsonLinesWriter(options.save_json)) if options.save_json else None
-        window = stack.enter_context(PreviewWindow(source.name)) if options.window else None
-        frames = stack.enter_context(closing(_detect_all(cfg, model, source, options, control, chosen)))
-        stack.enter_context(interruptions.allowed())
-        for frame, result, dense in put_off_errors(frames, unread):
-            picture = painter.paint(frame, result, dense)
-            video.write(picture, frame.seconds, frame.duration)
-            if frame.index in pictures:
-                path = picture_path(output, frame.index)
-                write_atomically(path, encode_png(picture))
-                pictures.remove(frame.index)
-                with tqdm.external_write_mode():
-                    logger.info("frame %d: %s", frame.index, path)
-            if lines is not None:
-                lines.write(describe_frame(frame, result, classes))
-            costs.add_frame(result.cost)
-            if window is not None and not window.show(picture):
-                break
-    warn_of_missed_pictures(pictures, costs.num_frames)
-    if unread:
-        raise unread[0]
-    return costs
 
 
-def warn_of_missed_pictures(pictures: Collection[int], frames: int) -> None:
-    """Say of which frames there is no picture, as the video had no more than so many frames."""
-    if pictures:
-        logger.warning("no picture of frame %s: there were %d frames", ", ".join(map(str, sorted(pictures))), frames)
+class DetectionChoice:
+    """Which detections of a video's frames are drawn and saved, and the numbers of their objects."""
 
+    def __init__(self, classes: Sequence[str], source: VideoSource, options: AnnotateOptions) -> None:
+        self._chosen = find_classes(classes, options.classes) if options.classes else None
+        self._tracker = ObjectTracker(source.fps / options.every) if options.track else None
 
-def put_off_errors(frames: Iterable[Item], unread: list[VideoReadError]) -> Iterator[Item]:
-    """The frames up to one that cannot be read, which goes to `unread`: what was made of those before it is finished
-    first. Without any, the error is raised at once."""
-    is_first = True
-    try:
-        for frame in frames:
-            yield frame
-            is_first = False
-    except VideoReadError as error:
-        if is_first:
-            raise
-        unread.append(error)
-
-
-def open_writer(source: VideoSource, output: str, options: AnnotateOptions) -> VideoWriter:
-    """The annotated video, with the source's sound."""
-    sound = SoundCopy(source.sound_path) if options.sound and source.sound_path else None
-    fps = source.fps / options.every
-    return VideoWriter(output, fps, keep_partial=True, pixel_aspect=source.pixel_aspect, sound=sound)
-
-
-def check_outputs(source: VideoSource, output: str, options: AnnotateOptions) -> None:
-    """Raise VideoWriteError if an output is a folder, or would take the place of an input or of another output."""
-    pictures = [picture_path(output, number) for number in options.save_frames]
-    inputs = {os.path.realpath(path) for path in source.paths}
-    taken = set()
-    for path in (output, *filter(None, (options.save_json, options.save_csv)), *pictures):
-        real = os.path.realpath(path)
-        if os.path.isdir(path):
-            raise VideoWriteError(f"{path}: is a folder; name a file")
-        if real in inputs:
-            raise VideoWriteError(f"{path}: is the input itself, or a part of it; write to another file")
-        if real in taken:
-            raise VideoWriteError(f"{path}: is named for two outputs; give each a file of its own")
-        taken.add(real)
-
-
-def picture_path(output: str, index: int) -> str:
-    """Where the picture of a frame is written, beside the video."""
-    return f"{os.path.splitext(output)[0]}_{index}.png"
+    def __call__(self, result: FrameResult, frame: SourceFrame) -> FrameResult:
+        found = result.detections
+        if self._chosen is not None:
+            found = found.select(self._chosen[found.classes])
+        if self._tracker is not None:
+            found = self._tracker.identify(found, frame.sequence)
+        return replace(result, detections=found)
 
 
 def _detect_all(
@@ -182,45 +143,27 @@ def _detect_all(
     source: VideoSource,
     options: AnnotateOptions,
     control: RuntimeControl | None,
-    chosen: np.ndarray | None,
+    classes: Sequence[str],
 ) -> Iterator[tuple[SourceFrame, FrameResult, FrameResult | None]]:
-    """Every frame with its result, and the dense model's where that is asked for; of the chosen classes (C,), bool."""
+    """Every frame with its result, and the dense model's where that is asked for."""
     with ExitStack() as stack:
-        # The JSON has all detections, the picture the drawn ones.
-        masks = MaskRequest(0.0 if options.save_json else options.min_score)
-        detector = stack.enter_context(VideoDetector(cfg, model, control, masks=masks))
-        beside = MaskRequest(options.min_score)
-        dense = stack.enter_context(dense_detector(cfg, model, beside)) if options.side_by_side_dense else None
-        frames = stack.enter_context(closing(source.frames(options.start, options.every)))
-        trackers = [ObjectTracker(source.fps / options.every) if options.track else None for _ in range(2)]
+        detector = stack.enter_context(VideoDetector(cfg, model, control, masks=masks_of(options)))
+        drawn = MaskRequest(options.min_score)
+        dense = stack.enter_context(dense_detector(cfg, model, drawn)) if options.side_by_side_dense else None
+        frames = stack.enter_context(closing(selected_frames(source, options)))
+        choose, choose_dense = (DetectionChoice(classes, source, options) for _ in range(2))
         total = count_frames(source, options)
         progress = stack.enter_context(tqdm(total=total, unit="frame", desc=os.path.basename(source.name)))
-        for frame in itertools.islice(frames, options.max_frames):
-            if options.end is not None and frame.index >= options.end:
-                break
-            results = detector.detect(frame), dense.detect(frame) if dense else None
-            results = [result and keep_classes(result, chosen) for result in results]
-            yield frame, *(result and identify(result, frame, t) for result, t in zip(results, trackers))
+        for frame in frames:
+            result = detector.detect(frame)
+            beside = choose_dense(dense.detect(frame), frame) if dense else None
+            yield frame, choose(result, frame), beside
             progress.update()
 
 
-def keep_classes(result: FrameResult, chosen: np.ndarray | None) -> FrameResult:
-    if chosen is None:
-        return result
-    return replace(result, detections=result.detections.select(chosen[result.detections.classes]))
-
-
-def identify(result: FrameResult, frame: SourceFrame, tracker: ObjectTracker | None) -> FrameResult:
-    if tracker is None:
-        return result
-    return replace(result, detections=tracker.identify(result.detections, frame.sequence))
-
-
-def count_frames(source: VideoSource, options: AnnotateOptions) -> int | None:
-    """How many frames there will be; None where nobody knows."""
-    ends = [end for end in (source.num_frames, options.end) if end is not None]
-    counts = [len(range(options.start, min(ends), options.every))] if ends else []
-    return min(counts + [options.max_frames] if options.max_frames else counts, default=None)
+def masks_of(options: AnnotateOptions) -> MaskRequest:
+    """Which detections get masks: the JSON has all detections, the picture the drawn ones."""
+    return MaskRequest(0.0 if options.save_json else options.min_score)
 
 
 def describe_frame(frame: SourceFrame, result: FrameResult, classes: Sequence[str]) -> dict:

@@ -60,8 +60,7 @@ class Calibration:
 
     def policy(self) -> PerGate:
         """The budgets as shares of a frame's tokens, so that they suit frames of other sizes too."""
-        # Half a token more: the share of a budget must not be rounded down to a token less.
-        gates = {name: TopFraction(min((r + 0.5) / self.tokens, 1.0)) for name, r in self.gates.items()}
+        gates = {name: _share(r, self.tokens) for name, r in self.gates.items()}
         gates["*"] = gates[list(gates)[-1]]  # what follows the last block, such as an eventful pyramid
         return PerGate(gates, f"calibrated {self.gflops:.4g} ({self.digest()})")
 
@@ -105,6 +104,11 @@ class Calibration:
             if not _is_whole(r) or r > tokens:
                 raise ValueError(f"gates, {name}: {r!r}; expected a whole number from 0 to {tokens}")
         return cls(gates=gates, **{name: content[name] for name in (*whole, *real)})
+
+
+def _share(r: int, tokens: int) -> TopFraction:
+    # Half a token more: the share of a budget must not be rounded down to a token less.
+    return TopFraction(min((r + 0.5) / tokens, 1.0))
 
 
 def _is_whole(value: Any) -> bool:
@@ -230,8 +234,7 @@ class _Trial:
         return {name: max(0, min(self.tokens, round(budgets[name]))) for name in self.gates}
 
     def _run(self, budgets: Mapping[str, int]) -> _Outcome:
-        shares = {name: TopFraction(min((r + 0.5) / self.tokens, 1.0)) for name, r in budgets.items()}
-        self.model.set_policy(PerGate(shares))
+        self.model.set_policy(PerGate({name: _share(r, self.tokens) for name, r in budgets.items()}))
         self._state.reset()
         distance, macs = 0.0, 0
         with self.model.using(self._state), count_operations(self.model) as counts:
@@ -295,10 +298,10 @@ class _Search:
 
     def _scale(self, shape: Budgets, target: float) -> Budgets:
         """The budgets in these proportions that cost at most the target."""
-        least, found = self._trial(dict.fromkeys(self._trial.gates, 1.0)).gflops, self._trial
+        least = self._trial(self._even).gflops
         if least > target:
             raise ValueError(f"{target:g} GFlops are out of reach: a token per gate takes {least:.4g}")
-        return self._bisect(shape, lambda budgets: found(budgets).gflops <= target)[0]
+        return self._bisect(shape, lambda budgets: self._trial(budgets).gflops <= target)[0]
 
     def _bisect(self, shape: Budgets, is_below: Callable[[Budgets], bool]) -> tuple[Budgets, Budgets]:
         """The last budgets below a bound and the first ones beyond, in these proportions, to a hundredth."""

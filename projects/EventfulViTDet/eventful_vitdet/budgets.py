@@ -6,23 +6,32 @@ import re
 from collections.abc import Sequence
 
 from eventful_vit import Policy, TopR
+from eventful_vit.model import EventfulModel
 from torch import nn
 
 from .errors import ConfigError
-from .policy_files import read_policy_file
+from .policy_files import CALIBRATED, calibrated_policy
 
 DENSE = "dense"
-CALIBRATED = "calibrated"
 
 
-def parse_budgets(budgets: Sequence[str | int], policy_file: str = "") -> dict[str, Policy | None]:
-    """Map each budget, as text, to its policy: "dense" to None, "calibrated" to that of a file (MODEL.EVENTFUL.
-    POLICY_FILE). Raises ConfigError for anything else."""
+def parse_budgets(
+    budgets: Sequence[str | int], policy_file: str = "", vit: EventfulModel | None = None
+) -> dict[str, Policy | None]:
+    """Map each budget, as text, to its policy: "dense" to None, "calibrated" to that of a file.
+
+    Args:
+        policy_file: MODEL.EVENTFUL.POLICY_FILE.
+        vit: the model that the file has to fit.
+
+    Raises:
+        ConfigError: anything else is among the budgets, or the file cannot be used.
+    """
     policies: dict[str, Policy | None] = {}
     for budget in budgets:
         word = str(budget).strip()
         if word == CALIBRATED:
-            policies[word] = read_policy_file(policy_file).policy()
+            policies[word] = calibrated_policy(policy_file, vit)
             continue
         if word != DENSE and not re.fullmatch(r"\d+", word):
             raise ConfigError(f"budget {word!r} is neither 'dense', 'calibrated' nor a number of tokens, 0 or more")

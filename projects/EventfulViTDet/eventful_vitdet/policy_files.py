@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 
-from eventful_vit import Calibration
+from eventful_vit import Calibration, PerGate
 from eventful_vit.model import EventfulModel
 
 from .errors import ConfigError
 from .files import write_json
 
+CALIBRATED = "calibrated"
+"""MODEL.EVENTFUL.POLICY, and a word of --budgets, for the budgets of MODEL.EVENTFUL.POLICY_FILE."""
 MAX_BYTES = 1 << 20
 """Far more than the budgets of any model."""
 
@@ -32,14 +34,15 @@ def read_policy_file(path: str) -> Calibration:
         raise ConfigError(f"MODEL.EVENTFUL.POLICY_FILE = {path}: {error}") from error
 
 
-def check_policy_file(path: str, vit: EventfulModel) -> None:
-    """Raise ConfigError if the budgets of a file were found for another model."""
-    try:
-        read_policy_file(path).check(vit)
-    except ConfigError:
-        raise
-    except ValueError as error:
-        raise ConfigError(f"MODEL.EVENTFUL.POLICY_FILE = {path}: {error}") from error
+def calibrated_policy(path: str, model: EventfulModel | None = None) -> PerGate:
+    """The policy of a file. Raises ConfigError, naming it, also if its budgets were found for another model."""
+    calibration = read_policy_file(path)
+    if model is not None:
+        try:
+            calibration.check(model)
+        except ValueError as error:
+            raise ConfigError(f"MODEL.EVENTFUL.POLICY_FILE = {path}: {error}") from error
+    return calibration.policy()
 
 
 def write_policy_file(path: str, calibration: Calibration) -> None:

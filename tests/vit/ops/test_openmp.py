@@ -12,14 +12,6 @@ from eventful_vit.ops.cpu import openmp
 LISTS = "import os; threads = lambda: len(os.listdir('/proc/self/task'))\n"
 
 
-@pytest.fixture
-def two_threads():
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
-
-
 def run(code: str, **variables: str) -> str:
     environment = {**os.environ, "OMP_NUM_THREADS": "2", **variables}
     return subprocess.run(

@@ -12,14 +12,6 @@ from eventful_vit.ops.cpu import end_waiting_threads, pool_threads, thread_count
 from eventful_vit.ops.cpu.thread_counts import _setters
 
 
-@pytest.fixture
-def two_threads():
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
-
-
 def cores_used(call) -> float:
     """Processor time of this process by that of the calling thread, in 30 ms of the latter."""
     call()

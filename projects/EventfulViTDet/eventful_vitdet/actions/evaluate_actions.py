@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from detectron2.config import CfgNode
 from detectron2.utils import comm
-from eventful_vit import TopR
+from eventful_vit import Policy
 from tqdm import tqdm
 
 from ..budgets import DENSE, apply_budget, describe_budget, parse_budgets
@@ -77,14 +77,14 @@ def evaluate_actions(cfg: CfgNode, model: VideoClassifier, *, restart: bool = Fa
 def evaluate_action_budgets(
     cfg: CfgNode, model: VideoClassifier, budgets: Sequence[str | int], *, restart: bool = False
 ) -> dict[str, list[dict]]:
-    """Evaluate a model at several budgets, on the same weights: "dense", or the r of top-r.
+    """Evaluate a model at several budgets, on the same weights: "dense", the r of top-r, or "calibrated".
 
     Each writes results.json to OUTPUT_DIR/inference/<budget>; the combined table is budgets.json and budgets.md beside
     these folders. With `restart`, what is there stays until its replacement is complete. Afterwards the model has the
     configuration's policy again. Returns the content of budgets.json by data set ({} in all processes but the first).
     """
     check_threads(cfg)
-    policies = parse_budgets(budgets)
+    policies = parse_budgets(budgets, cfg.MODEL.EVENTFUL.POLICY_FILE, model.vivit.spatial)
     patient_group()
     weights, folders = hash_weights(model), make_result_folders(cfg)
     if restart:
@@ -104,7 +104,7 @@ def _evaluate_policies(
     model: VideoClassifier,
     actions: ActionSet,
     folder: str,
-    policies: Mapping[str, TopR | None],
+    policies: Mapping[str, Policy | None],
     weights: str,
 ) -> list[dict]:
     """One data set at every budget; the results ([] but in the first process)."""

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 import torch
 from detectron2.config import CfgNode
 from eventful_vit import EventfulViT, TopR, count_operations
-from eventful_vit.cost import BACKBONE_CATEGORIES
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -21,7 +20,7 @@ from ..structures import MACS_PER_GFLOP
 from ..timing import timed_call
 from .authors_backbone import AuthorsCode, AuthorsViT, to_frame, tokens_of
 from .measure import moving_video, peak_memory
-from .operation_counts import by_category
+from .operation_counts import backbone_categories, by_category
 
 COUNTED_FRAME = 1
 """The first later frame: its operations and memory are measured, its time is not."""
@@ -152,7 +151,7 @@ def _count_frame(run: Run, frame: Tensor) -> Tensor:
         return output
     with count_operations(run.model) as counts:
         output = run.run(frame).clone()
-    run.macs = {name: counts.by_category().get(name, 0) for name in BACKBONE_CATEGORIES}
+    run.macs = backbone_categories(counts)
     return output
 
 

@@ -177,7 +177,7 @@ def count_dense(vit: EventfulViT, size: tuple[int, int]) -> dict[str, int]:
     with torch.no_grad(), count_operations(vit) as counts:
         vit.enabled = False
         vit(torch.empty(1, 3, *size, device="meta"))
-    return _backbone_categories(counts)
+    return backbone_categories(counts)
 
 
 def count_later(vit: EventfulViT, size: tuple[int, int], mode: str, frame: LaterFrame) -> dict[str, int]:
@@ -194,10 +194,11 @@ def count_later(vit: EventfulViT, size: tuple[int, int], mode: str, frame: Later
     trace.add_layer("add", vit.embed_dim, grid[0] * grid[1])  # positions
     counts = OperationCounts()
     counts.add_frame(trace)
-    return _backbone_categories(counts)
+    return backbone_categories(counts)
 
 
-def _backbone_categories(counts: OperationCounts) -> dict[str, int]:
+def backbone_categories(counts: OperationCounts) -> dict[str, int]:
+    """Operations of position encoding and blocks by category, 0 where there were none."""
     found = counts.by_category()
     return {name: found.get(name, 0) for name in BACKBONE_CATEGORIES}
 

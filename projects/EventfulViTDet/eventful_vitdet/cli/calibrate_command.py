@@ -40,9 +40,8 @@ def execute(arguments: argparse.Namespace) -> None:
     model = load_detector(cfg)
     prepare = InputPreparation(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST, cfg.INPUT.FORMAT)
     frames = read_calibration_frames(model, prepare, sources, arguments.frames, arguments.start)
-    target = {"target_gflops": arguments.target_gflops, "like": arguments.like, "max_change": arguments.max_loss}
-    if arguments.max_loss is not None:
-        target["max_change"] = arguments.max_loss / 100
+    most = None if arguments.max_loss is None else arguments.max_loss / 100
+    target = {"target_gflops": arguments.target_gflops, "like": arguments.like, "max_change": most}
     try:
         found = calibrate(model.vit, frames, **target, rounds=arguments.rounds, progress=logger.info)
     except ValueError as error:

@@ -9,10 +9,9 @@ from detectron2.config import CfgNode
 from eventful_vit import Policy
 from torch import nn
 
-from ..budgets import CALIBRATED, DENSE, apply_budget, describe_budget, parse_budgets
+from ..budgets import DENSE, apply_budget, describe_budget, parse_budgets
 from ..files import write_json
 from ..modeling.backbone import build_policy
-from ..policy_files import check_policy_file
 from .collect import measure_agreement
 from .evaluate import Evaluation, Outcome, policy_restored, put_in_place, start_over
 from .results import RESULTS_FILE, format_screen, scalar_results, write_budgets, write_progress, write_table
@@ -52,15 +51,12 @@ def evaluate_budgets(
 
     A budget is "dense", the r of top-r, or "calibrated" (MODEL.EVENTFUL.POLICY_FILE); if "dense" is among them, it
     comes first, and the others are compared with it too, which is all that a data set without annotations allows. Each
-    writes results.json to the folder
-    OUTPUT_DIR/inference/<budget>; the combined table is budgets.json and budgets.md beside these folders. Videos that
-    an earlier call has finished are not run again, unless `restart`; what is there then stays until its replacement is
-    complete. Afterwards the model has the configuration's policy again. Returns the content of budgets.json by data set
-    ({} in all processes but the first).
+    writes results.json to the folder OUTPUT_DIR/inference/<budget>; the combined table is budgets.json and budgets.md
+    beside these folders. Videos that an earlier call has finished are not run again, unless `restart`; what is there
+    then stays until its replacement is complete. Afterwards the model has the configuration's policy again. Returns the
+    content of budgets.json by data set ({} in all processes but the first).
     """
-    policies = parse_budgets(budgets, cfg.MODEL.EVENTFUL.POLICY_FILE)
-    if CALIBRATED in policies:
-        check_policy_file(cfg.MODEL.EVENTFUL.POLICY_FILE, model.vit)
+    policies = parse_budgets(budgets, cfg.MODEL.EVENTFUL.POLICY_FILE, model.vit)
     evaluation, folders = Evaluation(cfg, model), make_result_folders(cfg)
     if restart:
         start_over(os.path.join(folder, budget) for folder in folders.values() for budget in policies)

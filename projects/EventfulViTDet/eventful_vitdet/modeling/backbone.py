@@ -15,10 +15,9 @@ from eventful_vit import PerGate, Policy, Threshold, TopFraction, TopR
 from eventful_vit.model import EventfulModel
 
 from ..errors import ConfigError
-from ..policy_files import check_policy_file, read_policy_file
+from ..policy_files import CALIBRATED, calibrated_policy
 
 PER_GATE = "per-gate"
-CALIBRATED = "calibrated"
 DTYPES = {"": None, "float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
@@ -130,8 +129,7 @@ def policy_to_build_with(cfg: CfgNode) -> Policy | None:
 def set_calibrated(cfg: CfgNode, vit: EventfulModel) -> None:
     """Give a model its calibrated budgets, if MODEL.EVENTFUL asks for such. Raises ConfigError for another model's."""
     if cfg.MODEL.EVENTFUL.POLICY == CALIBRATED:
-        check_policy_file(cfg.MODEL.EVENTFUL.POLICY_FILE, vit)
-        vit.set_policy(build_policy(cfg))
+        vit.set_policy(calibrated_policy(cfg.MODEL.EVENTFUL.POLICY_FILE, vit))
 
 
 def build_pyramid_policy(cfg: CfgNode) -> Policy | None:
@@ -148,7 +146,7 @@ def _policy(settings: CfgNode, node: str) -> Policy:
     if settings.POLICY == PER_GATE and "GATES" in settings:
         return _per_gate(settings.GATES, f"{node}.GATES")
     if settings.POLICY == CALIBRATED and "POLICY_FILE" in settings:
-        return read_policy_file(settings.POLICY_FILE).policy()
+        return calibrated_policy(settings.POLICY_FILE)
     if settings.POLICY not in _POLICIES:
         known = ", ".join(map(repr, (*_POLICIES, PER_GATE, CALIBRATED) if "GATES" in settings else _POLICIES))
         raise ConfigError(f"{node}.POLICY = {settings.POLICY!r} is unknown; choose one of {known}")

@@ -24,6 +24,7 @@ EXPECTED_KEYS = {
     "motion",
     "size",
     "stability",
+    "intervals",
     "skipped",
     "threads_per_process",
     "streams_per_batch",
@@ -263,3 +264,24 @@ def test_agreement_needs_no_annotations(cfg, model, write_dataset, tmp_path, cap
     assert "has no annotations: only costs and agreement" in caplog.text
     with pytest.raises(EvaluationError, match="no annotations .* --budgets dense"):
         evaluate_budgets(cfg, model, ["5"])
+
+
+def test_intervals_over_videos(cfg, write_dataset, tmp_path):
+    class Careless(OracleDetector):
+        """Misses all of the third video when it is not dense."""
+
+        def detect(self, frame):
+            instances = super().detect(frame)
+            return instances[[]] if self.enabled and frame["video_id"] == 3 else instances
+
+    cfg.DATASETS.TEST = (write_dataset(make_document(dict.fromkeys(range(1, 7), 3)), "six")[0],)
+    evaluate_budgets(cfg, Careless(), ["dense", "5"])
+    dense, budget = read_strict(tmp_path / "out" / "inference" / "budgets.json")
+    # Every frame of a video finds all or nothing, so a draw with the third video n times loses n sixths or so.
+    assert dense["intervals"] == {"VID-AP50-low": 100, "VID-AP50-high": 100}
+    found = budget["intervals"]
+    assert found["VID-AP50-low"] < found["VID-AP50-high"] == 100
+    assert found["VID-AP50-change-low"] == pytest.approx(found["VID-AP50-low"] - 100)
+    assert (found["VID-AP50-change-high"], found["agreement-high"]) == (0, 100)
+    assert found["agreement-low"] == pytest.approx(found["VID-AP50-low"])
+    assert "| 95 % interval over videos |" in (tmp_path / "out" / "inference" / "budgets.md").read_text()

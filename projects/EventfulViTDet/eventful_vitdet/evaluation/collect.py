@@ -7,21 +7,26 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from detectron2.config import CfgNode
 
 from ..costs import CostSums
 from ..data.coco_vid import Video
+from .bootstrap import percentiles
 from .coco_metrics import keep_best
 from .detection_table import DetectionTable
 from .formats import DETECTIONS_FILE, SUBMISSION_FILE, write_coco_detections, write_vid_submission
 from .machine_times import MachineTimes
-from .metrics import compute_agreement, compute_metrics, undefined_metrics
+from .metrics import VID_AP50, Metrics, compute_agreement, compute_metrics, resample_vid_ap50, undefined_metrics
 from .store import read_record, record_path
 from .targets import VideoTestSet
 from .video_rows import make_row, write_rows
 
 VIDEOS_FILE = "videos.csv"
 ANY_NUMBER = 1 << 31
+AGREEMENT = "agreement"
+CHANGE = f"{VID_AP50}-change"
+"""VID-AP50 less that of the dense model on the same videos."""
 
 logger = logging.getLogger(__name__)
 
@@ -97,7 +102,7 @@ def measure(test_set: VideoTestSet, collected: Collected, limits: dict) -> dict[
     if not test_set.is_annotated:
         logger.warning("%s has no annotations: only costs and agreement with the dense model are known", test_set.name)
         return undefined_metrics(test_set.classes)
-    return compute_metrics(
+    metrics = compute_metrics(
         collected.frames,
         test_set.classes,
         test_set.category_ids,
@@ -106,20 +111,33 @@ def measure(test_set: VideoTestSet, collected: Collected, limits: dict) -> dict[
         masks=test_set.has_masks and collected.detections.masks is not None,
         **limits,
     )
+    resampled = resample_vid_ap50(collected.frames, test_set.classes, collected.detections)
+    return {**metrics, "intervals": interval(VID_AP50, resampled)}
 
 
-def measure_agreement(test_set: VideoTestSet, reference_folder: str, folder: str) -> dict[str, float | None]:
-    """Compare the records below two folders, on the videos that are in both."""
+def compare_with_dense(test_set: VideoTestSet, dense_folder: str, folder: str) -> tuple[Metrics, Metrics]:
+    """Compare the records below two folders, on the videos that are in both.
+
+    Returns the group "agreement", and intervals of agreement and of the change of VID-AP50.
+    """
     in_both = set.intersection(
-        *({video[0]["video_id"] for video in finished_videos(test_set, place)} for place in (reference_folder, folder))
+        *({video[0]["video_id"] for video in finished_videos(test_set, place)} for place in (dense_folder, folder))
     )
     videos = [video for video in test_set.videos if video[0]["video_id"] in in_both]
     compared = collect(videos, folder)
-    return compute_agreement(
-        compared.frames,
-        test_set.classes,
-        test_set.category_ids,
-        collect(videos, reference_folder).detections,
-        compared.detections,
-        frames_since_flush=compared.frames_since_flush,
+    known = (compared.frames, test_set.classes)
+    reference, detections = collect(videos, dense_folder).detections, compared.detections
+    agreement = compute_agreement(
+        *known, test_set.category_ids, reference, detections, frames_since_flush=compared.frames_since_flush
     )
+    intervals = interval(AGREEMENT, resample_vid_ap50(*known, detections, reference))
+    if test_set.is_annotated:
+        ours, dense = (resample_vid_ap50(*known, table) for table in (detections, reference))
+        intervals |= interval(CHANGE, None if ours is None else ours - dense)
+    return agreement, intervals
+
+
+def interval(name: str, values: np.ndarray | None) -> Metrics:
+    """{"<name>-low", "<name>-high"} of resampled values; None where they are not known."""
+    ends = None if values is None else percentiles(values)
+    return dict(zip((f"{name}-low", f"{name}-high"), ends or (None, None)))

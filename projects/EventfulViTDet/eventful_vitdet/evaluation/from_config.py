@@ -12,7 +12,7 @@ from torch import nn
 from ..budgets import DENSE, apply_budget, describe_budget, parse_budgets
 from ..files import write_json
 from ..modeling.backbone import build_policy
-from .collect import measure_agreement
+from .collect import compare_with_dense
 from .evaluate import Evaluation, Outcome, policy_restored, put_in_place, start_over
 from .results import RESULTS_FILE, format_screen, scalar_results, write_budgets, write_progress, write_table
 from .targets import load_test_set, make_result_folders
@@ -83,7 +83,9 @@ def _evaluate_policies(
         if outcome.results is None:
             continue
         if budget != DENSE and DENSE in outcomes:
-            outcome.results["agreement"] = measure_agreement(test_set, outcomes[DENSE].place, outcome.place)
+            agreement, intervals = compare_with_dense(test_set, outcomes[DENSE].place, outcome.place)
+            outcome.results["agreement"] = agreement
+            outcome.results["intervals"] = {**outcome.results.get("intervals", {}), **intervals}
             write_json(os.path.join(outcome.place, RESULTS_FILE), outcome.results)
         if all(outcomes[other].place == folders[other] for other in outcomes):
             write_progress(folder, _in_order(policies, outcomes))

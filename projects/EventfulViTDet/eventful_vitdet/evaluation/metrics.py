@@ -8,6 +8,7 @@ from typing import Optional
 
 import numpy as np
 
+from .bootstrap import MIN_VIDEOS, draw_videos, resample
 from .coco_metrics import MASKS, SUMMARY, compute_table_metrics
 from .detection_table import DetectionTable
 from .ground_truth import NO_TRACK, Objects, locate_rows
@@ -104,6 +105,34 @@ def compute_vid_ap50(frames: Sequence[dict], classes: Sequence[str], detections:
     return _by_class(whole[0], classes)
 
 
+def resample_vid_ap50(
+    frames: Sequence[dict],
+    classes: Sequence[str],
+    detections: DetectionTable,
+    reference: DetectionTable | None = None,
+    *,
+    confidence: float = AGREEMENT_SCORE,
+) -> np.ndarray | None:
+    """(samples,) VID-AP50 in percent on videos drawn at random from those of `frames`: see bootstrap.py.
+
+    The objects are the annotated ones or, with a `reference`, its detections from a score of `confidence` on. None with
+    fewer videos than MIN_VIDEOS. Raises EvaluationError for what `locate_rows` refuses.
+    """
+    names, videos = np.unique([str(frame["video_id"]) for frame in frames], return_inverse=True)
+    if len(names) < MIN_VIDEOS:
+        return None
+    rows = locate_rows(frames, classes, detections)
+    if reference is None:
+        objects = Objects.of_frames(frames)
+    else:
+        objects = _confident_objects(frames, classes, reference, confidence)
+    marks = mark_objects(objects, np.full(len(objects), np.nan))
+    matches = match_detections(objects, detections, rows, object_marks=marks)
+    of_objects, of_detections = videos[objects.frames], videos[rows]
+    whole, draws = undivided(marks, matches), draw_videos(len(names))
+    return resample(objects, detections, matches, whole, of_objects, of_detections, draws)
+
+
 def compute_agreement(
     frames: Sequence[dict],
     classes: Sequence[str],
@@ -128,10 +157,8 @@ def compute_agreement(
     found an object; "IoU", the mean overlap of these pairs.
     Raises EvaluationError for what `locate_rows` and `frame_ages` refuse.
     """
-    confident = reference.scores >= confidence
-    object_rows = locate_rows(frames, classes, reference)[confident]
     rows = locate_rows(frames, classes, detections)
-    objects = Objects.of_detections(reference.select(confident), object_rows)
+    objects = _confident_objects(frames, classes, reference, confidence)
     marks = mark_objects(objects, np.full(len(objects), np.nan))
     matches = match_detections(objects, detections, rows, object_marks=marks)
     splits = [undivided(marks, matches)]
@@ -143,6 +170,13 @@ def compute_agreement(
         **_confident_pairs(objects, detections, matches, confidence),
         **(_by_range(splits[1], stability[0]) if stability else {}),
     }
+
+
+def _confident_objects(
+    frames: Sequence[dict], classes: Sequence[str], reference: DetectionTable, confidence: float
+) -> Objects:
+    confident = reference.scores >= confidence
+    return Objects.of_detections(reference.select(confident), locate_rows(frames, classes, reference)[confident])
 
 
 def _motion(frames: Sequence[dict], objects: Objects) -> np.ndarray:

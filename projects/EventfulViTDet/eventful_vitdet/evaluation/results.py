@@ -22,7 +22,7 @@ RESULTS_TABLE = "results.md"
 BUDGETS_FILE = "budgets.json"
 BUDGETS_TABLE = "budgets.md"
 MASK_AP = "mask AP"
-METRIC_GROUPS = ("bbox", "segm", "motion", "size", "stability", "agreement")
+METRIC_GROUPS = ("bbox", "segm", "motion", "size", "stability", "agreement", "intervals")
 BUDGET_COLUMNS = (
     "budget",
     "AP",
@@ -46,6 +46,16 @@ RANGES = (
 )
 """Group, how its ranges' names begin, and its title in tables."""
 OBJECTS = "objects-"
+INTERVALS = tuple(
+    (f"{name}-low", f"{name}-high", title)
+    for name, title in (
+        (VID_AP50, VID_AP50),
+        (f"{VID_AP50}-change", f"{VID_AP50}, change from dense"),
+        ("agreement", "agreement"),
+    )
+)
+"""Metrics of the group "intervals" in pairs, and their title in tables."""
+
 
 
 def make_results(
@@ -194,7 +204,7 @@ def format_results(results: dict) -> str:
 
 def format_budgets(results: Sequence[dict]) -> str:
     """Several evaluations as markdown tables: a row for each, and VID-AP50 by range with a column for each."""
-    parts = (format_summary(results), format_ranges(results), *describe_times(results))
+    parts = (format_summary(results), format_intervals(results), format_ranges(results), *describe_times(results))
     return "\n\n".join(part for part in parts if part)
 
 
@@ -218,6 +228,20 @@ def format_summary(results: Sequence[dict]) -> str:
     before = BUDGET_COLUMNS.index("agreement")
     added = (MASK_AP,) if with_masks else ()
     return format_table((*BUDGET_COLUMNS[:before], *added, *BUDGET_COLUMNS[before:]), rows)
+
+
+def format_intervals(results: Sequence[dict]) -> str:
+    """The 95 % intervals of several evaluations, a row for each; "" where there are none."""
+    groups = [result.get("intervals", {}) for result in results]
+    cells = [[format_interval(group.get(low), group.get(high)) for low, high, _ in INTERVALS] for group in groups]
+    known = [i for i in range(len(INTERVALS)) if any(row[i] for row in cells)]
+    rows = [(result["policy"], *(row[i] or "-" for i in known)) for result, row in zip(results, cells)]
+    return format_table(("95 % interval over videos", *(INTERVALS[i][2] for i in known)), rows) if known else ""
+
+
+def format_interval(low: float | None, high: float | None) -> str:
+    """An interval as "12.30 to 45.60"; "" where there is none."""
+    return "" if low is None or high is None else f"{low:.2f} to {high:.2f}"
 
 
 def format_ranges(results: Sequence[dict]) -> str:

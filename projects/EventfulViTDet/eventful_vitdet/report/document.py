@@ -21,7 +21,7 @@ from .advice import TOLERATED_LOSS, advise
 from .charts import pixel
 from .colors import budget_styles, style_rules
 from .evaluation_folder import AP50, Budget, read_budgets
-from .metric_tables import class_table, motion_table, summary_table
+from .metric_tables import class_table, interval_table, motion_table, summary_table
 from .pictures import Frames
 from .video_summaries import summarise_videos
 
@@ -79,6 +79,7 @@ def write_report(
         charts=charts,
         absent_charts=absent,
         summary=summary_table(budgets),
+        intervals=interval_table(budgets),
         classes=class_table(budgets),
         motion=motion_table(budgets),
         bars=sections.video_bars(budgets, summaries, names),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..evaluation.results import INTERVALS, format_interval
 from .evaluation_folder import AGREEMENT, AP50, BACKBONE_GFLOPS, SECONDS, TOTAL_GFLOPS, Budget
 
 SUMMARY = (
@@ -53,6 +54,18 @@ def summary_table(budgets: Sequence[Budget]) -> Table:
             cells.append(number(None if value is None else factor * value, digits))
         rows.append(Row(budget.label, tuple(cells), budget=budget))
     return Table("budget", tuple(rows), metrics=tuple(name for name, _, _ in SUMMARY))
+
+
+def interval_table(budgets: Sequence[Budget]) -> Table | None:
+    """The 95 % intervals over videos, a row per budget; None where there are none."""
+
+    def cell(budget: Budget, *ends: str) -> str:
+        return format_interval(*(budget.number("intervals", end) for end in ends))
+
+    known = [(low, high, title) for low, high, title in INTERVALS if any(cell(b, low, high) for b in budgets)]
+    rows = (Row(b.label, tuple(cell(b, low, high) or "–" for low, high, _ in known), budget=b) for b in budgets)
+    metrics = tuple(title for _, _, title in known)
+    return Table("95 % interval over videos", tuple(rows), metrics=metrics) if known else None
 
 
 @dataclass(frozen=True)

@@ -257,6 +257,10 @@ def _add_test_config(cfg: CfgNode) -> None:
     # CPU threads of every evaluating process, on a busy machine too; 0: PyTorch's default, usually one per core, within
     # a container's limit. With the same number, results are equal bit for bit for any number of processes.
     cfg.TEST.THREADS_PER_PROCESS = 0
+    # Link the detections of a video to tracks, and report YouTube-VIS' metric: AP and AR of whole tracks (tubes), with
+    # the file that its server reads. For data sets whose objects have identities, or that have no annotations. Needs
+    # the extra "track". Records do not depend on it: set it and repeat the command, and no model runs again.
+    cfg.TEST.TUBE_AP = False
 
 
 def is_classifier(cfg: CfgNode) -> bool:

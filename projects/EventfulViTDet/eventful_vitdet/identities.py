@@ -32,16 +32,20 @@ class ObjectTracker:
     Objects are told by where they are only: neither classes nor looks are compared.
     """
 
-    def __init__(self, fps: float) -> None:
+    def __init__(self, fps: float, min_score: float | None = None) -> None:
         """
         Args:
-            fps: frames per second that it is given.
+            fps: frames per second that it is given. An object is remembered for a second.
+            min_score: from which score on a detection can begin an object, and is matched before weaker ones; None:
+                the library's defaults, which leave out weak objects.
 
         Raises:
             MissingPackageError: `trackers` is not installed.
         """
         check_tracking()
-        self._fps = fps
+        self._options = {"frame_rate": fps}
+        if min_score is not None:
+            self._options.update(track_activation_threshold=min_score, high_conf_det_threshold=min_score)
         self._sequence: int | None = None
         self._numbers: dict[tuple[int, int], int] = {}  # by sequence and the library's own number
 
@@ -51,7 +55,7 @@ class ObjectTracker:
         from trackers import ByteTrackTracker
 
         if sequence != self._sequence:
-            self._sequence, self._tracker = sequence, ByteTrackTracker(frame_rate=self._fps)
+            self._sequence, self._tracker = sequence, ByteTrackTracker(**self._options)
         rows = np.arange(len(found.scores))
         # Its results come in another order, and not all of them.
         given = Tracked(xyxy=found.boxes, confidence=found.scores, data={"row": rows})

@@ -46,6 +46,15 @@ def _read_run_lengths(where: str, value: Mapping, height: int, width: int) -> di
     return {"size": [height, width], "counts": counts}
 
 
+def as_run_lengths(mask: Segmentation, height: int, width: int) -> dict:
+    """A mask as pycocotools' functions take it: compressed run lengths."""
+    from pycocotools import mask as coco_mask
+
+    if isinstance(mask, list):
+        return coco_mask.merge(coco_mask.frPyObjects(mask, height, width))
+    return coco_mask.frPyObjects(mask, height, width) if isinstance(mask["counts"], list) else mask
+
+
 def decode_counts(text: str) -> list[int] | None:
     """The run lengths in COCO's compressed text: five bits a letter, differences from the run two before.
 

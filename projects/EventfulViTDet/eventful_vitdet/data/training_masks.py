@@ -10,7 +10,7 @@ from detectron2.structures import BitMasks, PolygonMasks, polygons_to_bitmask
 from fvcore.transforms.transform import TransformList
 
 from ..errors import DatasetError
-from .segmentations import Segmentation, has_masks
+from .segmentations import Segmentation, as_run_lengths, has_masks
 
 Masks = Union[BitMasks, PolygonMasks]
 
@@ -49,5 +49,4 @@ def rasterize(segmentation: Segmentation, height: int, width: int) -> np.ndarray
         return polygons_to_bitmask(segmentation, height, width).astype(np.uint8)
     from pycocotools import mask as coco_mask  # training on boxes does without it
 
-    is_compressed = not isinstance(segmentation["counts"], list)
-    return coco_mask.decode(segmentation if is_compressed else coco_mask.frPyObjects(segmentation, height, width))
+    return coco_mask.decode(as_run_lengths(segmentation, height, width))

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 
 from ..errors import DatasetError
 from .annotation_file import MAX_SIDE_PIXELS, is_finite, quote, whole_number
-from .segmentations import Segmentation, read_segmentation
+from .segmentations import Segmentation, as_run_lengths, read_segmentation
 
 LISTS = {"bboxes": "bbox", "segmentations": "segmentation", "areas": "area"}
 """Keys of an object's lists, and what an entry is called in COCO."""
@@ -146,26 +146,23 @@ def _shown(where: str, entry: dict, frames: Sequence[dict]) -> list[tuple[int, d
         )
         if mask is None and parts.get("bbox") is None:
             continue
-        if "bbox" not in parts:
-            parts["bbox"] = _box_around(mask, frame["height"], frame["width"])
-            if not all(parts["bbox"][2:]):  # a mask without a pixel: it is not shown here
+        if mask is not None and not {"bbox", "area"} <= set(parts):
+            box, area = _extent(mask, frame)
+            if "bbox" not in parts and not area:  # a mask without a pixel: it is not shown here
                 continue
+            parts = {"bbox": box, "area": area, **parts}
         if "area" in parts and not (is_finite(parts["area"]) and parts["area"] >= 0):
             raise DatasetError(f"{where}, areas[{place}] is {quote(parts['area'])}; expected a number of pixels")
         shown.append((place, parts))
     return shown
 
 
-def _box_around(mask: Segmentation, height: int, width: int) -> list[float]:
-    """[x, y, width, height] of a mask."""
+def _extent(mask: Segmentation, frame: Mapping) -> tuple[list[float], int]:
+    """The box [x, y, width, height] around a mask, and its square pixels."""
     from pycocotools import mask as coco_mask
 
-    runs = mask
-    if isinstance(mask, list):
-        runs = coco_mask.merge(coco_mask.frPyObjects(mask, height, width))
-    elif isinstance(mask["counts"], list):
-        runs = coco_mask.frPyObjects(mask, height, width)
-    return coco_mask.toBbox(runs).tolist()
+    runs = as_run_lengths(mask, frame["height"], frame["width"])
+    return coco_mask.toBbox(runs).tolist(), int(coco_mask.area(runs))
 
 
 def _video_name(video: dict) -> str:

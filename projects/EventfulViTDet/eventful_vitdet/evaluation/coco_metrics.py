@@ -62,13 +62,13 @@ def make_ground_truth(
                     "bbox": list(box),
                     "area": annotation.get("area", box[2] * box[3]),
                     "iscrowd": annotation.get("iscrowd", 0),
-                    **({"segmentation": annotation.get("segmentation", _rectangle(box))} if kind == MASKS else {}),
+                    **({"segmentation": annotation.get("segmentation", rectangle(box))} if kind == MASKS else {}),
                 }
             )
     return document
 
 
-def _rectangle(box: Sequence[float]) -> list[list[float]]:
+def rectangle(box: Sequence[float]) -> list[list[float]]:
     """A box [x, y, width, height] as a polygon: the mask of a crowd without one."""
     x, y, width, height = box
     return [[x, y, x + width, y, x + width, y + height, x, y + height]]
@@ -164,11 +164,11 @@ def _evaluate(
             precision = _precision(category, images, annotations[category["id"]], found, kind)
             precisions.append(precision)
         metrics[f"AP-{category['name']}"] = (
-            None if precision is None else _mean_percent(precision[IOUS["0.50-0.95"], :, AREAS.index("all")])
+            None if precision is None else mean_percent(precision[IOUS["0.50-0.95"], :, AREAS.index("all")])
         )
     stacked = np.stack(precisions, axis=2)
     for name, (iou, area) in SUMMARY.items():
-        metrics[name] = _mean_percent(stacked[IOUS[iou], ..., AREAS.index(area)])
+        metrics[name] = mean_percent(stacked[IOUS[iou], ..., AREAS.index(area)])
     return metrics
 
 
@@ -185,7 +185,7 @@ def _precision(
     image_ids = sorted({entry["image_id"] for entries in (annotations, completed) for entry in entries})
     document = {"images": [images[i] for i in image_ids], "categories": [category]}
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools reports its progress by print
-        evaluation = COCOeval(_index(document, annotations), _index(document, completed), kind)
+        evaluation = COCOeval(make_index(document, annotations), make_index(document, completed), kind)
         # Precision is wanted at the largest limit alone, 100 detections per image and category.
         evaluation.params.maxDets = evaluation.params.maxDets[-1:]
         # Thresholds are matched independently, so one more leaves the others as they are.
@@ -203,14 +203,15 @@ def _area(detection: dict, kind: str) -> float:
     return detection["bbox"][2] * detection["bbox"][3]
 
 
-def _index(document: dict, annotations: list[dict]) -> COCO:
+def make_index(document: dict, annotations: list[dict]) -> COCO:
+    """What COCOeval reads, of a document with these annotations or results."""
     coco = COCO()
     coco.dataset = {**document, "annotations": annotations}
     coco.createIndex()
     return coco
 
 
-def _mean_percent(precision: np.ndarray) -> float | None:
-    """COCOeval marks undefined values by -1."""
+def mean_percent(precision: np.ndarray) -> float | None:
+    """The mean of what is defined (COCOeval marks undefined values by -1); None where nothing is."""
     defined = precision[precision > -1]
     return 100 * float(defined.mean()) if defined.size else None

@@ -94,6 +94,11 @@ def write_detections(test_set: VideoTestSet, folder: str, collected: Collected, 
     )
 
 
+def compares_masks(test_set: VideoTestSet, collected: Collected) -> bool:
+    """Whether both the annotations and the detections have masks."""
+    return test_set.has_masks and collected.detections.masks is not None
+
+
 def measure(test_set: VideoTestSet, collected: Collected, limits: dict) -> dict[str, dict]:
     """All metrics that need annotations, by group; None throughout for a data set without.
 
@@ -108,7 +113,7 @@ def measure(test_set: VideoTestSet, collected: Collected, limits: dict) -> dict[
         test_set.category_ids,
         collected.detections,
         frames_since_flush=collected.frames_since_flush,
-        masks=test_set.has_masks and collected.detections.masks is not None,
+        masks=compares_masks(test_set, collected),
         **limits,
     )
     resampled = resample_vid_ap50(collected.frames, test_set.classes, collected.detections)

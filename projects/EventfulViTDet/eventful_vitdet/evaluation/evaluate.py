@@ -18,6 +18,7 @@ from ..budgets import DENSE
 from ..contention import container_threads, kept_threads
 from ..errors import ConfigError, EvaluationError
 from ..files import write_json
+from ..identities import check_tracking
 from ..masks import NO_MASKS, MaskRequest, has_masks, masks_requested
 from ..modeling.backbone import build_policy
 from .collect import coco_limits, collect, finished_videos, measure, write_detections, write_video_rows
@@ -31,6 +32,8 @@ from .resume_plan import choose_folder, in_turns, make_plan, plan_replacement
 from .run import run_share
 from .stored_detections import StoredDetections
 from .targets import VideoTestSet
+from .tube_results import measure_tubes
+from .tubes import check_identities
 
 logger = logging.getLogger(__name__)
 
@@ -90,8 +93,10 @@ class Evaluation:
     """Evaluates one model, at whatever policy it has at the moment; all processes do the same together."""
 
     def __init__(self, cfg: CfgNode, model: nn.Module) -> None:
-        """Raises ConfigError for TEST.* out of range."""
+        """Raises ConfigError for TEST.* out of range, MissingPackageError where TEST.TUBE_AP lacks its tracker."""
         check_threads(cfg)
+        if cfg.TEST.TUBE_AP:
+            check_tracking()
         self.cfg = cfg
         self.model = model
         self.stored = StoredDetections.of(cfg)
@@ -115,6 +120,8 @@ class Evaluation:
         one that the model has. Raises DataError or EvaluationError; the latter also where records are there that were
         made under other settings.
         """
+        if self.cfg.TEST.TUBE_AP:
+            check_identities(test_set.name, test_set.frames)
         with fixed_threads(self.cfg.TEST.THREADS_PER_PROCESS) as threads, exclusive(folder):
             fingerprint = self._fingerprint(test_set, policy, threads)
             wait_for_all()  # for the lock
@@ -146,8 +153,10 @@ class Evaluation:
         )
 
     def _masks(self, test_set: VideoTestSet) -> MaskRequest:
-        """Those of the detections that COCO's figures are made from, where there is something to compare them with."""
-        if not (has_masks(self.model) and test_set.has_masks):
+        """Those of the detections that COCO's figures are made from, where there is something to compare them with, or
+        a server that has it."""
+        for_server = self.cfg.TEST.TUBE_AP and not test_set.is_annotated
+        if not (has_masks(self.model) and (test_set.has_masks or for_server)):
             return NO_MASKS
         return MaskRequest(self.cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST, self.cfg.TEST.DETECTIONS_PER_IMAGE)
 
@@ -184,6 +193,8 @@ class Evaluation:
             )
         collected = collect(videos, folder)
         metrics = measure(test_set, collected, self.limits)
+        if self.cfg.TEST.TUBE_AP:
+            metrics.update(measure_tubes(test_set, folder, collected, self.limits))
         write_detections(test_set, folder, collected, self.limits)
         write_video_rows(test_set, folder, self.limits)
         results = make_results(

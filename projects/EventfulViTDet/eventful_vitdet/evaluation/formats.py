@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import IO
 
 import numpy as np
 
+from ..data.coco_vid import Video
 from ..files import open_atomically
-from .coco_metrics import coco_entries
+from .coco_metrics import BOXES, coco_entries
 from .detection_table import DetectionTable
+from .tubes import Tube
 
 DETECTIONS_FILE = "coco_instances_results.json"
 SUBMISSION_FILE = "vid_submission.txt"
+TUBES_FILE = "youtube_vis_results.json"
 
 ROWS_AT_ONCE = 1 << 14
 
@@ -44,6 +47,22 @@ def write_vid_submission(path: str, detections: DetectionTable, frame_numbers: M
             # Nine digits tell any two scores apart, so their order is kept.
             lines = (f"{n} {c} {s:.9g} {' '.join(f'{v:.2f}' for v in box)}\n" for n, c, s, box in rows)
             _write(file, "".join(lines))
+
+
+def write_tubes(path: str, tubes: Iterable[Tube], videos: Sequence[Video], category_ids: Sequence[int]) -> None:
+    """Write what YouTube-VIS' server reads: a list of video_id, category_id, score and, with an entry or null for each
+    frame, segmentations (run lengths). Tubes without masks have bboxes [x, y, width, height] in their place."""
+    with open_atomically(path) as file:
+        file.write(b"[")
+        for number, tube in enumerate(tubes):
+            key, regions = ("segmentations", tube.masks) if tube.masks else ("bboxes", tube.regions(BOXES).tolist())
+            frames: list = [None] * len(videos[tube.video])
+            for position, region in zip(tube.frames.tolist(), regions):
+                frames[position] = region
+            video_id, category_id = videos[tube.video][0]["video_id"], category_ids[tube.label]
+            entry = {"video_id": video_id, "category_id": category_id, "score": tube.score, key: frames}
+            _write(file, (",\n" if number else "") + json.dumps(entry, allow_nan=False))
+        file.write(b"]\n")
 
 
 def _parts(table: DetectionTable) -> Iterator[DetectionTable]:

@@ -34,7 +34,7 @@ def evaluate_once(cfg: CfgNode, model: nn.Module, *, restart: bool = False) -> d
         start_over(folders.values())
     returned = {}
     for name, folder in folders.items():
-        outcome = evaluation.run(load_test_set(cfg, name), folder, policy)
+        outcome = evaluation.run(load_test_set(cfg, name, annotated=not cfg.TEST.TUBE_AP), folder, policy)
         if outcome.results is not None:
             write_table(outcome.place, outcome.results)
         put_in_place({folder: outcome})
@@ -74,7 +74,7 @@ def _evaluate_policies(
     evaluation: Evaluation, name: str, folder: str, policies: dict[str, Policy | None]
 ) -> list[dict]:
     """One data set at every budget; the results, in the order of the budgets ([] but in the first process)."""
-    test_set = load_test_set(evaluation.cfg, name, annotated=DENSE not in policies)
+    test_set = load_test_set(evaluation.cfg, name, annotated=DENSE not in policies and not evaluation.cfg.TEST.TUBE_AP)
     folders = {budget: os.path.join(folder, budget) for budget in policies}
     outcomes: dict[str, Outcome] = {}
     for budget in sorted(policies, key=lambda budget: budget != DENSE):

@@ -41,7 +41,7 @@ class Objects:
     def of_frames(cls, frames: Sequence[dict]) -> Objects:
         """The annotations of frame dicts. Raises EvaluationError for an instance_id that names nothing."""
         entries = [(i, frame, box) for i, frame in enumerate(frames) for box in frame["annotations"]]
-        boxes = np.array([_corners(box) for _, _, box in entries], np.float64).reshape(-1, 4)
+        boxes = np.array([corners(box) for _, _, box in entries], np.float64).reshape(-1, 4)
         sides = boxes[:, 2:] - boxes[:, :2]
         areas = [box.get("area") for _, _, box in entries]
         return cls.sorted(
@@ -104,7 +104,8 @@ def _check_values(detections: DetectionTable, num_classes: int) -> None:
         raise EvaluationError("a detection's box or score is not finite")
 
 
-def _corners(annotation: dict) -> Sequence[float]:
+def corners(annotation: dict) -> Sequence[float]:
+    """x0, y0, x1, y1 of an annotated box."""
     return BoxMode.convert(annotation["bbox"], annotation["bbox_mode"], BoxMode.XYXY_ABS)
 
 

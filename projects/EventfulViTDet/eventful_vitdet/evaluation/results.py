@@ -21,8 +21,9 @@ RESULTS_FILE = "results.json"
 RESULTS_TABLE = "results.md"
 BUDGETS_FILE = "budgets.json"
 BUDGETS_TABLE = "budgets.md"
-MASK_AP = "mask AP"
-METRIC_GROUPS = ("bbox", "segm", "motion", "size", "stability", "agreement", "intervals")
+GROUP_COLUMNS = {"segm": "mask AP", "tube_bbox": "tube AP", "tube_segm": "tube mask AP"}
+"""Columns for the AP of groups that not all evaluations have."""
+METRIC_GROUPS = ("bbox", "segm", "tube_bbox", "tube_segm", "motion", "size", "stability", "agreement", "intervals")
 BUDGET_COLUMNS = (
     "budget",
     "AP",
@@ -210,7 +211,7 @@ def format_budgets(results: Sequence[dict]) -> str:
 
 def format_summary(results: Sequence[dict]) -> str:
     """Accuracy and cost of several evaluations, a row for each; without seconds of different machines."""
-    with_masks = any("segm" in result for result in results)
+    added = [group for group in GROUP_COLUMNS if any(group in result for result in results)]
     rows = []
     for result in comparable_times(results):
         gflops, seconds = result["gflops_per_frame"], result["seconds_per_frame"]
@@ -218,7 +219,7 @@ def format_summary(results: Sequence[dict]) -> str:
             (
                 result["policy"],
                 *(format_number(result["bbox"][name], 2) for name in ("AP", "AP25", "AP50", "AP75", VID_AP50)),
-                *([format_number(result.get("segm", {}).get("AP"), 2)] if with_masks else []),
+                *(format_number(result.get(group, {}).get("AP"), 2) for group in added),
                 format_number(result.get("agreement", {}).get(VID_AP50), 2),
                 *(format_number(gflops["backbone"][kind], 3) for kind in ("flush", "later", "mean")),
                 format_number(gflops["total"]["mean"], 3),
@@ -226,8 +227,8 @@ def format_summary(results: Sequence[dict]) -> str:
             )
         )
     before = BUDGET_COLUMNS.index("agreement")
-    added = (MASK_AP,) if with_masks else ()
-    return format_table((*BUDGET_COLUMNS[:before], *added, *BUDGET_COLUMNS[before:]), rows)
+    columns = (*BUDGET_COLUMNS[:before], *(GROUP_COLUMNS[group] for group in added), *BUDGET_COLUMNS[before:])
+    return format_table(columns, rows)
 
 
 def format_intervals(results: Sequence[dict]) -> str:

@@ -261,6 +261,9 @@ def _add_test_config(cfg: CfgNode) -> None:
     # the file that its server reads. For data sets whose objects have identities, or that have no annotations. Needs
     # the extra "track". Records do not depend on it: set it and repeat the command, and no model runs again.
     cfg.TEST.TUBE_AP = False
+    # TUBE_AP: score from which a detection begins a track. Weaker ones, down to MODEL.ROI_HEADS.SCORE_THRESH_TEST,
+    # continue tracks, or are left out.
+    cfg.TEST.TUBE_MIN_SCORE = 0.3
 
 
 def is_classifier(cfg: CfgNode) -> bool:

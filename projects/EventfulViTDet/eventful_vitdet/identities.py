@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib.metadata import version
 
 import numpy as np
 
@@ -24,6 +25,11 @@ def check_tracking() -> None:
         raise MissingPackageError(
             f"{error.name or 'trackers'} is not installed, which objects are followed by: {HOW_TO_INSTALL}"
         ) from error
+
+
+def describe_tracker() -> str:
+    """What tracks, and in which version."""
+    return f"ByteTrack, trackers {version('trackers')}"
 
 
 class ObjectTracker:

@@ -18,7 +18,7 @@ from ..budgets import DENSE
 from ..contention import container_threads, kept_threads
 from ..errors import ConfigError, EvaluationError
 from ..files import write_json
-from ..identities import check_tracking
+from ..identities import describe_tracker
 from ..masks import NO_MASKS, MaskRequest, has_masks, masks_requested
 from ..modeling.backbone import build_policy
 from .collect import coco_limits, collect, finished_videos, measure, write_detections, write_video_rows
@@ -32,7 +32,7 @@ from .resume_plan import choose_folder, in_turns, make_plan, plan_replacement
 from .run import run_share
 from .stored_detections import StoredDetections
 from .targets import VideoTestSet
-from .tube_results import measure_tubes
+from .tube_results import check_tubes, measure_tubes
 from .tubes import check_identities
 
 logger = logging.getLogger(__name__)
@@ -95,8 +95,7 @@ class Evaluation:
     def __init__(self, cfg: CfgNode, model: nn.Module) -> None:
         """Raises ConfigError for TEST.* out of range, MissingPackageError where TEST.TUBE_AP lacks its tracker."""
         check_threads(cfg)
-        if cfg.TEST.TUBE_AP:
-            check_tracking()
+        check_tubes(cfg)
         self.cfg = cfg
         self.model = model
         self.stored = StoredDetections.of(cfg)
@@ -194,7 +193,8 @@ class Evaluation:
         collected = collect(videos, folder)
         metrics = measure(test_set, collected, self.limits)
         if self.cfg.TEST.TUBE_AP:
-            metrics.update(measure_tubes(test_set, folder, collected, self.limits))
+            min_score = self.cfg.TEST.TUBE_MIN_SCORE
+            metrics.update(measure_tubes(test_set, folder, collected, self.limits, min_score))
         write_detections(test_set, folder, collected, self.limits)
         write_video_rows(test_set, folder, self.limits)
         results = make_results(
@@ -208,6 +208,8 @@ class Evaluation:
             streams=self.cfg.TEST.STREAMS_PER_BATCH,
             skipped=skipped,
         )
+        if self.cfg.TEST.TUBE_AP:
+            results["tracker"] = describe_tracker()
         write_json(os.path.join(folder, RESULTS_FILE), results)
         return results
 

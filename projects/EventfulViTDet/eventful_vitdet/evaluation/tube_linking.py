@@ -14,8 +14,9 @@ from ..structures import Detections
 from .detection_table import DetectionTable
 from .matching import box_ious
 
-SAME_OBJECT_IOU = 0.7
-"""From this IoU on, boxes of several classes in one frame are one object."""
+SAME_OBJECT_IOU = 0.5
+"""From this IoU on, boxes of several classes in one frame are one object: the tracker, which does not look at classes,
+would confuse them."""
 REMEMBERED_FRAMES = 30
 """An object that was not seen for so many frames is another one when it comes back."""
 
@@ -26,12 +27,13 @@ Members = list[tuple[int, int]]
 def link_frames(table: DetectionTable, frames: Sequence[np.ndarray], min_score: float) -> list[Members]:
     """Link the detections of one video.
 
-    Each detection belongs to one object, except those that overlap a better one of the same frame by SAME_OBJECT_IOU,
-    which are left out. An object may have a single detection.
+    A detection belongs to one object, or is left out: those that overlap a better one of the same frame by
+    SAME_OBJECT_IOU, and those below `min_score` that continue no object. An object may have a single detection.
 
     Args:
-        table: rows with at least `min_score`.
+        table: the detections.
         frames: the rows of each frame, the best first.
+        min_score: from which score on a detection begins an object.
 
     Raises MissingPackageError without the tracker.
     """
@@ -42,7 +44,10 @@ def link_frames(table: DetectionTable, frames: Sequence[np.ndarray], min_score: 
     objects: dict[object, Members] = defaultdict(list)
     for position, (rows, of_frame) in enumerate(zip(frames, tracks)):
         for row, track in zip(rows.tolist(), of_frame.tolist()):
-            objects[("alone", row) if track == UNKNOWN else track].append((position, row))
+            if track != UNKNOWN:
+                objects[track].append((position, row))
+            elif table.scores[row] >= min_score:
+                objects["alone", row].append((position, row))
     return list(objects.values())
 
 

@@ -95,24 +95,30 @@ def _mask(annotation: dict, frame: dict) -> dict:
 
 
 def linked_tubes(
-    videos: Sequence[Video], detections: DetectionTable, *, score_threshold: float, max_detections: int
+    videos: Sequence[Video],
+    detections: DetectionTable,
+    min_score: float,
+    *,
+    score_threshold: float,
+    max_detections: int,
 ) -> list[Tube]:
     """The tubes that the tracker makes of those detections that COCO's figures are made from, by falling score.
 
-    The score of a tube is the mean of its detections', its class the one with the largest sum of scores.
+    The score of a tube is the mean of its detections', its class the one with the largest sum of scores. `min_score` is
+    that of `link_frames`.
     Raises MissingPackageError without the tracker.
     """
     table = keep_best(detections, score_threshold, max_detections)
-    tubes = [tube for number, video in enumerate(videos) for tube in _linked(number, video, table, score_threshold)]
+    tubes = [tube for number, video in enumerate(videos) for tube in _linked(number, video, table, min_score)]
     return sorted(tubes, key=lambda tube: -tube.score)
 
 
-def _linked(number: int, video: Video, table: DetectionTable, score_threshold: float) -> Iterator[Tube]:
+def _linked(number: int, video: Video, table: DetectionTable, min_score: float) -> Iterator[Tube]:
     image_ids = [frame["image_id"] for frame in video]
     starts = np.searchsorted(table.image_ids, image_ids, "left")
     ends = np.searchsorted(table.image_ids, image_ids, "right")
     frames = [np.arange(start, end) for start, end in zip(starts, ends)]
-    for members in link_frames(table, frames, score_threshold):
+    for members in link_frames(table, frames, min_score):
         positions, rows = (np.array(column, np.int64) for column in zip(*members))
         part = table.select(rows)
         scores = part.scores.astype(np.float64)

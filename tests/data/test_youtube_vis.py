@@ -123,7 +123,7 @@ def drop_last(document: dict, key: str) -> None:
         (lambda d: put(d["videos"][1]["file_names"], 1, "../x.png"), r"videos\[1\], file_names\[1\] names the"),
         (lambda d: d["videos"][1].update(height=None), r"videos\[1\] has height None"),
         (lambda d: d["videos"][1].update(id=9), "id 9 occurs more than once in 'videos'"),
-        (lambda d: d.update(annotations=None), "published validation and test files have none"),
+        (lambda d: d.update(annotations={}), "'annotations' must be a list, found dict"),
         (lambda d: d.pop("categories"), "key 'categories' is missing"),
     ],
 )  # fmt: skip
@@ -138,6 +138,23 @@ def test_an_empty_mask_shows_nothing(write, tmp_path):
     document = copy.deepcopy(DOCUMENT)
     document["annotations"][1]["segmentations"][0] = {"size": [HEIGHT, WIDTH], "counts": [HEIGHT * WIDTH]}
     assert parse_coco_vid(write(document), str(tmp_path)).frames[0]["annotations"] == []
+
+
+@pytest.mark.parametrize("as_null", [True, False])
+def test_published_validation_files_have_no_annotations(write, tmp_path, as_null):
+    document = {**DOCUMENT, "annotations": None}
+    if not as_null:
+        del document["annotations"]
+    data = parse_coco_vid(write(document), str(tmp_path))
+    assert len(data.frames) == 5 and not any(frame["annotations"] for frame in data.frames)
+
+
+def test_missing_areas_are_those_of_the_masks(write, tmp_path):
+    document = copy.deepcopy(DOCUMENT)
+    for annotation in document["annotations"]:
+        del annotation["areas"]
+    frames = parse_coco_vid(write(document), str(tmp_path)).frames
+    assert [entry["area"] for frame in frames for entry in frame["annotations"]] == [6, 100, 6]
 
 
 def test_a_box_around_polygons(write, tmp_path):

@@ -179,6 +179,27 @@ def test_results_without_records_or_dense(folder):
     assert "no records of single videos" in page and "no records of a dense run" in page and "threshold 0.5" in page
 
 
+def summary_columns(page: str) -> list[str]:
+    """The head of the first table."""
+    return re.findall(r"<th>(.*?)</th>", page[page.index("<thead>") : page.index("</thead>")])
+
+
+def test_columns_of_what_was_measured(folder):
+    page = report(folder)
+    assert summary_columns(page)[:4] == ["budget", "AP", "AP50", "VID-AP50"] and "mask AP" not in page
+    budgets = json.loads((folder / "budgets.json").read_text())
+    budgets[1]["bbox"]["AP25"] = 71.25
+    budgets[1]["segm"] = {"AP": 33.11, "AP-cat": 44.22, "AP-small": 1.0}
+    budgets[0]["tube_bbox"] = {"AP": 22.33, "AP-dog": 11.44}
+    budgets[0]["tube_segm"] = {"AP": None}
+    (folder / "budgets.json").write_text(json.dumps(budgets))
+    page = report(folder)
+    assert summary_columns(page)[:7] == ["budget", "AP", "AP25", "AP50", "VID-AP50", "mask AP", "tube AP"]
+    assert "tube mask AP" not in page
+    for value in ("71.25", "33.11", "44.22", "22.33", "11.44"):
+        assert f"<td>{value}</td>" in page, value
+
+
 def test_single_evaluation(folder):
     for path in (folder / "9").iterdir():
         path.rename(folder / path.name)

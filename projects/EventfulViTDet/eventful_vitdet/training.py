@@ -18,6 +18,7 @@ from .config import config_errors
 from .data import build_video_train_loader
 from .errors import ConfigError, TrainingError, is_for_user
 from .evaluation import evaluate_once, load_test_frames
+from .evaluation.tube_results import check_tubes
 from .optimizer import build_optimizer
 
 logger = logging.getLogger(__name__)
@@ -117,6 +118,7 @@ class VideoTrainer(DefaultTrainer):
 def check_training(cfg: CfgNode) -> None:
     """Raise an error for settings and data sets that a detector's training cannot have."""
     check_solver(cfg)
+    check_tubes(cfg)
     for name in cfg.DATASETS.TEST:
         load_test_frames(cfg, name)
 

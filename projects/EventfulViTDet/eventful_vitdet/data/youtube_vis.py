@@ -4,7 +4,7 @@
     annotations[]:  id, video_id, category_id, bboxes, segmentations, areas: an entry, or null, for each frame
     categories[]:   id, name
 
-OVIS and other data sets are written in the same way.
+Published validation and test files have no annotations. OVIS and other data sets are written in the same way.
 """
 
 from __future__ import annotations
@@ -45,15 +45,15 @@ def as_coco_vid(json_file: str, root: str, document: dict) -> tuple[dict, Names]
 
     Raises DatasetError, naming key and row.
     """
-    if not isinstance(document.get("annotations"), list):
-        raise DatasetError(
-            f"{json_file}: 'annotations' must be a list, found {type(document.get('annotations')).__name__}; published "
-            "validation and test files have none: take a part of the training file"
-        )
+    objects = document.get("annotations")
+    if objects is None:  # as in the published validation and test files
+        objects = []
+    if not isinstance(objects, list):
+        raise DatasetError(f"{json_file}: 'annotations' must be a list, found {type(objects).__name__}")
     frames, images, names = _images(json_file, root, document["videos"])
     annotations: list[dict] = []
     seen: set[int] = set()
-    for row, entry in enumerate(document["annotations"]):
+    for row, entry in enumerate(objects):
         where = _object_place(json_file, row, entry, seen)
         video = whole_number(entry["video_id"])
         if video not in frames:

@@ -103,7 +103,7 @@ def check_annotated(dataset_name: str, frames: list[dict]) -> None:
     if not has_objects(frames):
         raise EvaluationError(
             f"data set '{dataset_name}' has no annotations (other than crowds): there is nothing to evaluate against, "
-            "except the dense model: --budgets dense ..."
+            "except the dense model: --budgets dense ... (or TEST.TUBE_AP True, which writes tracks for a server)"
         )
 
 

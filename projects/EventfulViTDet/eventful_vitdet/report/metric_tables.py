@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..evaluation.results import INTERVALS, format_interval
+from ..evaluation.results import GROUP_COLUMNS, INTERVALS, format_interval
 from .evaluation_folder import AGREEMENT, AP50, BACKBONE_GFLOPS, SECONDS, TOTAL_GFLOPS, Budget
 
 SUMMARY = (
     ("AP", 2, ("bbox", "AP")),
+    ("AP25", 2, ("bbox", "AP25")),
     ("AP50", 2, AP50),
     ("VID-AP50", 2, ("bbox", "VID-AP50")),
+    *((title, 2, (group, "AP")) for group, title in GROUP_COLUMNS.items()),
     ("agreement", 2, AGREEMENT),
     ("total GFlops", 3, TOTAL_GFLOPS),
     ("backbone GFlops", 3, BACKBONE_GFLOPS),
@@ -20,6 +22,8 @@ SUMMARY = (
     ("ms", 1, SECONDS),
     ("backbone ms", 1, ("seconds_per_frame", "backbone")),
 )
+NOT_ALWAYS = {"AP25", *GROUP_COLUMNS.values()}
+"""Columns that are left out where no budget has a value."""
 
 
 @dataclass(frozen=True)
@@ -45,15 +49,20 @@ class Table:
 
 def summary_table(budgets: Sequence[Budget]) -> Table:
     """A row per budget with its quality and its costs per frame."""
+    columns = [
+        (name, digits, keys)
+        for name, digits, keys in SUMMARY
+        if name not in NOT_ALWAYS or any(budget.number(*keys) is not None for budget in budgets)
+    ]
     rows = []
     for budget in budgets:
         cells = []
-        for _, digits, keys in SUMMARY:
+        for _, digits, keys in columns:
             value = budget.number(*keys)
             factor = 1000 if keys[0] == "seconds_per_frame" else 1
             cells.append(number(None if value is None else factor * value, digits))
         rows.append(Row(budget.label, tuple(cells), budget=budget))
-    return Table("budget", tuple(rows), metrics=tuple(name for name, _, _ in SUMMARY))
+    return Table("budget", tuple(rows), metrics=tuple(name for name, _, _ in columns))
 
 
 def interval_table(budgets: Sequence[Budget]) -> Table | None:
@@ -114,6 +123,7 @@ def class_table(budgets: Sequence[Budget]) -> Table | None:
     known = frozenset(name[3:] for b in budgets for name in b.group("bbox") if name.startswith("AP-"))
     parts = (
         MetricRows("AP", "bbox", "AP-"),
+        *(MetricRows(title, group, "AP-", only=known) for group, title in GROUP_COLUMNS.items()),
         MetricRows("VID-AP50", "bbox", "VID-AP50-", only=known),
         MetricRows("agreement with dense, VID-AP50", "agreement", "VID-AP50-", only=known),
     )

@@ -24,6 +24,7 @@ def test_numbers(full_tree):  # noqa: F811
         "frames with objects": 6,
         "frames without objects": 2,
         "boxes": 9,
+        "tracks": 4,
     }
     assert {name: numbers for name, numbers in report.classes.items() if any(numbers)} == {"car": (6, 2), "dog": (3, 2)}
     assert format_report(report).endswith("imagenet_vid_val: complete; every frame was decoded")

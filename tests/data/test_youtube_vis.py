@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from eventful_vitdet.cli.check_dataset_command import main as check
 from eventful_vitdet.data.coco_vid import parse_coco_vid
+from eventful_vitdet.data.imagenet_vid.convert import coco_to_official
+from eventful_vitdet.data.imagenet_vid.xml_files import read_xml
 from eventful_vitdet.data.segmentations import has_masks
 from eventful_vitdet.errors import DatasetError
 
@@ -82,7 +84,8 @@ def test_the_check_counts_masks_and_names_missing_images(write, tmp_path, capsys
     path = write(DOCUMENT)
     assert check([path]) == 0
     said = capsys.readouterr().out
-    assert all(line in [" ".join(line.split()) for line in said.splitlines()] for line in ("frames 5", "masks 3"))
+    lines = [" ".join(line.split()) for line in said.splitlines()]
+    assert {"frames 5", "masks 3", "tracks 2"} <= set(lines) and "no annotations" not in said
     (tmp_path / "train" / "JPEGImages" / "cd34" / "00008.png").unlink()
     assert check([path, "--quick"]) == 1
     assert "cd34/00008.png: does not exist" in capsys.readouterr().out
@@ -141,12 +144,14 @@ def test_an_empty_mask_shows_nothing(write, tmp_path):
 
 
 @pytest.mark.parametrize("as_null", [True, False])
-def test_published_validation_files_have_no_annotations(write, tmp_path, as_null):
+def test_published_validation_files_have_no_annotations(write, tmp_path, capsys, as_null):
     document = {**DOCUMENT, "annotations": None}
     if not as_null:
         del document["annotations"]
     data = parse_coco_vid(write(document), str(tmp_path))
     assert len(data.frames) == 5 and not any(frame["annotations"] for frame in data.frames)
+    assert check([str(tmp_path / "train.json")]) == 0
+    assert "complete; every frame was decoded; there are no annotations" in capsys.readouterr().out
 
 
 def test_missing_areas_are_those_of_the_masks(write, tmp_path):
@@ -162,3 +167,16 @@ def test_a_box_around_polygons(write, tmp_path):
     document["annotations"][1]["segmentations"][1] = [*SQUARE, [20, 20, 30, 20, 30, 25, 20, 25]]
     [entry] = parse_coco_vid(write(document), str(tmp_path)).frames[1]["annotations"]
     np.testing.assert_allclose(entry["bbox"], [2, 3, 28, 22], atol=1)
+
+
+def test_imagenets_layout_holds_boxes_of_its_own_classes(write, tmp_path):
+    document = copy.deepcopy(DOCUMENT)
+    path, target = write(document), tmp_path / "ILSVRC2015"
+    with pytest.raises(DatasetError, match="category 'person' is none of the 30 classes of ImageNet VID"):
+        coco_to_official(path, str(tmp_path), str(target))
+    document["categories"] = [{"id": 1, "name": "dog"}, {"id": 4, "name": "snake"}]
+    assert coco_to_official(write(document), str(tmp_path), str(target)) == (2, 5)
+    folder = target / "Annotations" / "VID" / "val" / "cd34"
+    assert [len(read_xml(str(folder / f"00000{n}.xml")).objects) for n in range(3)] == [1, 0, 1]
+    (item,) = read_xml(str(folder / "000000.xml")).objects
+    assert item.track == 70 and item.box == (2, 3, 10, 10)

@@ -4,8 +4,8 @@
     python datasets/convert_imagenet_vid.py to-official my/annotations/val.json my_ILSVRC2015 --part val
 
 `to-coco` reads the data set from ILSVRC2015 in DETECTRON2_DATASETS. File names in the new file start from that folder,
-so write it there. `to-official` writes Annotations, ImageSets and, as links, Data; it takes the 30 classes of ImageNet
-VID only, by name or by `wnid`.
+so write it there. `to-official` writes Annotations, ImageSets and, as links, Data of a COCO-VID or YouTube-VIS file; it
+takes the 30 classes of ImageNet VID only, by name or by `wnid`, and leaves masks out.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def parse_arguments(words: Sequence[str] | None) -> argparse.Namespace:
     command = commands.add_parser(
         "to-official", help="write XML files and a list, of a COCO-VID file with ImageNet VID's classes only"
     )
-    command.add_argument("json", help="the COCO-VID file")
+    command.add_argument("json", help="the COCO-VID or YouTube-VIS file")
     command.add_argument("output", help="the folder to write, in place of ILSVRC2015")
     command.add_argument("--root", help="folder that the paths in the JSON file start from (default: as --test-root)")
     command.add_argument("--kind", choices=["VID", "DET"], default="VID", help="DET: images (default: VID)")

@@ -61,11 +61,18 @@ def parse_coco_vid(json_file: str, root: str, *, strict: bool = True, rules: Rea
     Raises DatasetError, naming file and entry, for whatever makes the file unusable. Videos of which a file is absent
     are an error too, or with `strict=False` become the result's bad videos.
     """
+    document, names = read_video_document(json_file, root)
+    return parse_document(json_file, root, document, strict=strict, rules=rules, names=names)
+
+
+def read_video_document(json_file: str, root: str) -> tuple[dict, Names]:
+    """The content of a COCO-VID file, or of a YouTube-VIS file as one, with the names of the rows that are not the
+    file's own. It has all tables; their rows are not checked. Raises DatasetError."""
     document, names = read_json_object(json_file, tuple(REQUIRED_KEYS)), {}
     if is_youtube_vis(document):
         document, names = as_coco_vid(json_file, root, document)
     check_tables(json_file, document, tuple(REQUIRED_KEYS))
-    return parse_document(json_file, root, document, strict=strict, rules=rules, names=names)
+    return document, names
 
 
 def parse_document(

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from ..errors import VideoReadError
 from .builtin import KNOWN_TOTALS
-from .coco_vid import group_by_video, split_sequences
+from .coco_vid import NO_TRACK, group_by_video, split_sequences
 from .listed_frames import iterate_listed_frames
 from .parallel_map import map_in_processes
 from .read_rules import DEFAULT_RULES, ReadRules
@@ -67,10 +67,16 @@ def check_dataset(
 
 
 def count_totals(data: VideoData) -> dict[str, int]:
-    """Numbers of videos, sequences without a gap, frames, frames with and without objects, and boxes; of masks where
-    there are some."""
+    """Numbers of videos, sequences without a gap, frames, frames with and without objects, and boxes; of masks and of
+    tracks (objects with an identity) where there are some."""
     with_objects = sum(bool(frame["annotations"]) for frame in data.frames)
     masks = sum("segmentation" in annotation for frame in data.frames for annotation in frame["annotations"])
+    tracks = {
+        (frame["video_id"], annotation["instance_id"])
+        for frame in data.frames
+        for annotation in frame["annotations"]
+        if annotation.get("instance_id", NO_TRACK) != NO_TRACK
+    }
     return {
         "videos": len(data.video_names),
         "sequences": len(split_sequences(data.frames)),
@@ -79,6 +85,7 @@ def count_totals(data: VideoData) -> dict[str, int]:
         "frames without objects": len(data.frames) - with_objects,
         "boxes": sum(len(frame["annotations"]) for frame in data.frames),
         **({"masks": masks} if masks else {}),
+        **({"tracks": len(tracks)} if tracks else {}),
     }
 
 
@@ -146,4 +153,5 @@ def _summary(report: DatasetReport) -> str:
     if problems:
         return f"{report.name}: NOT complete: {'; '.join(problems)}"
     read = "every frame was decoded" if report.decoded else "frames exist, but were not decoded (--quick)"
-    return f"{report.name}: complete; {read}"
+    remark = "" if report.totals["boxes"] else "; there are no annotations"
+    return f"{report.name}: complete; {read}{remark}"

@@ -19,9 +19,9 @@ from tqdm import tqdm
 from ...errors import DatasetError, FileError
 from ...files import open_atomically, write_atomically
 from ...video import encode_jpeg
-from ..annotation_file import is_finite, quote, read_document, whole_number
+from ..annotation_file import is_finite, quote, whole_number
 from ..builtin import IMAGENET_VID_WNIDS
-from ..coco_vid import FLAGS, REQUIRED_KEYS, group_by_video, parse_document
+from ..coco_vid import FLAGS, group_by_video, parse_document, read_video_document
 from ..listed_frames import iterate_listed_frames
 from .box_clipping import clip_box
 from .official import OfficialData, read_official
@@ -103,7 +103,8 @@ def _plain(value: float) -> int | float:
 def coco_to_official(
     json_file: str, json_root: str, root: str, *, kind: str = "VID", part: str = "val", frames: str = "link"
 ) -> tuple[int, int]:
-    """Write a COCO-VID file, whose file names are relative to `json_root`, in the layout of ILSVRC2015 below `root`.
+    """Write a COCO-VID or YouTube-VIS file, whose file names are relative to `json_root`, in the layout of ILSVRC2015
+    below `root`. Masks are left out.
 
     Args:
         kind: "VID", or "DET" for images, each of which is a video of one frame.
@@ -119,8 +120,8 @@ def coco_to_official(
     for path in (list_path, *(os.path.join(root, top, kind, part) for top in ("Annotations", "Data"))):
         if os.path.lexists(path):
             raise DatasetError(f"{path}: exists already; choose another folder, or delete it")
-    document = read_document(json_file, tuple(REQUIRED_KEYS))
-    data = parse_document(json_file, json_root, document, strict=frames != "none")
+    document, row_names = read_video_document(json_file, json_root)
+    data = parse_document(json_file, json_root, document, strict=frames != "none", names=row_names)
     wnids = _wnids_by_category(json_file, document["categories"])
     sizes = {frame["image_id"]: (frame["width"], frame["height"]) for frame in data.frames}
     objects: dict[int, list[XmlObject]] = defaultdict(list)

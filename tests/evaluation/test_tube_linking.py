@@ -180,6 +180,14 @@ def test_youtube_vis_files_at_several_budgets(trackers, tracked, tmp_path):
     assert coco_mask.area(first["segmentations"][0]) == 12 * 16
 
 
+def test_empty_masks_find_nothing(trackers, tracked, tmp_path):
+    evaluate_once(tracked({1: 3}, masks=True), MaskOracle(share=0))
+    folder = tmp_path / "out" / "inference"
+    results = read_strict(folder / "results.json")
+    assert results["tube_segm"]["AP"] == 0 and results["tube_bbox"]["AP"] == pytest.approx(100)
+    assert [coco_mask.area(mask) for mask in tubes_of(folder)[0]["segmentations"]] == [0, 0, 0]
+
+
 def test_files_for_a_server_need_no_annotations(trackers, tracked, tmp_path):
     cfg = tracked({1: 5, 2: 3}, masks=True)
     document = json.loads((tmp_path / "tracked.json").read_text())

@@ -140,3 +140,6 @@ def test_annotated_tubes_are_told_by_identity_and_class():
 def test_objects_need_identities(identity):
     with pytest.raises(EvaluationError, match="'set' has objects without an identity .* frame 3 of video 1: TEST.TUBE"):
         check_identities("set", [make_frame(2, annotation(4)), make_frame(3, annotation(identity))])
+    crowd = [make_frame(3, annotation(identity, iscrowd=1))]
+    check_identities("set", crowd)
+    assert [tube.crowd for tube in annotated_tubes([crowd])] == [True]

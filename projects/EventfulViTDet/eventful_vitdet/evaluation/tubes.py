@@ -50,10 +50,10 @@ class Tube:
 
 
 def check_identities(name: str, frames: Iterable[dict]) -> None:
-    """Raise EvaluationError where an object of a data set has no identity, so that it cannot be a tube."""
+    """Raise EvaluationError where an object of a data set, no crowd, has no identity, so that it cannot be a tube."""
     for frame in frames:
         for annotation in frame["annotations"]:
-            if annotation.get("instance_id", NO_TRACK) in (None, NO_TRACK):
+            if not annotation.get("iscrowd", 0) and annotation.get("instance_id", NO_TRACK) in (None, NO_TRACK):
                 raise EvaluationError(
                     f"data set '{name}' has objects without an identity (instance_id), the first in frame "
                     f"{frame['frame_id']} of video {frame['video_id']}: TEST.TUBE_AP must be False for it"
@@ -70,7 +70,7 @@ def _tubes_of_video(number: int, video: Video, kind: str) -> Iterator[Tube]:
     for position, frame in enumerate(video):
         again: Counter = Counter()  # an identity that a frame has twice is two objects
         for annotation in frame["annotations"]:
-            name = (annotation["instance_id"], annotation["category_id"])
+            name = (annotation.get("instance_id", NO_TRACK), annotation["category_id"])
             parts[(*name, again[name])].append((position, annotation))
             again[name] += 1
     for (_, label, _), shown in parts.items():

@@ -180,3 +180,11 @@ def test_imagenets_layout_holds_boxes_of_its_own_classes(write, tmp_path):
     assert [len(read_xml(str(folder / f"00000{n}.xml")).objects) for n in range(3)] == [1, 0, 1]
     (item,) = read_xml(str(folder / "000000.xml")).objects
     assert item.track == 70 and item.box == (2, 3, 10, 10)
+
+
+def test_objects_that_are_never_shown_are_counted(write, tmp_path, caplog):
+    document = copy.deepcopy(DOCUMENT)
+    document["annotations"][0].update(bboxes=[None] * 3, segmentations=[None] * 3, areas=[None] * 3)
+    frames = parse_coco_vid(write(document), str(tmp_path)).frames
+    assert sum(len(frame["annotations"]) for frame in frames) == 1
+    assert "1 objects are shown in no frame and left out, the first is annotation 70" in caplog.text

@@ -11,6 +11,7 @@ from tqdm import tqdm
 from ..errors import VideoReadError
 from .builtin import KNOWN_TOTALS
 from .coco_vid import NO_TRACK, group_by_video, split_sequences
+from .label_remarks import identity_of, label_remarks
 from .listed_frames import iterate_listed_frames
 from .parallel_map import map_in_processes
 from .read_rules import DEFAULT_RULES, ReadRules
@@ -29,6 +30,8 @@ class DatasetReport:
     other_classes: dict[str, int]
     decoded: bool
     bad_videos: list[BadVideo] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+    """What is odd about the labels."""
 
     @property
     def differences(self) -> list[str]:
@@ -63,6 +66,7 @@ def check_dataset(
         other_classes=data.other_classes,
         decoded=not quick,
         bad_videos=sorted(bad_videos, key=lambda bad: bad.video_id),
+        remarks=label_remarks(data),
     )
 
 
@@ -72,10 +76,10 @@ def count_totals(data: VideoData) -> dict[str, int]:
     with_objects = sum(bool(frame["annotations"]) for frame in data.frames)
     masks = sum("segmentation" in annotation for frame in data.frames for annotation in frame["annotations"])
     tracks = {
-        (frame["video_id"], annotation["instance_id"])
+        (frame["video_id"], identity_of(annotation))
         for frame in data.frames
         for annotation in frame["annotations"]
-        if annotation.get("instance_id", NO_TRACK) != NO_TRACK
+        if identity_of(annotation) != NO_TRACK
     }
     return {
         "videos": len(data.video_names),
@@ -133,6 +137,7 @@ def format_report(report: DatasetReport, max_defects: int = 20) -> str:
     if report.other_classes:
         boxes, names = sum(report.other_classes.values()), len(report.other_classes)
         lines.append(f"left out: {boxes:,} objects of {names} other classes")
+    lines += ["", *(f"labels: {remark}" for remark in report.remarks)] if report.remarks else []
     for bad in report.bad_videos:
         lines += ["", f"video {bad.name} cannot be used:"]
         lines += [f"  {defect.reason}" for defect in bad.defects[:max_defects]]

@@ -9,12 +9,15 @@ Published validation and test files have no annotations. OVIS and other data set
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 
 from ..errors import DatasetError
 from .annotation_file import MAX_SIDE_PIXELS, is_finite, quote, whole_number
 from .segmentations import Segmentation, as_run_lengths, read_segmentation
+
+logger = logging.getLogger(__name__)
 
 LISTS = {"bboxes": "bbox", "segmentations": "segmentation", "areas": "area"}
 """Keys of an object's lists, and what an entry is called in COCO."""
@@ -53,12 +56,15 @@ def as_coco_vid(json_file: str, root: str, document: dict) -> tuple[dict, Names]
     frames, images, names = _images(json_file, root, document["videos"])
     annotations: list[dict] = []
     seen: set[int] = set()
+    unseen: list[int] = []
     for row, entry in enumerate(objects):
         where = _object_place(json_file, row, entry, seen)
         video = whole_number(entry["video_id"])
         if video not in frames:
             raise DatasetError(f"{where} has video_id {quote(entry['video_id'])}, which 'videos' does not list")
-        for place, parts in _shown(where, entry, frames[video]):
+        shown = _shown(where, entry, frames[video])
+        unseen += [] if shown else [entry["id"]]
+        for place, parts in shown:
             number = len(annotations) + 1
             annotations.append(
                 {
@@ -70,6 +76,11 @@ def as_coco_vid(json_file: str, root: str, document: dict) -> tuple[dict, Names]
                 }
             )
             names["annotations", number] = f"annotation {entry['id']}, frame {place}"
+    if unseen:
+        logger.warning(
+            "%s: %d objects are shown in no frame and left out, the first is annotation %s",
+            *(json_file, len(unseen), unseen[0]),
+        )
     videos = [{**video, "name": _video_name(video)} for video in document["videos"]]
     return {**document, "videos": videos, "images": images, "annotations": annotations}, names
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Optional
 
 import numpy as np
@@ -52,19 +53,28 @@ def compute_tube_metrics(
         kind: BOXES or MASKS. Of the latter, `found` may lack some or all; such frames do not count.
     """
     metrics = undefined_tube_metrics(classes)
+    if kind == MASKS:
+        found = [part for part in map(_masked_part, found) if len(part.frames)]
     labels = sorted({tube.label for tube in truth})
     if not labels:
         return metrics
-    if kind == MASKS:
-        found = [part for part in map(_masked_part, found) if len(part.frames)]
-    precision, recall = _evaluate(truth, found, labels, kind)
+    sides = [_by_label(tubes) for tubes in (truth, found)]
+    tables = [_evaluate(*(side[label] for side in sides), kind) for label in labels]
+    precision, recall = (np.stack(column, axis=-1) for column in zip(*tables))
     for name, (iou, area) in PRECISIONS.items():
-        metrics[name] = mean_percent(precision[iou][..., AREAS.index(area)])
+        metrics[name] = mean_percent(precision[iou, :, AREAS.index(area)])
     for name, limit in RECALLS.items():
-        metrics[name] = mean_percent(recall[..., AREAS.index("all"), LIMITS.index(limit)])
+        metrics[name] = mean_percent(recall[:, AREAS.index("all"), LIMITS.index(limit)])
     for column, label in enumerate(labels):
-        metrics[f"AP-{classes[label]}"] = mean_percent(precision[:, :, column, AREAS.index("all")])
+        metrics[f"AP-{classes[label]}"] = mean_percent(precision[:, :, AREAS.index("all"), column])
     return metrics
+
+
+def _by_label(tubes: Iterable[Tube]) -> Mapping[int, list[Tube]]:
+    of_label = defaultdict(list)
+    for tube in tubes:
+        of_label[tube.label].append(tube)
+    return of_label
 
 
 def _masked_part(tube: Tube) -> Tube:
@@ -74,22 +84,19 @@ def _masked_part(tube: Tube) -> Tube:
     return tube if len(rows) == len(masks) else tube.select(rows)
 
 
-def _evaluate(
-    truth: Sequence[Tube], found: Sequence[Tube], labels: Sequence[int], kind: str
-) -> tuple[np.ndarray, np.ndarray]:
-    """(thresholds, recalls, labels, areas) precision at the largest limit, (thresholds, labels, areas, limits) recall;
+def _evaluate(truth: Sequence[Tube], found: Sequence[Tube], kind: str) -> tuple[np.ndarray, np.ndarray]:
+    """(thresholds, recalls, areas) precision at the largest limit, and (thresholds, areas, limits) recall of one class;
     -1 where undefined."""
-    document = {
-        "images": [{"id": video} for video in sorted({tube.video for tube in (*truth, *found)})],
-        "categories": [{"id": label} for label in labels],
-    }
+    # Videos without the class contribute nothing, so they are left out: of many classes, most are in few videos.
+    videos = sorted({tube.video for tube in (*truth, *found)})
+    document = {"images": [{"id": video} for video in videos], "categories": [{"id": truth[0].label}]}
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools reports its progress by print
         evaluation = TubeEvaluation(*(make_index(document, _entries(tubes, kind)) for tubes in (truth, found)))
         evaluation.kind = kind
         evaluation.params.areaRng, evaluation.params.maxDets = list(SIZES), list(LIMITS)
         evaluation.evaluate()
         evaluation.accumulate()
-    return evaluation.eval["precision"][..., -1], evaluation.eval["recall"]
+    return evaluation.eval["precision"][:, :, 0, :, -1], evaluation.eval["recall"][:, 0]
 
 
 def _entries(tubes: Sequence[Tube], kind: str) -> list[dict]:

@@ -15,7 +15,7 @@ from .detection_table import DetectionTable
 from .matching import box_ious
 
 SAME_OBJECT_IOU = 0.5
-"""From this IoU on, boxes of several classes in one frame are one object: the tracker, which does not look at classes,
+"""Above this IoU, boxes of several classes in one frame are one object: the tracker, which does not look at classes,
 would confuse them."""
 REMEMBERED_FRAMES = 30
 """An object that was not seen for so many frames is another one when it comes back."""
@@ -27,8 +27,8 @@ Members = list[tuple[int, int]]
 def link_frames(table: DetectionTable, frames: Sequence[np.ndarray], min_score: float) -> list[Members]:
     """Link the detections of one video.
 
-    A detection belongs to one object, or is left out: those that overlap a better one of the same frame by
-    SAME_OBJECT_IOU, and those below `min_score` that continue no object. An object may have a single detection.
+    A detection belongs to one object, or is left out: those that overlap a better one of the same frame by more
+    than SAME_OBJECT_IOU, and those below `min_score` that continue no object. An object may have a single detection.
 
     Args:
         table: the detections.

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from detectron2.structures import BoxMode
 
 from ..data.coco_vid import Video
 from ..data.segmentations import as_run_lengths
@@ -90,8 +91,8 @@ def _tubes_of_video(number: int, video: Video, kind: str) -> Iterator[Tube]:
 
 def _mask(annotation: dict, frame: dict) -> dict:
     """Run lengths; those of the box for a crowd without a mask."""
-    mask = annotation.get("segmentation") or rectangle(annotation["bbox"])
-    return as_run_lengths(mask, frame["height"], frame["width"])
+    box = BoxMode.convert(annotation["bbox"], annotation["bbox_mode"], BoxMode.XYWH_ABS)
+    return as_run_lengths(annotation.get("segmentation", rectangle(box)), frame["height"], frame["width"])
 
 
 def linked_tubes(

@@ -79,6 +79,13 @@ def test_weak_detections_continue_tracks_and_begin_none(trackers):
     assert len(tube.frames) == 3
 
 
+def test_no_weak_detection_is_taken_for_a_first_frame(trackers):
+    """In the first frame, a weak box of another object lies closer to where the object is next."""
+    first = [(CAT, 0.9, at(0)), (DOG, 0.1, at(22))]
+    (tube,) = link([first, [(CAT, 0.9, at(14))], [(CAT, 0.9, at(28))]])
+    assert tube.frames.tolist() == [0, 1, 2] and tube.boxes[0, 0] == 0 and tube.score == pytest.approx(0.9)
+
+
 def test_a_single_frame_is_a_track_where_it_is_strong(trackers):
     (tube,) = link([[], [(DOG, 0.5, at(0))], [], [(CAT, 0.1, at(0))]])
     assert tube.frames.tolist() == [1] and tube.score == 0.5

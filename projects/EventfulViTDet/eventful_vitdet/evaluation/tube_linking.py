@@ -39,8 +39,9 @@ def link_frames(table: DetectionTable, frames: Sequence[np.ndarray], min_score: 
     """
     frames = [_without_duplicates(table, rows) for rows in frames]
     tracker = ObjectTracker(REMEMBERED_FRAMES, min_score)  # that many frames per second are remembered for a second
-    tracks = [tracker.identify(Detections(*_columns(table, rows)), sequence=0).tracks for rows in frames]
-    _add_first_frames(tracks, [table.boxes[rows] for rows in frames])
+    found = [Detections(table.boxes[rows], table.scores[rows], table.classes[rows]) for rows in frames]
+    tracks = [tracker.identify(of_frame, sequence=0).tracks for of_frame in found]
+    _add_first_frames(tracks, found, min_score)
     objects: dict[object, Members] = defaultdict(list)
     for position, (rows, of_frame) in enumerate(zip(frames, tracks)):
         for row, track in zip(rows.tolist(), of_frame.tolist()):
@@ -51,21 +52,17 @@ def link_frames(table: DetectionTable, frames: Sequence[np.ndarray], min_score: 
     return list(objects.values())
 
 
-def _columns(table: DetectionTable, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    return table.boxes[rows], table.scores[rows], table.classes[rows]
-
-
 def _without_duplicates(table: DetectionTable, rows: np.ndarray) -> np.ndarray:
     """The rows of a frame without those that show a better one's object as another class."""
     boxes, scores = (torch.from_numpy(column[rows]) for column in (table.boxes, table.scores))
     return rows[np.sort(nms(boxes, scores, SAME_OBJECT_IOU).numpy())]
 
 
-def _add_first_frames(tracks: Sequence[np.ndarray], boxes: Sequence[np.ndarray]) -> None:
+def _add_first_frames(tracks: Sequence[np.ndarray], found: Sequence[Detections], min_score: float) -> None:
     """Number, in place, the detections that objects began with.
 
     The tracker numbers an object in the second of two consecutive frames. The first is the detection without a number
-    in the frame before that overlaps it most.
+    in the frame before, strong enough to begin an object, that overlaps it most.
     """
     seen: set[int] = set()
     for position, of_frame in enumerate(tracks):
@@ -73,10 +70,10 @@ def _add_first_frames(tracks: Sequence[np.ndarray], boxes: Sequence[np.ndarray])
             if track == UNKNOWN or track in seen:
                 continue
             seen.add(track)
-            before = np.flatnonzero(tracks[position - 1] == UNKNOWN)
+            before = np.flatnonzero((tracks[position - 1] == UNKNOWN) & (found[position - 1].scores >= min_score))
             if not before.size:
                 continue
-            box = np.repeat(boxes[position][[row]], len(before), axis=0)
-            overlaps = box_ious(boxes[position - 1][before], box, pixel=0)
+            box = np.repeat(found[position].boxes[[row]], len(before), axis=0)
+            overlaps = box_ious(found[position - 1].boxes[before], box, pixel=0)
             if overlaps.max() > 0:
                 tracks[position - 1][before[overlaps.argmax()]] = track

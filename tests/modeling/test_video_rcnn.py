@@ -169,6 +169,31 @@ def test_training_is_the_plain_detector(tiny_model):
     assert model.vit.state_bytes() == 0
 
 
+@pytest.mark.parametrize("size", [(80, 96), (64, 96)])
+def test_training_on_clips_sees_what_gates_let_through(tiny_model, size):
+    from detectron2.structures import Boxes, Instances
+    from detectron2.utils.events import EventStorage
+
+    model, frames = tiny_model(MODEL__VIT__DROP_PATH_RATE=0.0), clip(4, size=size)
+    target = Instances(size, gt_boxes=Boxes(torch.tensor([[10.0, 10, 50, 50]])), gt_classes=torch.tensor([1]))
+    seen = []
+    model.backbone.net.register_forward_hook(lambda _, __, output: seen.append(output["last_feat"].detach()))
+    for number, frame in enumerate(frames):
+        detect(model, item(frame, frame_id=number))
+    expected, seen[:] = list(seen), []
+    with EventStorage():
+        losses = model.train()([{"image": frames[-1], "earlier": frames[:-1], "instances": target}])
+    for own, other in zip(seen, expected):
+        torch.testing.assert_close(own, other, rtol=1e-4, atol=1e-4)
+    assert len(seen) == 4
+    sum(losses.values()).backward()
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in model.parameters())
+    seen.clear()
+    with EventStorage():
+        model([{"image": frames[-1], "instances": target}])
+    assert len(seen) == 1 and not torch.allclose(seen[0], expected[-1], rtol=1e-3, atol=1e-3)
+
+
 def test_a_frame_larger_than_the_canvas_is_named(tiny_model):
     with pytest.raises(ValueError, match=r"video 7, frame 4: 100 x 80 pixels .* MODEL.VIT.IMG_SIZE = 96"):
         detect(tiny_model(), item(torch.zeros(3, 80, 100, dtype=torch.uint8), 7, 4))

@@ -4,7 +4,7 @@ import pytest
 import torch
 from eventful_vit import PerGate, Threshold, TopR
 
-from .small_models import CLOSE
+from .small_models import CLOSE, make_video, make_vit, run
 from .small_vivit import make_views, make_vivit
 
 
@@ -62,3 +62,47 @@ def test_clips_have_gates_of_their_own():
     first = vivit.spatial_features(make_views(seed=1))
     vivit.spatial_features(make_views(seed=2))
     torch.testing.assert_close(vivit.spatial_features(make_views(seed=1)), first)
+
+
+VIT_OPTIONS = [
+    {"policy": TopR(6)},
+    {"policy": TopR(6), "attention": "tokenwise"},
+    {"policy": Threshold(0.5), "gate_before_norm": True},
+    {"policy": TopR(4), "gate_reference": "previous-frame"},
+    {"policy": TopR(6), "img_size": (48, 64), "kv_pool": 2, "residual_block_indexes": [1]},
+]
+
+
+@pytest.mark.parametrize("options", VIT_OPTIONS, ids=str)
+def test_a_detectors_backbone_in_windows_too(options):
+    vit, video = make_vit(**options), make_video(4, size=options.get("img_size", (40, 56)))
+    eventful = run(vit, video)
+    vit.train()
+    with vit.training_clip():
+        trained = torch.cat([vit(frame[None])["last_feat"] for frame in video])
+    torch.testing.assert_close(trained.detach(), eventful, **CLOSE)
+    trained[-1].square().sum().backward()
+    assert all(parameter.grad.abs().sum() > 0 for parameter in vit.parameters())
+    dense = vit(video[-1:])["last_feat"]  # the gates are gone
+    assert not torch.allclose(dense, trained[-1:], rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(dense, make_vit(**options).train()(video[-1:])["last_feat"])
+
+
+def test_activations_are_kept_within_a_clip():
+    vit = make_vit(policy=TopR(3), use_act_checkpoint=True).train()
+    video = make_video(3)
+    with vit.training_clip():
+        last = [vit(frame[None])["last_feat"] for frame in video][-1]
+    last.sum().backward()  # recomputed, the gates of frames gone by would choose again
+    expected = make_vit(policy=TopR(3)).train()
+    with expected.training_clip():
+        [expected(frame[None])["last_feat"] for frame in video][-1].sum().backward()
+    for own, other in zip(vit.parameters(), expected.parameters()):
+        torch.testing.assert_close(own.grad, other.grad)
+
+
+@pytest.mark.parametrize("attention", ["full", "query-key"])
+def test_attention_that_differs_from_the_dense_one_is_refused(attention):
+    vit = make_vit(attention=attention).train()
+    with pytest.raises(ValueError, match=f"exact or tokenwise attention, not '{attention}'"), vit.training_clip():
+        pass

@@ -2,8 +2,8 @@
 
 A token function of buffered tokens is that function of the tokens that were last sent on. So it is enough to put,
 behind each gate, the value last sent of a token in the place of its current one, and to compute everything. The result
-is that of `exact` and `tokenwise`. Gradients pass through sent values straight to where they came from, in earlier
-steps too; the choice of tokens has none.
+is that of `exact` and `tokenwise`, in windows and without. Gradients pass through sent values straight to where they
+came from, in earlier steps too; the choice of tokens has none.
 """
 
 from __future__ import annotations
@@ -23,11 +23,19 @@ Run = Callable[[BlockSpec, Tensor], Tensor]
 class TrainingGates:
     """The gates of one sequence of steps; a new sequence needs new ones."""
 
+    ATTENTION = ("exact", "tokenwise")
+    """The modes of attention whose results are those of dense attention over the tokens sent on."""
+
     def __init__(self, policy: Policy, options: EventfulOptions) -> None:
         """
         Args:
             options: what is gated, and with what it is compared.
+
+        Raises ValueError for attention that is neither "exact" nor "tokenwise".
         """
+        if options.attention not in self.ATTENTION:
+            known = " or ".join(self.ATTENTION)
+            raise ValueError(f"training with gates is for {known} attention, not {options.attention!r}")
         self._policy = policy
         self._options = options
         self._gates: dict[str, _Gate] = {}
@@ -43,8 +51,8 @@ class TrainingGates:
         return run_block
 
     def _specification(self, name: str, spec: BlockSpec) -> BlockSpec:
-        if spec.other_attention is not None or spec.window:
-            raise ValueError(f"{name}: training with gates is for global attention of known code")
+        if spec.other_attention is not None:
+            raise ValueError(f"{name}: training with gates is for attention of known code")
         before = self._options.gate_before_norm
         return replace(
             spec,

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from detectron2.config import CfgNode
 from detectron2.engine import DefaultTrainer, HookBase, SimpleTrainer, hooks
+from eventful_vit.gated_training import TrainingGates
 from torch import Tensor, nn
 
 from .checkpoint import VideoCheckpointer
@@ -119,6 +120,7 @@ def check_training(cfg: CfgNode) -> None:
     """Raise an error for settings and data sets that a detector's training cannot have."""
     check_solver(cfg)
     check_tubes(cfg)
+    check_earlier_frames(cfg)
     for name in cfg.DATASETS.TEST:
         load_test_frames(cfg, name)
 
@@ -128,6 +130,20 @@ def check_solver(cfg: CfgNode) -> None:
     for key in ("MAX_ITER", "CHECKPOINT_PERIOD"):
         if cfg.SOLVER[key] < 1:
             raise ConfigError(f"SOLVER.{key} must be 1 or larger, found {cfg.SOLVER[key]}")
+
+
+def check_earlier_frames(cfg: CfgNode) -> None:
+    """Raise ConfigError where training with gates on is asked for and cannot be."""
+    eventful, frames, key = cfg.MODEL.EVENTFUL, cfg.DATALOADER.EARLIER_FRAMES, "DATALOADER.EARLIER_FRAMES"
+    if frames < 0:
+        raise ConfigError(f"{key} must be 0 or larger, found {frames}")
+    if frames and not eventful.ENABLED:
+        raise ConfigError(f"{key} = {frames} trains with gates on, but MODEL.EVENTFUL.ENABLED is False")
+    if frames and eventful.ATTENTION not in TrainingGates.ATTENTION:
+        raise ConfigError(
+            f"{key} = {frames}: training with gates on is for MODEL.EVENTFUL.ATTENTION "
+            f"{' or '.join(TrainingGates.ATTENTION)}, not {eventful.ATTENTION}"
+        )
 
 
 @contextmanager

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 
 import torch
@@ -15,6 +16,7 @@ from ..block import EventfulOptions
 from ..encoder import EventfulEncoder
 from ..frame import FrameTrace
 from ..gate import GateReference
+from ..gated_training import TrainingGates
 from ..layers import is_plain
 from ..model import EventfulModel
 from ..ops import tape
@@ -129,7 +131,9 @@ class EventfulViT(EventfulModel):
             for i in range(depth)
         )
         options = EventfulOptions(attention, gate_before_norm, gate_reference, state_dtype, compute_dtype)
+        self._options = options
         self._encoder = EventfulEncoder(depth, options)
+        self._training_gates: TrainingGates | None = None
         self.set_policy(TopR(grid[0] * grid[1] // 4) if policy is None else policy)
         self._initialise()
 
@@ -145,6 +149,20 @@ class EventfulViT(EventfulModel):
     @property
     def gate_names(self) -> tuple[str, ...]:
         return self._encoder.gate_names
+
+    @contextmanager
+    def training_clip(self) -> Iterator[None]:
+        """Within it, frames in training mode are those of running streams: with the features of inference on changed
+        tokens, at the policy of now, and with gradients into all frames (gated_training.py). The first one is computed
+        in full. Activations are not recomputed, whatever `use_act_checkpoint` says.
+
+        Raises ValueError as `TrainingGates` does.
+        """
+        self._training_gates = TrainingGates(self.policy, self._options)
+        try:
+            yield
+        finally:
+            self._training_gates = None
 
     def forward(self, images: Tensor, state: Streams | None = None) -> dict[str, Tensor]:
         """Features of one frame per stream.
@@ -184,7 +202,9 @@ class EventfulViT(EventfulModel):
         trace = FrameTrace((True,) * len(images), grid) if self.observers else None
         if trace is not None:
             self._note_embedding(trace)
-        if self.training and self.use_act_checkpoint:
+        if self.training and self._training_gates is not None:
+            x = self._encoder.dense(self._training_gates.blocks(self.blocks), self._embed(images, grid), grid, trace)
+        elif self.training and self.use_act_checkpoint:
             x = self._embed(images, grid)
             x = checkpoint(self._encoder.dense, self.blocks, x, grid, trace, use_reentrant=False)
         else:

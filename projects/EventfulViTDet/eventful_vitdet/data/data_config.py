@@ -54,6 +54,10 @@ def add_data_config(cfg: CfgNode) -> None:
     # come more often), then one of its videos, then a frame. With DATASET_RATIOS, within each data set. False: every
     # frame equally often.
     cfg.DATALOADER.BALANCE_CLASSES = False
+    # Training of detectors with gates on: how many frames come before each training frame, as in video. The first one
+    # is computed in full; after it, gates let through what the policy of MODEL.EVENTFUL chooses. Losses are those of
+    # the training frame. 0 trains densely, on single frames.
+    cfg.DATALOADER.EARLIER_FRAMES = 0
     # Training: folder for JPEG copies of the frames of video files, filled before training starts. Reading one takes
     # about a millisecond; decoding a frame in the middle of an mp4 takes some fifty. "": decode from the video.
     cfg.DATALOADER.FRAME_CACHE = ""

@@ -16,6 +16,7 @@ from detectron2.utils import comm
 from fvcore.transforms.transform import TransformList
 
 from ..errors import ConfigError
+from .earlier_frames import EARLIER, all_frames
 from .frame_cache import FrameCache, extract_frames
 from .input_preparation import check_image_format
 from .listed_frames import read_listed_frame
@@ -68,24 +69,28 @@ class VideoTrainMapper:
 
     def __call__(self, frame: dict) -> dict:
         """Return "image" (a uint8 tensor (3, H, W)), "instances" (gt_boxes, gt_classes, and gt_masks where
-        they are asked for) and the frame's identity.
+        they are asked for) and the frame's identity; with the frames before it (earlier_frames.py), augmented alike,
+        their images as a list, "earlier".
 
         Raises VideoReadError if the frame cannot be read.
         """
-        image = self._read(frame)
-        if self.image_format == "RGB":
-            image = np.ascontiguousarray(image[:, :, ::-1])
+        image = self._read_image(frame)
         annotations = [a for a in frame["annotations"] if not a.get("iscrowd", 0)]
         boxes = [BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS) for a in annotations]
         aug_input = T.AugInput(image, boxes=np.asarray(boxes, dtype=np.float64).reshape(-1, 4))
         transforms = self.augmentations(aug_input)
-        image = aug_input.image
+        earlier = [transforms.apply_image(self._read_image(before)) for before in frame.get(EARLIER, ())]
         identity = ("file_name", "height", "width", "image_id", "video_id", "frame_id")
         return {
             **{key: frame[key] for key in identity},
-            "image": torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))),
+            "image": _as_tensor(aug_input.image),
+            **({EARLIER: [_as_tensor(before) for before in earlier]} if earlier else {}),
             "instances": self._make_instances(frame, annotations, aug_input, transforms),
         }
+
+    def _read_image(self, frame: dict) -> np.ndarray:
+        image = self._read(frame)
+        return np.ascontiguousarray(image[:, :, ::-1]) if self.image_format == "RGB" else image
 
     def _make_instances(
         self, frame: dict, annotations: list[dict], augmented: T.AugInput, transforms: TransformList
@@ -106,6 +111,11 @@ class VideoTrainMapper:
             shown = [annotation["segmentation"] for annotation, visible in zip(annotations, keep) if visible]
             target.gt_masks = transform_masks(shown, transforms, frame)
         return target
+
+
+def _as_tensor(image: np.ndarray) -> torch.Tensor:
+    """(H, W, 3) as (3, H, W)."""
+    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
 
 
 def build_train_augmentations(cfg: CfgNode) -> list[T.Augmentation]:
@@ -178,7 +188,7 @@ def build_video_train_loader(cfg: CfgNode) -> VideoTrainLoader:
     if settings.FRAME_CACHE:
         if comm.is_main_process():
             for frames in sets:
-                extract_frames(frames, settings.FRAME_CACHE)
+                extract_frames(all_frames(frames), settings.FRAME_CACHE)
         comm.synchronize()
     frames = [frame for of_set in sets for frame in of_set]
     batches = build_detection_train_loader(cfg, mapper=VideoTrainMapper(cfg), dataset=frames, sampler=sampler)

@@ -10,6 +10,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ..errors import ConfigError, DatasetError
 from .coco_vid import group_by_video
+from .earlier_frames import attach_earlier
 from .frame_cache import thin_frames
 from .read_rules import ReadRules
 from .registration import check_classes, load_frames, register_test_json
@@ -22,7 +23,8 @@ def load_train_sets(cfg: CfgNode) -> list[list[dict]]:
 
     A name that ends in .json is the path of a COCO-VID file. Of every video, every DATALOADER.TRAIN_FRAME_STRIDE-th
     frame is taken, of these DATALOADER.FRAMES_PER_VIDEO evenly spaced ones, and of these, with
-    DATALOADER.FILTER_EMPTY_ANNOTATIONS, those with an object.
+    DATALOADER.FILTER_EMPTY_ANNOTATIONS, those with an object. With DATALOADER.EARLIER_FRAMES, each has the frames
+    before it (earlier_frames.py).
 
     Raises:
         DatasetError: nothing is left of a data set, or the data sets have different classes.
@@ -42,6 +44,8 @@ def load_train_sets(cfg: CfgNode) -> list[list[dict]]:
 def _load_train_set(cfg: CfgNode, name: str) -> list[dict]:
     loader = cfg.DATALOADER
     usable, _ = load_frames(name, loader.ON_BAD_VIDEO, ReadRules.from_config(cfg))
+    if loader.EARLIER_FRAMES:
+        usable = attach_earlier(usable, loader.EARLIER_FRAMES)
     frames = thin_frames(usable, loader.TRAIN_FRAME_STRIDE)
     check_classes(name, cfg.MODEL.ROI_HEADS.NUM_CLASSES)
     listed, videos = len(frames), len(group_by_video(frames))

@@ -17,6 +17,7 @@ from eventful_vit import EventfulViT, Policy
 from torch import Tensor, nn
 
 from ..contention import fitting_threads
+from ..data.earlier_frames import EARLIER
 from ..errors import ConfigError
 from ..masks import MaskRequest, has_masks
 from .backbone import build_pyramid_policy
@@ -35,7 +36,8 @@ logger = logging.getLogger(__name__)
 class VideoRCNN(GeneralizedRCNN):
     """A two-stage detector for video.
 
-    In training it is the plain detector. In inference each position of the input list is a stream: the model compares
+    In training it is the plain detector, on single images or on the last frames of clips, which then see what gates let
+    through (DATALOADER.EARLIER_FRAMES). In inference each position of the input list is a stream: the model compares
     `video_id` and `frame_id` of a frame with those of the stream's last one and starts over (a flush) by itself
     when the video changes, when frame numbers have a gap or go back, or when the frame's size changes. An input
     without `video_id` is a single image, and computed in full.
@@ -145,8 +147,19 @@ class VideoRCNN(GeneralizedRCNN):
     def forward(self, batched_inputs: list[dict], state: DetectorState | None = None) -> list[dict] | dict:
         """Losses in training; in inference, detections in one frame per stream (see `inference`)."""
         if self.training:
-            return super().forward(batched_inputs)
+            return self._losses(batched_inputs)
         return self.inference(batched_inputs, state=state)
+
+    def _losses(self, batched_inputs: list[dict]) -> dict:
+        """Losses in images; in those that end a clip ("earlier", images before it), after gated frames."""
+        clips = [item[EARLIER] for item in batched_inputs if EARLIER in item]
+        if not clips:
+            return super().forward(batched_inputs)
+        with self.vit.training_clip():
+            for images in zip(*clips):
+                frames = [{**item, "image": image} for item, image in zip(batched_inputs, images)]
+                self.vit(self.preprocess_image(frames).tensor)
+            return super().forward(batched_inputs)
 
     def inference(
         self,

@@ -16,6 +16,7 @@ SIZE = (32, 48)
 """4 x 6 tokens: a frame takes the interpreter about a second."""
 POLICIES = [
     TopR(5), Threshold(0.4), TopR(24), TopFraction(0.3), TopR(0), TopR(1), Threshold(float("inf")),
+    Threshold(0.3, at_most=0.25),
     PerGate({"blocks.0.*": TopR(9), "*.mlp": Threshold(0.6), "*": TopR(3)}),
 ]  # fmt: skip
 

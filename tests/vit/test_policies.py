@@ -20,6 +20,9 @@ NORMS = torch.tensor([[0.1, 3.0, 2.0, 0.0], [5.0, 0.2, 0.3, 4.0]])
         (Threshold(0.25), [[1, 2], [0, 2, 3]]),
         (Threshold(3.0), [[], [0, 3]]),  # strictly greater
         (Threshold(float("inf")), [[], []]),
+        (Threshold(0.15, at_most=0.5), [[1, 2], [0, 3]]),
+        (Threshold(2.5, at_most=0.5), [[1], [0, 3]]),
+        (Threshold(0.0, at_most=0.2), [[], []]),  # floor(0.2 * 4) = 0
     ],
 )
 def test_choice(policy, expected):
@@ -37,6 +40,8 @@ def test_ties_still_select_exactly_r():
         (lambda: TopR(2.5), TypeError),
         (lambda: TopR(True), TypeError),
         (lambda: Threshold(float("nan")), ValueError),
+        (lambda: Threshold(1.0, at_most=1.1), ValueError),
+        (lambda: Threshold(1.0, at_most=float("nan")), ValueError),
         (lambda: TopFraction(1.1), ValueError),
         (lambda: TopFraction(-0.1), ValueError),
         (lambda: TopFraction(float("nan")), ValueError),
@@ -48,9 +53,10 @@ def test_bad_values(make, error):
 
 
 def test_names():
-    assert [str(p) for p in (TopR(256), Threshold(0.5), TopFraction(0.25))] == [
+    assert [str(p) for p in (TopR(256), Threshold(0.5), Threshold(0.5, 0.1), TopFraction(0.25))] == [
         "top-r 256",
         "threshold 0.5",
+        "threshold 0.5, at most 0.1 of the tokens",
         "fraction 0.25",
     ]
 

@@ -11,6 +11,7 @@ from .frame import FrameTrace
 from .models.vitdet import EventfulViT
 from .models.vivit import FactorisedViViT
 from .policies import PerGate, Policy, Threshold, TopFraction, TopR
+from .shared_budget import SharedBudget
 from .streams import Streams
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "OperationCounts",
     "PerGate",
     "Policy",
+    "SharedBudget",
     "Streams",
     "Threshold",
     "TopFraction",

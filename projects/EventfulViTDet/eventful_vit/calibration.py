@@ -2,7 +2,8 @@
 
 What counts is how far the features of the eventful model are from those of the dense one. Gates differ in what a token
 more brings, and in what it costs. `calibrate` measures both for every gate, and moves budgets from gates where they
-bring little to gates where they bring much, at equal operations.
+bring little to gates where they bring much, at equal operations. On request, thresholds take the place of these
+budgets, and all gates and frames share one budget of operations (shared_budget.py).
 """
 
 from __future__ import annotations
@@ -12,15 +13,17 @@ import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from .cost import count_operations
+from .frame import FrameTrace
 from .model import EventfulModel
-from .policies import PerGate, TopFraction
+from .policies import PerGate, Policy, Threshold, TopFraction
+from .shared_budget import SharedBudget
 
 Budgets = dict[str, float]
 """Tokens of each gate. Fractions are rounded when a policy is made of them."""
@@ -38,6 +41,11 @@ LEAST_CHANGE = 1e-10
 """Below this, features differ by rounding only, from which nothing is learnt."""
 TOLERANCE = 0.01
 """Of a target of operations."""
+LEAST_LEFT = 0.05
+"""Of a gate's largest errors. A threshold is at least so large: one of 0, where a budget leaves nothing behind, could
+not be raised for a video in which more moves."""
+FACTORS = 8.0
+"""Thresholds are multiplied or divided by at most so much, to meet a target."""
 
 
 @dataclass(frozen=True)
@@ -57,9 +65,16 @@ class Calibration:
     """The one budget for all gates that costs as much, or a little less, ..."""
     uniform_change: float
     """... and its distance."""
+    thresholds: Mapping[str, float] | None = None
+    """Of a shared budget: the error of each gate above which it updates a token. `gates` are then the tokens that it
+    usually updates, `gflops` is the budget, and `change` the distance with it."""
 
-    def policy(self) -> PerGate:
+    def policy(self) -> PerGate | SharedBudget:
         """The budgets as shares of a frame's tokens, so that they suit frames of other sizes too."""
+        if self.thresholds is not None:
+            shares = {name: (r + 0.5) / self.tokens for name, r in self.gates.items()}
+            shares = {name: min(share, 1.0) for name, share in shares.items()}
+            return SharedBudget(self.gflops, self.tokens, self.thresholds, shares)
         gates = {name: _share(r, self.tokens) for name, r in self.gates.items()}
         gates["*"] = gates[list(gates)[-1]]  # what follows the last block, such as an eventful pyramid
         return PerGate(gates, f"calibrated {self.gflops:.4g} ({self.digest()})")
@@ -83,7 +98,10 @@ class Calibration:
 
     def to_dict(self) -> dict[str, Any]:
         """For a JSON file."""
-        return {"format": FORMAT, **asdict(self), "gates": dict(self.gates)}
+        content = {"format": FORMAT, **asdict(self), "gates": dict(self.gates)}
+        if self.thresholds is None:
+            del content["thresholds"]
+        return content
 
     @classmethod
     def from_dict(cls, content: Any) -> Calibration:
@@ -103,7 +121,20 @@ class Calibration:
         for name, r in gates.items():
             if not _is_whole(r) or r > tokens:
                 raise ValueError(f"gates, {name}: {r!r}; expected a whole number from 0 to {tokens}")
-        return cls(gates=gates, **{name: content[name] for name in (*whole, *real)})
+        thresholds = content.get("thresholds")
+        if thresholds is not None:
+            _check_thresholds(thresholds, gates, content["gflops"])
+        return cls(gates=gates, thresholds=thresholds, **{name: content[name] for name in (*whole, *real)})
+
+
+def _check_thresholds(thresholds: Any, gates: Mapping[str, int], gflops: float) -> None:
+    if not isinstance(thresholds, dict) or set(thresholds) != set(gates):
+        raise ValueError("thresholds: expected one for each of the gates, {NAME: NUMBER}")
+    for name, threshold in thresholds.items():
+        if not _is_number(threshold):
+            raise ValueError(f"thresholds, {name}: {threshold!r}; expected a number, 0 or larger")
+    if gflops == 0:
+        raise ValueError("gflops is 0; with thresholds, it is the budget, above 0")
 
 
 def _share(r: int, tokens: int) -> TopFraction:
@@ -132,6 +163,7 @@ def calibrate(
     like: int | None = None,
     max_change: float | None = None,
     rounds: int = 3,
+    shared: bool = False,
     features: Callable[[Any], Tensor] | None = None,
     progress: Progress | None = None,
 ) -> Calibration:
@@ -148,6 +180,7 @@ def calibrate(
         like: so many tokens in every gate, whose operations may be spent; or
         max_change: the distance to the dense features that is allowed; the least operations are then looked for.
         rounds: more take longer and may find better budgets.
+        shared: learn a threshold for each gate, with which all gates and frames share the operations (`SharedBudget`).
         features: what to compare of the model's output; by default the output, its "last_feat" or last_hidden_state.
         progress: called with a line for each step.
 
@@ -158,6 +191,8 @@ def calibrate(
     """
     if [target_gflops, like, max_change].count(None) != 2:
         raise ValueError("calibrate needs one of target_gflops, like and max_change")
+    if shared and max_change is not None:
+        raise ValueError("a shared budget needs target_gflops or like: it holds operations, no change of the features")
     with _settings_restored(model), torch.inference_mode():
         trial = _Trial(model, frames, features or find_features)
         search = _Search(trial, progress or (lambda line: None))
@@ -165,7 +200,8 @@ def calibrate(
             target_gflops = trial(dict.fromkeys(trial.gates, like)).gflops
         if max_change is not None:
             return search.describe(search.at_change(max_change, rounds))
-        return search.describe(search.at_cost(target_gflops, rounds))
+        found = search.describe(search.at_cost(target_gflops, rounds))
+        return search.shared(found, target_gflops) if shared else found
 
 
 def find_features(output: Any) -> Tensor:
@@ -234,7 +270,19 @@ class _Trial:
         return {name: max(0, min(self.tokens, round(budgets[name]))) for name in self.gates}
 
     def _run(self, budgets: Mapping[str, int]) -> _Outcome:
-        self.model.set_policy(PerGate({name: _share(r, self.tokens) for name, r in budgets.items()}))
+        return self.run(self.counts_policy(budgets))
+
+    def counts_policy(self, budgets: Mapping[str, int]) -> PerGate:
+        """The policy with so many tokens of each gate."""
+        return PerGate({name: _share(r, self.tokens) for name, r in budgets.items()})
+
+    def run(self, policy: Policy, watch: Callable[[FrameTrace], None] | None = None) -> _Outcome:
+        """What a policy does on all frames.
+
+        Args:
+            watch: called with the trace of each later frame.
+        """
+        self.model.set_policy(policy)
         self._state.reset()
         distance, macs = 0.0, 0
         with self.model.using(self._state), count_operations(self.model) as counts:
@@ -244,6 +292,8 @@ class _Trial:
                 if number:
                     distance += float((features - dense).square().sum())
                     macs += counts.backbone()
+                    if watch is not None:
+                        watch(self._state.trace)
         later = (len(self.frames) - 1) * len(self.frames[0])
         return _Outcome(distance / self._size, macs / later / 1e9)
 
@@ -289,6 +339,50 @@ class _Search:
             uniform=trial.whole(uniform)[trial.gates[0]],
             uniform_change=trial(uniform).change,
         )
+
+    def shared(self, found: Calibration, target: float) -> Calibration:
+        """The same operations as a budget that gates and frames share: thresholds that let as many tokens through."""
+        trial = self._trial
+        learnt = self._usual_thresholds(found.gates)
+        factor = self._threshold_factor(learnt, target)
+        thresholds = {name: factor * threshold for name, threshold in learnt.items()}
+        shared = replace(found, gflops=target, thresholds=thresholds)
+        outcome = trial.run(shared.policy())
+        self._say(f"shared: {self._outcome_words(outcome)}")
+        return replace(shared, change=outcome.change)
+
+    def _usual_thresholds(self, gates: Mapping[str, int]) -> dict[str, float]:
+        """For each gate, the mean over frames of the largest error that its budget leaves behind.
+
+        Raises ValueError, naming it, for a gate that saw no errors.
+        """
+        trial = self._trial
+        sums = {name: torch.zeros(2, dtype=torch.float64) for name in trial.gates}
+
+        def watch(trace: FrameTrace) -> None:
+            for name in sums:
+                errors = trace.gates[name].norms.double().sort(dim=1, descending=True).values.mean(dim=0)
+                sums[name] += errors[[0, min(gates[name], trial.tokens - 1)]].cpu()
+
+        trial.run(trial.counts_policy(gates), watch)
+        thresholds = {}
+        for name, (largest, left) in ((name, errors.tolist()) for name, errors in sums.items()):
+            if not largest > 0:
+                raise ValueError(f"nothing moves at {name} in these frames: a shared budget needs some with motion")
+            thresholds[name] = max(left, LEAST_LEFT * largest) / (len(trial.frames) - 1)
+        return thresholds
+
+    def _threshold_factor(self, thresholds: Mapping[str, float], target: float) -> float:
+        """The factor of thresholds at which frames cost the target, to a hundredth."""
+        low, high = 1 / FACTORS, FACTORS
+        while high / low > 1 + TOLERANCE:
+            middle = math.sqrt(low * high)
+            policy = PerGate({name: Threshold(middle * threshold) for name, threshold in thresholds.items()})
+            if self._trial.run(policy).gflops > target:
+                low = middle
+            else:
+                high = middle
+        return high
 
     def _least(self, shape: Budgets, max_change: float) -> Budgets:
         full = dict.fromkeys(self._trial.gates, float(self._trial.tokens))
@@ -342,5 +436,8 @@ class _Search:
         }
 
     def _describe(self, budgets: Budgets) -> str:
-        outcome = self._trial(budgets)
+        return self._outcome_words(self._trial(budgets))
+
+    @staticmethod
+    def _outcome_words(outcome: _Outcome) -> str:
         return f"{outcome.gflops:.4g} GFlops, features change by {100 * outcome.change:.3g} %"

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
 from types import MappingProxyType
@@ -245,24 +245,25 @@ class EventfulModel(Traced):
                 return self._run_frame(inputs, form, state, embed, note)
         state, key = self._state_in_use(state), (inputs.shape, form, arithmetic(inputs))
         with state.exclusive():
-            x = self._repeat_frame(key, inputs, state)
+            policy = state.next_policy(self.policy)
+            x = self._repeat_frame(key, inputs, state, policy)
             if x is None:
-                x = self._run_other_frame(key, inputs, form, state, embed, note)
+                x = self._run_other_frame(key, inputs, form, state, policy, embed, note)
             trace = state.trace
         self.report(trace)  # observers may compute frames with this state
         return x
 
-    def _repeat_frame(self, key: Hashable, inputs: Tensor, state: Streams) -> Tensor | None:
+    def _repeat_frame(self, key: Hashable, inputs: Tensor, state: Streams, policy: Policy) -> Tensor | None:
         """An eventful frame that is like the last one of its state (repetition.py), else None. If the weights turn out
         to have changed, no stream is running any more."""
         repetition, streams, version = state.recorded.take_repetition(), len(inputs), self._weights().last_version
         if repetition is None or not state.continues(streams, version) or not self._may_repeat(repetition, key, inputs):
             return None
-        policy = fixed_form(self.policy)
-        if policy is None or policy != repetition.policy:
-            if not self._encoder.write_budget(repetition.kind, self.policy):
+        form = fixed_form(policy)
+        if form is None or form != repetition.policy:
+            if not self._encoder.write_budget(repetition.kind, policy):
                 return None
-            repetition = replace(repetition, policy=policy)
+            repetition = replace(repetition, policy=form)
         state.mark(streams, running=False)
         x, answer = repetition.start(inputs)
         if self._weights().version() != version:
@@ -273,12 +274,12 @@ class EventfulModel(Traced):
         return x
 
     def _run_other_frame(
-        self, key: Hashable, inputs: Tensor, form: FrameForm, state: Streams, embed: Callable[[Tensor], Tensor],
-        note: Callable[[FrameTrace], None],
+        self, key: Hashable, inputs: Tensor, form: FrameForm, state: Streams, policy: Policy,
+        embed: Callable[[Tensor], Tensor], note: Callable[[FrameTrace], None],
     ) -> Tensor:  # fmt: skip
         early = state.recorded.find_input(key, inputs)
         refuse_others = check_finite(inputs) if early is None else early.start(inputs).refuse_others
-        with self._open_frame(state.exclusive_frame, len(inputs), form, state) as frame:
+        with self._open_frame(len(inputs), form, state, policy) as frame:
             note(frame.trace)
             observed = self._weights().is_observed()
             if early is not None and early is state.recorded.input and not observed:
@@ -290,8 +291,8 @@ class EventfulModel(Traced):
             x = self._encoder.eventful(self.blocks, x, frame, observed, stays)
             refuse_others()
         if stays and not any(frame.trace.flushed):
-            policy = fixed_form(self.policy)
-            self._prepare_repetition(state.recorded, key, frame.trace, policy, state.recorded.input)
+            source = state.recorded.input
+            self._prepare_repetition(state.recorded, key, frame.trace, fixed_form(policy), source)
         return x
 
     def _weights_of_input(self) -> list[Tensor]:
@@ -311,24 +312,24 @@ class EventfulModel(Traced):
     def _frame(self, streams: int, form: FrameForm, state: Streams | None) -> Iterator[Frame]:
         """An eventful frame of the first `streams` streams of a state."""
         state = self._state_in_use(state)
-        with self._open_frame(state.frame, streams, form, state) as frame:
-            yield frame
+        with state.exclusive():
+            policy = state.next_policy(self.policy)
+            with self._open_frame(streams, form, state, policy) as frame:
+                yield frame
         self.report(frame.trace)
 
     @contextmanager
-    def _open_frame(
-        self, open_streams: Callable[..., AbstractContextManager], streams: int, form: FrameForm, state: Streams
-    ) -> Iterator[Frame]:
+    def _open_frame(self, streams: int, form: FrameForm, state: Streams, policy: Policy) -> Iterator[Frame]:
         if torch.jit.is_tracing():
             raise RuntimeError(
                 "a frame with state cannot be traced: set model.enabled = False to trace the dense model"
             )
-        with open_streams(streams, form, self._weights().version()) as begins:
+        with state.exclusive_frame(streams, form, self._weights().version()) as begins:
             tokens = form.prefix + form.grid[0] * form.grid[1]
             in_full = begins
-            if is_on_gpu(form) and self._encoder.is_beyond_crossover(self.policy, tokens):
+            if is_on_gpu(form) and self._encoder.is_beyond_crossover(policy, tokens):
                 in_full = (True,) * streams
-            frame = Frame(self.policy, in_full, state, FrameTrace(begins, form.grid, in_full=in_full))
+            frame = Frame(policy, in_full, state, FrameTrace(begins, form.grid, in_full=in_full))
             yield frame
         state.trace = frame.trace
 

@@ -1,7 +1,8 @@
 """Policies: which tokens a gate lets through.
 
 A policy looks at one number per token, the L2 norm of the token's error (how far it moved since it was last sent
-on), and marks the tokens to update. Policies hold no state, so one may replace another between any two frames.
+on), and marks the tokens to update. Policies hold no state, so one may replace another between any two frames; what one
+has to remember of a video is kept with the video's state (`Policy.next`).
 """
 
 from __future__ import annotations
@@ -12,10 +13,14 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from operator import index
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from .ops.gating import largest_above
+
+if TYPE_CHECKING:
+    from .frame import FrameTrace
 
 
 class Policy:
@@ -48,6 +53,19 @@ class Policy:
             tokens: N, tokens of a stream.
         """
         return self
+
+    def next(self, memory: Any, trace: FrameTrace | None) -> tuple[Policy, Any]:
+        """The policy of the next frame of some streams, for policies that learn from earlier ones.
+
+        Args:
+            memory: what this returned for the last frame of these streams; None before their first one. It may be of
+                another policy, which decided then.
+            trace: that frame's; None if it is not known, or was asked about before.
+
+        Returns:
+            A policy that says the same for all of the frame, and what to remember.
+        """
+        return self, None
 
     def check(self, gates: Sequence[str]) -> None:
         """Raise ValueError if this policy does not suit a model with these gates."""
@@ -98,16 +116,21 @@ class Threshold(Policy):
     """All tokens whose error norm exceeds a threshold: the cost follows the content."""
 
     threshold: float
+    at_most: float = 1.0
+    """Share of a frame's tokens; if more exceed the threshold, those with the largest errors are updated."""
 
     def __post_init__(self) -> None:
         if math.isnan(self.threshold):
             raise ValueError("Threshold needs a number, got NaN")
+        if not 0.0 <= self.at_most <= 1.0:  # NaN fails this too
+            raise ValueError(f"Threshold needs at_most between 0 and 1, got {self.at_most!r}")
 
     def limits(self, tokens: int) -> tuple[int, float]:
-        return tokens, self.threshold
+        return math.floor(self.at_most * tokens), self.threshold
 
     def __str__(self) -> str:
-        return f"threshold {_write_number(self.threshold)}"
+        bound = "" if self.at_most == 1 else f", at most {_write_number(self.at_most)} of the tokens"
+        return f"threshold {_write_number(self.threshold)}{bound}"
 
 
 @dataclass(frozen=True)

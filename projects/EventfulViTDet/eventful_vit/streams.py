@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from .recorded import RecordedFrames
 
 if TYPE_CHECKING:
     from .frame import FrameTrace
+    from .policies import Policy
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,8 @@ class Streams:
         self._running: list[bool] = []
         self._form: FrameForm | None = None
         self._weights: int | None = None
+        self._of_policy: Any = None  # what a policy remembers of these streams
+        self._asked_about: FrameTrace | None = None
         self._in_use = threading.Lock()
 
     @property
@@ -93,13 +96,14 @@ class Streams:
         self._running = []
         self._slots = {}
         self._missing = {}
+        self._of_policy = None
         self.recorded.clear()
-        self.trace = None
+        self.trace = self._asked_about = None
 
     def to(self, device: torch.device | str) -> Streams:
         """Move everything to a device, for instance to set a paused stream aside in host memory."""
         self.recorded.clear()
-        self.trace = None
+        self.trace = self._asked_about = None
         self._slots = {name: slot.to(device) for name, slot in self._slots.items()}
         if self._form is not None:
             self._form = replace(self._form, device=torch.empty(0, device=device).device)
@@ -134,6 +138,14 @@ class Streams:
         self._slots[name] = slot
         self.recorded.clear_kinds()  # they point to the old memory
         return slot
+
+    def next_policy(self, policy: Policy) -> Policy:
+        """What a policy says of these streams' next frame, after what it remembers of earlier ones. To be asked once
+        for each frame, before anything of it is computed."""
+        trace = None if self.trace is self._asked_about else self.trace
+        says, self._of_policy = policy.next(self._of_policy, trace)
+        self._asked_about = self.trace
+        return says
 
     def note_missing(self, part: str, streams: int) -> None:
         """Say that the first `streams` streams came through a part of the model that did not bring its slots up to
@@ -220,7 +232,7 @@ class Streams:
 
     def __getstate__(self) -> dict:
         """For copies and pickles: everything but what cannot be copied or points to memory."""
-        return {**vars(self), "_in_use": None, "recorded": RecordedFrames(), "trace": None}
+        return {**vars(self), "_in_use": None, "recorded": RecordedFrames(), "trace": None, "_asked_about": None}
 
     def __setstate__(self, state: dict) -> None:
         vars(self).update(state, _in_use=threading.Lock())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 
-from eventful_vit import Calibration, PerGate
+from eventful_vit import Calibration, Policy
 from eventful_vit.model import EventfulModel
 
 from .errors import ConfigError
@@ -34,7 +34,7 @@ def read_policy_file(path: str) -> Calibration:
         raise ConfigError(f"MODEL.EVENTFUL.POLICY_FILE = {path}: {error}") from error
 
 
-def calibrated_policy(path: str, model: EventfulModel | None = None) -> PerGate:
+def calibrated_policy(path: str, model: EventfulModel | None = None) -> Policy:
     """The policy of a file. Raises ConfigError, naming it, also if its budgets were found for another model."""
     calibration = read_policy_file(path)
     if model is not None:

@@ -43,7 +43,9 @@ def execute(arguments: argparse.Namespace) -> None:
     most = None if arguments.max_loss is None else arguments.max_loss / 100
     target = {"target_gflops": arguments.target_gflops, "like": arguments.like, "max_change": most}
     try:
-        found = calibrate(model.vit, frames, **target, rounds=arguments.rounds, progress=logger.info)
+        found = calibrate(
+            model.vit, frames, **target, rounds=arguments.rounds, shared=arguments.shared, progress=logger.info
+        )
     except ValueError as error:
         raise ConfigError(f"--input {' '.join(arguments.input)}: {error}") from error
     write_policy_file(path, found)
@@ -70,6 +72,9 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     target.add_argument("--like", type=whole_number(1), metavar="R", help="as many as R tokens in all gates take")
     target.add_argument(
         "--max-loss", type=positive, metavar="PERCENT", help="the least GFlops that change features by no more"
+    )
+    parser.add_argument(
+        "--shared", action="store_true", help="one budget that gates and frames share, by a threshold for each gate"
     )
     parser.add_argument("--frames", type=whole_number(2), default=16, help="of each video (default: 16)")
     parser.add_argument("--start", type=whole_number(0), default=0, help="first of them (default: 0)")

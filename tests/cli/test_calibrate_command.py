@@ -6,8 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from detectron2.modeling import build_model
 from draw.conftest import CONFIG, OPTIONS
+from eventful_vit import SharedBudget
 from eventful_vitdet.cli import calibrate_command
 from eventful_vitdet.config_files import build_cfg
 from eventful_vitdet.errors import ConfigError
@@ -40,6 +42,34 @@ def test_a_detector_runs_with_the_budgets(words, repository, tmp_path, capsys):
     assert model.vit.policy == found.policy()
     with pytest.raises(ConfigError, match=rf"POLICY_FILE = {file}: made for another model: it has budgets for"):
         build_model(configuration(repository, file, "MODEL.VIT.DEPTH", 1, "MODEL.VIT.WINDOW_BLOCKS", "()"))
+
+
+def test_a_detector_runs_with_a_shared_budget(words, repository, tmp_path, capsys):
+    assert calibrate_command.main([*words, "--like", "6", "--shared"]) == 0
+    file = tmp_path / "budgets.json"
+    assert f"{file}: a shared budget of " in capsys.readouterr().out.splitlines()[-1]
+    budget = read_policy_file(str(file)).policy()
+    model = build_model(configuration(repository, file, "MODEL.EVENTFUL.PYRAMID.ENABLED", True)).eval()
+    assert model.vit.policy == budget and isinstance(budget, SharedBudget)
+    image = torch.randint(0, 256, (3, 128, 160), dtype=torch.uint8)
+    with torch.no_grad():
+        for number in range(3):
+            image[:, 8 * number : 8 * number + 16, 32:48] = 0
+            model([{"image": image, "video_id": 1, "frame_id": number}])
+    trace = model.state.trace
+    tokens = trace.vit.grid[0] * trace.vit.grid[1]
+    usual = budget.shares[model.vit.gate_names[-1]]
+    assert trace.pyramid.gates["pyramid"].selection.counts == (int(usual * tokens),)
+    counts = {name: gate.selection.counts[0] for name, gate in trace.vit.gates.items()}
+    assert any(counts.values()) and all(count <= 4 * budget.shares[name] * tokens for name, count in counts.items())
+    with pytest.raises(ConfigError, match=rf"POLICY_FILE = {file}: made for another model: it has budgets for"):
+        build_model(configuration(repository, file, "MODEL.VIT.DEPTH", 1, "MODEL.VIT.WINDOW_BLOCKS", "()"))
+
+
+def test_a_shared_budget_is_a_number_of_operations(words, capsys):
+    with pytest.raises(SystemExit):
+        calibrate_command.main([*words, "--max-loss", "1", "--shared"])
+    assert "--shared holds a number of operations: it needs --target-gflops or --like" in capsys.readouterr().err
 
 
 def test_a_run_that_fails_leaves_the_file_as_it_was(words, tmp_path, capsys, monkeypatch):

@@ -5,10 +5,10 @@ import copy
 import numpy as np
 import pytest
 import torch
-from eventful_vit import PerGate, Policy, Threshold, TopFraction, TopR
+from eventful_vit import PerGate, Policy, SharedBudget, Threshold, TopFraction, TopR
 from eventful_vit.policies import fixed_form
 
-from ..small_models import dense, flushed, make_video, make_vit, run
+from ..small_models import dense, expected_of, flushed, make_video, make_vit, run
 from .conftest import BEFORE
 
 
@@ -68,6 +68,20 @@ def test_a_policy_of_unknown_code_is_asked_in_every_frame(started):
         vit(video[:1])
         assert chosen(vit) == (vit.policy.count,)
     assert started.count("start") == 1 + 4
+
+
+def test_a_shared_budget(started):
+    """Its thresholds are others in every frame."""
+    gates = make_vit().gate_names
+    budget = SharedBudget(1e-4, 35, dict.fromkeys(gates, 0.1), dict.fromkeys(gates, 0.1))
+    vit, video = make_vit(policy=budget), make_video(10)
+    expected = expected_of(vit, video)
+    started.clear()
+    counts = []
+    for frame, features in zip(video, expected):
+        assert torch.equal(vit(frame[None])["last_feat"][0], features)
+        counts.append(chosen(vit)[0])
+    assert started.count("start") == 10 - BEFORE and len(set(counts[1:])) > 2
 
 
 class OwnTopR(TopR):

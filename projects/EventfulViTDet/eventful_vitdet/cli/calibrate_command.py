@@ -49,8 +49,9 @@ def execute(arguments: argparse.Namespace) -> None:
     except ValueError as error:
         raise ConfigError(f"--input {' '.join(arguments.input)}: {error}") from error
     write_policy_file(path, found)
+    kind = "a shared budget of " if found.thresholds else ""
     print(
-        f"{path}: {found.gflops:.4g} GFlops per later frame, features change by {100 * found.change:.3g} %; "
+        f"{path}: {kind}{found.gflops:.4g} GFlops per later frame, features change by {100 * found.change:.3g} %; "
         f"{found.uniform} tokens in all gates: {100 * found.uniform_change:.3g} %"
     )
 
@@ -81,7 +82,10 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--videos", type=whole_number(1), default=4, help="used at most, side by side (default: 4)")
     parser.add_argument("--rounds", type=whole_number(1), default=3, help="of exchange (default: 3)")
     parser.add_argument("--output", metavar="FILE", help=f"what to write (default: OUTPUT_DIR/{FILE})")
-    return parse_with_pairs(parser, words)
+    arguments = parse_with_pairs(parser, words)
+    if arguments.shared and arguments.max_loss is not None:
+        parser.error("--shared holds a number of operations: it needs --target-gflops or --like, not --max-loss")
+    return arguments
 
 
 def main(words: Sequence[str] | None = None) -> int:

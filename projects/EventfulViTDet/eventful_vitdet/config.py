@@ -172,7 +172,7 @@ def _add_eventful_config(cfg: CfgNode) -> None:
     # Block N has the gates blocks.N.qkv, blocks.N.projection and blocks.N.mlp; names may have wildcards, and the first
     # that matches counts.
     eventful.GATES = []
-    # calibrated: the file that `eventful-vitdet calibrate` wrote for this model.
+    # calibrated: the file that `eventful-vitdet calibrate` wrote for this model: a budget per gate, or a shared one.
     eventful.POLICY_FILE = ""
     # How attention is updated. "exact": dense attention over the buffered tokens, computed incrementally. For
     # comparison, the paper's modes of the global blocks: "full" (approximate), "query-key", "tokenwise"; windowed

@@ -8,9 +8,11 @@ import cv2
 import numpy as np
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from eventful_vitdet.errors import DataError, EvaluationError, VideoReadError
+from eventful_vit import Calibration
+from eventful_vitdet.errors import ConfigError, DataError, EvaluationError, VideoReadError
 from eventful_vitdet.evaluation import evaluate_budgets, evaluate_once
 from eventful_vitdet.evaluation.targets import result_folders
+from eventful_vitdet.policy_files import write_policy_file
 
 from .conftest import OracleDetector, make_document, read_strict
 
@@ -248,6 +250,19 @@ def test_settings_out_of_range_are_named_before_any_work(cfg, model, key, value)
     with pytest.raises(ValueError, match=f"TEST.{key}.* must be"):
         evaluate_once(cfg, model)
     assert model.seen == []
+
+
+def test_videos_side_by_side_do_not_share_a_budget(cfg, model, tmp_path):
+    file = tmp_path / "shared.json"
+    found = Calibration({"blocks.0.mlp": 3}, 64, 1000, 0.5, 0.1, 4, 0.2, {"blocks.0.mlp": 1.5})
+    write_policy_file(str(file), found)
+    cfg.MODEL.EVENTFUL.POLICY, cfg.MODEL.EVENTFUL.POLICY_FILE = "calibrated", str(file)
+    cfg.TEST.STREAMS_PER_BATCH = 2
+    with pytest.raises(ConfigError, match="STREAMS_PER_BATCH = 2: videos of a batch would share the budget of .* to 1"):
+        evaluate_once(cfg, model)
+    assert model.seen == []
+    model.enabled = False
+    evaluate_once(cfg, model)
 
 
 def test_agreement_needs_no_annotations(cfg, model, write_dataset, tmp_path, caplog):

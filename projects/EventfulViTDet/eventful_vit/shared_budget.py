@@ -85,8 +85,7 @@ class SharedBudget(Policy):
             return Pace(self)
         counts = OperationCounts()
         counts.add_frame(trace)
-        tokens = next(iter(trace.gates.values())).selection.tokens
-        allowed = self.gflops * 1e9 * tokens / self.tokens
+        allowed = self.gflops * 1e9 * trace.blocks[0].selections[0].tokens / self.tokens
         cost = sum(counts.backbone(stream) for stream in later) / len(later) / allowed
         most = AVERAGING_FRAMES / 2
         saved = min(max(pace.saved + 1 - cost, -most), most)

@@ -6,10 +6,11 @@ import os
 from collections.abc import Iterable, Sequence
 
 from detectron2.config import CfgNode
-from eventful_vit import Policy
+from eventful_vit import Policy, SharedBudget
 from torch import nn
 
 from ..budgets import DENSE, apply_budget, describe_budget, parse_budgets
+from ..errors import ConfigError
 from ..files import write_json
 from ..modeling.backbone import build_policy
 from .collect import compare_with_dense
@@ -28,13 +29,15 @@ def evaluate_once(cfg: CfgNode, model: nn.Module, *, restart: bool = False) -> d
     {task: {metric: float}}, as Detectron2's trainer expects (by data set if there are several; {} in all processes but
     the first).
     """
-    policy = str(build_policy(cfg)) if model.enabled else DENSE
+    policy = build_policy(cfg) if model.enabled else None
+    _check_streams(cfg, [policy])
     evaluation, folders = Evaluation(cfg, model), make_result_folders(cfg)
     if restart:
         start_over(folders.values())
     returned = {}
     for name, folder in folders.items():
-        outcome = evaluation.run(load_test_set(cfg, name, annotated=not cfg.TEST.TUBE_AP), folder, policy)
+        test_set = load_test_set(cfg, name, annotated=not cfg.TEST.TUBE_AP)
+        outcome = evaluation.run(test_set, folder, describe_budget(policy))
         if outcome.results is not None:
             write_table(outcome.place, outcome.results)
         put_in_place({folder: outcome})
@@ -57,6 +60,7 @@ def evaluate_budgets(
     content of budgets.json by data set ({} in all processes but the first).
     """
     policies = parse_budgets(budgets, cfg.MODEL.EVENTFUL.POLICY_FILE, model.vit)
+    _check_streams(cfg, policies.values())
     evaluation, folders = Evaluation(cfg, model), make_result_folders(cfg)
     if restart:
         start_over(os.path.join(folder, budget) for folder in folders.values() for budget in policies)
@@ -68,6 +72,16 @@ def evaluate_budgets(
                 combined[name] = results
                 print(format_screen(name, results))
     return combined
+
+
+def _check_streams(cfg: CfgNode, policies: Iterable[Policy | None]) -> None:
+    """Refuse a batch of videos that would share a budget: what each gets would depend on those beside it."""
+    streams = cfg.TEST.STREAMS_PER_BATCH
+    if streams > 1 and any(isinstance(policy, SharedBudget) for policy in policies):
+        raise ConfigError(
+            f"TEST.STREAMS_PER_BATCH = {streams}: videos of a batch would share the budget of MODEL.EVENTFUL."
+            "POLICY_FILE, and results depend on which of them run side by side; set it to 1"
+        )
 
 
 def _evaluate_policies(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import pickle
+import re
 
 import pytest
 import torch
@@ -183,7 +184,7 @@ def costs_of_adapted(model, video) -> list[float]:
 def test_it_is_written_and_read(found, budget):
     again = Calibration.from_dict(found.to_dict())
     assert again == found and again.policy() == budget
-    assert str(budget) == f"shared {found.gflops:.4g} GFlops ({budget.digest()})"
+    assert re.fullmatch(rf"shared {found.gflops:.4g} GFlops \([0-9a-f]{{6}}\)", str(budget))
     other = dataclasses.replace(budget, thresholds={**budget.thresholds, "blocks.0.mlp": 9.0})
     assert str(other) != str(budget)
     assert "thresholds" not in dataclasses.replace(found, thresholds=None).to_dict()

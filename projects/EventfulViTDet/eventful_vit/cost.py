@@ -156,10 +156,11 @@ def _width(block: BlockTrace) -> int:
 def _token_functions(block: BlockTrace) -> Iterator[Count]:
     spec = block.spec
     for module, selection in zip((spec.qkv, spec.projection, spec.mlp), block.selections):
+        counts = selection.counts
         for inputs, outputs, has_bias in linear_sizes(module):
-            yield "linear", [n * inputs * outputs for n in selection.counts]
+            yield "linear", [n * inputs * outputs for n in counts]
             if has_bias:
-                yield "bias", [n * outputs for n in selection.counts]
+                yield "bias", [n * outputs for n in counts]
     if spec.after is not None:
         positions = block.layout.tokens
         macs = sum(m.weight.numel() for m in spec.after.modules() if isinstance(m, nn.Conv2d))

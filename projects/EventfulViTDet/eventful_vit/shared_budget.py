@@ -11,6 +11,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from .cost import OperationCounts
@@ -111,10 +112,10 @@ class SharedBudget(Policy):
     def check(self, gates: Sequence[str]) -> None:
         self.at(1.0).check(gates)
 
-    def digest(self) -> str:
-        """A short name of the thresholds and shares."""
-        text = json.dumps([self.tokens, sorted(self.thresholds.items()), sorted(self.shares.items())])
-        return hashlib.sha256(text.encode()).hexdigest()[:6]
+    @cached_property
+    def _title(self) -> str:
+        text = json.dumps([self.gflops, self.tokens, sorted(self.thresholds.items()), sorted(self.shares.items())])
+        return f"shared {self.gflops:.4g} GFlops ({hashlib.sha256(text.encode()).hexdigest()[:6]})"
 
     def __str__(self) -> str:
-        return f"shared {self.gflops:.4g} GFlops ({self.digest()})"
+        return self._title

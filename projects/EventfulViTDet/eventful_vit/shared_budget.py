@@ -69,7 +69,7 @@ class SharedBudget(Policy):
             raise ValueError(f"SharedBudget needs a number of tokens, 1 or more, got {self.tokens!r}")
         if not self.thresholds or set(self.thresholds) != set(self.shares):
             raise ValueError("SharedBudget needs a threshold and a share for each gate")
-        self.at(1.0)  # refuses what is no threshold and no share
+        _ = self._first  # refuses what is no threshold and no share
 
     def next(self, memory: Any, trace: FrameTrace | None) -> tuple[Policy, Pace]:
         """The thresholds of the next frame, after what the last one cost."""
@@ -106,11 +106,17 @@ class SharedBudget(Policy):
         gates["*"] = TopFraction(self.shares[list(gates)[-1]])
         return PerGate(gates, str(self))
 
+    @cached_property
+    def _first(self) -> PerGate:
+        """The policy of a video's first later frame."""
+        return self.at(1.0)
+
     def for_gate(self, name: str, tokens: int) -> Policy:
-        return self.at(1.0).for_gate(name, tokens)
+        """A gate's policy where no frames follow each other, as in training with gates on."""
+        return self._first.for_gate(name, tokens)
 
     def check(self, gates: Sequence[str]) -> None:
-        self.at(1.0).check(gates)
+        self._first.check(gates)
 
     @cached_property
     def _title(self) -> str:

@@ -28,7 +28,7 @@ def command(repository, video) -> dict:  # noqa: F811
     return {
         "config_file": config,
         "weights": None,
-        "input": video,
+        "input": [video],
         "host": "127.0.0.1",
         "port": 0,
         "allow_host": [],
@@ -44,9 +44,9 @@ def test_mistakes(command, tmp_path):
     with open_socket("127.0.0.1", 0) as taken, pytest.raises(LiveError, match="is in use"):
         start(port=taken.getsockname()[1])
     with pytest.raises(VideoReadError, match=r"text\.mp4: cannot be opened as a video"):
-        start(input=str(tmp_path / "text.mp4"))
+        start(input=[str(tmp_path / "text.mp4")])
     with pytest.raises(VideoReadError, match="camera 93: cannot be opened; is it there"):
-        start(input="93")
+        start(input=["93"])
     with pytest.raises(ValueError, match="MODEL.WEIGHTS is empty"):
         start(opts=[])
     with pytest.raises(argparse.ArgumentTypeError, match="'70000' is no port"):
@@ -63,7 +63,7 @@ def test_mistakes(command, tmp_path):
 )
 def test_a_signal_ends_it_cleanly_within_two_seconds(command, repository, signals):
     """Also with a viewer, and impatiently: not a word of tasks that were cancelled."""
-    words = ["--config-file", command["config_file"], "--input", command["input"], "--port", "0", *command["opts"]]
+    words = ["--config-file", command["config_file"], "--input", *command["input"], "--port", "0", *command["opts"]]
     live = subprocess.Popen(
         [sys.executable, str(repository / "tools" / "live.py"), *words],
         stdout=subprocess.PIPE,

@@ -11,7 +11,7 @@ from eventful_vitdet.checkpoint import VideoCheckpointer
 from eventful_vitdet.config_files import build_cfg
 from eventful_vitdet.data.builtin import DEMO_VID_CLASSES
 from eventful_vitdet.draw.label_placement import corners_around, place_label
-from eventful_vitdet.live.session import LiveSession
+from eventful_vitdet.live.detector_session import DetectorSession, GridSession
 from eventful_vitdet.predictor import share_weights
 from eventful_vitdet.video import open_source
 
@@ -57,8 +57,13 @@ def make_session(repository):
     cfg = build_cfg(config, ["MODEL.WEIGHTS", weights, "MODEL.DEVICE", "cpu"])
     model = build_model(cfg).eval()
     VideoCheckpointer(model).load(weights)
+
     # Each with a state of its own, as one may still be in the midst of a frame when the next one begins.
-    return lambda path: LiveSession(cfg, share_weights(model), open_source(path), DEMO_VID_CLASSES)
+    def make(*paths: str) -> DetectorSession:
+        kind = DetectorSession if len(paths) == 1 else GridSession
+        return kind(cfg, share_weights(model), [open_source(path) for path in paths], DEMO_VID_CLASSES)
+
+    return make
 
 
 @pytest.fixture(scope="module")

@@ -207,7 +207,7 @@ def test_viewers_that_break_rules_or_are_too_many(client, session, monkeypatch):
         with pytest.raises(ConnectionClosed):
             while True:
                 websocket.recv(timeout=10)
-    monkeypatch.setattr("eventful_vitdet.live.server.MAX_VIEWERS", 1)
+    monkeypatch.setattr("eventful_vitdet.live.viewing.MAX_VIEWERS", 1)
     with client.watch() as websocket:
         websocket.recv(timeout=10)
         with client.watch() as second, pytest.raises(ConnectionClosed, match="no more than 1 viewers"):
@@ -232,7 +232,7 @@ def test_ports_and_addresses_that_cannot_be_had():
 def test_server_ends_with_its_session(make_session, monkeypatch):
     session = make_session(start=False)
     server = LiveServer(session)
-    monkeypatch.setattr(session, "_play", lambda *args: 1 / 0)
+    monkeypatch.setattr(session, "_next_frames", lambda *args: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         server.serve_session(open_socket("127.0.0.1", 0))
 

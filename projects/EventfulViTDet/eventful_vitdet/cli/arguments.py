@@ -86,6 +86,21 @@ def take_one_input(parser: argparse.ArgumentParser, arguments: argparse.Namespac
     arguments.input = inputs[0]
 
 
+def take_inputs(parser: argparse.ArgumentParser, arguments: argparse.Namespace, hint: str = "") -> None:
+    """Let `input` be the inputs of a command line, given as an option or among its `words`; the rest is `opts`.
+
+    Args:
+        hint: what to add to the complaint that there is none.
+    """
+    if arguments.input:
+        arguments.input, pairs = take_pairs(arguments.input)
+        arguments.opts = pairs + arguments.words
+    else:
+        arguments.input, arguments.opts = take_pairs(arguments.words)
+    if not arguments.input:
+        parser.error(f"name a video, a folder, an address, or the number of a camera{hint}")
+
+
 def parse_with_pairs(parser: argparse.ArgumentParser, words: Sequence[str] | None) -> argparse.Namespace:
     """Parse a command line whose options take lists of values, so that `opts` is whatever they leave over."""
     arguments, pairs = parser.parse_known_args(words)

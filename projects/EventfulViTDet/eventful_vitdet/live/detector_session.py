@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -17,7 +18,7 @@ from ..draw.boxes import class_color, class_name
 from ..draw.tokens import updated_share
 from ..predictor import FrameResult, VideoDetector, dense_twin
 from ..structures import SourceFrame
-from ..video import VideoSource
+from ..video import FileSource, VideoSource
 from .session import LiveSession
 from .settings import Look, Settings
 from .updates import EVENTFUL, FLUSH, Cost, GridUpdate, Picture, ShownImage
@@ -119,6 +120,13 @@ class GridSession(DetectorSession):
     One that ends, begins again or breaks leaves the others as they are.
     """
 
+    def __init__(
+        self, cfg: CfgNode, model: nn.Module, sources: Sequence[VideoSource], classes: Sequence[str], **options
+    ) -> None:
+        """As of a DetectorSession."""
+        super().__init__(cfg, model, sources, classes, **options)
+        self._names = tuple(short_names([_place_of(source) for source in sources]))
+
     def first_look(self) -> Look:
         return Look(None, FIRST_WIDTH)
 
@@ -134,7 +142,7 @@ class GridSession(DetectorSession):
         return GridUpdate(
             self._orders.settings,
             replace(self._orders.limits, seekable=seekable),
-            tuple(short_names([camera.source.name for camera in self.cameras])),
+            self._names,
             updates,
             tuple(camera.full_gflops for camera in self.cameras),
             sum(update.frames_per_second for update in updates),
@@ -150,6 +158,12 @@ def short_names(names: Sequence[str]) -> list[str]:
         length = next((n for n in range(1, len(own)) if all(own[-n:] != other[-n:] for other in others)), len(own))
         short.append("/".join(own[-length:]))
     return short
+
+
+def _place_of(source: VideoSource) -> str:
+    """The name of a source; of several videos, the folder that they are in."""
+    several = isinstance(source, FileSource) and len(source.paths) > 1
+    return os.path.commonpath(source.paths) if several else source.name
 
 
 def _cost(serial: int, result: FrameResult, dense: FrameResult | None) -> Cost:

@@ -33,6 +33,8 @@ const look = openUpdates(
 );
 
 function receiveTiles(update) {
+  // What was sent before one was enlarged: its picture may be in use.
+  if (enlarged !== null) for (const tile of update.tiles) dropPicture(tile);
   tiles.update(update.tiles);
   several = true;
   readAddress();
@@ -41,14 +43,25 @@ function receiveTiles(update) {
 }
 
 function receiveCamera(update) {
-  if (several && update.camera !== enlarged) return; // sent before another view was asked for
-  if (update.picture) {
-    if (!tiles.cameras.some(({ picture }) => picture?.frame === view.frame)) view.frame?.close();
-    view.frame = update.picture.frame;
-    view.picture = update.picture;
+  if (several && update.camera !== enlarged) {
+    dropPicture(update); // sent before another view was asked for
+    return;
   }
+  if (update.picture) showNext(update.picture);
   state = update;
   costs = joinCosts(costs, update.costs);
+}
+
+function dropPicture(update) {
+  update.picture?.frame.close();
+  delete update.picture;
+}
+
+/** Let a picture, or null, be that of the camera that is shown by itself; frames are freed at once, but for a tile's. */
+function showNext(picture) {
+  if (!tiles.cameras.some((camera) => camera.picture?.frame === view.frame)) view.frame?.close();
+  view.picture = picture;
+  view.frame = picture?.frame ?? null;
 }
 
 // Of several cameras, the address says which one is enlarged: the browser's own ways lead back and forth.
@@ -66,7 +79,7 @@ function readAddress() {
   enlarged = wanted;
   if (enlarged !== null) {
     const { picture, costs: known, ...camera } = tiles.cameras[enlarged]; // until the server has sent more of it
-    Object.assign(view, { picture, frame: picture?.frame ?? null });
+    showNext(picture);
     costs = known;
     state = state && { ...state, ...camera };
     look({ camera: enlarged });
@@ -115,6 +128,7 @@ function widthOfStage() {
 
 function showCamera() {
   if (view.picture) showPicture();
+  else view.canvas.width = view.canvas.width; // nothing, and not what was there before
   showCosts();
   if (view.picture?.actions) listActions(find("detections"), view.picture.actions);
   else showDetections();
@@ -214,7 +228,10 @@ function showPosition() {
 }
 
 function showCosts() {
-  if (!costs.length) return;
+  if (!costs.length) {
+    for (const id of ["gflops", "milliseconds", "rate"]) setText(id, "–");
+    return;
+  }
   const alike = usual(costs);
   const milliseconds = median(alike.map((cost) => cost.ms));
   setText("gflops", formatNumber(median(alike.map((cost) => cost.gflops))));

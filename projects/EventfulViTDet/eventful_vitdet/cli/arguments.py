@@ -14,6 +14,9 @@ from ..known_models import DEFAULT_MODEL, weights_settings
 DEFAULT_PORT = 2**15 + 2**14 + (os.getuid() if hasattr(os, "getuid") else 1) % 2**14
 """The same in every run of a user on several machines: they have to agree on one."""
 
+KEYS_WITHOUT_SECTION = ("CUDNN_BENCHMARK", "FLOAT32_PRECISION", "OUTPUT_DIR", "SEED", "VERSION", "VIS_PERIOD")
+"""Keys of the configuration that have no dot to be told by."""
+
 INSTALLED = "eventful-vitdet"
 """The installed command (main_command.py)."""
 INSTALLED_NAMES = {
@@ -73,7 +76,8 @@ def model_pairs(arguments: argparse.Namespace) -> list[str]:
 def take_pairs(words: Sequence[str]) -> tuple[list[str], list[str]]:
     """Split off KEY VALUE pairs that a command line has right behind its inputs."""
     for position, word in enumerate(words):
-        if re.fullmatch(r"[A-Z][A-Z0-9_]*(\.[A-Z0-9_]+)+", word) and not os.path.exists(word):
+        is_key = word in KEYS_WITHOUT_SECTION or re.fullmatch(r"[A-Z][A-Z0-9_]*(\.[A-Z0-9_]+)+", word)
+        if is_key and not os.path.exists(word):
             return list(words[:position]), list(words[position:])
     return list(words), []
 

@@ -20,6 +20,8 @@ NOTICE_SECONDS = 5.0
 SILENT_SECONDS = 4.0
 """After which a camera that delivers nothing, and says nothing of it either, is shown as lost. Reading from a network
 gives up only later."""
+MISSED_FRAMES = 3
+"""Of a camera that is slower than that, it takes so many of its frames."""
 
 
 @dataclass(frozen=True)
@@ -48,9 +50,12 @@ class FrameReader:
         self._stop = False
         self._thread = threading.Thread(target=self._run, name=f"reader of {source.name}", daemon=True)
 
-    def begin(self) -> None:
-        """Start reading."""
-        self._thread.start()
+    def begin(self) -> bool:
+        """Start reading; False if that has been done before."""
+        begins = self._thread.ident is None
+        if begins:
+            self._thread.start()
+        return begins
 
     def end(self) -> None:
         """Let the thread end, as soon as it comes out of what it is reading."""
@@ -60,7 +65,7 @@ class FrameReader:
 
     def has_ended(self, patience: float) -> bool:
         """Whether the thread has ended, within so many seconds."""
-        if self._thread.ident is not None:
+        if self._thread.ident is not None:  # it was started
             self._thread.join(patience)
         return not self._thread.is_alive()
 
@@ -150,6 +155,11 @@ class Camera:
         self._position = 0
         self._notice, self._notice_until = "", 0.0
 
+    def begin(self) -> None:
+        """Start reading, unless that has been done."""
+        if self.reader.begin():
+            self._heard = self._clock()
+
     def go_to(self, index: int) -> None:
         """Continue at a frame."""
         self._position, self.halted = index, False
@@ -191,10 +201,11 @@ class Camera:
         return frame
 
     def is_silent(self) -> bool:
-        """Whether a live source has delivered nothing for long; to be asked often."""
+        """Whether a live source has delivered nothing for long, also by its own measure; to be asked often."""
         if self.reader.peek() is not None:
             self._heard = self._clock()
-        return self.source.live and self._clock() - self._heard > SILENT_SECONDS
+        usual = MISSED_FRAMES / self._rate() if self._rate() else 0.0
+        return self.source.live and self._clock() - self._heard > max(SILENT_SECONDS, usual)
 
     @property
     def next_serial(self) -> int:
@@ -211,7 +222,6 @@ class Camera:
 
     def lose(self, notice: str) -> None:
         """Tell viewers that nothing comes, and why."""
-        self._times.clear()
         self.update = replace(self.update, notice=notice, lost=True, frames_per_second=0.0)
 
     def show(self, frame: SourceFrame, began: float, picture: Picture, tokens: int) -> None:
@@ -228,5 +238,5 @@ class Camera:
 
     def _rate(self) -> float:
         """Frames per second of late."""
-        span = self._times[-1] - self._times[0]
+        span = self._times[-1] - self._times[0] if self._times else 0.0
         return (len(self._times) - 1) / span if span > 0 else 0.0

@@ -146,8 +146,6 @@ class LiveSession:
 
     def _run(self) -> None:
         try:
-            for camera in self.cameras:
-                camera.reader.begin()
             with self._open_model() as model:
                 while frames := self._next_frames():
                     self._show_or_halt(model, frames)
@@ -159,7 +157,8 @@ class LiveSession:
         """Wait until frames are to be shown, and take them; none at the end of the session."""
         with self._changed:
             while not self._orders.stop:
-                for camera in self.cameras:
+                for camera in self.cameras if self._viewers else ():
+                    camera.begin()
                     self._look_after(camera)
                 if frames := self._take_due():
                     return frames

@@ -381,10 +381,10 @@ async function step() {
 }
 
 addEventListener("keydown", (event) => {
+  if (event.key === "Escape" && enlarged !== null) enlarge(null);
   if (!state || event.target.matches("input, button") || event.ctrlKey || event.metaKey || event.altKey) return;
   if (event.key === " ") change({ paused: !state.settings.paused });
   else if (event.key === "ArrowRight" && state.limits.seekable) step();
-  else if (event.key === "Escape" && enlarged !== null) enlarge(null);
   else return;
   event.preventDefault();
 });

@@ -186,8 +186,8 @@ class Camera:
 
     @property
     def is_ready(self) -> bool:
-        """Whether a frame can be taken."""
-        return isinstance(self.reader.peek(), SourceFrame)
+        """Whether a frame is to be taken when it is due."""
+        return not self.halted and isinstance(self.reader.peek(), SourceFrame)
 
     def take(self, now: float) -> SourceFrame:
         """The frame that is ready, to be shown at a time."""

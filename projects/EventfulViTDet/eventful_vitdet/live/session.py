@@ -157,22 +157,23 @@ class LiveSession:
         """Wait until frames are to be shown, and take them; none at the end of the session."""
         with self._changed:
             while not self._orders.stop:
-                for camera in self.cameras if self._viewers else ():
-                    camera.begin()
-                    self._look_after(camera)
+                if self._viewers:
+                    self._look_after_cameras()
                 if frames := self._take_due():
                     return frames
                 self._changed.wait(self._seconds_to_wait())
         return {}
 
-    def _look_after(self, camera: Camera) -> None:
-        """Deal with the end of a pass, and with silence."""
-        end = camera.reader.peek()
-        if isinstance(end, PassEnd):
-            camera.reader.take()
-            self._end_pass(camera, end.error)
-        elif len(self.cameras) > 1 and not camera.halted and camera.is_silent() and not camera.update.lost:
-            self._lose(camera, f"{camera.source.name}: no frame for {SILENT_SECONDS:g} s")
+    def _look_after_cameras(self) -> None:
+        """Let all be read; deal with the ends of passes, and with silence."""
+        for camera in self.cameras:
+            camera.begin()
+            end = camera.reader.peek()
+            if isinstance(end, PassEnd):
+                camera.reader.take()
+                self._end_pass(camera, end.error)
+            elif len(self.cameras) > 1 and not camera.halted and camera.is_silent() and not camera.update.lost:
+                self._lose(camera, f"{camera.source.name}: no frame for {SILENT_SECONDS:g} s")
 
     def _end_pass(self, camera: Camera, error: Exception | None) -> None:
         if error is None and camera.is_at_start:

@@ -67,7 +67,7 @@ export class Tiles {
   /** Arrange the tiles in a space of the window; returns the pixels that a tile's picture is wide. */
   arrange(space) {
     const shapes = this.cameras.filter(({ picture }) => picture).map(({ picture }) => picture.width / picture.height);
-    const aspect = Math.max(0.75, median(shapes) ?? 1.6);
+    const aspect = Math.max(0.75, shapes.toSorted((a, b) => a - b)[shapes.length >> 1] ?? 1.6); // most have it, or less
     const { columns, width } = layOut(this.cameras.length, aspect, space);
     this.list.style.setProperty("--columns", columns);
     this.list.style.setProperty("--shape", aspect.toFixed(4));

@@ -13,7 +13,7 @@ import eventful_vitdet
 PROGRAM = """
 import sys
 import eventful_vitdet.predictor, eventful_vitdet.video
-import eventful_vitdet.control, eventful_vitdet.draw.annotated_video, eventful_vitdet.live.session
+import eventful_vitdet.control, eventful_vitdet.draw.annotated_video, eventful_vitdet.live.detector_session
 import detectron2
 # The real Detectron2 imports pycocotools by itself.
 heavy = ("eventful_vitdet.evaluation", *(["pycocotools"] if "embedded" in detectron2.__version__ else []))

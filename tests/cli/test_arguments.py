@@ -3,7 +3,16 @@
 import argparse
 
 import pytest
-from eventful_vitdet.cli.arguments import command_parser, factor, parse_training, score, training_parser, whole_number
+from eventful_vitdet.cli.arguments import (
+    KEYS_WITHOUT_SECTION,
+    command_parser,
+    factor,
+    parse_training,
+    score,
+    training_parser,
+    whole_number,
+)
+from eventful_vitdet.config_files import build_cfg
 
 
 def parse(*words):
@@ -77,3 +86,9 @@ def test_every_command_can_say_more_or_less():
     with pytest.raises(SystemExit):
         parser.parse_args(["-v", "-q"])
     assert parse("-q", "--eval-only", "SEED", "1").verbosity == -1
+
+
+def test_all_keys_without_a_section_are_known():
+    """They would be taken for inputs."""
+    cfg = build_cfg("demo/vitdet_tiny", [])
+    assert {name for name, value in cfg.items() if not isinstance(value, dict)} <= set(KEYS_WITHOUT_SECTION)

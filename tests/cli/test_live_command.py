@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import urllib.request
 import pytest
 from eventful_vitdet.cli.checkout import how_to_install
 from eventful_vitdet.cli.live_command import execute, port
-from eventful_vitdet.errors import LiveError, VideoReadError
+from eventful_vitdet.errors import ConfigError, LiveError, VideoReadError
 from eventful_vitdet.live.server import open_socket
 from live.conftest import video
 from websockets.exceptions import ConnectionClosed
@@ -28,7 +29,7 @@ def command(repository, video) -> dict:  # noqa: F811
     return {
         "config_file": config,
         "weights": None,
-        "input": video,
+        "input": [video],
         "host": "127.0.0.1",
         "port": 0,
         "allow_host": [],
@@ -41,12 +42,18 @@ def test_mistakes(command, tmp_path):
         execute(argparse.Namespace(**{**command, **changes}))
 
     (tmp_path / "text.mp4").write_text("no video")
+    shutil.copy(command["input"][0], tmp_path / "other.avi")
     with open_socket("127.0.0.1", 0) as taken, pytest.raises(LiveError, match="is in use"):
         start(port=taken.getsockname()[1])
     with pytest.raises(VideoReadError, match=r"text\.mp4: cannot be opened as a video"):
-        start(input=str(tmp_path / "text.mp4"))
+        start(input=[str(tmp_path / "text.mp4")])
     with pytest.raises(VideoReadError, match="camera 93: cannot be opened; is it there"):
-        start(input="93")
+        start(input=["93"])
+    with pytest.raises(VideoReadError, match="is named twice; name each input once"):
+        start(input=[command["input"][0]] * 2)
+    actions = {"config_file": "synthetic_actions/vivit_tiny", "opts": []}
+    with pytest.raises(ConfigError, match="a model of actions takes one input at a time here, found 2"):
+        start(**actions, input=[command["input"][0], str(tmp_path / "other.avi")])
     with pytest.raises(ValueError, match="MODEL.WEIGHTS is empty"):
         start(opts=[])
     with pytest.raises(argparse.ArgumentTypeError, match="'70000' is no port"):
@@ -63,7 +70,7 @@ def test_mistakes(command, tmp_path):
 )
 def test_a_signal_ends_it_cleanly_within_two_seconds(command, repository, signals):
     """Also with a viewer, and impatiently: not a word of tasks that were cancelled."""
-    words = ["--config-file", command["config_file"], "--input", command["input"], "--port", "0", *command["opts"]]
+    words = ["--config-file", command["config_file"], "--input", *command["input"], "--port", "0", *command["opts"]]
     live = subprocess.Popen(
         [sys.executable, str(repository / "tools" / "live.py"), *words],
         stdout=subprocess.PIPE,

@@ -206,19 +206,22 @@ def test_models_says_what_is_here(tmp_path, capsys, monkeypatch):
     assert main(["models"]) == 0 and capsys.readouterr().out.count("in the repository only") == 2
 
 
-def test_live_takes_its_input_as_a_word(capsys):
+def test_live_takes_its_inputs_as_words(capsys):
     from eventful_vitdet.cli.live_command import parse
 
     arguments = parse(["0", "--model", "demo/vitdet_tiny", "--port", "0", "MODEL.DEVICE", "cpu"])
     assert (arguments.input, arguments.config_file, arguments.opts) == (
-        "0",
+        ["0"],
         "demo/vitdet_tiny",
         ["MODEL.DEVICE", "cpu"],
     )
-    assert parse(["--input", "0", "SEED", "1"]).opts == ["SEED", "1"]
+    assert parse(["--input", "0", "--port", "0", "MODEL.DEVICE", "cpu"]).opts == ["MODEL.DEVICE", "cpu"]
+    assert parse(["--input", "0", "SEED", "1"]).opts == parse(["0", "SEED", "1"]).opts == ["SEED", "1"]
+    several = parse(["a.mp4", "b.mp4", "rtsp://10.0.0.5/x", "0", "MODEL.DEVICE", "cpu"])
+    assert several.input == ["a.mp4", "b.mp4", "rtsp://10.0.0.5/x", "0"] and several.opts == ["MODEL.DEVICE", "cpu"]
     with pytest.raises(SystemExit):
-        parse(["a.mp4", "b.mp4"])
-    assert "name one video, folder, address or camera, found 2" in capsys.readouterr().err
+        parse(["--port", "0"])
+    assert "name a video, a folder, an address, or the number of a camera" in capsys.readouterr().err
 
 
 def test_a_report_is_named_as_this_command_would_make_it(monkeypatch):

@@ -14,8 +14,10 @@ import pytest
 for package in ("fastapi", "uvicorn", "websockets"):
     pytest.importorskip(package, reason=f"{package}, of the extra 'live', is not installed")
 
+from eventful_vitdet.live.detector_session import DetectorSession, GridSession  # noqa: E402
 from eventful_vitdet.live.server import LiveServer, open_socket  # noqa: E402
-from eventful_vitdet.live.session import LiveSession, Update  # noqa: E402
+from eventful_vitdet.live.session import LiveSession  # noqa: E402
+from eventful_vitdet.live.updates import GridUpdate, Update  # noqa: E402
 from eventful_vitdet.video import FileSource  # noqa: E402
 
 FRAMES = 12
@@ -40,9 +42,10 @@ def make_session(tiny_cfg, tiny_model, video):
     """Sessions that have been started; stopped after the test."""
     sessions = []
 
-    def make(source=None, start: bool = True, **overrides) -> LiveSession:
-        source = source or FileSource([video])
-        session = LiveSession(tiny_cfg(**overrides), tiny_model(**overrides), source, ["a", "b"])
+    def make(*sources, start: bool = True, **overrides) -> LiveSession:
+        sources = sources or [FileSource([video])]
+        kind = DetectorSession if len(sources) == 1 else GridSession
+        session = kind(tiny_cfg(**overrides), tiny_model(**overrides), sources, ["a", "b"])
         session._changed = Bell()
         if start:
             sessions.append(session)
@@ -92,10 +95,10 @@ def serving(session: LiveSession) -> Iterator[str]:
     assert not thread.is_alive() and session.failure is None
 
 
-def watch(session: LiveSession, until: Callable[[Update], bool], seconds: float = 10.0) -> list[Update]:
+def watch(session: LiveSession, until: Callable[[Update | GridUpdate], bool], seconds: float = 10.0) -> list:
     """Be a viewer until an update is as wanted; returns all updates that were seen."""
 
-    async def look() -> list[Update]:
+    async def look() -> list:
         viewer = session.broadcast.join()
         seen = []
         try:

@@ -10,7 +10,7 @@ import pytest
 from eventful_vitdet.cli.live_command import make_session
 from eventful_vitdet.config_files import build_cfg
 from eventful_vitdet.live.action_session import ActionSession
-from eventful_vitdet.live.messages import encode_update
+from eventful_vitdet.live.messages import encode
 from eventful_vitdet.live.settings import RequestError
 from eventful_vitdet.video import FileSource
 
@@ -31,7 +31,7 @@ def new_session(repository, tmp_path) -> ActionSession:
     writer.release()
     weights = str(repository / "weights" / "synthetic_actions_vivit_tiny.safetensors")
     pairs = ["MODEL.WEIGHTS", weights, "MODEL.VIVIT.FPS", 0.0, "MODEL.EVENTFUL.CONTROLLER.SCENE_CUT", 0.0]
-    session = make_session(build_cfg("synthetic_actions/vivit_tiny", pairs), FileSource([path]))
+    session = make_session(build_cfg("synthetic_actions/vivit_tiny", pairs), [FileSource([path])])
     assert isinstance(session, ActionSession)
     return session
 
@@ -58,7 +58,7 @@ def test_classes_are_shown_with_the_costs_of_steps(session):
     first, *later = seen[-1].costs
     assert first.kind == "flush" and all(cost.kind == "eventful" and cost.gflops < first.gflops for cost in later)
     assert len(seen[-1].costs) < seen[-1].picture.index  # a step has several frames
-    message = encode_update(seen[-1], None, 1)
+    message = encode(seen[-1], None, 1, session.first_look())
     state = json.loads(message[4 : 4 + int.from_bytes(message[:4], "big")])
     assert state["picture"]["actions"][0]["head"] == "verb" and state["picture"]["detections"] == []
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import re
+
 import cv2
 import numpy as np
 import pytest
@@ -11,7 +14,7 @@ from eventful_vitdet.checkpoint import VideoCheckpointer
 from eventful_vitdet.config_files import build_cfg
 from eventful_vitdet.data.builtin import DEMO_VID_CLASSES
 from eventful_vitdet.draw.label_placement import corners_around, place_label
-from eventful_vitdet.live.session import LiveSession
+from eventful_vitdet.live.detector_session import DetectorSession, GridSession
 from eventful_vitdet.predictor import share_weights
 from eventful_vitdet.video import open_source
 
@@ -57,8 +60,13 @@ def make_session(repository):
     cfg = build_cfg(config, ["MODEL.WEIGHTS", weights, "MODEL.DEVICE", "cpu"])
     model = build_model(cfg).eval()
     VideoCheckpointer(model).load(weights)
+
     # Each with a state of its own, as one may still be in the midst of a frame when the next one begins.
-    return lambda path: LiveSession(cfg, share_weights(model), open_source(path), DEMO_VID_CLASSES)
+    def make(*paths: str) -> DetectorSession:
+        kind = DetectorSession if len(paths) == 1 else GridSession
+        return kind(cfg, share_weights(model), [open_source(path) for path in paths], DEMO_VID_CLASSES)
+
+    return make
 
 
 @pytest.fixture(scope="module")
@@ -273,6 +281,118 @@ def test_it_fits_windows_of_any_width(page, tmp_path, width):
         assert page.save_screenshot(str(tmp_path / f"live_{width}.png"))
     finally:
         page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+@pytest.fixture(scope="module")
+def grid_address(make_session, tmp_path_factory, render_videos):
+    folder = tmp_path_factory.mktemp("grid")
+    render_videos(folder, "test", 4, 30)
+    with serving(make_session(*(str(folder / "videos" / f"test_00{number}.mp4") for number in range(4)))) as address:
+        yield f"http://{address}/"
+
+
+@pytest.fixture
+def grid(browser, grid_address):
+    """The page of four cameras, with frames of all of them."""
+    browser.get("about:blank")  # so that an address that differs in its hash only is loaded too
+    browser.get(grid_address)
+    wait(browser, TILES, until=lambda tiles: len(tiles) == 4 and all("of tokens" in tile["text"] for tile in tiles))
+    yield browser
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    assert complaints(browser) == []
+
+
+TILES = """
+return [...document.querySelectorAll("#tiles li")].map((tile) => ({
+  text: tile.innerText, box: tile.getBoundingClientRect(), name: tile.querySelector("button").ariaLabel,
+}));
+"""
+ENLARGED = "return document.body.classList.contains('grid') ? '' : document.getElementById('source').textContent"
+
+
+def test_a_tile_for_each_camera(grid):
+    tiles = grid.execute_script(TILES)
+    for number, tile in enumerate(tiles):
+        assert tile["name"] == f"enlarge test_00{number}.mp4" and f"test_00{number}.mp4" in tile["text"]
+    # What it costs: 64 of 320 tokens, but for a frame that begins a round.
+    wait(grid, TILES, until=lambda tiles: all("20 % of tokens" in tile["text"] for tile in tiles))
+    assert all(re.search(r"0\.3\d* of 0\.7\d* GFlops", tile["text"]) for tile in grid.execute_script(TILES))
+    assert text(grid, "source") == "4 cameras" and not grid.find_element("id", "seek").is_displayed()
+    wait(grid, "return Number(document.getElementById('total-rate').textContent) > 0")
+    saving = wait(grid, "return document.getElementById('total-words').textContent")
+    assert re.fullmatch(r"(1\.[89]|2\.\d)× less than in full", saving)
+    # One slider for all.
+    grid.execute_script(MOVE_SLIDER, "budget", 158)  # 8 of 320 tokens
+    wait(grid, TILES, until=lambda tiles: all(re.search(r"\b[23] % of tokens", tile["text"]) for tile in tiles))
+    grid.execute_script(MOVE_SLIDER, "budget", 447)
+
+
+def test_a_tile_is_enlarged_and_made_small_again(grid):
+    grid.find_elements("css selector", "#tiles button")[2].click()
+    wait(grid, ENLARGED, until=lambda name: name == "test_002.mp4")
+    wait(grid, "return document.getElementById('gflops-saving').textContent !== ''")
+    wait(grid, "return document.getElementById('time').textContent.endsWith(' / 29')")
+    assert grid.find_element("id", "seek").is_displayed() and grid.find_element("id", "picture").is_displayed()
+    assert not grid.find_element("id", "tiles").is_displayed()
+    assert grid.switch_to.active_element.get_attribute("id") == "back"
+    # This camera is stopped at a frame, of which its charts and its position tell.
+    click(grid, "play")
+    wait(grid, "return document.getElementById('status').dataset.state === 'paused'")
+    grid.execute_script(MOVE_SLIDER, "seek", 7)
+    wait(grid, "return document.getElementById('time').textContent.endsWith('· 7 / 29')")
+    click(grid, "play")
+    click(grid, "back")
+    wait(grid, ENLARGED, until=lambda name: name == "")
+    assert grid.switch_to.active_element.get_attribute("aria-label") == "enlarge test_002.mp4"
+    # The same by keys, and by the browser's own way back.
+    grid.switch_to.active_element.send_keys("\ue007")
+    wait(grid, ENLARGED, until=lambda name: name == "test_002.mp4")
+    grid.switch_to.active_element.send_keys("\ue00c")  # the button that leads back
+    wait(grid, ENLARGED, until=lambda name: name == "")
+    grid.back()
+    wait(grid, ENLARGED, until=lambda name: name == "test_002.mp4")
+    grid.refresh()
+    wait(grid, ENLARGED, until=lambda name: name == "test_002.mp4")
+    wait(grid, "return document.getElementById('gflops').textContent !== '–'")
+
+
+@pytest.mark.parametrize("width", [390, 1400])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_tiles_fit_windows_of_any_width(grid, tmp_path, width, scheme):
+    """The widest of the light pictures that this leaves is the one in the docs."""
+    grid.execute_cdp_cmd(
+        "Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+    )
+    resize(grid, width)
+    columns = "return new Set([...document.querySelectorAll('#tiles li')].map((tile) => tile.offsetLeft)).size"
+    wait(grid, columns, until=lambda count: count == 2)
+    for tile in grid.execute_script(TILES):
+        assert tile["box"]["left"] >= 0 and 164 <= tile["box"]["right"] - tile["box"]["left"]
+        assert tile["box"]["right"] <= width and tile["box"]["bottom"] <= 880
+    assert grid.execute_script("return document.documentElement.scrollWidth") <= width
+    assert grid.find_element("id", "budget").rect["width"] >= 150
+    grid.execute_script(MOVE_SLIDER, "budget", 316)  # 32 of 320 tokens
+    shown = re.compile(r"0\.3[0-4]\d* of 0\.7\d* GFlops")
+    wait(grid, TILES, until=lambda tiles: all(shown.search(tile["text"]) for tile in tiles))
+    picture = grid.execute_cdp_cmd("Page.captureScreenshot", {"format": "webp", "quality": 85})
+    (tmp_path / f"live_tiles_{width}_{scheme}.webp").write_bytes(base64.b64decode(picture["data"]))
+    grid.execute_script(MOVE_SLIDER, "budget", 447)
+    grid.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+
+def test_tiles_are_as_large_as_a_space_allows(grid):
+    found = grid.execute_async_script(
+        """
+        const done = arguments[0];
+        import("/tiles.js").then(({ layOut }) => done([
+          layOut(4, 1.25, { width: 1000, height: 688 }), layOut(2, 1.25, { width: 366, height: 632 }),
+          layOut(16, 1.25, { width: 366, height: 632 }), layOut(1, 2, { width: 366, height: 632 }),
+        ]));
+        """
+    )
+    assert [layout["columns"] for layout in found] == [2, 1, 2, 1]
+    assert found[2]["width"] == 177 and found[3]["width"] == 366
+    assert all(layout["width"] * layout["columns"] <= 1000 for layout in found)
 
 
 def test_refusals_are_shown(page):

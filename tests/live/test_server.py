@@ -9,13 +9,18 @@ import re
 import socket
 from contextlib import ExitStack
 
+import cv2
+import numpy as np
 import pytest
 from eventful_vitdet.errors import LiveError
+from eventful_vitdet.live.messages import TILE_COSTS
 from eventful_vitdet.live.server import FILES, LiveServer, address_of, open_socket
+from eventful_vitdet.live.updates import ShownImage
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 from .conftest import FRAMES, TOKENS, serving
+from .test_grid_session import write_video
 
 
 class Client:
@@ -59,6 +64,15 @@ def session(make_session):
 def client(session):
     with serving(session) as address:
         yield Client(address)
+
+
+@pytest.fixture
+def grid(make_session, tmp_path):
+    """A client of two cameras, and the session."""
+    sources = [write_video(tmp_path / "a.avi"), write_video(tmp_path / "b.avi", frames=7)]
+    session = make_session(*sources, start=False)
+    with serving(session) as address:
+        yield Client(address), session
 
 
 def read(websocket: ClientConnection) -> tuple[dict, bytes]:
@@ -200,6 +214,84 @@ def test_viewers_get_what_is_new_to_them(client):
         assert known + [cost["serial"] for cost in late["costs"]] == list(range(newest + 1)) and newest >= seen[-1]
 
 
+def read_tiles(websocket: ClientConnection) -> dict:
+    """The next update in which all tiles have a picture."""
+    while True:
+        state, jpegs = read(websocket)
+        websocket.send("next")
+        if "tiles" in state and all("picture" in tile for tile in state["tiles"]):
+            assert sum(tile["picture"]["bytes"] for tile in state["tiles"]) == len(jpegs)
+            return state
+
+
+def test_tiles_of_all_cameras(grid):
+    client, session = grid
+    with client.watch() as websocket:
+        state = read_tiles(websocket)
+        assert [tile["name"] for tile in state["tiles"]] == ["a.avi", "b.avi"] and state["limits"]["seekable"]
+        for tile in state["tiles"]:
+            assert tile["picture"]["tokens"]["rows"] == 6 and 0 < len(tile["costs"]) <= TILE_COSTS
+        late = [cost["serial"] for cost in read_tiles(websocket)["tiles"][0]["costs"]]
+        assert late[0] > state["tiles"][0]["costs"][-1]["serial"]  # no cost twice
+        status, answer = client.post("/api/seek", {"frame": 7, "camera": 1})
+        assert status == 422 and "from 0 to 6" in answer["error"]
+
+
+def test_viewers_choose_what_they_look_at(grid):
+    """At once, also while nothing plays, and each for itself."""
+    client, session = grid
+    with client.watch() as websocket, client.watch() as other:
+        read_tiles(websocket), read_tiles(other)
+        client.post("/api/settings", {"paused": True})
+        websocket.send('{"camera": 1}')
+        state = {}
+        while state.get("camera") != 1:
+            state, jpeg = read(websocket)
+            websocket.send("next")
+        assert state["limits"]["num_frames"] == 7 and jpeg[:2] == b"\xff\xd8" and "tiles" not in state
+        assert state["costs"][0]["serial"] == 0  # all of them, for the charts
+        assert client.post("/api/seek", {"frame": 3, "camera": 1}) == (200, {"frame": 3})
+        while state.get("picture", {}).get("index") != 3:
+            state, _ = read(websocket)
+            websocket.send("next")
+        websocket.send('{"tiles": 200}')
+        assert read_tiles(websocket)["tiles"][1]["picture"]["index"] == 3
+        # The other has been told of the frame that was shown, and of no other view.
+        state = read(other)[0]
+        assert "tiles" in state and "camera" not in state
+
+
+def test_pictures_are_as_wide_as_they_are_shown():
+    image = ShownImage(np.zeros((600, 1500, 3), np.uint8))
+    widths = {asked: jpeg_size(image.jpeg(asked)) for asked in (1, 160, 161, 900, 1280)}
+    assert widths == {1: (160, 64), 160: (160, 64), 161: (240, 96), 900: (960, 384), 1280: (1280, 512)}
+    assert image.jpeg(200) is image.jpeg(240)  # made once
+    assert jpeg_size(ShownImage(np.zeros((60, 150, 3), np.uint8)).jpeg(320)) == (150, 60)  # not enlarged
+
+
+def jpeg_size(jpeg: bytes) -> tuple[int, int]:
+    height, width = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR).shape[:2]
+    return width, height
+
+
+def test_looks_that_cannot_be_are_refused(grid):
+    client, _ = grid
+    for text, reason in (
+        ('{"camera": 2}', "camera is a number from 0 to 1"),
+        ('{"tiles": 99999}', "from 1 to 1280"),
+        ('{"tiles": 200, "camera": 0}', "one thing can be looked at"),
+        ('{"file": "/etc/passwd"}', "'file' is unknown"),
+        ("nonsense", "'next' or a JSON object"),
+        ("[" * 9999, "longer than 200 characters"),
+    ):
+        with client.watch() as websocket:
+            websocket.recv(timeout=10)
+            websocket.send(text)
+            with pytest.raises(ConnectionClosed, match=reason):
+                while True:
+                    websocket.recv(timeout=10)
+
+
 def test_viewers_that_break_rules_or_are_too_many(client, session, monkeypatch):
     with client.watch() as websocket:
         websocket.recv(timeout=10)
@@ -207,7 +299,7 @@ def test_viewers_that_break_rules_or_are_too_many(client, session, monkeypatch):
         with pytest.raises(ConnectionClosed):
             while True:
                 websocket.recv(timeout=10)
-    monkeypatch.setattr("eventful_vitdet.live.server.MAX_VIEWERS", 1)
+    monkeypatch.setattr("eventful_vitdet.live.viewing.MAX_VIEWERS", 1)
     with client.watch() as websocket:
         websocket.recv(timeout=10)
         with client.watch() as second, pytest.raises(ConnectionClosed, match="no more than 1 viewers"):
@@ -232,7 +324,7 @@ def test_ports_and_addresses_that_cannot_be_had():
 def test_server_ends_with_its_session(make_session, monkeypatch):
     session = make_session(start=False)
     server = LiveServer(session)
-    monkeypatch.setattr(session, "_play", lambda *args: 1 / 0)
+    monkeypatch.setattr(session, "_next_frames", lambda *args: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         server.serve_session(open_socket("127.0.0.1", 0))
 

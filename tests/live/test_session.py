@@ -49,7 +49,7 @@ def test_frames_are_detected_while_somebody_watches(make_session):
     seen = watch(session, lambda update: index(update) == 3)
     picture = seen[-1].picture
     assert (picture.width, picture.height) == (96, 64)
-    assert cv2.imdecode(np.frombuffer(picture.jpeg, np.uint8), cv2.IMREAD_COLOR).shape == (64, 96, 3)
+    assert cv2.imdecode(np.frombuffer(picture.image.jpeg(), np.uint8), cv2.IMREAD_COLOR).shape == (64, 96, 3)
     assert picture.budget == "top-r 6" and seen[-1].limits.tokens == TOKENS
     assert picture.tokens.shape == (6, 6) and 6 <= np.count_nonzero(picture.tokens) < TOKENS
     assert picture.detections and picture.detections[0]["score"] >= picture.detections[-1]["score"]
@@ -141,7 +141,7 @@ def test_pause_and_seek(make_session):
     stay(session)
     assert index(session.broadcast.newest) == 4  # one frame, not two
     # The patch shows which frame it is.
-    image = cv2.imdecode(np.frombuffer(seen[-1].picture.jpeg, np.uint8), cv2.IMREAD_GRAYSCALE)
+    image = cv2.imdecode(np.frombuffer(seen[-1].picture.image.jpeg(), np.uint8), cv2.IMREAD_GRAYSCALE)
     assert image[30, 6 * (FRAMES - 1) + 10] > 180 and image[30, 20] < 100
 
 
@@ -236,6 +236,21 @@ def test_lost_stream_is_said_and_comes_back(make_session, monkeypatch):
     seen = watch(session, lambda update: "started again" in update.notice)
     assert not seen[-1].lost
     assert not seen[-1].limits.seekable and seen[-1].limits.num_frames is None
+
+
+class FastConnection(DroppingConnection):
+    """A camera that gives frames faster than any model takes them."""
+
+    def grab(self) -> bool:
+        return True
+
+
+def test_frames_of_a_camera_that_are_passed_over_are_no_gap(make_session):
+    session = make_session(StreamSource("camera 0", FastConnection))
+    seen = watch(session, lambda update: index(update) >= 5)
+    first, *later = seen[-1].costs
+    assert first.kind == "flush" and {cost.kind for cost in later} == {"eventful"}
+    assert index(seen[-1]) == seen[-1].costs[-1].serial
 
 
 def test_frames_are_shown_as_long_as_their_file_says(make_session, tmp_path):

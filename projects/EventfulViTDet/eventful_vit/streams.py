@@ -80,12 +80,11 @@ class Streams:
         """Exchange the places of two streams in the batch, with all that is kept of them."""
         self._running += [False] * (max(first, second) + 1 - len(self._running))
         self._running[first], self._running[second] = self._running[second], self._running[first]
-        for slot in self._slots.values():
-            places = [place for place in (first, second) if place < len(slot)]
-            if len(places) == 2:
-                slot[places] = slot[places[::-1]]
-            elif places:  # one of them has no memory yet
-                self._running[first] = self._running[second] = False
+        for name, slot in list(self._slots.items()):
+            if len(slot) > min(first, second):  # with memory for the other, too: a stream keeps its past wherever it is
+                size = max(len(slot), first + 1, second + 1)
+                slot = self.slots(name, (size, *slot.shape[1:]), slot.dtype, slot.device)
+                slot[[first, second]] = slot[[second, first]]
         exchanged = {first: second, second: first}
         self._missing = {
             part: {exchanged.get(stream, stream) for stream in streams} for part, streams in self._missing.items()

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 from ..errors import ConfigError, ToolError, VideoReadError, VideoWriteError, describe_error
 from .annotate_actions import ENDING as ACTIONS_ENDING
 from .annotate_actions import annotate_actions, check_actions, csv_outputs
-from .arguments import add_model, command_parser, factor, model_pairs, score, take_pairs, whole_number
+from .arguments import add_model, command_parser, factor, model_pairs, score, take_inputs, whole_number
 from .console import run
 
 DEFAULT_ENDING = "_detections"
@@ -52,7 +52,7 @@ def execute(arguments: argparse.Namespace) -> None:
     from ..draw.annotated_video import AnnotateOptions
     from ..identities import check_tracking
     from ..predictor import class_names, load_detector, load_model
-    from ..video import open_sources
+    from ..video import check_distinct, open_sources
 
     # What may be wrong is found out before the model is made, or even fetched.
     cfg = build_cfg(arguments.config_file, [*budget_options(arguments.budget), *model_pairs(arguments)])
@@ -170,16 +170,6 @@ def annotate(cfg: CfgNode, model: nn.Module, source: VideoSource, output: str, o
         print(control.controller.state)
 
 
-def check_distinct(sources: Sequence[VideoSource]) -> None:
-    """Raise VideoReadError if an input is named twice."""
-    seen = set()
-    for source in sources:
-        key = tuple(map(os.path.realpath, source.paths)) or source.name
-        if key in seen:
-            raise VideoReadError(f"{source.name}: is named twice; name each input once")
-        seen.add(key)
-
-
 def choose_outputs(
     sources: Sequence[VideoSource], output: str | None, save_json: str | None, ending: str = DEFAULT_ENDING
 ) -> list[tuple[str, str | None]]:
@@ -283,14 +273,8 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     option("--no-audio", action="store_true", help="leave the sound out; otherwise it is copied")
     option("--no-window", action="store_true", help="show nothing while writing, even where there is a display")
     arguments = parser.parse_intermixed_args(words)
-    if arguments.input:
-        arguments.input, pairs = take_pairs(arguments.input)
-        arguments.opts = pairs + arguments.words
-    else:
-        arguments.input, arguments.opts = take_pairs(arguments.words)
-    if not arguments.input:
-        hint = " (before --classes, which takes all words that follow)" if arguments.classes else ""
-        parser.error(f"name a video, a folder, an address, or the number of a camera{hint}")
+    hint = " (before --classes, which takes all words that follow)" if arguments.classes else ""
+    take_inputs(parser, arguments, hint)
     return arguments
 
 

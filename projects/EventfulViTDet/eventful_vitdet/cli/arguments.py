@@ -14,6 +14,9 @@ from ..known_models import DEFAULT_MODEL, weights_settings
 DEFAULT_PORT = 2**15 + 2**14 + (os.getuid() if hasattr(os, "getuid") else 1) % 2**14
 """The same in every run of a user on several machines: they have to agree on one."""
 
+KEYS_WITHOUT_SECTION = ("CUDNN_BENCHMARK", "FLOAT32_PRECISION", "OUTPUT_DIR", "SEED", "VERSION", "VIS_PERIOD")
+"""Keys of the configuration that have no dot to be told by."""
+
 INSTALLED = "eventful-vitdet"
 """The installed command (main_command.py)."""
 INSTALLED_NAMES = {
@@ -73,7 +76,8 @@ def model_pairs(arguments: argparse.Namespace) -> list[str]:
 def take_pairs(words: Sequence[str]) -> tuple[list[str], list[str]]:
     """Split off KEY VALUE pairs that a command line has right behind its inputs."""
     for position, word in enumerate(words):
-        if re.fullmatch(r"[A-Z][A-Z0-9_]*(\.[A-Z0-9_]+)+", word) and not os.path.exists(word):
+        is_key = word in KEYS_WITHOUT_SECTION or re.fullmatch(r"[A-Z][A-Z0-9_]*(\.[A-Z0-9_]+)+", word)
+        if is_key and not os.path.exists(word):
             return list(words[:position]), list(words[position:])
     return list(words), []
 
@@ -84,6 +88,21 @@ def take_one_input(parser: argparse.ArgumentParser, arguments: argparse.Namespac
     if len(inputs) != 1:
         parser.error(f"name one video, folder, address or camera, found {len(inputs)}")
     arguments.input = inputs[0]
+
+
+def take_inputs(parser: argparse.ArgumentParser, arguments: argparse.Namespace, hint: str = "") -> None:
+    """Let `input` be the inputs of a command line, given as an option or among its `words`; the rest is `opts`.
+
+    Args:
+        hint: what to add to the complaint that there is none.
+    """
+    if arguments.input:
+        arguments.input, pairs = take_pairs(arguments.input)
+        arguments.opts = pairs + arguments.words
+    else:
+        arguments.input, arguments.opts = take_pairs(arguments.words)
+    if not arguments.input:
+        parser.error(f"name a video, a folder, an address, or the number of a camera{hint}")
 
 
 def parse_with_pairs(parser: argparse.ArgumentParser, words: Sequence[str] | None) -> argparse.Namespace:

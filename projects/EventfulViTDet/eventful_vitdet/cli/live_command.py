@@ -1,10 +1,12 @@
-"""A local web page with the detections of a video or camera, and the budget as a slider.
+"""A local web page with the detections of videos or cameras, and the budget as a slider.
 
     python tools/live.py street.mp4
+    python tools/live.py door.mp4 yard.mp4 rtsp://10.0.0.5/stream 0        # a tile for each
     python tools/live.py --model demo/vitdet_tiny --input datasets/demo_vid/videos/test_000.mp4
     python tools/live.py 0 --model FILE --weights WEIGHTS      # the first camera
 
-Then open the address that it prints. Only INPUT is ever opened; a page cannot ask for another file or address.
+Then open the address that it prints. Each INPUT is one tile; the videos of a folder play one after the other. Only
+inputs are ever opened; a page cannot ask for another file or address.
 """
 
 from __future__ import annotations
@@ -16,8 +18,8 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ..errors import LiveError
-from .arguments import add_model, command_parser, model_pairs, take_one_input
+from ..errors import ConfigError, LiveError
+from .arguments import add_model, command_parser, model_pairs, take_inputs
 from .checkout import how_to_install
 from .console import run
 
@@ -38,35 +40,43 @@ def execute(arguments: argparse.Namespace) -> None:
         raise LiveError(f"{', '.join(missing)} not found; {how_to_install('live')} brings what the page needs")
     from ..config_files import build_cfg
     from ..live.server import LiveServer, address_of, open_socket
-    from ..video import open_source
+    from ..video import check_distinct, open_source
 
     with open_socket(arguments.host, arguments.port) as bound:
         # What may be wrong is found out before the model is made.
         cfg = build_cfg(arguments.config_file, model_pairs(arguments))
-        source = open_source(arguments.input)
-        session = make_session(cfg, source)
+        sources = [open_source(text) for text in arguments.input]
+        check_distinct(sources)
+        session = make_session(cfg, sources)
         if arguments.host not in LOCAL_ADDRESSES:
             print("whoever can reach this machine over the network can watch and steer", file=sys.stderr)
         server = LiveServer(session, arguments.allow_host)
-        print(f"{source.name} at {address_of(bound)} (Ctrl-C ends)", flush=True)
+        shown = sources[0].name if len(sources) == 1 else f"{len(sources)} inputs"
+        print(f"{shown} at {address_of(bound)} (Ctrl-C ends)", flush=True)
         has_ended = server.serve_session(bound)
     print("ended", flush=True)
     if not has_ended:
         os._exit(0)  # a thread in the middle of a frame would crash, or hold up, the ordinary way out
 
 
-def make_session(cfg: CfgNode, source: VideoSource) -> LiveSession:
-    """The session of a configuration's model, a detector or one of actions."""
+def make_session(cfg: CfgNode, sources: Sequence[VideoSource]) -> LiveSession:
+    """The session of a configuration's model, a detector or one of actions.
+
+    Raises ConfigError for several inputs of a model of actions.
+    """
     from ..actions.action_names import action_names
     from ..config import is_classifier
     from ..live.action_session import ActionSession
-    from ..live.session import LiveSession
+    from ..live.detector_session import DetectorSession, GridSession
     from ..predictor import class_names, load_detector, load_model
 
     if is_classifier(cfg):
+        if len(sources) > 1:
+            raise ConfigError(f"a model of actions takes one input at a time here, found {len(sources)}")
         names = action_names(cfg)
-        return ActionSession(cfg, load_model(cfg), source, names)
-    return LiveSession(cfg, load_detector(cfg), source, class_names(cfg))
+        return ActionSession(cfg, load_model(cfg), sources[0], names)
+    kind = DetectorSession if len(sources) == 1 else GridSession
+    return kind(cfg, load_detector(cfg), sources, class_names(cfg))
 
 
 def port(text: str) -> int:
@@ -77,9 +87,9 @@ def port(text: str) -> int:
 
 def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser = command_parser(__doc__)
-    inputs = "video file, folder or pattern, rtsp:// address, or camera number; then KEY VALUE pairs"
+    inputs = "video files, folders or patterns, rtsp:// addresses, or camera numbers; then KEY VALUE pairs"
     parser.add_argument("words", nargs="*", metavar="INPUT", help=inputs)
-    parser.add_argument("--input", metavar="INPUT", help="the same, as an option")
+    parser.add_argument("--input", nargs="+", action="extend", metavar="INPUT", help="the same, as an option")
     add_model(parser)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
     parser.add_argument("--port", type=port, default=8000, help="0: any free one (default: 8000)")
@@ -87,7 +97,7 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
         "--allow-host", action="append", default=[], metavar="NAME", help="a name under which the page is reached"
     )
     arguments = parser.parse_intermixed_args(words)
-    take_one_input(parser, arguments)
+    take_inputs(parser, arguments)
     return arguments
 
 

@@ -13,8 +13,9 @@ from ..draw.boxes import class_color
 from ..modeling.video_classifier import VideoClassifier
 from ..structures import SourceFrame
 from ..video import VideoSource
-from .session import EVENTFUL, FLUSH, Cost, LiveSession, Picture, encode_picture
+from .session import LiveSession
 from .settings import RequestError, Settings
+from .updates import EVENTFUL, FLUSH, Cost, Picture, ShownImage
 
 
 class ActionSession(LiveSession):
@@ -28,10 +29,8 @@ class ActionSession(LiveSession):
             names: of each head's classes, see `action_names`.
             options: of LiveSession.
         """
-        super().__init__(cfg, model, source, (), **options)
         self._recogniser = VideoRecogniser(cfg, model, names)
-        self._control = self._recogniser.control
-        self._automatic = self._control.controller
+        super().__init__(cfg, model, self._recogniser.control, [source], **options)
         self._painter = ActionPainter(list(names))
 
     def change(self, asked: object) -> Settings:
@@ -43,16 +42,17 @@ class ActionSession(LiveSession):
     def _open_model(self) -> VideoRecogniser:
         return self._recogniser
 
-    def _show(self, recogniser: VideoRecogniser, frame: SourceFrame) -> None:
+    def _show(self, recogniser: VideoRecogniser, frames: Mapping[int, SourceFrame]) -> None:
+        ((number, frame),) = frames.items()
+        camera = self.cameras[number]
         self._apply_settings()
         began = self._clock()
         result = recogniser.recognise(frame)
         if result is not None:
             kind = DENSE if result.budget == DENSE else FLUSH if result.cost.flushed else EVENTFUL
-            self._costs.append(
-                Cost(self._next_serial(), result.cost.total_gflops, 1000 * result.cost.total_seconds, kind)
-            )
-        self._publish(frame, began, self._action_picture(frame, result), recogniser.tokens)
+            camera.add_cost(Cost(camera.next_serial, result.cost.total_gflops, 1000 * result.cost.total_seconds, kind))
+        picture = self._action_picture(frame, result)
+        self._publish(frames, began, {number: picture}, {number: recogniser.tokens})
 
     def _action_picture(self, frame: SourceFrame, result: ActionResult | None) -> Picture:
         latest = self._recogniser.latest
@@ -61,8 +61,8 @@ class ActionSession(LiveSession):
         budget = "" if latest is None else latest.budget
         actions = tuple(_describe_head(head, latest) for head in self._recogniser.names)
         return Picture(
-            encode_picture(image), frame.name, frame.index, frame.seconds, width, height, (), None, budget, None,
-            (height, width), actions,
+            ShownImage(image), frame.name, frame.index, frame.seconds, width, height, (), None, budget, None,
+            (height, width), actions=actions,
         )  # fmt: skip
 
 

@@ -85,6 +85,11 @@ class Viewer(Generic[Item]):
         except RuntimeError:
             pass  # its event loop has ended, and the viewer with it
 
+    def look_again(self) -> None:
+        """Let the newest item be new to this viewer once more."""
+        self._last = None
+        self._changed.set()
+
     async def wait_for_end(self) -> None:
         """Return when nothing will come any more."""
         await self._ended.wait()

@@ -11,16 +11,16 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import uvicorn
-from fastapi import FastAPI, Request, WebSocket, WebSocketDisconnect
+from fastapi import FastAPI, Request, WebSocket
 from fastapi.responses import FileResponse, JSONResponse
 from starlette.requests import ClientDisconnect
 
 from ..errors import LiveError
 from ..interruption import Interruptions, signals_handled
 from .guard import Guard
-from .messages import encode_update
 from .session import LiveSession
 from .settings import RequestError
+from .viewing import serve_viewer
 
 PAGE = Path(__file__).resolve().parent / "page"
 FILES = {
@@ -32,11 +32,11 @@ FILES = {
     "/list.js": ("list.js", "text/javascript"),
     "/labels.js": ("labels.js", "text/javascript"),
     "/picture.js": ("picture.js", "text/javascript"),
+    "/tiles.js": ("tiles.js", "text/javascript"),
+    "/updates.js": ("updates.js", "text/javascript"),
     "/icon.svg": ("icon.svg", "image/svg+xml"),
 }
 MAX_BODY_BYTES = 4096
-MAX_VIEWERS = 32
-TRY_AGAIN_LATER = 1013  # close code of a websocket
 SHUTDOWN_SECONDS = 1
 """Viewers end at once; this is for what else may be under way."""
 BODY_SECONDS = 0.8
@@ -64,7 +64,7 @@ def make_app(session: LiveSession, names: Collection[str] = ()) -> Guard:
 
     @app.websocket("/updates")
     async def updates(websocket: WebSocket) -> None:
-        await _serve_viewer(websocket, session)
+        await serve_viewer(websocket, session)
 
     return Guard(app, names)
 
@@ -105,47 +105,6 @@ async def _read_body(request: Request) -> bytes:
         if len(body) > MAX_BODY_BYTES:
             raise RequestError(f"the body is longer than {MAX_BODY_BYTES} bytes")
     return bytes(body)
-
-
-async def _serve_viewer(websocket: WebSocket, session: LiveSession) -> None:
-    """Send updates until the viewer leaves, each when the page has asked for the next one.
-
-    So at most one update is under way to a viewer, however slow its connection.
-    """
-    await websocket.accept()  # also of one too many: a browser is told the reason only then
-    if session.broadcast.viewers >= MAX_VIEWERS:
-        await websocket.close(TRY_AGAIN_LATER, f"no more than {MAX_VIEWERS} viewers")
-        return
-    viewer = session.broadcast.join()
-    ready = asyncio.Event()
-
-    async def send() -> None:
-        before = None
-        while True:
-            update = await viewer.next()
-            await websocket.send_bytes(encode_update(update, before, session.broadcast.viewers))
-            before = update
-            await ready.wait()
-            ready.clear()
-
-    async def listen() -> None:
-        while True:
-            await websocket.receive_text()  # whatever it says: the page has shown the last update
-            ready.set()
-
-    tasks = [asyncio.create_task(part) for part in (send(), listen(), viewer.wait_for_end())]
-    try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            with suppress(WebSocketDisconnect, RuntimeError, KeyError):  # it left, or sent no text
-                task.result()
-    finally:
-        session.broadcast.leave(viewer)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        with suppress(WebSocketDisconnect, RuntimeError, OSError):  # it has left
-            await websocket.close()  # older versions of uvicorn do not do so by themselves
 
 
 def open_socket(host: str, port: int) -> socket.socket:

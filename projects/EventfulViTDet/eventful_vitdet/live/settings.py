@@ -7,6 +7,8 @@ from dataclasses import dataclass, fields, replace
 
 from ..controllers import Bounds
 
+LARGEST_WIDTH = 1280
+"""Pixels that a picture is sent in."""
 MAX_SHOWN = 40
 """Characters of a refused value that are repeated in the reason."""
 
@@ -62,6 +64,16 @@ class Limits:
         return min(int(self.bounds.clamp(budget)), self.tokens or 0)
 
 
+@dataclass(frozen=True)
+class Look:
+    """What a viewer looks at: a camera, or all of them."""
+
+    camera: int | None
+    """Number of the camera; None: a tile for each."""
+    width: int = LARGEST_WIDTH
+    """Pixels of the picture, or of each tile's."""
+
+
 LARGEST_TARGET_MS = 60_000
 SWITCHES = tuple(field.name for field in fields(Settings) if field.name not in ("budget", "target_ms"))
 
@@ -91,13 +103,39 @@ def change_settings(settings: Settings, asked: object, limits: Limits) -> Settin
 
 def check_seek(asked: object, limits: Limits) -> int:
     """The frame number in a request such as {"frame": 120}. Raises RequestError with the reason of a refusal."""
-    _check_object(asked, ("frame",))
+    _check_object(asked, ("frame", "camera"))
     if not limits.seekable:
         raise RequestError("this input has no positions to go to: it is a stream or a camera")
     if "frame" not in asked:
         raise RequestError('seeking needs a frame, as in {"frame": 120}')
     last = None if limits.num_frames is None else max(0, limits.num_frames - 1)
     return _check_number("frame", asked["frame"], 0, last, "the last frame")
+
+
+def check_camera(asked: object, cameras: int) -> int:
+    """The number of the camera in a request such as {"frame": 120, "camera": 2}; of one camera it may be left out.
+
+    Raises RequestError with the reason of a refusal.
+    """
+    _check_object(asked, ("frame", "camera"))
+    if "camera" not in asked and cameras > 1:
+        raise RequestError('there are several cameras: name one, as in {"frame": 120, "camera": 0}')
+    return _check_number("camera", asked.get("camera", 0), 0, cameras - 1, "the last camera")
+
+
+def check_look(asked: object, cameras: int) -> Look:
+    """What a viewer wants to see: {"camera": 2}, or {"tiles": 320} with the width of each in pixels.
+
+    Raises RequestError with the reason of a refusal.
+    """
+    _check_object(asked, ("camera", "tiles"))
+    if len(asked) != 1:
+        raise RequestError('one thing can be looked at: {"camera": 0} or {"tiles": 320}')
+    if "camera" in asked:
+        return Look(_check_number("camera", asked["camera"], 0, cameras - 1, "the last camera"))
+    if cameras == 1:
+        raise RequestError("there is one camera, and no tiles")
+    return Look(None, _check_number("tiles", asked["tiles"], 1, LARGEST_WIDTH, "the widest picture"))
 
 
 def _check_object(asked: object, known: tuple[str, ...]) -> None:

@@ -8,7 +8,7 @@ from .file_source import FileSource
 from .image_files import encode_jpeg, encode_png, read_image_file
 from .image_source import ImageSource
 from .json_lines import CsvWriter, JsonLinesWriter
-from .opening import open_source, open_sources
+from .opening import check_distinct, open_source, open_sources
 from .sound_copy import SoundCopy
 from .source import VideoSource, check_part
 from .stream_source import StreamSource
@@ -31,6 +31,7 @@ __all__ = [
     "encode_jpeg",
     "encode_png",
     "iterate_frames",
+    "check_distinct",
     "open_source",
     "open_sources",
     "probe_video",

@@ -46,6 +46,16 @@ def open_sources(texts: Sequence[str]) -> list[VideoSource]:
     return sources
 
 
+def check_distinct(sources: Sequence[VideoSource]) -> None:
+    """Raise VideoReadError if an input is named twice."""
+    seen = set()
+    for source in sources:
+        key = tuple(map(os.path.realpath, source.paths)) or source.name
+        if key in seen:
+            raise VideoReadError(f"{source.name}: is named twice; name each input once")
+        seen.add(key)
+
+
 def _open_stream(text: str) -> VideoSource | None:
     """A camera or an address; None for what is neither."""
     if re.fullmatch(r"[0-9]{1,9}", text):

@@ -2,6 +2,22 @@
 
 export const HISTORY = 300;
 const RECENT = 60;
+const SHOWN_FRAMES = 15; // whose median the figures are
+
+/** The costs of a camera with new ones behind them. */
+export function joinCosts(costs, added) {
+  // A server that was restarted counts from the beginning, and one that was asked for another view tells all.
+  const starts = added.length && costs.length && added[0].serial <= costs.at(-1).serial;
+  return [...(starts ? [] : costs), ...added].slice(-HISTORY);
+}
+
+/** The last frames that are like the newest: of the frames in between, not of one that began a sequence, unless there
+ * are no others. */
+export function usual(costs) {
+  const newest = costs.at(-1);
+  const kind = newest.kind === "flush" && costs.at(-2)?.kind === "eventful" ? "eventful" : newest.kind;
+  return costs.slice(-SHOWN_FRAMES).filter((cost) => cost.kind === kind);
+}
 
 export function median(values) {
   if (!values.length) return null;

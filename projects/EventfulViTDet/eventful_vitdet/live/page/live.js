@@ -1,53 +1,134 @@
 import { drawChart, formatNumber } from "./charts.js";
-import { HISTORY, later, median, reference } from "./costs.js";
+import { joinCosts, later, median, reference, usual } from "./costs.js";
 import { listActions, makeRow } from "./list.js";
 import { arrange, drawPicture } from "./picture.js";
+import { Tiles } from "./tiles.js";
+import { openUpdates } from "./updates.js";
 
 const find = (id) => document.getElementById(id);
 const view = { canvas: find("picture"), frame: null, picture: null, tokens: true, score: 0.3, panels: [], grid: [1, 1] };
-const SHOWN_FRAMES = 15; // whose median the figures are
+const tiles = new Tiles(find("tiles"), enlarge);
 const WIDE = 2.1; // of a stage, width over height
+const LEAST_ASIDE = 340; // pixels of what is beside tiles
 const SAME = 1.05; // ratios of times below this are none
-const RETRY_MS = 1500;
-let state = null;
+let state = null; // of what the page shows: one camera, or all
 let costs = [];
 let refused = "";
+let several = false; // cameras, and tiles for them
+let enlarged = null; // number of the camera that is shown by itself, of several
 
 // Updates from the server.
 
-function connect() {
-  const socket = new WebSocket(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/updates`);
-  socket.binaryType = "arraybuffer";
-  socket.onmessage = async ({ data }) => {
-    const length = new DataView(data).getUint32(0);
-    const update = JSON.parse(new TextDecoder().decode(new Uint8Array(data, 4, length)));
-    if (update.picture) {
-      const frame = await createImageBitmap(new Blob([new Uint8Array(data, 4 + length)], { type: "image/jpeg" }));
-      view.frame?.close();
-      view.frame = frame;
-      view.picture = update.picture;
-    }
-    state = update;
-    // A server that was restarted counts from the beginning.
-    if (update.costs.length && costs.length && update.costs[0].serial <= costs.at(-1).serial) costs = [];
-    costs = [...costs, ...update.costs].slice(-HISTORY);
+const look = openUpdates(
+  (update) => {
+    if (update.tiles) receiveTiles(update);
+    else receiveCamera(update);
     requestAnimationFrame(show);
-    socket.send("next"); // ready for another one
-  };
-  socket.onclose = ({ reason }) => {
+  },
+  (reason) => {
     state = null;
+    several = false;
     setStatus("connecting", reason || "connecting");
-    setTimeout(connect, RETRY_MS);
-  };
+  },
+);
+
+function receiveTiles(update) {
+  // What was sent before one was enlarged: its picture may be in use.
+  if (enlarged !== null) for (const tile of update.tiles) dropPicture(tile);
+  tiles.update(update.tiles);
+  several = true;
+  readAddress();
+  if (enlarged === null) state = update;
+  else look({ camera: enlarged });
+}
+
+function receiveCamera(update) {
+  if (several && update.camera !== enlarged) {
+    dropPicture(update); // sent before another view was asked for
+    return;
+  }
+  if (update.picture) showNext(update.picture);
+  state = update;
+  costs = joinCosts(costs, update.costs);
+}
+
+function dropPicture(update) {
+  update.picture?.frame.close();
+  delete update.picture;
+}
+
+/** Let a picture, or null, be that of the camera that is shown by itself; frames are freed at once, but for a tile's. */
+function showNext(picture) {
+  if (!tiles.cameras.some((camera) => camera.picture?.frame === view.frame)) view.frame?.close();
+  view.picture = picture;
+  view.frame = picture?.frame ?? null;
+}
+
+// Of several cameras, the address says which one is enlarged: the browser's own ways lead back and forth.
+
+function enlarge(number) {
+  location.hash = number === null ? "" : `camera-${number + 1}`;
+}
+
+/** Show what the address says. */
+function readAddress() {
+  const number = Number(/^#camera-(\d+)$/.exec(location.hash)?.[1]) - 1;
+  const wanted = several && tiles.cameras[number] ? number : null;
+  if (wanted === enlarged) return;
+  const before = enlarged;
+  enlarged = wanted;
+  if (enlarged !== null) {
+    const { picture, costs: known, ...camera } = tiles.cameras[enlarged]; // until the server has sent more of it
+    showNext(picture);
+    costs = known;
+    state = state && { ...state, ...camera };
+    look({ camera: enlarged });
+  }
+  const focused = document.activeElement;
+  show();
+  if (enlarged !== null && find("tiles").contains(focused)) find("back").focus();
+  if (enlarged === null && (focused === find("back") || focused === document.body)) tiles.cameras[before]?.part("button").focus();
 }
 
 // What the page shows.
 
 function show() {
   if (!state) return;
+  const inTiles = several && enlarged === null;
+  document.body.classList.toggle("grid", inTiles);
+  find("tiles").hidden = find("totals").hidden = !inTiles;
+  find("back").hidden = !several || inTiles;
+  if (inTiles) showTiles();
+  else showCamera();
+  showStatus(inTiles);
+  showControls(inTiles);
+}
+
+function showTiles() {
+  document.body.classList.remove("wide");
+  look({ tiles: tiles.arrange({ width: widthOfStage(), height: innerHeight - 212 }) });
+  tiles.show(view);
+  find("key").classList.toggle("off", !view.tokens);
+  const { gflops, full } = tiles.totals();
+  const count = tiles.cameras.length;
+  const playing = tiles.cameras.filter(({ lost, error }) => !lost && !error).length;
+  setText("playing", playing < count ? `${playing} of ${count} play` : String(count));
+  setText("total-rate", state.settings.paused ? "–" : state.frames_per_second.toFixed(1));
+  setText("total-gflops", full ? formatNumber(gflops) : "–");
+  setText("total-saving", full ? formatNumber(full) : "–");
+  setText("total-words", full && gflops ? `${(full / gflops).toFixed(1)}× less than in full` : "");
+}
+
+/** Pixels that tiles may take: all, or beside the controls. */
+function widthOfStage() {
+  const style = getComputedStyle(document.querySelector("main"));
+  const width = document.body.clientWidth - 2 * parseFloat(style.paddingLeft);
+  return style.display === "grid" ? width - LEAST_ASIDE - parseFloat(style.columnGap) : width;
+}
+
+function showCamera() {
   if (view.picture) showPicture();
-  showStatus();
-  showControls();
+  else view.canvas.width = view.canvas.width; // nothing, and not what was there before
   showCosts();
   if (view.picture?.actions) listActions(find("detections"), view.picture.actions);
   else showDetections();
@@ -73,22 +154,25 @@ function showPicture() {
 
 const describe = (name, gflops, ms) => `${name}: ${formatNumber(gflops)} GFlops, ${formatNumber(ms)} ms`;
 
-function showStatus() {
+function showStatus(inTiles) {
   const { settings, notice, lost, error, viewers } = state;
   if (error) setStatus("error", "stopped");
   else if (lost) setStatus("lost", "signal lost");
   else if (settings.paused) setStatus("paused", "paused");
   else setStatus("playing", "playing");
   setText("viewers", viewers === 1 ? "1 viewer" : `${viewers} viewers`);
-  setText("source", view.picture?.name.split("/").at(-1) ?? "");
-  document.title = view.picture ? `${find("source").textContent} – live detection` : "Live detection";
-  const message = refused || error || notice || (view.picture ? "" : "waiting for the first frame");
+  setText("source", inTiles ? `${tiles.cameras.length} cameras` : nameOfCamera());
+  const named = find("source").textContent;
+  document.title = named ? `${named} – live detection` : "Live detection";
+  const message = refused || error || notice || (view.picture || inTiles ? "" : "waiting for the first frame");
   find("message").hidden = !message;
   find("message").classList.toggle("bad", Boolean(refused || error));
   setText("message", message);
 }
 
-function showControls() {
+const nameOfCamera = () => (several ? tiles.cameras[enlarged].name : (view.picture?.name.split("/").at(-1) ?? ""));
+
+function showControls(inTiles) {
   const { settings, limits } = state;
   document.body.classList.toggle("paused", settings.paused);
   document.body.classList.toggle("unseekable", !limits.seekable);
@@ -98,11 +182,14 @@ function showControls() {
   find("automatic-row").hidden = !limits.has_automatic;
   find("automatic").checked = settings.automatic;
   find("beside").checked = settings.beside;
+  find("beside-row").hidden = inTiles && !settings.beside; // it is seen in the view of one camera
+  if (several) setText("target-of", "ms for all");
   find("beside").disabled = find("target").disabled = !settings.eventful;
   if (document.activeElement !== find("target") && !asking.has("target")) find("target").value = settings.target_ms ?? "";
   const ready = limits.tokens !== null && settings.eventful;
   find("budget").disabled = !ready;
-  const shown = view.picture?.budget ?? "";
+  const { picture } = inTiles ? (tiles.cameras.find((camera) => camera.picture) ?? {}) : view;
+  const shown = picture?.budget ?? "";
   const running = /^top-r (\d+)$/.exec(shown);
   const chosen = settings.automatic || settings.target_ms !== null; // by a controller
   const budget = chosen && running ? Number(running[1]) : settings.budget;
@@ -115,7 +202,7 @@ function showControls() {
     if (settings.automatic && !running && shown && shown !== "dense") showPolicy(shown);
     else showBudget(budget);
   }
-  if (view.picture) showPosition();
+  if (view.picture && !inTiles) showPosition();
 }
 
 function showBudget(budget) {
@@ -141,11 +228,11 @@ function showPosition() {
 }
 
 function showCosts() {
-  const newest = costs.at(-1);
-  if (!newest) return;
-  // Of the frames in between, not of one that began a sequence, unless there are no others.
-  const kind = newest.kind === "flush" && costs.at(-2)?.kind === "eventful" ? "eventful" : newest.kind;
-  const alike = costs.slice(-SHOWN_FRAMES).filter((cost) => cost.kind === kind);
+  if (!costs.length) {
+    for (const id of ["gflops", "milliseconds", "rate"]) setText(id, "–");
+    return;
+  }
+  const alike = usual(costs);
   const milliseconds = median(alike.map((cost) => cost.ms));
   setText("gflops", formatNumber(median(alike.map((cost) => cost.gflops))));
   setText("milliseconds", milliseconds >= 10 ? milliseconds.toFixed(0) : milliseconds.toFixed(1));
@@ -227,7 +314,7 @@ async function ask(path, body, apply = () => {}) {
 }
 
 const change = (settings) => ask("/api/settings", settings, (now) => (state.settings = now));
-const seek = (frame) => ask("/api/seek", { frame });
+const seek = (frame) => ask("/api/seek", several ? { frame, camera: enlarged } : { frame });
 
 /** Sends a slider's value as it is dragged, one request at a time, the newest last. */
 function onDrag(id, send) {
@@ -287,20 +374,22 @@ find("score").addEventListener("input", (event) => {
 });
 
 async function step() {
-  if (!state || !view.picture) return;
+  if (!state || !view.picture || (several && enlarged === null)) return;
   if (!state.settings.paused) await change({ paused: true });
   const last = state.limits.num_frames === null ? Infinity : state.limits.num_frames - 1;
   if (view.picture.index < last) await seek(view.picture.index + 1);
 }
 
 addEventListener("keydown", (event) => {
+  if (event.key === "Escape" && enlarged !== null) enlarge(null);
   if (!state || event.target.matches("input, button") || event.ctrlKey || event.metaKey || event.altKey) return;
   if (event.key === " ") change({ paused: !state.settings.paused });
   else if (event.key === "ArrowRight" && state.limits.seekable) step();
   else return;
   event.preventDefault();
 });
+find("back").addEventListener("click", () => enlarge(null));
+addEventListener("hashchange", readAddress);
 addEventListener("resize", () => requestAnimationFrame(show));
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", show);
 setRange("score", 30);
-connect();

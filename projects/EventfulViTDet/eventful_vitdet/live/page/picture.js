@@ -6,6 +6,7 @@ import { placeLabel } from "./labels.js";
 const FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, sans-serif';
 const TOKEN = "30 150 255";
 const GAP = 6;
+const SMALL = 250; // pixels of a picture that has no room for scores
 
 /** How panels of a picture's shape are put together to be as large as possible in a space: along which axis. */
 export function arrange(picture, panels, space) {
@@ -69,7 +70,8 @@ function drawTokens(context, { rows, columns, area, share: encoded }, scale) {
 }
 
 function drawDetections(context, { detections, caption }, score, scale, width, height) {
-  const size = Math.max(11, Math.min(20, 0.023 * Math.min(width, height)));
+  const small = width < SMALL;
+  const size = Math.max(small ? 9 : 11, Math.min(20, 0.023 * Math.min(width, height)));
   const bounds = [0, 0, width, height];
   const labels = [];
   context.font = `600 ${size}px ${FONT}`;
@@ -83,7 +85,7 @@ function drawDetections(context, { detections, caption }, score, scale, width, h
     context.strokeRect(x0, y0, x1 - x0, y1 - y0);
   });
   shown.forEach(({ class: name, score: value, color }, i) => {
-    const text = `${name} ${Math.round(100 * value)}%`;
+    const text = small ? name : `${name} ${Math.round(100 * value)}%`;
     const [labelWidth, labelHeight] = textSize(context, text, size);
     const [x, y] = placeLabel(boxes[i], labelWidth, labelHeight, bounds, labels, boxes);
     const [red, green, blue] = color;

@@ -8,7 +8,9 @@ import cv2
 import numpy as np
 import pytest
 from draw.conftest import CONFIG, picture
+from eventful_vitdet.cli import annotate_command
 from eventful_vitdet.cli.annotate_command import main
+from eventful_vitdet.draw import annotated_batch
 from eventful_vitdet.video import probe_video
 
 LENGTHS = {"a": 4, "b": 9, "c": 6, "d": 7}
@@ -87,3 +89,20 @@ def test_mistakes_are_found_before_anything_is_computed(predict, inputs, tmp_pat
     assert predict([*inputs, str(tmp_path / "none.mp4")], str(tmp_path / "out"), str(tmp_path / "out")) == 1
     assert "none.mp4: there is no such file" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_batch_is_told_of_when_it_is_done(predict, inputs, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(annotate_command, "TOGETHER", 2)
+    (tmp_path / "d" / "0.png").write_bytes(b"no picture")
+    told = []
+    real = annotated_batch.annotate_batch
+
+    def batch(*arguments):
+        told.append(capsys.readouterr().out)
+        return real(*arguments)
+
+    monkeypatch.setattr(annotated_batch, "annotate_batch", batch)
+    assert predict(inputs, str(tmp_path / "out"), str(tmp_path / "out")) == 1
+    told.append(capsys.readouterr().out)
+    files = [[line.split(":")[0] for line in text.splitlines() if ".mp4: " in line] for text in told]
+    assert files == [[], *([str(tmp_path / "out" / f"{name}.mp4") for name in names] for names in ("ab", "cd"))]

@@ -18,7 +18,7 @@ from eventful_vitdet.errors import ReportError
 from eventful_vitdet.evaluation.detection_table import DetectionTable
 from eventful_vitdet.evaluation.store import VideoRecord, write_record
 from eventful_vitdet.report import write_report, write_tradeoff
-from eventful_vitdet.report.advice import advise
+from eventful_vitdet.report.advice import advise, disturbed_times
 from eventful_vitdet.report.charts import (
     CHARACTER,
     LINE,
@@ -348,6 +348,26 @@ def test_headline_says_where_time_is_not_saved():
     assert "runs 2.0 times fewer operations, but is 1.5 times slower per frame" in advise([dense, slow]).sentence
     assert "but is no faster per frame" in advise([dense, same]).sentence
     assert advise([dense, slow]).tiles[-1] == ("1.5×", "slower per frame: 80 ms dense, 120 ms at r = 9")
+
+
+def test_times_of_a_busy_machine_are_no_advice(tmp_path):
+    entries = [result(policy, 60.0, gflops) for policy, gflops in (("dense", 4.0), ("top-r 9", 2.0), ("top-r 4", 1.0))]
+    rests = (0.10, 0.10, 0.10)
+    for entry, rest in zip(entries, rests):
+        entry["gflops_per_frame"]["total"] = {**entry["gflops_per_frame"]["backbone"]}
+        entry["gflops_per_frame"]["total"]["mean"] += 1.0
+        entry["seconds_per_frame"]["total"] = entry["seconds_per_frame"]["backbone"] + rest
+    budgets = [Budget(entry["policy"], entry, {}) for entry in entries]
+    assert disturbed_times(budgets) is None and "faster per frame" in advise(budgets).sentence
+    entries[1]["seconds_per_frame"]["total"] += 0.15
+    assert "2.5 times as long at r = 9 as at" in disturbed_times(budgets)
+    advice = advise(budgets)
+    assert advice.sentence.endswith("runs 2.5 times fewer operations.")
+    assert not any("ms" in text for _, text in advice.tiles)
+    (tmp_path / "budgets.json").write_text(json.dumps(entries))
+    assert "The milliseconds cannot be compared: " in report(tmp_path)
+    entries[1]["gflops_per_frame"]["total"]["mean"] += 1.0  # more work
+    assert disturbed_times(budgets) is None
 
 
 def test_no_advice_without_something_to_compare_with():

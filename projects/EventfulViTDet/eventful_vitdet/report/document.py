@@ -17,7 +17,7 @@ from ..data.read_rules import DEFAULT_RULES, ReadRules
 from ..errors import DataError, ReportError
 from ..files import write_atomically
 from . import sections
-from .advice import TOLERATED_LOSS, advise
+from .advice import TOLERATED_LOSS, advise, disturbed_times
 from .charts import pixel
 from .colors import budget_styles, style_rules
 from .evaluation_folder import AP50, Budget, read_budgets
@@ -74,6 +74,7 @@ def write_report(
         budgets=budgets,
         styles=budget_styles(budgets),
         advice=advice,
+        disturbed=disturbed_times(budgets),
         tolerated_loss=TOLERATED_LOSS,
         snapshots=sections.snapshots(advised, summaries, names, frames) if thumbnails else None,
         charts=charts,

@@ -20,6 +20,7 @@ INSTALLED_NAMES = {
     "advise": "advise",
     "benchmark": "benchmark",
     "check_dataset": "check-data",
+    "convert_coco": "convert-coco",
     "live": "live",
     "report": "report",
     "train_net": "train",

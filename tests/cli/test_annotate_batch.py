@@ -50,8 +50,9 @@ def lines(path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_a_batch_gives_what_single_runs_give(predict, inputs, tmp_path):
+def test_a_batch_gives_what_single_runs_give(predict, inputs, tmp_path, capsys):
     assert predict(inputs, str(tmp_path / "out"), str(tmp_path / "out")) == 0
+    assert f"4 inputs: 100%|██████████| {sum(LENGTHS.values())}/" in capsys.readouterr().err
     for name, source in zip(LENGTHS, inputs):
         assert predict([source], str(tmp_path / f"one_{name}.mp4"), str(tmp_path / f"one_{name}.jsonl")) == 0
         together, alone = lines(tmp_path / "out" / f"{name}.jsonl"), lines(tmp_path / f"one_{name}.jsonl")
@@ -93,7 +94,8 @@ def test_mistakes_are_found_before_anything_is_computed(predict, inputs, tmp_pat
 
 def test_a_batch_is_told_of_when_it_is_done(predict, inputs, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(annotate_command, "TOGETHER", 2)
-    (tmp_path / "d" / "0.png").write_bytes(b"no picture")
+    broken = tmp_path / "d" / "3.png"
+    broken.write_bytes(broken.read_bytes()[:60])
     told = []
     real = annotated_batch.annotate_batch
 

@@ -20,7 +20,7 @@ from ..interruption import left_at_once, say_interrupted
 
 LOGGERS = ("eventful_vitdet", "eventful_vit", "detectron2", "fvcore", "uvicorn", "py.warnings")
 """Everything that commands log comes by one of these. The last has Python's warnings, which are about code."""
-SHOWN = ("eventful_vitdet", "detectron2.utils.events", "detectron2.engine.train_loop")
+SHOWN = ("eventful_vitdet", "eventful_vit.ops.cpu.build", "detectron2.utils.events", "detectron2.engine.train_loop")
 """Whose ordinary messages are worth a line on the screen."""
 FILE_ONLY = "file_only"
 """Attribute of records that are shown in another way."""

@@ -85,7 +85,7 @@ def disturbed_times(budgets: Sequence[Budget]) -> str | None:
     return (
         f"The milliseconds cannot be compared: what follows the backbone does the same work at every budget, and took "
         f"{ratio:.1f} times as long at {slow.label} as at {fast.label}. The machine had something else to do, or was "
-        "throttled. Measure again when it is quiet; `eventful-vitdet advise` takes the budgets in turn."
+        "throttled. Measure again when it is quiet; eventful-vitdet advise takes the budgets in turn."
     )
 
 

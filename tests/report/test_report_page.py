@@ -9,6 +9,7 @@ import re
 import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
 from itertools import combinations
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from eventful_vitdet.data import register_test_json
 from eventful_vitdet.errors import ReportError
 from eventful_vitdet.evaluation.detection_table import DetectionTable
 from eventful_vitdet.evaluation.store import VideoRecord, write_record
-from eventful_vitdet.report import write_report, write_tradeoff
+from eventful_vitdet.report import document, write_report, write_tradeoff
 from eventful_vitdet.report.advice import advise, disturbed_times
 from eventful_vitdet.report.charts import (
     CHARACTER,
@@ -417,3 +418,14 @@ def test_a_whole_frame_fits_a_picture_also_in_portrait():
     assert whole_view(1920, 1080).scale * 1920 == pytest.approx(440)
     portrait = whole_view(1080, 1920)
     assert portrait.scale * 1920 == pytest.approx(550) and (portrait.width, portrait.height) == (1080, 1920)
+
+
+def test_videos_that_share_a_folder_have_the_data_set_s_names(monkeypatch):
+    by_id = {
+        image: {"video_id": image, "file_name": f"/data/images/{image}.jpg", "is_video_file": False} for image in (1, 2)
+    }
+    frames = SimpleNamespace(by_id=by_id)
+    monkeypatch.setattr(document.MetadataCatalog, "get", lambda name: {"video_names": {1: "left", 2: "right"}})
+    assert document._video_names(frames, "mine") == {1: "left", 2: "right"}
+    by_id[2]["file_name"] = "/data/other/2.jpg"
+    assert document._video_names(frames, "mine") == {1: "images", 2: "other"}

@@ -58,7 +58,7 @@ def write_report(
     budgets = read_budgets(folder)
     frames = load_pictures(dataset, rules)
     summaries = summarise_videos(budgets, videos, timelines)
-    names = _video_names(frames)
+    names = _video_names(frames, dataset)
     advice = advise(budgets)
     advised = advice.budget if advice else None
     charts, absent = sections.tradeoff_charts(budgets)
@@ -154,11 +154,13 @@ def _origin(budget: Budget) -> str:
     return " · ".join([", ".join(counts), *device, ", ".join(software)]).strip(" ·")
 
 
-def _video_names(frames: Frames) -> dict[object, str]:
-    """The name of each video's file, or of its folder of frames."""
+def _video_names(frames: Frames, dataset: str | None) -> dict[object, str]:
+    """The name of each video's file, or of its folder of frames; that of the data set, where several share a folder."""
     names = {}
     for frame in frames.by_id.values():
         if frame["video_id"] not in names:
             path = frame["file_name"] if frame["is_video_file"] else os.path.dirname(frame["file_name"])
             names[frame["video_id"]] = Path(path).name
+    if len(set(names.values())) < len(names) and dataset is not None:
+        names.update(MetadataCatalog.get(dataset).get("video_names", {}))
     return names

@@ -17,6 +17,7 @@ venv: $(READY) $(if $(DETECTRON2),detectron2)
 
 $(READY): pyproject.toml setup.py constraints.txt
 	$(PYTHON) -m venv $(VENV)
+	@echo "installing everything into $(VENV): some minutes, most of them for downloads, without a word"
 	$(BIN)/python -m pip install --quiet $(CONSTRAIN) --editable '.[test]'
 	-$(BIN)/python -m pip install --quiet $(CONSTRAIN) --no-deps trackers
 	touch $@

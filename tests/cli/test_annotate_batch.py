@@ -8,7 +8,9 @@ import cv2
 import numpy as np
 import pytest
 from draw.conftest import CONFIG, picture
+from eventful_vitdet.cli import annotate_command
 from eventful_vitdet.cli.annotate_command import main
+from eventful_vitdet.draw import annotated_batch
 from eventful_vitdet.video import probe_video
 
 LENGTHS = {"a": 4, "b": 9, "c": 6, "d": 7}
@@ -48,8 +50,9 @@ def lines(path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_a_batch_gives_what_single_runs_give(predict, inputs, tmp_path):
+def test_a_batch_gives_what_single_runs_give(predict, inputs, tmp_path, capsys):
     assert predict(inputs, str(tmp_path / "out"), str(tmp_path / "out")) == 0
+    assert f"4 inputs: 100%|██████████| {sum(LENGTHS.values())}/" in capsys.readouterr().err
     for name, source in zip(LENGTHS, inputs):
         assert predict([source], str(tmp_path / f"one_{name}.mp4"), str(tmp_path / f"one_{name}.jsonl")) == 0
         together, alone = lines(tmp_path / "out" / f"{name}.jsonl"), lines(tmp_path / f"one_{name}.jsonl")
@@ -87,3 +90,21 @@ def test_mistakes_are_found_before_anything_is_computed(predict, inputs, tmp_pat
     assert predict([*inputs, str(tmp_path / "none.mp4")], str(tmp_path / "out"), str(tmp_path / "out")) == 1
     assert "none.mp4: there is no such file" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_batch_is_told_of_when_it_is_done(predict, inputs, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(annotate_command, "TOGETHER", 2)
+    broken = tmp_path / "d" / "3.png"
+    broken.write_bytes(broken.read_bytes()[:60])
+    told = []
+    real = annotated_batch.annotate_batch
+
+    def batch(*arguments):
+        told.append(capsys.readouterr().out)
+        return real(*arguments)
+
+    monkeypatch.setattr(annotated_batch, "annotate_batch", batch)
+    assert predict(inputs, str(tmp_path / "out"), str(tmp_path / "out")) == 1
+    told.append(capsys.readouterr().out)
+    files = [[line.split(":")[0] for line in text.splitlines() if ".mp4: " in line] for text in told]
+    assert files == [[], *([str(tmp_path / "out" / f"{name}.mp4") for name in names] for names in ("ab", "cd"))]

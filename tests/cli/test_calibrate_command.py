@@ -33,8 +33,11 @@ def configuration(repository: Path, file: Path, *pairs: object):
 def test_a_detector_runs_with_the_budgets(words, repository, tmp_path, capsys):
     assert calibrate_command.main([*words, "--like", "6"]) == 0
     file = tmp_path / "budgets.json"
-    out = capsys.readouterr().out
-    assert out.splitlines()[-1].startswith(f"{file}: ") and "GFlops per later frame" in out
+    shown = capsys.readouterr()
+    *others, last = shown.out.splitlines()
+    assert last.startswith(f"{file}: ") and "GFlops per later frame" in last
+    assert not any("gate" in line or "round" in line for line in others)
+    assert shown.err.count("\n") == 1 and "calibrating: 100%" in shown.err and "round 1: features" in shown.err  # a bar
     found = read_policy_file(str(file))
     assert found.change <= found.uniform_change
     pyramid = ("MODEL.EVENTFUL.PYRAMID.ENABLED", True)

@@ -12,6 +12,7 @@ import pytest
 from detectron2.utils.logger import setup_logger
 from eventful_vitdet.cli.console import BROKEN_PIPE, run, take_console
 from eventful_vitdet.errors import CheckpointError, ConfigError, EvaluationError, FileError, ToolError, VideoReadError
+from tqdm import tqdm
 
 LOUD = argparse.Namespace(verbosity=1, traceback=False)
 QUIET = argparse.Namespace(verbosity=-1, traceback=False)
@@ -116,6 +117,19 @@ def test_a_screen_that_is_gone_ends_nothing(monkeypatch):
 
     monkeypatch.setattr("sys.stdout", Closed())
     assert run(chat) == 0
+
+
+def test_a_line_does_not_begin_behind_a_progress_bar(capsys):
+    take_console()
+    with tqdm(total=2, desc="frames", ascii=True) as bar:
+        bar.update()
+        capsys.readouterr()
+        logging.getLogger("eventful_vitdet").warning("look")
+        logging.getLogger("eventful_vitdet").debug("only for the log")
+        shown = capsys.readouterr().err
+    before, line, after = shown.partition("warning: look\n")
+    assert before.endswith("\r") and not before.strip() and "frames:" in after
+    assert shown.count("frames:") == 1  # what is not shown leaves the bar where it is
 
 
 def test_errors_of_other_processes_are_errors_of_the_user():

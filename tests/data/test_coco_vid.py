@@ -212,7 +212,7 @@ def test_the_message_about_plain_coco_names_the_converter(write_dataset):
     json_file, root = write_dataset(document)
     del document["videos"]
     write_again(json_file, document)
-    with pytest.raises(DatasetError, match="'videos' is missing .*plain COCO: tools/convert_coco.py"):
+    with pytest.raises(DatasetError, match="'videos' is missing .*plain COCO: `eventful-vitdet convert-coco`"):
         load_coco_vid(json_file, root)
 
 

@@ -120,6 +120,15 @@ def test_objects_without_a_track_are_ignored_by_motion_and_the_reason_is_logged_
     assert "1 of 4 objects have no motion IoU" in record.message and "1 have no track" in record.message
 
 
+def test_a_few_objects_without_motion_are_for_the_log_only(caplog):
+    frames = [*moving([0] * 40), *(frame(1000 + i, [annotation(A, track=9)]) for i in range(200))]
+    frames[0]["annotations"].append(annotation(FAR, 1))
+    with caplog.at_level(logging.DEBUG, "eventful_vitdet"):
+        evaluate(frames, perfect(frames))
+    (record,) = [record for record in caplog.records if "no motion IoU" in record.message]
+    assert record.levelno == logging.DEBUG and record.message.startswith("1 of ")
+
+
 @pytest.mark.parametrize("numbers, reason", [((0, 1), "2 have no track"), ((0, 11), "2 are alone in their track")])
 def test_no_motion_at_all(caplog, numbers, reason):
     track = None if numbers == (0, 1) else 5

@@ -9,6 +9,7 @@ import re
 import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
 from itertools import combinations
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,8 +18,8 @@ from eventful_vitdet.data import register_test_json
 from eventful_vitdet.errors import ReportError
 from eventful_vitdet.evaluation.detection_table import DetectionTable
 from eventful_vitdet.evaluation.store import VideoRecord, write_record
-from eventful_vitdet.report import write_report, write_tradeoff
-from eventful_vitdet.report.advice import advise
+from eventful_vitdet.report import document, write_report, write_tradeoff
+from eventful_vitdet.report.advice import advise, disturbed_times
 from eventful_vitdet.report.charts import (
     CHARACTER,
     LINE,
@@ -350,6 +351,26 @@ def test_headline_says_where_time_is_not_saved():
     assert advise([dense, slow]).tiles[-1] == ("1.5×", "slower per frame: 80 ms dense, 120 ms at r = 9")
 
 
+def test_times_of_a_busy_machine_are_no_advice(tmp_path):
+    entries = [result(policy, 60.0, gflops) for policy, gflops in (("dense", 4.0), ("top-r 9", 2.0), ("top-r 4", 1.0))]
+    rests = (0.10, 0.10, 0.10)
+    for entry, rest in zip(entries, rests):
+        entry["gflops_per_frame"]["total"] = {**entry["gflops_per_frame"]["backbone"]}
+        entry["gflops_per_frame"]["total"]["mean"] += 1.0
+        entry["seconds_per_frame"]["total"] = entry["seconds_per_frame"]["backbone"] + rest
+    budgets = [Budget(entry["policy"], entry, {}) for entry in entries]
+    assert disturbed_times(budgets) is None and "faster per frame" in advise(budgets).sentence
+    entries[1]["seconds_per_frame"]["total"] += 0.15
+    assert "2.5 times as long at r = 9 as at" in disturbed_times(budgets)
+    advice = advise(budgets)
+    assert advice.sentence.endswith("runs 2.5 times fewer operations.")
+    assert not any("ms" in text for _, text in advice.tiles)
+    (tmp_path / "budgets.json").write_text(json.dumps(entries))
+    assert "The milliseconds cannot be compared: " in report(tmp_path)
+    entries[1]["gflops_per_frame"]["total"]["mean"] += 1.0  # more work
+    assert disturbed_times(budgets) is None
+
+
 def test_no_advice_without_something_to_compare_with():
     assert advise([budget("top-r 9", 60.0, 1.0)]) is None
     assert advise([budget("dense", 60.0, 1.0)]) is None
@@ -397,3 +418,14 @@ def test_a_whole_frame_fits_a_picture_also_in_portrait():
     assert whole_view(1920, 1080).scale * 1920 == pytest.approx(440)
     portrait = whole_view(1080, 1920)
     assert portrait.scale * 1920 == pytest.approx(550) and (portrait.width, portrait.height) == (1080, 1920)
+
+
+def test_videos_that_share_a_folder_have_the_data_set_s_names(monkeypatch):
+    by_id = {
+        image: {"video_id": image, "file_name": f"/data/images/{image}.jpg", "is_video_file": False} for image in (1, 2)
+    }
+    frames = SimpleNamespace(by_id=by_id)
+    monkeypatch.setattr(document.MetadataCatalog, "get", lambda name: {"video_names": {1: "left", 2: "right"}})
+    assert document._video_names(frames, "mine") == {1: "left", 2: "right"}
+    by_id[2]["file_name"] = "/data/other/2.jpg"
+    assert document._video_names(frames, "mine") == {1: "images", 2: "other"}

@@ -158,3 +158,15 @@ def test_a_vit_of_another_library(frames):
 def test_a_still_video_teaches_nothing(vit, frames):
     found = calibrate(vit, frames[:1] * 3, like=8, rounds=1)
     assert found.change < 1e-12 and set(found.gates.values()) == {found.uniform}
+
+
+@pytest.mark.parametrize("target", [{"like": 16}, {"max_change": 0.05}])
+def test_progress_runs_from_nothing_to_all_of_it(vit, frames, target):
+    told = []
+    calibrate(vit, frames, **target, rounds=2, progress=lambda *words: told.append(words))
+    done, totals, found = zip(*told)
+    assert done[0] == 0 and done[-1] == totals[0] and len(set(totals)) == 1
+    assert all(0 <= later - earlier <= 1 for earlier, later in zip(done, done[1:-1]))
+    assert "like" not in target or done[-2] > totals[0] // 2  # what was expected was not far off
+    texts = list(dict.fromkeys(text.split(":")[0] for text in found))
+    assert texts == ["dense model", "all gates alike", "round 1", "round 2"]

@@ -28,7 +28,8 @@ from .shared_budget import SharedBudget
 Budgets = dict[str, float]
 """Tokens of each gate. Fractions are rounded when a policy is made of them."""
 
-Progress = Callable[[str], None]
+Progress = Callable[[int, int, str], None]
+"""Takes passes over the frames that are done, about how many there will be, and what was found last."""
 
 FORMAT = 1
 STEP = 2.0
@@ -46,6 +47,8 @@ LEAST_LEFT = 0.05
 not be raised for a video in which more moves."""
 FACTORS = 8.0
 """Thresholds are multiplied or divided by at most so much, to meet a target."""
+PASSES_OF_A_SEARCH = 11
+"""About how often all frames run until budgets cost the target."""
 
 
 @dataclass(frozen=True)
@@ -182,7 +185,8 @@ def calibrate(
         rounds: more take longer and may find better budgets.
         shared: learn a threshold for each gate, with which all gates and frames share the operations (`SharedBudget`).
         features: what to compare of the model's output; by default the output, its "last_feat" or last_hidden_state.
-        progress: called with a line for each step.
+        progress: called after each pass over the frames with the number of passes done, about how many there will be,
+            and what was found last, such as "round 1: features change by 3 %".
 
     The same frames give the same budgets. The model keeps its policy, its switch and its own state.
 
@@ -194,14 +198,24 @@ def calibrate(
     if shared and max_change is not None:
         raise ValueError("a shared budget needs target_gflops or like: it holds operations, no change of the features")
     with _settings_restored(model), torch.inference_mode():
-        trial = _Trial(model, frames, features or find_features)
-        search = _Search(trial, progress or (lambda line: None))
+        passes = _Passes(_expected_passes(len(model.gate_names), rounds, max_change is not None, shared), progress)
+        trial = _Trial(model, frames, features or find_features, passes)
+        search = _Search(trial, passes)
         if like is not None:
             target_gflops = trial(dict.fromkeys(trial.gates, like)).gflops
         if max_change is not None:
-            return search.describe(search.at_change(max_change, rounds))
-        found = search.describe(search.at_cost(target_gflops, rounds))
-        return search.shared(found, target_gflops) if shared else found
+            found = search.describe(search.at_change(max_change, rounds))
+        else:
+            found = search.describe(search.at_cost(target_gflops, rounds))
+            found = search.shared(found, target_gflops) if shared else found
+        passes.end()
+    return found
+
+
+def _expected_passes(gates: int, rounds: int, is_for_change: bool, is_shared: bool) -> int:
+    # The dense model, budgets that are alike, the rounds, the one budget that costs as much, and thresholds.
+    searches = rounds + (4 if is_for_change else 2) + is_shared
+    return 1 + rounds * gates + searches * PASSES_OF_A_SEARCH
 
 
 def find_features(output: Any) -> Tensor:
@@ -234,18 +248,48 @@ class _Outcome:
     gflops: float
 
 
+class _Passes:
+    """Counts how often all frames were run, and tells it."""
+
+    def __init__(self, total: int, progress: Progress | None) -> None:
+        self._total, self._progress = total, progress or (lambda done, total, found: None)
+        self._done, self._found = 0, "dense model"
+        self._progress(0, total, self._found)
+
+    def add(self) -> None:
+        """The frames were run once more."""
+        self._done = min(self._done + 1, self._total)  # how many a search takes depends on what it finds
+        self._progress(self._done, self._total, self._found)
+
+    def say(self, found: str) -> None:
+        """From now on, tell this too."""
+        self._found = found
+        self._progress(self._done, self._total, found)
+
+    def end(self) -> None:
+        """No more will come."""
+        self._progress(self._total, self._total, self._found)
+
+
 class _Trial:
     """Runs the frames with budgets."""
 
-    def __init__(self, model: EventfulModel, frames: Sequence[Tensor], features: Callable[[Any], Tensor]) -> None:
+    def __init__(
+        self,
+        model: EventfulModel,
+        frames: Sequence[Tensor],
+        features: Callable[[Any], Tensor],
+        passes: _Passes,
+    ) -> None:
         if len(frames) < 2:
             raise ValueError(f"calibrate needs two frames or more, got {len(frames)}")
-        self.model, self.frames, self._features = model, frames, features
+        self.model, self.frames, self._features, self._passes = model, frames, features, passes
         self.gates = model.gate_names
         self._known: dict[tuple[int, ...], _Outcome] = {}
         model.enabled = False
         self._dense = [features(model(frame)).float().clone() for frame in frames]
         model.enabled = True
+        passes.add()
         self._size = sum(float(dense.square().sum()) for dense in self._dense[1:])
         if not 0 < self._size < math.inf:
             raise ValueError("the dense model's features are all zero, or not finite")
@@ -294,6 +338,7 @@ class _Trial:
                     macs += counts.backbone()
                     if watch is not None:
                         watch(self._state.trace)
+        self._passes.add()
         later = (len(self.frames) - 1) * len(self.frames[0])
         return _Outcome(distance / self._size, macs / later / 1e9)
 
@@ -301,18 +346,18 @@ class _Trial:
 class _Search:
     """Looks for the budgets with the least change at a number of operations, or the other way round."""
 
-    def __init__(self, trial: _Trial, progress: Progress) -> None:
-        self._trial, self._say = trial, progress
+    def __init__(self, trial: _Trial, passes: _Passes) -> None:
+        self._trial, self._passes = trial, passes
         self._even = dict.fromkeys(trial.gates, 1.0)
 
     def at_cost(self, target: float, rounds: int) -> Budgets:
         """The budgets that change features least at 10^9 operations per frame."""
         trial = self._trial
         best = budgets = self._scale(self._even, target)
-        self._say(f"all gates alike: {self._describe(budgets)}")
+        self._passes.say(f"all gates alike: {self._describe(budgets)}")
         for number in range(1, rounds + 1):
-            budgets = self._scale(self._exchange(budgets, number), target)
-            self._say(f"round {number}: {self._describe(budgets)}")
+            budgets = self._scale(self._exchange(budgets), target)
+            self._passes.say(f"round {number}: {self._describe(budgets)}")
             if trial(budgets).change < trial(best).change:
                 best = budgets
         return best
@@ -348,7 +393,7 @@ class _Search:
         thresholds = {name: factor * threshold for name, threshold in learnt.items()}
         shared = replace(found, gflops=target, thresholds=thresholds)
         outcome = trial.run(shared.policy())
-        self._say(f"shared: {self._outcome_words(outcome)}")
+        self._passes.say(f"shared: {_words(outcome)}")
         return replace(shared, change=outcome.change)
 
     def _usual_thresholds(self, gates: Mapping[str, int]) -> dict[str, float]:
@@ -415,13 +460,12 @@ class _Search:
                 high = middle
         return scaled(low), scaled(high)
 
-    def _exchange(self, budgets: Budgets, number: int) -> Budgets:
+    def _exchange(self, budgets: Budgets) -> Budgets:
         """Budgets changed by what each gate's tokens bring for their cost."""
         now, ratios = self._trial(budgets), {}
         if now.change < LEAST_CHANGE:
             return budgets
-        for place, name in enumerate(self._trial.gates, 1):
-            self._say(f"round {number}, gate {place} of {len(self._trial.gates)}")
+        for name in self._trial.gates:
             more = min(max(budgets[name] * STEP, budgets[name] + 1), self._trial.tokens)
             after = self._trial({**budgets, name: more})
             bought = (after.gflops - now.gflops) / now.gflops
@@ -436,8 +480,8 @@ class _Search:
         }
 
     def _describe(self, budgets: Budgets) -> str:
-        return self._outcome_words(self._trial(budgets))
+        return _words(self._trial(budgets))
 
-    @staticmethod
-    def _outcome_words(outcome: _Outcome) -> str:
-        return f"{outcome.gflops:.4g} GFlops, features change by {100 * outcome.change:.3g} %"
+
+def _words(outcome: _Outcome) -> str:
+    return f"features change by {100 * outcome.change:.3g} %"

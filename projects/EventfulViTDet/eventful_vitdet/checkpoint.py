@@ -105,7 +105,12 @@ class VideoCheckpointer(DetectionCheckpointer):
                 with _quiet_downloads():
                     local = self.path_manager.get_local_path(path)
             except (OSError, AssertionError, ValueError, http.client.HTTPException) as error:
-                by_hand = f". Download it elsewhere and put it at {place}, or give the file's path" if place else ""
+                by_hand = (
+                    f". Download it elsewhere and put it at {place}, or give the file's path. `eventful-vitdet models` "
+                    "says which models' weights are here"
+                    if place
+                    else ""
+                )
                 raise CheckpointError(
                     f"MODEL.WEIGHTS: {hide_secrets(path)} cannot be fetched: {error}{by_hand}"
                 ) from error

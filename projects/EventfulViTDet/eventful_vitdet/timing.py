@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from eventful_vit import OperationCounts
+from eventful_vit.ops import cpu
 from torch import nn
 
 from .structures import FrameCost
@@ -24,6 +25,8 @@ def timed_call(
     call: Callable[[], Result], device: torch.device, clock: Callable[[], float] = time.perf_counter
 ) -> tuple[Result, float]:
     """What `call` returns, and the seconds that it took, with all work that it started on the device."""
+    if device.type == "cpu":
+        cpu.available()  # compiling the kernels, when they are used for the first time, is no frame's time
     synchronize(device)
     start = clock()
     result = call()

@@ -61,6 +61,17 @@ def test_switched_off(monkeypatch, caplog):
     assert f"{build.SWITCH} is off" in caplog.text
 
 
+def test_the_first_use_says_why_it_takes_time(kept, caplog):
+    library, again = kept
+    with caplog.at_level(logging.INFO):
+        assert load() is not None
+        assert not caplog.records
+        library.unlink()
+        load()
+    (record,) = caplog.records
+    assert again and "compiling the CPU kernels" in record.message
+
+
 def test_no_compiler(monkeypatch, caplog):
     monkeypatch.setenv("CXX", "no-such-compiler")
     assert load() is None

@@ -140,16 +140,17 @@ def annotate_together(
     check_jobs(model, jobs)
     control = build_runtime_control(cfg, model)
     size = len(jobs) if any(source.live for source in sources) else TOGETHER
-    outcomes = []
+    unread = 0
     for start in range(0, len(jobs), size):
-        outcomes += annotate_batch(cfg, model, jobs[start : start + size], control)
-    for job, outcome in zip(jobs, outcomes):
-        print(f"{job.output}: {describe_costs(outcome.costs)}")
-        if outcome.error is not None:
-            print(f"error: {describe_error(outcome.error)}", file=sys.stderr)
+        batch = jobs[start : start + size]
+        for job, outcome in zip(batch, annotate_batch(cfg, model, batch, control)):
+            print(f"{job.output}: {describe_costs(outcome.costs)}", flush=True)
+            if outcome.error is not None:
+                unread += 1
+                print(f"error: {describe_error(outcome.error)}", file=sys.stderr)
     if control.controller.state is not None:
         print(control.controller.state)
-    raise_for_unread(sum(outcome.error is not None for outcome in outcomes), len(sources))
+    raise_for_unread(unread, len(sources))
 
 
 def raise_for_unread(unread: int, all_sources: int) -> None:

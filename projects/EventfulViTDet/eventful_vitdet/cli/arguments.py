@@ -23,6 +23,7 @@ INSTALLED_NAMES = {
     "advise": "advise",
     "benchmark": "benchmark",
     "check_dataset": "check-data",
+    "convert_coco": "convert-coco",
     "live": "live",
     "report": "report",
     "train_net": "train",
@@ -195,6 +196,9 @@ def parse_training(parser: argparse.ArgumentParser, words: Sequence[str] | None 
     """Parse a command line; `--budgets` takes words up to the first that is no budget."""
     words, budgets = take_budgets(parser, list(sys.argv[1:] if words is None else words))
     args = parser.parse_args(words)
+    late = next((word for word in args.opts if word.startswith("--")), None)
+    if late is not None:
+        parser.error(f"{late} stands behind KEY VALUE pairs; options come before them")
     if args.budgets is not None:
         parser.error("--budgets is written in full, once, with its words behind it: --budgets dense 64 128")
     args.budgets = budgets

@@ -10,20 +10,23 @@ docs/calibration.md.
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING
 
 from .arguments import add_model, command_parser, model_pairs, parse_with_pairs, positive, whole_number
 from .console import run
 
-logger = logging.getLogger("eventful_vitdet")
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 FILE = "calibrated.json"
 
 
 def execute(arguments: argparse.Namespace) -> None:
     from eventful_vit import calibrate
+    from tqdm import tqdm
 
     from ..calibration_frames import read_calibration_frames
     from ..config_files import build_cfg
@@ -42,18 +45,25 @@ def execute(arguments: argparse.Namespace) -> None:
     frames = read_calibration_frames(model, prepare, sources, arguments.frames, arguments.start)
     most = None if arguments.max_loss is None else arguments.max_loss / 100
     target = {"target_gflops": arguments.target_gflops, "like": arguments.like, "max_change": most}
-    try:
-        found = calibrate(
-            model.vit, frames, **target, rounds=arguments.rounds, shared=arguments.shared, progress=logger.info
-        )
-    except ValueError as error:
-        raise ConfigError(f"--input {' '.join(arguments.input)}: {error}") from error
+    options = {"rounds": arguments.rounds, "shared": arguments.shared}
+    with tqdm(desc="calibrating", unit="pass") as bar:
+        try:
+            found = calibrate(model.vit, frames, **target, **options, progress=partial(show, bar))
+        except ValueError as error:
+            raise ConfigError(f"--input {' '.join(arguments.input)}: {error}") from error
     write_policy_file(path, found)
     kind = "a shared budget of " if found.thresholds else ""
     print(
         f"{path}: {kind}{found.gflops:.4g} GFlops per later frame, features change by {100 * found.change:.3g} %; "
         f"{found.uniform} tokens in all gates: {100 * found.uniform_change:.3g} %"
     )
+
+
+def show(bar: tqdm, done: int, total: int, found: str) -> None:
+    """Move the bar to where `calibrate` is."""
+    bar.total = total
+    bar.set_postfix_str(found, refresh=bar.n == 0)
+    bar.update(done - bar.n)
 
 
 def spread(sources: Sequence, most: int) -> list:

@@ -4,7 +4,7 @@
     python tools/check_dataset.py imagenet_vid_val
     python tools/check_dataset.py epic_kitchens_validation --quick
 
-`--quick` looks whether every file is there; without it, every frame is decoded, too. NAME is a registered data set or
+`--quick` looks whether every file is there; without it, every frame is decoded, too. It is a registered data set or
 the path of a COCO-VID file, to whose reading the keys DATASETS.* apply, or of a CSV file of clips, whose classes must
 be among MODEL.VIVIT.CLASSES. The exit code is 0 if all is well and 1 if not.
 """
@@ -57,7 +57,7 @@ def check_clips(arguments: argparse.Namespace) -> ActionSetReport:
 
 def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser = command_parser(__doc__)
-    parser.add_argument("name", metavar="NAME", help="such as imagenet_vid_val, or a .json or .csv file")
+    parser.add_argument("name", metavar="NAME|FILE", help="such as imagenet_vid_val, or a .json or .csv file")
     parser.add_argument("--root", metavar="DIR", help="folder that the paths in a file start from")
     parser.add_argument("--quick", action="store_true", help="do not decode the frames")
     parser.add_argument("--part", action="store_true", help="it is a part of that data set: no known totals")

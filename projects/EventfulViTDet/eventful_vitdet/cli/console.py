@@ -12,14 +12,15 @@ import os
 import select
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from ..errors import describe_error, is_for_user
 from ..interruption import left_at_once, say_interrupted
 
 LOGGERS = ("eventful_vitdet", "eventful_vit", "detectron2", "fvcore", "uvicorn", "py.warnings")
 """Everything that commands log comes by one of these. The last has Python's warnings, which are about code."""
-SHOWN = ("eventful_vitdet", "detectron2.utils.events", "detectron2.engine.train_loop")
+SHOWN = ("eventful_vitdet", "eventful_vit.ops.cpu.build", "detectron2.utils.events", "detectron2.engine.train_loop")
 """Whose ordinary messages are worth a line on the screen."""
 FILE_ONLY = "file_only"
 """Attribute of records that are shown in another way."""
@@ -111,6 +112,17 @@ def take_console(verbosity: int = 0, rank: int = 0) -> None:
         owner.addHandler(Console(verbosity) if rank == 0 else logging.NullHandler())
 
 
+@contextmanager
+def bars_aside() -> Iterator[None]:
+    """Take progress bars off the screen meanwhile, so that a line does not begin behind one."""
+    tqdm = sys.modules.get("tqdm")  # without it, there are no bars
+    if tqdm is None:
+        yield
+        return
+    with tqdm.tqdm.external_write_mode():
+        yield
+
+
 class Console(logging.Handler):
     """Messages on standard output, warnings on standard error, as they are at the time of the message."""
 
@@ -128,7 +140,8 @@ class Console(logging.Handler):
         is_warning = record.levelno >= logging.WARNING
         text = f"{record.levelname.lower()}: {record.getMessage()}" if is_warning else record.getMessage()
         try:  # without tracebacks, which follow when the command ends
-            print(text, file=sys.stderr if is_warning else sys.stdout, flush=True)
+            with bars_aside():
+                print(text, file=sys.stderr if is_warning else sys.stdout, flush=True)
         except (OSError, ValueError):  # nobody reads it any more
             self.verbosity = -1
 

@@ -34,6 +34,7 @@ SUBCOMMANDS = {
     "benchmark": Subcommand("benchmark_command", "seconds per frame on this machine"),
     "calibrate": Subcommand("calibrate_command", "a budget for each gate, learnt from video without labels"),
     "check-data": Subcommand("check_dataset_command", "is a data set complete and readable?"),
+    "convert-coco": Subcommand("convert_coco_command", "a COCO-VID file of plain COCO over frames"),
     "models": Subcommand("models_command", "models that can be had by their names"),
 }
 EXAMPLES = {
@@ -46,7 +47,7 @@ EXAMPLES = {
 def describe() -> str:
     """The text of --help."""
     lines = [f"usage: {INSTALLED} COMMAND ...", "", "Video object detection that recomputes only what changed.", ""]
-    lines += [f"  {name:<12}{command.does}" for name, command in SUBCOMMANDS.items()]
+    lines += [f"  {name:<14}{command.does}" for name, command in SUBCOMMANDS.items()]
     lines += ["", f"`{INSTALLED} COMMAND --help` tells what a command takes; --version tells the version.", ""]
     for words, comment in EXAMPLES.items():
         lines.append(f"  {INSTALLED} {words}" + (f"    # {comment}" if comment else ""))

@@ -64,7 +64,7 @@ def check_tables(json_file: str, document: Mapping, tables: Collection[str]) -> 
 
 def _advice(document: Mapping) -> str:
     if "videos" not in document and "images" in document and "annotations" in document:
-        return ". This looks like plain COCO: tools/convert_coco.py makes videos of its frames"
+        return ". This looks like plain COCO: `eventful-vitdet convert-coco` makes videos of its frames"
     return ""
 
 

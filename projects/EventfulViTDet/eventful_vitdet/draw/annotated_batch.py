@@ -27,7 +27,7 @@ from .annotated_video import (
     make_painter,
     masks_of,
 )
-from .frame_files import FrameFiles, check_files, selected_frames
+from .frame_files import FrameFiles, check_files, count_frames, selected_frames
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def annotate_batch(
         if options.side_by_side_dense:
             twin = BatchDetector(cfg, *dense_twin(model), masks=MaskRequest(options.min_score))
             dense = stack.enter_context(twin)
-        progress = stack.enter_context(tqdm(unit="frame", desc=f"{len(jobs)} inputs"))
+        progress = stack.enter_context(tqdm(total=_all_frames(jobs), unit="frame", desc=f"{len(jobs)} inputs"))
         stack.enter_context(interruptions.allowed())
         while frames := _next_frames(runs):
             results = detector.detect(frames)
@@ -85,6 +85,12 @@ def check_jobs(model: nn.Module, jobs: Sequence[AnnotateJob]) -> None:
     check_tokens(model, jobs[0].options)
     for job in jobs:
         check_files(job.source, job.output, job.options)
+
+
+def _all_frames(jobs: Sequence[AnnotateJob]) -> int | None:
+    """How many frames the inputs have together; None where one of them does not say."""
+    counts = [count_frames(job.source, job.options) for job in jobs]
+    return None if None in counts else sum(counts)
 
 
 def _next_frames(runs: dict[int, JobRun]) -> dict[int, SourceFrame]:

@@ -11,7 +11,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
-from tqdm import tqdm
 
 from ..errors import VideoReadError, VideoWriteError
 from ..files import write_atomically
@@ -60,8 +59,7 @@ class FrameFiles:
             path = picture_path(self._output, frame.index)
             write_atomically(path, encode_png(picture))
             self._missing.remove(frame.index)
-            with tqdm.external_write_mode():
-                logger.info("frame %d: %s", frame.index, path)
+            logger.info("frame %d: %s", frame.index, path)
 
 
 def selected_frames(source: VideoSource, options: AnnotateOptions) -> Iterator[SourceFrame]:

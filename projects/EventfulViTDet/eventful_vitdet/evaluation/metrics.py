@@ -29,6 +29,8 @@ from .vid_ap import average_precisions, mean_over_classes, object_shares
 
 VID_AP50 = "VID-AP50"
 AGREEMENT_SCORE = 0.5
+NOTEWORTHY = 0.01
+"""Share of the objects from which on it is worth a warning that they are ignored."""
 """Score from which on a detection of the reference counts as an object."""
 
 logger = logging.getLogger(__name__)
@@ -180,14 +182,16 @@ def _confident_objects(
 
 
 def _motion(frames: Sequence[dict], objects: Objects) -> np.ndarray:
-    """(G,) motion IoU of each object; says once how many have none, and why."""
+    """(G,) motion IoU of each object; says once how many have none, and why. Of a few, only the log tells."""
     numbers = np.array([frame["frame_id"] for frame in frames], np.int64)
     motion = motion_ious(objects.tracks, numbers[objects.frames], objects.boxes)
     counted = ~objects.crowds
     unknown = int((counted & np.isnan(motion)).sum())
     if unknown:
+        few = unknown < NOTEWORTHY * counted.sum()
         no_track = int((counted & (objects.tracks == NO_TRACK)).sum())
-        logger.warning(
+        logger.log(
+            logging.DEBUG if few else logging.WARNING,
             "%s of %d objects have no motion IoU and are ignored in the metrics by motion%s: %d have no track "
             "(instance_id), %d are alone in their track within %d frames",
             *("all" if unknown == counted.sum() else unknown, counted.sum()),

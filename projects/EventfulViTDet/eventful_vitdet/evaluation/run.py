@@ -61,8 +61,7 @@ def _run(model: nn.Module, loader: VideoTestLoader, test_set: VideoTestSet, fold
             if record is not None:
                 source = digest_video(videos[record.video_id])
                 write_record(folder, replace(record, source=source, machine=machine))
-                with tqdm.external_write_mode():
-                    logger.debug("%s: %s", description, describe(record, test_set.video_name(record.video_id)))
+                logger.debug("%s: %s", description, describe(record, test_set.video_name(record.video_id)))
 
 
 def describe(record: VideoRecord, name: str) -> str:

@@ -17,7 +17,7 @@ from ..data.read_rules import DEFAULT_RULES, ReadRules
 from ..errors import DataError, ReportError
 from ..files import write_atomically
 from . import sections
-from .advice import TOLERATED_LOSS, advise
+from .advice import TOLERATED_LOSS, advise, disturbed_times
 from .charts import pixel
 from .colors import budget_styles, style_rules
 from .evaluation_folder import AP50, Budget, read_budgets
@@ -58,7 +58,7 @@ def write_report(
     budgets = read_budgets(folder)
     frames = load_pictures(dataset, rules)
     summaries = summarise_videos(budgets, videos, timelines)
-    names = _video_names(frames)
+    names = _video_names(frames, dataset)
     advice = advise(budgets)
     advised = advice.budget if advice else None
     charts, absent = sections.tradeoff_charts(budgets)
@@ -74,6 +74,7 @@ def write_report(
         budgets=budgets,
         styles=budget_styles(budgets),
         advice=advice,
+        disturbed=disturbed_times(budgets),
         tolerated_loss=TOLERATED_LOSS,
         snapshots=sections.snapshots(advised, summaries, names, frames) if thumbnails else None,
         charts=charts,
@@ -153,11 +154,13 @@ def _origin(budget: Budget) -> str:
     return " · ".join([", ".join(counts), *device, ", ".join(software)]).strip(" ·")
 
 
-def _video_names(frames: Frames) -> dict[object, str]:
-    """The name of each video's file, or of its folder of frames."""
+def _video_names(frames: Frames, dataset: str | None) -> dict[object, str]:
+    """The name of each video's file, or of its folder of frames; that of the data set, where several share a folder."""
     names = {}
     for frame in frames.by_id.values():
         if frame["video_id"] not in names:
             path = frame["file_name"] if frame["is_video_file"] else os.path.dirname(frame["file_name"])
             names[frame["video_id"]] = Path(path).name
+    if len(set(names.values())) < len(names) and dataset is not None:
+        names.update(MetadataCatalog.get(dataset).get("video_names", {}))
     return names

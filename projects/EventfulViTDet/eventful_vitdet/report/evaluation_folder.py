@@ -25,6 +25,7 @@ AGREEMENT = ("agreement", "VID-AP50")
 TOTAL_GFLOPS = ("gflops_per_frame", "total", "mean")
 BACKBONE_GFLOPS = ("gflops_per_frame", "backbone", "mean")
 SECONDS = ("seconds_per_frame", "total")
+BACKBONE_SECONDS = ("seconds_per_frame", "backbone")
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,7 @@ def load_library() -> ctypes.CDLL | None:
             describe(error),
         )
         return None
-    logger.info("compiled CPU kernels: %s", library._name)
+    logger.debug("CPU kernels: %s", library._name)
     return library
 
 
@@ -86,6 +86,7 @@ def find_or_build(compiler: str) -> ctypes.CDLL:
     except UnsafeCacheError as error:
         logger.warning("%s; the CPU kernels are compiled for this process only", error)
         with tempfile.TemporaryDirectory() as scratch:
+            say_that_it_takes_time()
             return ctypes.CDLL(str(build(compiler, Path(scratch) / name)))
     path = folder / name
     try:
@@ -95,7 +96,13 @@ def find_or_build(compiler: str) -> ctypes.CDLL:
         pass
     except (UnsafeCacheError, OSError) as error:
         logger.warning("%s; the CPU kernels are compiled again", error)
+    say_that_it_takes_time()
     return ctypes.CDLL(str(build(compiler, path)))
+
+
+def say_that_it_takes_time() -> None:
+    """Tell who waits for the first frame why."""
+    logger.info("compiling the CPU kernels for this processor; this takes some ten seconds, only now")
 
 
 def cache_folder() -> Path | None:

@@ -74,6 +74,12 @@ KNOWN_MODELS = (
         10,
         file="weights/airborne_vitdet_small.safetensors",
     ),
+    KnownModel(
+        "airborne_ir/vitdet_small",
+        "the same in infrared",
+        10,
+        file="weights/airborne_ir_vitdet_small.safetensors",
+    ),
     KnownModel("demo/vitdet_tiny", "the demo's rendered shapes", 5, file="weights/demo_vitdet_tiny.safetensors"),
 )
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from ..errors import CheckpointError
@@ -19,8 +18,9 @@ from .console import run
 def execute(arguments: argparse.Namespace) -> None:
     import torch
     from safetensors import SafetensorError
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
+    from ..files import write_atomically
     from ..weight_files import first_line, read_checkpoint
     from ..weight_sets import choose_set
 
@@ -31,17 +31,14 @@ def execute(arguments: argparse.Namespace) -> None:
     weights = {name: value.clone().contiguous() for name, value in stored.items()}
     if arguments.half:
         weights = {name: value.half() if value.is_floating_point() else value for name, value in weights.items()}
-    output, temporary = Path(arguments.output), Path(f"{arguments.output}.tmp")
+    output = Path(arguments.output)
     if os.path.isdir(output):
         raise CheckpointError(f"{output} is a folder; name a file")
     try:
-        save_file(weights, temporary)
-        temporary.replace(output)
+        # As bytes: a file that safetensors writes itself can be read by its owner only.
+        write_atomically(str(output), save(weights))
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{output} cannot be written: {first_line(error)}") from error
-    finally:
-        with suppress(OSError):  # where it could not be made, either
-            temporary.unlink()
     parameters = sum(value.numel() for value in weights.values())
     kind = torch.float16 if arguments.half else "as stored"
     print(f"{output}: {parameters} parameters ({kind}), {output.stat().st_size / 1e6:.1f} MB")

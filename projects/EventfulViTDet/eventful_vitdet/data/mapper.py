@@ -16,6 +16,7 @@ from detectron2.utils import comm
 from fvcore.transforms.transform import TransformList
 
 from ..errors import ConfigError
+from .copy_paste import CopyPaste
 from .earlier_frames import EARLIER, all_frames
 from .frame_cache import FrameCache, extract_frames
 from .input_preparation import check_image_format
@@ -40,6 +41,7 @@ class VideoTrainMapper:
         min_visibility: float = 0.0,
         frame_cache: str = "",
         masks: bool = False,
+        copy_paste: CopyPaste | None = None,
     ) -> None:
         """Set the mapper up without a configuration.
 
@@ -48,13 +50,15 @@ class VideoTrainMapper:
             min_visibility: a box with a smaller share of its area left in the image is dropped.
             frame_cache: folder of a FrameCache; "" decodes from the video each time.
             masks: objects have one, for a model that learns them.
+            copy_paste: carries objects of other frames to each image.
         """
         check_image_format(image_format)
         self.augmentations = T.AugmentationList(list(augmentations))
         self.image_format = image_format
         self.min_visibility = min_visibility
         self.masks = masks
-        self._read = FrameCache(frame_cache).read if frame_cache else read_listed_frame
+        self.copy_paste = copy_paste
+        self.read = FrameCache(frame_cache).read if frame_cache else read_listed_frame
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict:
@@ -74,12 +78,15 @@ class VideoTrainMapper:
 
         Raises VideoReadError if the frame cannot be read.
         """
-        image = self._read_image(frame)
-        annotations = [a for a in frame["annotations"] if not a.get("iscrowd", 0)]
+        image, annotations = self.read(frame), frame["annotations"]
+        if self.copy_paste is not None:
+            image, annotations = self.copy_paste(frame, image)
+        image = self._in_order(image)
+        annotations = [a for a in annotations if not a.get("iscrowd", 0)]
         boxes = [BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS) for a in annotations]
         aug_input = T.AugInput(image, boxes=np.asarray(boxes, dtype=np.float64).reshape(-1, 4))
         transforms = self.augmentations(aug_input)
-        earlier = [transforms.apply_image(self._read_image(before)) for before in frame.get(EARLIER, ())]
+        earlier = [transforms.apply_image(self._in_order(self.read(before))) for before in frame.get(EARLIER, ())]
         identity = ("file_name", "height", "width", "image_id", "video_id", "frame_id")
         return {
             **{key: frame[key] for key in identity},
@@ -88,8 +95,8 @@ class VideoTrainMapper:
             "instances": self._make_instances(frame, annotations, aug_input, transforms),
         }
 
-    def _read_image(self, frame: dict) -> np.ndarray:
-        image = self._read(frame)
+    def _in_order(self, image: np.ndarray) -> np.ndarray:
+        """An image in BGR with its channels as the model has them."""
         return np.ascontiguousarray(image[:, :, ::-1]) if self.image_format == "RGB" else image
 
     def _make_instances(
@@ -148,6 +155,16 @@ def build_train_augmentations(cfg: CfgNode) -> list[T.Augmentation]:
     return augmentations
 
 
+def check_copy_paste(cfg: CfgNode) -> None:
+    """Raise ConfigError for INPUT.COPY_PASTE out of range, or where objects cannot be carried to other frames."""
+    if not 0 <= cfg.INPUT.COPY_PASTE <= 1:
+        raise ConfigError(f"INPUT.COPY_PASTE must be from 0 to 1, found {cfg.INPUT.COPY_PASTE}")
+    others = {"MODEL.MASK_ON": cfg.MODEL.MASK_ON, "DATALOADER.EARLIER_FRAMES": cfg.DATALOADER.EARLIER_FRAMES}
+    for key, is_on in others.items():
+        if cfg.INPUT.COPY_PASTE and is_on:
+            raise ConfigError(f"INPUT.COPY_PASTE is for boxes in single frames, and does not go with {key}")
+
+
 class ResumableSampler(Protocol):
     """Gives a resumed training another stream than the one before."""
 
@@ -181,6 +198,7 @@ def build_video_train_loader(cfg: CfgNode) -> VideoTrainLoader:
     sets = load_train_sets(cfg)
     if cfg.MODEL.MASK_ON:
         check_masks(cfg.DATASETS.TRAIN, sets)
+    check_copy_paste(cfg)
     settings = cfg.DATALOADER
     sampler = MixedSampler(
         sets, tuple(settings.DATASET_RATIOS), balance_classes=settings.BALANCE_CLASSES, seed=cfg.SEED
@@ -191,5 +209,8 @@ def build_video_train_loader(cfg: CfgNode) -> VideoTrainLoader:
                 extract_frames(all_frames(frames), settings.FRAME_CACHE)
         comm.synchronize()
     frames = [frame for of_set in sets for frame in of_set]
-    batches = build_detection_train_loader(cfg, mapper=VideoTrainMapper(cfg), dataset=frames, sampler=sampler)
+    mapper = VideoTrainMapper(cfg)
+    if cfg.INPUT.COPY_PASTE:
+        mapper.copy_paste = CopyPaste(sets, mapper.read, cfg.INPUT.COPY_PASTE)
+    batches = build_detection_train_loader(cfg, mapper=mapper, dataset=frames, sampler=sampler)
     return VideoTrainLoader(batches, sampler)

@@ -129,7 +129,7 @@ def test_the_mapper_augments_what_was_carried():
     cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.RANDOM_FLIP = (0,), "none"
     target, donor = frame(1, None), frame(0, (40, 30, 24, 20), label=2)
     mapper = VideoTrainMapper(cfg)
-    mapper.read = picture
+    mapper._read = picture
     mapper.copy_paste = CopyPaste([[target, donor]], picture, 1.0)
     np.random.seed(3)
     result = mapper(target)

@@ -65,7 +65,7 @@ def test_they_are_augmented_alike(cfg):
     cfg.INPUT.CROP_PIXELS, cfg.INPUT.SCALE_JITTER = (32, 40), (0.5, 1.5)
     cfg.INPUT.CHANNEL_GAIN, cfg.INPUT.BRIGHTNESS = (0.6, 1.4), (0.5, 1.5)
     mapper, (frames,) = VideoTrainMapper(cfg), load_train_sets(cfg)
-    mapper.read = lambda _: np.random.default_rng(0).integers(0, 255, (HEIGHT, WIDTH, 3), np.uint8)  # a still scene
+    mapper._read = lambda _: np.random.default_rng(0).integers(0, 255, (HEIGHT, WIDTH, 3), np.uint8)  # a still scene
     results = [mapper(frame) for frame in frames]
     for result in results:
         assert len(result[EARLIER]) == 2 and result["image"].shape == (3, 32, 40)

@@ -74,11 +74,10 @@ class Calibration:
 
     def policy(self) -> PerGate | SharedBudget:
         """The budgets as shares of a frame's tokens, so that they suit frames of other sizes too."""
-        if self.thresholds is not None:
-            shares = {name: (r + 0.5) / self.tokens for name, r in self.gates.items()}
-            shares = {name: min(share, 1.0) for name, share in shares.items()}
-            return SharedBudget(self.gflops, self.tokens, self.thresholds, shares)
         gates = {name: _share(r, self.tokens) for name, r in self.gates.items()}
+        if self.thresholds is not None:
+            shares = {name: share.fraction for name, share in gates.items()}
+            return SharedBudget(self.gflops, self.tokens, self.thresholds, shares)
         gates["*"] = gates[list(gates)[-1]]  # what follows the last block, such as an eventful pyramid
         return PerGate(gates, f"calibrated {self.gflops:.4g} ({self.digest()})")
 

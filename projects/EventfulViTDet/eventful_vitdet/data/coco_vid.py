@@ -12,7 +12,7 @@ import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
 from detectron2.structures import BoxMode
@@ -115,6 +115,12 @@ def parse_document(
         for i, files in absent.items()
     ]
     return VideoData(classes, category_ids, ordered, names, bad_videos)
+
+
+def identity_of(annotation: Mapping) -> object:
+    """The instance_id of a frame dict's annotation, or NO_TRACK: data sets that others register may have none."""
+    identity = annotation.get("instance_id")
+    return NO_TRACK if identity is None else identity
 
 
 def group_by_video(frames: Iterable[dict]) -> list[Video]:

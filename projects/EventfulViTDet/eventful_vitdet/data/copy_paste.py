@@ -104,7 +104,7 @@ class CopyPaste:
 
 def cut_out(image: np.ndarray, box: Box) -> tuple[np.ndarray, Box]:
     """An object with its surroundings, float32 (h, w, 3), and its box there."""
-    x0, y0, x1, y1 = _surroundings(image, box, MARGIN)
+    x0, y0, x1, y1 = _surroundings(image, box)
     return image[y0:y1, x0:x1].astype(np.float32), (box[0] - x0, box[1] - y0, box[2], box[3])
 
 
@@ -114,7 +114,7 @@ def blend(image: np.ndarray, patch: np.ndarray, x: int, y: int) -> np.ndarray | 
     The difference is added to the image or, as often, the patch's own colours take its place.
     """
     border = _border(patch)
-    if border.std(axis=0).mean() > MOST_UNEVEN:
+    if _is_uneven(border):
         return None
     height, width = patch.shape[:2]
     difference = patch - np.median(border, axis=0)
@@ -129,10 +129,10 @@ def blend(image: np.ndarray, patch: np.ndarray, x: int, y: int) -> np.ndarray | 
 
 def erase(image: np.ndarray, box: Box) -> np.ndarray | None:
     """An image without an object, filled in from around it; None for uneven surroundings and large objects."""
-    x0, y0, x1, y1 = _surroundings(image, box, MARGIN)
+    x0, y0, x1, y1 = _surroundings(image, box)
     inside = image[y0:y1, x0:x1]
     too_large = inside.shape[0] * inside.shape[1] > LARGEST_ERASED**2
-    if not inside.size or too_large or _border(inside).astype(np.float32).std(axis=0).mean() > MOST_UNEVEN:
+    if not inside.size or too_large or _is_uneven(_border(inside)):
         return None
     mask = np.zeros(image.shape[:2], np.uint8)
     mask[y0:y1, x0:x1] = 1
@@ -152,10 +152,10 @@ def _box(annotation: dict) -> Box:
     return tuple(BoxMode.convert(annotation["bbox"], annotation["bbox_mode"], BoxMode.XYWH_ABS))
 
 
-def _surroundings(image: np.ndarray, box: Box, margin: float) -> tuple[int, int, int, int]:
+def _surroundings(image: np.ndarray, box: Box) -> tuple[int, int, int, int]:
     """x0, y0, x1, y1 of a box with some pixels around it, within the image."""
     x, y, width, height = box
-    around = margin * max(width, height)
+    around = MARGIN * max(width, height)
     x0, y0 = max(0, int(x - around)), max(0, int(y - around))
     return x0, y0, min(image.shape[1], int(x + width + around) + 1), min(image.shape[0], int(y + height + around) + 1)
 
@@ -163,6 +163,11 @@ def _surroundings(image: np.ndarray, box: Box, margin: float) -> tuple[int, int,
 def _border(patch: np.ndarray) -> np.ndarray:
     """The outermost pixels, (N, 3)."""
     return np.concatenate([patch[0], patch[-1], patch[:, 0], patch[:, -1]])
+
+
+def _is_uneven(border: np.ndarray) -> bool:
+    """Whether more than a plain colour is around an object."""
+    return border.std(axis=0, dtype=np.float32).mean() > MOST_UNEVEN
 
 
 def _ramp(length: int) -> np.ndarray:

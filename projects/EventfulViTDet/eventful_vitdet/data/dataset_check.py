@@ -10,8 +10,8 @@ from tqdm import tqdm
 
 from ..errors import VideoReadError
 from .builtin import KNOWN_TOTALS
-from .coco_vid import NO_TRACK, group_by_video, split_sequences
-from .label_remarks import identity_of, label_remarks
+from .coco_vid import NO_TRACK, group_by_video, identity_of, split_sequences
+from .label_remarks import label_remarks
 from .listed_frames import iterate_listed_frames
 from .parallel_map import map_in_processes
 from .read_rules import DEFAULT_RULES, ReadRules

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from detectron2.structures import BoxMode
 
-from .coco_vid import NO_TRACK
+from .coco_vid import NO_TRACK, identity_of
 from .segmentations import as_run_lengths
 from .video_data import VideoData
 
@@ -37,12 +37,6 @@ def label_remarks(data: VideoData) -> list[str]:
     if all(identity == NO_TRACK for _, identity in classes):
         found.pop(NO_IDENTITY, None)  # a data set without any
     return [f"{len(places)} {oddity}, the first: {places[0]}" for oddity, places in found.items()]
-
-
-def identity_of(annotation: dict) -> object:
-    """Its instance_id, or NO_TRACK."""
-    identity = annotation.get("instance_id")
-    return NO_TRACK if identity is None else identity
 
 
 def _oddities(frame: dict, objects: list[dict]) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -58,7 +58,7 @@ class VideoTrainMapper:
         self.min_visibility = min_visibility
         self.masks = masks
         self.copy_paste = copy_paste
-        self.read = FrameCache(frame_cache).read if frame_cache else read_listed_frame
+        self._read = frame_reader(frame_cache)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict:
@@ -78,7 +78,7 @@ class VideoTrainMapper:
 
         Raises VideoReadError if the frame cannot be read.
         """
-        image, annotations = self.read(frame), frame["annotations"]
+        image, annotations = self._read(frame), frame["annotations"]
         if self.copy_paste is not None:
             image, annotations = self.copy_paste(frame, image)
         image = self._in_order(image)
@@ -86,7 +86,7 @@ class VideoTrainMapper:
         boxes = [BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS) for a in annotations]
         aug_input = T.AugInput(image, boxes=np.asarray(boxes, dtype=np.float64).reshape(-1, 4))
         transforms = self.augmentations(aug_input)
-        earlier = [transforms.apply_image(self._in_order(self.read(before))) for before in frame.get(EARLIER, ())]
+        earlier = [transforms.apply_image(self._in_order(self._read(before))) for before in frame.get(EARLIER, ())]
         identity = ("file_name", "height", "width", "image_id", "video_id", "frame_id")
         return {
             **{key: frame[key] for key in identity},
@@ -118,6 +118,12 @@ class VideoTrainMapper:
             shown = [annotation["segmentation"] for annotation, visible in zip(annotations, keep) if visible]
             target.gt_masks = transform_masks(shown, transforms, frame)
         return target
+
+
+def frame_reader(cache: str) -> Callable[[dict], np.ndarray]:
+    """What reads a frame as BGR (H, W, 3): from the FrameCache in a folder, or, of "", from where the data set has
+    it."""
+    return FrameCache(cache).read if cache else read_listed_frame
 
 
 def _as_tensor(image: np.ndarray) -> torch.Tensor:
@@ -209,8 +215,9 @@ def build_video_train_loader(cfg: CfgNode) -> VideoTrainLoader:
                 extract_frames(all_frames(frames), settings.FRAME_CACHE)
         comm.synchronize()
     frames = [frame for of_set in sets for frame in of_set]
-    mapper = VideoTrainMapper(cfg)
+    copy_paste = None
     if cfg.INPUT.COPY_PASTE:
-        mapper.copy_paste = CopyPaste(sets, mapper.read, cfg.INPUT.COPY_PASTE)
+        copy_paste = CopyPaste(sets, frame_reader(settings.FRAME_CACHE), cfg.INPUT.COPY_PASTE)
+    mapper = VideoTrainMapper(cfg, copy_paste=copy_paste)
     batches = build_detection_train_loader(cfg, mapper=mapper, dataset=frames, sampler=sampler)
     return VideoTrainLoader(batches, sampler)

@@ -17,16 +17,22 @@ from .coco_metrics import keep_best
 from .detection_table import DetectionTable
 from .formats import DETECTIONS_FILE, SUBMISSION_FILE, write_coco_detections, write_vid_submission
 from .machine_times import MachineTimes
-from .metrics import VID_AP50, Metrics, compute_agreement, compute_metrics, resample_vid_ap50, undefined_metrics
+from .metrics import (
+    AGREEMENT,
+    CHANGE,
+    VID_AP50,
+    Metrics,
+    compute_agreement,
+    compute_metrics,
+    resample_vid_ap50,
+    undefined_metrics,
+)
 from .store import read_record, record_path
 from .targets import VideoTestSet
 from .video_rows import make_row, write_rows
 
 VIDEOS_FILE = "videos.csv"
 ANY_NUMBER = 1 << 31
-AGREEMENT = "agreement"
-CHANGE = f"{VID_AP50}-change"
-"""VID-AP50 less that of the dense model on the same videos."""
 
 logger = logging.getLogger(__name__)
 

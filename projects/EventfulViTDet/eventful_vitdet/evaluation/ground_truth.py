@@ -8,10 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from detectron2.structures import BoxMode
 
+from ..data.coco_vid import NO_TRACK, identity_of
 from ..errors import EvaluationError
 from .detection_table import DetectionTable
-
-NO_TRACK = -1
 
 
 @dataclass(frozen=True)
@@ -110,8 +109,8 @@ def corners(annotation: dict) -> Sequence[float]:
 
 
 def _track_name(frame: dict, annotation: dict) -> str | None:
-    instance = annotation.get("instance_id", NO_TRACK)
-    if instance is None or instance == NO_TRACK:
+    instance = identity_of(annotation)
+    if instance == NO_TRACK:
         return None
     if not isinstance(instance, (int, str)):
         raise EvaluationError(

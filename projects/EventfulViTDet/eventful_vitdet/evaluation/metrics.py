@@ -28,10 +28,13 @@ from .object_ranges import (
 from .vid_ap import average_precisions, mean_over_classes, object_shares
 
 VID_AP50 = "VID-AP50"
+CHANGE = f"{VID_AP50}-change"
+"""VID-AP50 less that of the dense model on the same videos."""
+AGREEMENT = "agreement"
 AGREEMENT_SCORE = 0.5
+"""Score from which on a detection of the reference counts as an object."""
 NOTEWORTHY = 0.01
 """Share of the objects from which on it is worth a warning that they are ignored."""
-"""Score from which on a detection of the reference counts as an object."""
 
 logger = logging.getLogger(__name__)
 
@@ -72,8 +75,7 @@ def compute_metrics(
     coco = compute_table_metrics(*known, **limits)
     of_masks = {MASKS: compute_table_metrics(*known, **limits, kind=MASKS)} if masks else {}
     objects = Objects.of_frames(frames)
-    marks = mark_objects(objects, _motion(frames, objects))
-    matches = match_detections(objects, detections, rows, object_marks=marks)
+    marks, matches = _match(objects, detections, rows, _motion(frames, objects))
     splits = [undivided(marks, matches), by_motion(marks, matches), by_size(objects, marks, detections, matches)]
     if ages is not None:
         splits.append(by_age(objects, marks, rows, matches, ages))
@@ -101,8 +103,7 @@ def compute_vid_ap50(frames: Sequence[dict], classes: Sequence[str], detections:
     """
     rows = locate_rows(frames, classes, detections)
     objects = Objects.of_frames(frames)
-    marks = mark_objects(objects, np.full(len(objects), np.nan))
-    matches = match_detections(objects, detections, rows, object_marks=marks)
+    marks, matches = _match(objects, detections, rows)
     (whole,) = average_precisions(objects, detections, matches, [undivided(marks, matches)], len(classes))
     return _by_class(whole[0], classes)
 
@@ -128,8 +129,7 @@ def resample_vid_ap50(
         objects = Objects.of_frames(frames)
     else:
         objects = _confident_objects(frames, classes, reference, confidence)
-    marks = mark_objects(objects, np.full(len(objects), np.nan))
-    matches = match_detections(objects, detections, rows, object_marks=marks)
+    marks, matches = _match(objects, detections, rows)
     of_objects, of_detections = videos[objects.frames], videos[rows]
     whole, draws = undivided(marks, matches), draw_videos(len(names))
     return resample(objects, detections, matches, whole, of_objects, of_detections, draws)
@@ -161,8 +161,7 @@ def compute_agreement(
     """
     rows = locate_rows(frames, classes, detections)
     objects = _confident_objects(frames, classes, reference, confidence)
-    marks = mark_objects(objects, np.full(len(objects), np.nan))
-    matches = match_detections(objects, detections, rows, object_marks=marks)
+    marks, matches = _match(objects, detections, rows)
     splits = [undivided(marks, matches)]
     if frames_since_flush is not None:
         splits.append(by_age(objects, marks, rows, matches, frame_ages(frames, frames_since_flush)))
@@ -179,6 +178,14 @@ def _confident_objects(
 ) -> Objects:
     confident = reference.scores >= confidence
     return Objects.of_detections(reference.select(confident), locate_rows(frames, classes, reference)[confident])
+
+
+def _match(
+    objects: Objects, detections: DetectionTable, rows: np.ndarray, motion: np.ndarray | None = None
+) -> tuple[np.ndarray, Matches]:
+    """The objects' marks and what became of the detections; without `motion`, the marks know no motion range."""
+    marks = mark_objects(objects, np.full(len(objects), np.nan) if motion is None else motion)
+    return marks, match_detections(objects, detections, rows, object_marks=marks)
 
 
 def _motion(frames: Sequence[dict], objects: Objects) -> np.ndarray:

@@ -15,7 +15,7 @@ from ..costs import CostSums
 from ..files import write_atomically, write_json
 from ..markdown_table import format_number, format_table
 from .machine_times import MachineTimes, comparable_times, describe_times
-from .metrics import VID_AP50
+from .metrics import AGREEMENT, CHANGE, VID_AP50
 
 RESULTS_FILE = "results.json"
 RESULTS_TABLE = "results.md"
@@ -51,12 +51,11 @@ INTERVALS = tuple(
     (f"{name}-low", f"{name}-high", title)
     for name, title in (
         (VID_AP50, VID_AP50),
-        (f"{VID_AP50}-change", f"{VID_AP50}, change from dense"),
-        ("agreement", "agreement"),
+        (CHANGE, f"{VID_AP50}, change from dense"),
+        (AGREEMENT, AGREEMENT),
     )
 )
 """Metrics of the group "intervals" in pairs, and their title in tables."""
-
 
 
 def make_results(

@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from detectron2.structures import BoxMode
 
-from ..data.coco_vid import Video
+from ..data.coco_vid import NO_TRACK, Video, identity_of
 from ..data.segmentations import as_run_lengths
 from ..errors import EvaluationError
 from .coco_metrics import BOXES, MASKS, keep_best, rectangle
 from .detection_table import DetectionTable
-from .ground_truth import NO_TRACK, corners
+from .ground_truth import corners
 from .tube_linking import link_frames
 
 
@@ -54,7 +54,7 @@ def check_identities(name: str, frames: Iterable[dict]) -> None:
     """Raise EvaluationError where an object of a data set, no crowd, has no identity, so that it cannot be a tube."""
     for frame in frames:
         for annotation in frame["annotations"]:
-            if not annotation.get("iscrowd", 0) and annotation.get("instance_id", NO_TRACK) in (None, NO_TRACK):
+            if not annotation.get("iscrowd", 0) and identity_of(annotation) == NO_TRACK:
                 raise EvaluationError(
                     f"data set '{name}' has objects without an identity (instance_id), the first in frame "
                     f"{frame['frame_id']} of video {frame['video_id']}: TEST.TUBE_AP must be False for it"
@@ -71,7 +71,7 @@ def _tubes_of_video(number: int, video: Video, kind: str) -> Iterator[Tube]:
     for position, frame in enumerate(video):
         again: Counter = Counter()  # an identity that a frame has twice is two objects
         for annotation in frame["annotations"]:
-            name = (annotation.get("instance_id", NO_TRACK), annotation["category_id"])
+            name = (identity_of(annotation), annotation["category_id"])
             parts[(*name, again[name])].append((position, annotation))
             again[name] += 1
     for (_, label, _), shown in parts.items():

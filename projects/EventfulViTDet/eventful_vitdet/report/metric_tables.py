@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..evaluation.results import GROUP_COLUMNS, INTERVALS, format_interval
-from .evaluation_folder import AGREEMENT, AP50, BACKBONE_GFLOPS, SECONDS, TOTAL_GFLOPS, Budget
+from .evaluation_folder import AGREEMENT, AP50, BACKBONE_GFLOPS, BACKBONE_SECONDS, SECONDS, TOTAL_GFLOPS, Budget
 
 SUMMARY = (
     ("AP", 2, ("bbox", "AP")),
@@ -20,7 +20,7 @@ SUMMARY = (
     ("flush", 3, ("gflops_per_frame", "backbone", "flush")),
     ("later", 3, ("gflops_per_frame", "backbone", "later")),
     ("ms", 1, SECONDS),
-    ("backbone ms", 1, ("seconds_per_frame", "backbone")),
+    ("backbone ms", 1, BACKBONE_SECONDS),
 )
 NOT_ALWAYS = {"AP25", *GROUP_COLUMNS.values()}
 """Columns that are left out where no budget has a value."""

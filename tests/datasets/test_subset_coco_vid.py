@@ -40,6 +40,28 @@ def test_frames_annotations_and_videos(repository, source, options, expected):
     assert part["categories"] == [{"id": 1}]
 
 
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--videos", "bird_01"], [1]),
+        (["--videos", "bird_*"], [1, 2]),
+        (["--except", "bird_*"], [3]),
+        (["--videos", "bird_*", "--except", "bird_01", "3"], [2]),
+        (["--videos", "3"], [3]),  # a video without a name goes by its id
+    ],
+)
+def test_videos_by_name(repository, source, options, expected):
+    data = json.loads(source.read_text())
+    data["videos"] = [{"id": 1, "name": "bird_01"}, {"id": 2, "name": "bird_02"}, {"id": 3}]
+    data["images"] += [{"id": 30, "video_id": 3, "frame_id": 0}]
+    source.write_text(json.dumps(data))
+    target = source.with_name("part.json")
+    assert run(repository, source, target, *options).returncode == 0
+    part = json.loads(target.read_text())
+    assert [video["id"] for video in part["videos"]] == expected
+    assert sorted({image["video_id"] for image in part["images"]}) == expected
+
+
 def test_a_byte_order_mark(repository, source):
     source.write_bytes(b"\xef\xbb\xbf" + source.read_bytes())
     assert run(repository, source, source.with_name("part.json")).returncode == 0

@@ -9,7 +9,7 @@ from eventful_vitdet.checkpoint import VideoCheckpointer
 from eventful_vitdet.config_files import build_cfg
 from eventful_vitdet.errors import CheckpointError
 from eventful_vitdet.predictor import class_names
-from eventful_vitdet.published_models import describe_published
+from eventful_vitdet.published_models import describe_origin
 
 MODELS = [
     f"{data}/{heads}_vitdet_{size}"
@@ -91,17 +91,58 @@ def test_class_names_that_do_not_fit(changes, message):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_a_published_file_in_another_configuration_is_recognised(golden, name):
-    weights = {key: torch.empty(shape, device="meta") for key, shape in published_shapes(golden, name).items()}
-    assert describe_published(weights).endswith(f": use configs/{name}.yaml")
-    weights.pop("roi_heads.mask_head.predictor.weight")
-    assert describe_published(weights) == ""
+    shapes = published_shapes(golden, name)
+    assert describe_origin(shapes, {}).endswith(f": use configs/{name}.yaml")
+    assert describe_origin(shapes, dict(shapes)) == ""
+    shapes.pop("roi_heads.mask_head.predictor.weight")
+    assert describe_origin(shapes, {}) == ""
+
+
+@pytest.fixture
+def load(monkeypatch):
+    """Gives a configuration's model weights of these shapes; returns the error's message."""
+
+    def load(shapes: dict[str, tuple], config: str) -> str:
+        weights = {key: torch.zeros(1).expand(shape) for key, shape in shapes.items()}
+        monkeypatch.setattr("eventful_vitdet.checkpoint.read_checkpoint", lambda path: {"model": weights})
+        monkeypatch.setattr("eventful_vitdet.checkpoint.choose_set", lambda path, content, wanted: ("model", weights))
+        with pytest.raises(CheckpointError) as error:
+            VideoCheckpointer(weightless_model(build_cfg(f"{config}.yaml"))).load(__file__)
+        return str(error.value)
+
+    return load
 
 
 @pytest.mark.filterwarnings("ignore:.*meta parameter")
-def test_the_message_for_a_published_file_says_what_it_is(golden, monkeypatch):
-    weights = {key: torch.zeros(1).expand(shape) for key, shape in published_shapes(golden, MODELS[0]).items()}
-    monkeypatch.setattr("eventful_vitdet.checkpoint.read_checkpoint", lambda path: {"model": weights})
-    monkeypatch.setattr("eventful_vitdet.checkpoint.choose_set", lambda path, content, wanted: ("model", weights))
-    checkpointer = VideoCheckpointer(weightless_model(build_cfg("imagenet_vid/vitdet_b_1024.yaml")))
-    with pytest.raises(CheckpointError, match="is of a COCO Mask R-CNN with ViTDet-B: use configs/coco/mask_rcnn_"):
-        checkpointer.load(__file__)
+@pytest.mark.parametrize("config", ["imagenet_vid/vitdet_b_1024", "demo/vitdet_tiny"])  # some shapes are equal; none is
+def test_one_message_says_first_what_a_published_file_is(golden, load, caplog, config):
+    message = load(published_shapes(golden, MODELS[0]), config)
+    use = "The file is of a COCO Mask R-CNN with ViTDet-B: use configs/coco/mask_rcnn_vitdet_b.yaml. Other shape: "
+    assert message.startswith(f"MODEL.WEIGHTS does not fit the model. {use}") and len(message) < 900
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+
+
+@pytest.mark.filterwarnings("ignore:.*meta parameter")
+@pytest.mark.parametrize(
+    ("name", "other", "configs"),
+    [
+        ("demo/vitdet_tiny", "coco/mask_rcnn_vitdet_b", "configs/demo/vitdet_tiny.yaml"),
+        (
+            "airborne_ir/vitdet_small",
+            "demo/vitdet_tiny",
+            "configs/airborne_vid/vitdet_small.yaml, configs/airborne_ir/vitdet_small.yaml",
+        ),
+        (
+            "imagenet_vid/vitdet_b_1024",
+            "coco/mask_rcnn_vitdet_b",
+            "configs/imagenet_vid/vitdet_b_1024.yaml, configs/imagenet_vid/vitdet_b_1024_eventful_r512.yaml, "
+            "configs/imagenet_vid/vitdet_b_1024_from_coco.yaml and 3 more",
+        ),
+    ],
+)
+def test_files_of_other_configurations_are_recognised(load, name, other, configs):
+    shapes = {key: value.shape for key, value in weightless_model(build_cfg(f"{name}.yaml")).state_dict().items()}
+    assert f"fit the model. The file has the sizes of {configs}. Other shape: " in load(shapes, other)
+    shapes.pop("backbone.net.blocks.0.attn.proj.bias")
+    message = load(shapes, name)
+    assert "(is MODEL.* that of the checkpoint?). Not in the file: backbone.net.blocks.0.attn.proj.bias" in message

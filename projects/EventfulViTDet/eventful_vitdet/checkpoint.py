@@ -22,7 +22,7 @@ from .checkpoint_names import RELATIVE_TABLE, VIT_PREFIX, adapt_names, resize_po
 from .errors import CheckpointError, DamagedCheckpointError, shorten
 from .files import write_atomically
 from .known_models import place_of
-from .published_models import describe_published
+from .published_models import describe_origin
 from .video.connections import hide_secrets
 from .weight_files import first_line, read_checkpoint
 from .weight_sets import choose_set
@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 
 BACKBONE_PREFIX = "backbone."
 LAST = "last_checkpoint"
+HINT = " (is MODEL.* that of the checkpoint?). "
 _FILE_SCHEME = "file://"
 _HEURISTICS = "?matching_heuristics=True"
 """Detectron2 appends this to the address of a file with other names; here the names are recognised."""
@@ -202,8 +203,8 @@ class VideoCheckpointer(DetectionCheckpointer):
         shapes = {name: value.shape for name, value in self.model.state_dict().items()}
         found = checkpoint["model"]
         checkpoint["model"] = self._adapt(found, shapes)
-        given, wanted = set(checkpoint["model"]), set(shapes)
-        origin = describe_published(checkpoint["model"])
+        file_shapes = {name: value.shape for name, value in checkpoint["model"].items()}
+        given, wanted = set(file_shapes), set(shapes)
         incompatible = super()._load_model(checkpoint)
         misfits = {
             name: f"{name} (file {found}, model {needed})" for name, found, needed in incompatible.incorrect_shapes
@@ -213,15 +214,20 @@ class VideoCheckpointer(DetectionCheckpointer):
         unused = sorted(given - wanted)
         if fresh:
             logger.info("checkpoint, re-initialised as MODEL.REINITIALIZE asks: %s", shorten(sorted(fresh)))
-        loaded = len(wanted & given) - len(misfits)
-        self._report(loaded, len(wanted), missing, list(misfits.values()), unused)
-        if not loaded:
-            raise CheckpointError(
+        complaint = self._complaint(missing, misfits, [name for name in unused if name.startswith(BACKBONE_PREFIX)])
+        if not wanted & given:
+            complaint = (
                 f"MODEL.WEIGHTS holds no parameter of this model: found names such as {shorten(sorted(found), 3)}; "
                 f"expected names such as {shorten(sorted(wanted), 3)}"
             )
-        extra = [name for name in unused if name.startswith(BACKBONE_PREFIX)]
-        self._require(missing, misfits, extra, origin)
+        elif complaint:
+            origin = describe_origin(file_shapes, shapes)
+            complaint = "MODEL.WEIGHTS does not fit the model" + (f". {origin}. " if origin else HINT) + complaint
+        loaded = len(wanted & given) - len(misfits)
+        level = logging.DEBUG if complaint else logging.INFO if loaded == len(wanted) else logging.WARNING
+        self._report(level, loaded, len(wanted), missing, list(misfits.values()), unused)
+        if complaint:
+            raise CheckpointError(complaint)
         return incompatible
 
     def _adapt(self, weights: Mapping[str, torch.Tensor], shapes: Mapping[str, torch.Size]) -> dict[str, torch.Tensor]:
@@ -246,8 +252,9 @@ class VideoCheckpointer(DetectionCheckpointer):
         return adapted
 
     @staticmethod
-    def _report(loaded: int, wanted: int, missing: list[str], misfits: list[str], unused: list[str]) -> None:
-        level = logging.INFO if loaded == wanted else logging.WARNING
+    def _report(
+        level: int, loaded: int, wanted: int, missing: list[str], misfits: list[str], unused: list[str]
+    ) -> None:
         logger.log(level, "checkpoint: %d of %d parameters loaded, %d in the file unused", loaded, wanted, len(unused))
         tables = [name for name in missing if RELATIVE_TABLE.fullmatch(name)]
         missing = [name for name in missing if name not in tables]
@@ -260,24 +267,22 @@ class VideoCheckpointer(DetectionCheckpointer):
             if names:
                 logger.log(level, "checkpoint, %s: %s", title, shorten(names))
 
-    def _require(self, missing: list[str], misfits: dict[str, str], extra: list[str], origin: str) -> None:
+    def _complaint(self, missing: list[str], misfits: dict[str, str], extra: list[str]) -> str:
+        """Which parameters do not fit that have to; "" where all is well."""
         if not self.complete:
             # Tables of relative positions begin at zero: a ViT that has been trained without them is as it was.
             missing = [name for name in missing if name.startswith(VIT_PREFIX) and not RELATIVE_TABLE.fullmatch(name)]
-        if not missing and not misfits and not extra:
-            return
-        advice = ""
         parts = sorted({".".join(name.split(".")[:2]) for name in misfits if not name.startswith(VIT_PREFIX)})
+        sentences = []
         if parts and not self.complete:
-            advice = f' To re-initialise parts, name them: MODEL.REINITIALIZE "{parts}".'
-        lacking = f" The file's backbone has parts that this model lacks: {shorten(extra)}." if extra else ""
-        raise CheckpointError(
-            "MODEL.WEIGHTS does not fit the model (is MODEL.* that of the checkpoint?). "
-            f"Other shape: {shorten(list(misfits.values())) or 'none'}. Not in the file: {shorten(missing) or 'none'}."
-            + lacking
-            + advice
-            + (f" {origin}." if origin else "")
-        )
+            sentences.append(f'To re-initialise parts, name them: MODEL.REINITIALIZE "{parts}"')
+        if misfits:
+            sentences.append(f"Other shape: {shorten(list(misfits.values()), 3)}")
+        if missing:
+            sentences.append(f"Not in the file: {shorten(missing, 3)}")
+        if extra:
+            sentences.append(f"The file's backbone has parts that this model lacks: {shorten(extra, 3)}")
+        return ". ".join(sentences)
 
 
 @contextmanager

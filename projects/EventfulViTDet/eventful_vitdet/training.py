@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,8 @@ from typing import Any
 import torch
 from detectron2.config import CfgNode
 from detectron2.engine import DefaultTrainer, HookBase, SimpleTrainer, hooks
+from detectron2.utils.comm import is_main_process
+from detectron2.utils.events import get_event_storage
 from eventful_vit.gated_training import TrainingGates
 from torch import Tensor, nn
 
@@ -50,7 +53,7 @@ class VideoTrainer(DefaultTrainer):
             weights_set=self.cfg.MODEL.WEIGHTS_SET,
             trainer=weakref.proxy(self),
         )
-        built = super().build_hooks()
+        built = [FirstIteration(), *super().build_hooks()]
         if self.cfg.SOLVER.EMA_DECAY != 0:
             built = self._with_weight_average(built)
         return built
@@ -161,6 +164,20 @@ def user_errors_without_traceback() -> Iterator[None]:
         yield
     finally:
         loop_logger.removeFilter(is_defect)
+
+
+class FirstIteration(HookBase):
+    """Tells of the first iteration as soon as it is done. Detectron2's own line comes with the 20th, which may be many
+    minutes later."""
+
+    def before_step(self) -> None:
+        self._began = time.perf_counter()
+
+    def after_step(self) -> None:
+        loss = get_event_storage().latest().get("total_loss")
+        if self.trainer.iter == self.trainer.start_iter and loss is not None and is_main_process():
+            seconds = time.perf_counter() - self._began
+            logger.info("first iteration: total_loss %.4g, %.1f seconds with what is done only once", loss[0], seconds)
 
 
 def make_cpu_trainer(trainer: SimpleTrainer) -> SimpleTrainer:

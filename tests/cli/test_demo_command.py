@@ -32,6 +32,8 @@ def test_demo_shows_where_budgets_begin_to_cost(tmp_path, repository):
     for budget in ("dense", "8"):
         video = cv2.VideoCapture(str(folder / "videos" / f"{budget}.mp4"))
         assert int(video.get(cv2.CAP_PROP_FRAME_COUNT)) == 40
+    video, table = (done.stdout.index(text) for text in ("videos/8.mp4\n", "\n| budget"))
+    assert video < table  # there is something to look at while the rest runs
     assert str(folder.relative_to(tmp_path) / "tradeoff.svg") in done.stdout
     report = (folder / "report.html").read_text()
     assert "Largest disagreements" in report and "data:image/jpeg" in report and "No pictures" not in report

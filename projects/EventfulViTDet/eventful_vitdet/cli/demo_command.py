@@ -2,9 +2,9 @@
 
     python tools/demo.py
 
-Renders the test videos, evaluates the same weights at every budget, and writes tables, a plot, a report and one
-annotated video per budget to output/demo. An interrupted run continues with the same command; after a complete one,
-everything is measured again.
+Renders the test videos, annotates one of them at every budget, evaluates the same weights at every budget, and writes
+these videos, tables, a plot and a report to output/demo. An interrupted run continues with the same command; after a
+complete one, everything is measured again.
 """
 
 from __future__ import annotations
@@ -50,6 +50,9 @@ def execute(arguments: argparse.Namespace) -> None:
     inference = Path(cfg.OUTPUT_DIR, "inference")
     (name,) = cfg.DATASETS.TEST
     with unfinished(inference) as resumes:
+        # First, as they take seconds: there is something to look at while the evaluation runs.
+        for video in annotate_budgets(cfg, model, BUDGETS, name, str(inference / "videos"), video_index=MOVING_VIDEO):
+            print(f"video: {video}", flush=True)
         # Complete results are of another run, and the times are to be of this one.
         evaluate_budgets(cfg, model, BUDGETS, restart=arguments.restart or not resumes)
         plot, report = inference / "tradeoff.svg", inference / "report.html"
@@ -58,10 +61,8 @@ def execute(arguments: argparse.Namespace) -> None:
         times = measure_times(cfg, model, name)
         write_atomically(str(inference / "times.md"), times + "\n")
         print(f"Later frames of one video in memory, the budgets in turn, medians\n\n{times}\n")
-        videos = annotate_budgets(cfg, model, BUDGETS, name, str(inference / "videos"), video_index=MOVING_VIDEO)
     tables = [("table", inference / "budgets.md"), ("times", inference / "times.md")]
-    outputs = [*tables, ("plot", plot), *(("video", video) for video in videos)]
-    for title, path in (*outputs, ("report", report)):
+    for title, path in (*tables, ("plot", plot), ("report", report)):
         print(f"{title}: {path}")
 
 

@@ -245,7 +245,7 @@ def test_resuming_from_a_file_of_weights_alone_says_so(train_net, tmp_path, caps
     capsys.readouterr()
     assert train_net("--resume", SOLVER__MAX_ITER=2) == 0
     shown = capsys.readouterr()
-    message = "model_final.pth holds weights only; optimiser, schedule, moving average and iterations begin anew"
+    message = "model_final.pth holds weights only; optimiser, schedule, moving average and iterations start over"
     assert message in shown.err and "Starting training from iteration 0" in shown.out
 
 

@@ -53,7 +53,7 @@ def run_timed(
 ) -> TimedOutputs:
     """Run a detector on a batch and time it; `state` is that of its streams, by default the model's own."""
     call = (lambda: model(inputs)) if state is None else (lambda: model(inputs, state))
-    # Around the call alone: a generator that held it across a yield would switch off the consumer's gradients
+    # Around the call only: a generator that held it across a yield would switch off the consumer's gradients
     # too. And not inference_mode, whose tensors, as the model's state, could not be updated outside of it.
     with torch.no_grad(), module_clock(model.vit, device, clock) as backbone:
         outputs, seconds = timed_call(call, device, clock)

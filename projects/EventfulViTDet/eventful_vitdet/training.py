@@ -80,7 +80,7 @@ class VideoTrainer(DefaultTrainer):
             logger.warning("--resume: no checkpoint in %s, training begins with MODEL.WEIGHTS", self.cfg.OUTPUT_DIR)
         elif resumed_from is not None and "trainer" not in self.checkpointer.stored:
             logger.warning(
-                "--resume: %s holds weights only; optimiser, schedule, moving average and iterations begin anew",
+                "--resume: %s holds weights only; optimiser, schedule, moving average and iterations start over",
                 resumed_from,
             )
             self.start_iter = 0

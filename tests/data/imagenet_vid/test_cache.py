@@ -97,7 +97,7 @@ def test_read_only_data_set_is_cached_for_the_user(full_tree, builds, tmp_path, 
 def test_nowhere_to_write(full_tree, builds, monkeypatch, caplog):
     monkeypatch.setattr(cache, "_can_write", lambda path: False)
     assert len(DatasetCatalog.get(NAME)) == len(DatasetCatalog.get(NAME)) == 8
-    assert len(builds) == 2 and "annotations are read anew every time" in caplog.text
+    assert len(builds) == 2 and "annotations are read again every time" in caplog.text
 
 
 def load_and_report(reports):

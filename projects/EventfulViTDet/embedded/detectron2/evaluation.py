@@ -7,7 +7,7 @@ class DatasetEvaluator:
     """Collects what a model gave for each batch and turns it into results at the end."""
 
     def reset(self) -> None:
-        """Begin anew."""
+        """Start over."""
 
     def process(self, inputs: list[dict], outputs: list[dict]) -> None:
         """Take in one batch: the model's inputs and its outputs, in the same order."""

@@ -48,6 +48,6 @@ def _folders(parent: str) -> frozenset[str]:
 
 
 def forget_listings() -> None:
-    """Look into folders again, when a data set is loaded anew."""
+    """Look into folders again, when a data set is loaded again."""
     _videos.cache_clear()
     _folders.cache_clear()

@@ -109,7 +109,7 @@ class VideoRecogniser:
         self.model.set_policy(policy)
 
     def reset(self) -> None:
-        """Begin again: the next step is a flush, and the window fills anew."""
+        """Begin again: the next step is a flush, and the window fills again."""
         self._classifier.reset()
         self._seen = 0
         self.latest = None

@@ -1,4 +1,4 @@
-"""What a detector's frames cost in operations, from its configuration alone: no weights, no frames, no memory.
+"""What a detector's frames cost in operations, from its configuration only: no weights, no frames, no memory.
 
 As in operation_counts.py, models lie on PyTorch's "meta" device and later frames' traces are made up.
 """

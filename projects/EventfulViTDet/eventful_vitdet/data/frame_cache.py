@@ -59,7 +59,7 @@ def extract_frames(frames: list[dict], folder: str, every_n: int = 1) -> int:
     """Fill a frame cache with every n-th of the given frames of each video; returns the number of copies
     written.
 
-    Copies that exist are kept, so an interrupted extraction goes on where it was. Frame folders need no
+    Copies that exist are kept, so an interrupted extraction resumes. Frame folders need no
     copies.
     """
     cache = FrameCache(folder)

@@ -179,6 +179,6 @@ def check_classes(name: str, num_classes: int) -> None:
 def _set_metadata(name: str, **values: object) -> None:
     metadata = MetadataCatalog.get(name)
     for key, value in values.items():
-        # Metadata refuses to change a value; data that moved or was rendered anew may do so.
+        # Metadata refuses to change a value; data that moved or was rendered again may do so.
         vars(metadata).pop(key, None)
         setattr(metadata, key, value)

@@ -28,7 +28,7 @@ class MixedSampler(Sampler):
     """An endless stream of frame indices over several data sets, counted through from the first to the last.
 
     With ratios, every index is drawn in two steps: a data set, with a probability in proportion to its ratio, then its
-    next frame. Without, all frames form one data set. Frames come in passes, each shuffled anew, or, with
+    next frame. Without, all frames form one data set. Frames come in passes, each reshuffled, or, with
     `balance_classes`, as `ClassBalance` draws them.
 
     In a run of several processes each takes every n-th index of the same stream, which depends on the seed alone.
@@ -113,7 +113,7 @@ class ClassBalance:
         videos: dict[int, dict] = defaultdict(lambda: defaultdict(list))
         for index, dataset, frame in candidates:
             for category in {a["category_id"] for a in frame["annotations"] if not a.get("iscrowd", 0)}:
-                # Numbers of videos mean something within their data set alone.
+                # Numbers of videos mean something within their data set only.
                 videos[category][dataset, frame["video_id"]].append(index)
         if not videos:
             raise DatasetError("DATALOADER.BALANCE_CLASSES is on, but no training frame has an annotation")

@@ -35,7 +35,7 @@ class VideoTestLoader:
     The list becomes shorter towards the end, from its end, so a video never changes its position. Frames of several
     sizes meet in one item only if `mix_sizes`.
 
-    Each iteration reads the videos anew. Memory is bounded by `prefetch` frames per stream, whatever the videos'
+    Each iteration reads the videos again. Memory is bounded by `prefetch` frames per stream, whatever the videos'
     lengths.
     """
 

@@ -186,7 +186,7 @@ def _precision(
     document = {"images": [images[i] for i in image_ids], "categories": [category]}
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools reports its progress by print
         evaluation = COCOeval(make_index(document, annotations), make_index(document, completed), kind)
-        # Precision is wanted at the largest limit alone, 100 detections per image and category.
+        # Precision is wanted at the largest limit only, 100 detections per image and category.
         evaluation.params.maxDets = evaluation.params.maxDets[-1:]
         # Thresholds are matched independently, so one more leaves the others as they are.
         evaluation.params.iouThrs = np.concatenate([[LOOSE_IOU], evaluation.params.iouThrs])

@@ -97,7 +97,7 @@ def undefined_metrics(classes: Sequence[str]) -> dict[str, Metrics]:
 
 
 def compute_vid_ap50(frames: Sequence[dict], classes: Sequence[str], detections: DetectionTable) -> Metrics:
-    """VID-AP50 alone, {"VID-AP50", "VID-AP50-<class>": percent or None}: what a single video's row needs.
+    """VID-AP50 only, {"VID-AP50", "VID-AP50-<class>": percent or None}: what a single video's row needs.
 
     Raises EvaluationError for what `locate_rows` refuses; frames without objects make all values None.
     """

@@ -69,7 +69,7 @@ def check_vit(cfg: CfgNode) -> None:
 
 
 def build_vit(cfg: CfgNode) -> EventfulViT:
-    """Build the ViT alone."""
+    """Build the ViT without the rest of the detector."""
     vit = cfg.MODEL.VIT
     check_vit(cfg)
     try:

@@ -9,7 +9,7 @@ from torch.utils.data import Sampler
 
 
 class TrainingSampler(Sampler):
-    """Endless passes over ``range(size)``, each shuffled anew; process r of n takes every n-th, from r on."""
+    """Endless passes over ``range(size)``, each reshuffled; process r of n takes every n-th, from r on."""
 
     def __init__(self, size: int, *, seed: int | None = None) -> None:
         """With ``seed=None`` the processes agree on a random one, so all of them must come here together."""

@@ -28,7 +28,7 @@ def default_argument_parser() -> argparse.ArgumentParser:
     """The options every training script has, and ``opts``: KEY VALUE pairs at the end for the config."""
     parser = argparse.ArgumentParser(epilog="example: --config-file FILE SOLVER.BASE_LR 0.001")
     parser.add_argument("--config-file", default="", metavar="FILE", help="yaml file with settings")
-    parser.add_argument("--resume", action="store_true", help="go on after OUTPUT_DIR's last checkpoint")
+    parser.add_argument("--resume", action="store_true", help="continue after OUTPUT_DIR's last checkpoint")
     parser.add_argument("--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS instead of training")
     parser.add_argument("--num-gpus", type=int, default=1, help="processes per machine, one per GPU")
     parser.add_argument("--num-machines", type=int, default=1, help="number of machines")

@@ -86,7 +86,7 @@ class EvalHook(HookBase):
             if not isinstance(value, (int, float)):
                 raise ValueError(f"evaluation result '{name}' must be a number, not {value!r}")
             self.trainer.storage.put_scalar(name, value, smoothing_hint=False)
-        comm.synchronize()  # processes may evaluate for different times; they go on together
+        comm.synchronize()  # processes may evaluate for different times; they continue together
 
 
 def _flatten(results: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -42,7 +42,7 @@ def cached_index(root: str, name: str, fingerprint: str, build: Callable[[], Ann
             return index
     path = next(filter(_can_write, places), None)
     if path is None:
-        logger.warning("no folder for a cache can be written (%s): annotations are read anew every time", places[0])
+        logger.warning("no folder for a cache can be written (%s): annotations are read again every time", places[0])
         return build()
     with _locked(path + ".lock"):
         index = _read(path, fingerprint)
@@ -103,13 +103,13 @@ def _read(path: str, wanted: str) -> AnnotationIndex | None:
         with np.load(path, allow_pickle=False) as file:
             header = json.loads(str(file["header"]))
             if header["fingerprint"] != wanted:
-                logger.info("%s: the list or the annotations have changed; reading them anew", path)
+                logger.info("%s: the list or the annotations have changed; reading them again", path)
                 return None
             arrays = {name: file[name] for name in header["arrays"]}
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        logger.warning("%s: cannot be used (%s); reading the annotations anew", path, error)
+        logger.warning("%s: cannot be used (%s); reading the annotations again", path, error)
         return None
     defects = {int(frame): reason for frame, reason in header["defects"].items()}
     return AnnotationIndex(**arrays, other_classes=header["other_classes"], defects=defects)
@@ -128,4 +128,4 @@ def _write(path: str, fingerprint: str, index: AnnotationIndex) -> None:
     try:
         write_atomically(path, content.getvalue())
     except OSError as error:
-        logger.warning("%s: cannot be written (%s); the annotations are read anew next time", path, error.strerror)
+        logger.warning("%s: cannot be written (%s); the annotations are read again next time", path, error.strerror)

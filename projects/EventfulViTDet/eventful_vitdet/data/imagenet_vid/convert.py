@@ -1,7 +1,7 @@
 """From ImageNet's own layout to a COCO-VID file and back.
 
 Boxes, tracks, flags (occluded, generated, iscrowd), frame numbers and image ids survive both ways, boxes to the last
-digit. What a COCO-VID file has beyond that (areas, other keys) is not carried, and videos are numbered anew. Objects of
+digit. What a COCO-VID file has beyond that (areas, other keys) is not carried, and videos are renumbered. Objects of
 classes outside of the 30 are left out, as in loading.
 """
 
@@ -110,7 +110,7 @@ def coco_to_official(
         kind: "VID", or "DET" for images, each of which is a video of one frame.
         part: "train" or "val".
         frames: "link" makes symbolic links to image files and "copy" copies them; frames of video files are written
-            as JPEG in both cases. "none" writes annotations alone.
+            as JPEG in both cases. "none" writes annotations only.
 
     The list is written last, so that an interrupted conversion is not mistaken for a complete one. Nothing that exists
     is overwritten. Returns the numbers of videos and frames. Raises DatasetError.

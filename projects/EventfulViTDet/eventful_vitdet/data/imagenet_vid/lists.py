@@ -26,7 +26,7 @@ DRIVE = re.compile("[A-Za-z]:")
 
 @dataclass(frozen=True)
 class ListedVideo:
-    """A video (or a still image, with frame 0 alone) and its listed frames.
+    """A video (or a still image, with frame 0 only) and its listed frames.
 
     `name` is the path below the folder of the annotations, such as "val/ILSVRC2015_val_00000000". `image_ids` number
     the frames throughout the list.

@@ -199,5 +199,5 @@ def _top_level(top_block: nn.Module | None, names: Sequence[str]) -> tuple[str |
     if top_block is None:
         return None, None
     if not isinstance(top_block, LastLevelMaxPool):
-        raise ConfigError(f"the eventful pyramid knows LastLevelMaxPool alone, found {type(top_block).__name__}")
+        raise ConfigError(f"the eventful pyramid knows LastLevelMaxPool only, found {type(top_block).__name__}")
     return names[-1], top_block.in_feature

@@ -1,4 +1,4 @@
-"""The layers of a pyramid stage before its 3x3 convolution, recomputed for the changed tokens alone.
+"""The layers of a pyramid stage before its 3x3 convolution, recomputed for changed tokens only.
 
 Transposed convolutions of 2x2 with stride 2, norms, activations and 1x1 convolutions turn each token into positions of
 its own, and a 2x2 max-pool joins four tokens in one position: nothing reaches beyond.

@@ -232,6 +232,9 @@ def test_the_form_of_supervision(files, monkeypatch):
         assert len(found) == len(given) and np.array_equal(found.xyxy, given.boxes)
         assert np.array_equal(found.confidence, given.scores) and found.mask is None
         assert list(found.data["class_name"]) == given.class_names and list(found.class_id) == list(given.classes)
+    masked = EventfulPredictor(**files(**{key.replace(".", "__"): value for key, value in MASKS.items()}))
+    given = masked(numbered_image(0))
+    assert len(given) > 0 and np.array_equal(given.to_supervision().mask, given.masks)
 
 
 @pytest.mark.parametrize(

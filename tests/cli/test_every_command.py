@@ -114,8 +114,9 @@ def test_measure_control(detector, images, tmp_path, capsys):
     plot = tmp_path / "out" / "response.png"
     words = ["--input", str(images), "--controller", "gflops", "--targets", "1.0", "0.000001", "--frames", "4"]
     assert measure_control_command.main([*words, "--plot", str(plot), *detector]) == 0
-    out = capsys.readouterr().out
+    out, err = capsys.readouterr()
     assert sum(line.startswith("|") for line in out.splitlines()) == 4 and cv2.imread(str(plot)) is not None
+    assert "gflops: 100%" in err and "8/8" in err  # a bar says from the first frame on how far it is
     cuts = ["--input", str(images), "--controller", "scene-cuts", "--frames", "4"]
     assert measure_control_command.main([*cuts, *detector]) == 0
     assert "joints seen as scene cuts" in capsys.readouterr().out

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from detectron2.config import CfgNode
 from torch import nn
+from tqdm import tqdm
 
 from .control import RuntimeControl
 from .controllers import Bounds, GFlopsController, LatencyController, Regulator
@@ -75,10 +76,14 @@ def measure_responses(
     responses: list[StepResponse] = []
     last = float("inf")
     detector = VideoDetector(cfg, model, RuntimeControl(model, controller))
-    with detector, closing(source.frames()) as stream:
+    bar = tqdm(total=len(targets) * frames, desc=name, unit="frame")
+    with detector, closing(source.frames()) as stream, bar:
         for target in targets:
             controller.target = target
-            results = [detector.detect(frame) for frame in itertools.islice(stream, frames)]
+            results = []
+            for frame in itertools.islice(stream, frames):
+                results.append(detector.detect(frame))
+                bar.update()
             if len(results) < frames:
                 raise ConfigError(f"{source.name} has too few frames for {len(targets)} targets of {frames} frames")
             costs = tuple(cost_in_unit(name, result.cost) for result in results)
@@ -134,7 +139,7 @@ def count_scene_cuts(cfg: CfgNode, model: nn.Module, source: VideoSource, frames
     counts = SceneCutCounts()
     sequence, index, position = 0, 0, -1
     with VideoDetector(cfg, model) as detector, closing(source.frames()) as stream:
-        for frame in stream:
+        for frame in tqdm(stream, desc="scene cuts", unit="frame"):
             begins = frame.sequence != sequence
             sequence, position = frame.sequence, 0 if begins else position + 1
             counts.joints += begins

@@ -162,24 +162,50 @@ def test_a_target_in_milliseconds(page):
     wait(page, "return document.getElementById('budget-value').textContent === '64'")
 
 
-def test_a_portrait_video_uses_the_stage(browser, make_session, tmp_path):
-    path = str(tmp_path / "portrait.avi")
-    writer = cv2.VideoWriter(path, cv2.VideoWriter_fourcc(*"MJPG"), 30, (128, 256))
+PLACES = """
+const place = (selector) => document.querySelector(selector).getBoundingClientRect();
+const places = () => Object.fromEntries(
+  [".screen", "#picture", ".stage", "aside", "#seek"].map((name) => [name, place(name)]));
+// Once what the resizing led to has been drawn.
+requestAnimationFrame(() => requestAnimationFrame(() => arguments[0](places())));
+"""
+WINDOWS = ((1400, 900), (1024, 768), (390, 844))
+
+
+def write_still(path, width: int, height: int) -> str:
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 30, (width, height))
     for index in range(8):
-        writer.write(np.full((256, 128, 3), 20 * index, np.uint8))
+        writer.write(np.full((height, width, 3), 20 * index, np.uint8))
     writer.release()
-    with serving(make_session(path)) as address:
-        for width in (1440, 390):
-            resize(browser, width)
-            open_page(browser, f"http://{address}/")
-            screen, canvas = (
-                browser.execute_script(f"return document.querySelector('{name}').getBoundingClientRect()")
-                for name in (".screen", "#picture")
-            )
-            assert screen["width"] / screen["height"] == pytest.approx(0.5, rel=0.02)
-            # As high as the window allows, with what belongs to it in view.
-            assert screen["height"] > 0.6 * 880 and screen["width"] <= width
-            assert canvas["width"] == pytest.approx(screen["width"], abs=1)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("size", "below"),
+    [((160, 90), (False, True, True)), ((128, 128), (False, False, True)), ((72, 128), (False, False, True))],
+    ids=["landscape", "square", "portrait"],
+)
+def test_a_video_of_any_shape_uses_the_window(browser, make_session, tmp_path, size, below):
+    aspect = size[0] / size[1]
+    with serving(make_session(write_still(tmp_path / "video.avi", *size))) as address:
+        open_page(browser, f"http://{address}/")
+        for (width, height), panels_below in zip(WINDOWS, below):
+            resize(browser, width, height)
+            wait(browser, "return innerWidth === arguments[0]", width)
+            found = browser.execute_async_script(PLACES)
+            assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+            screen, stage, panels = found[".screen"], found[".stage"], found["aside"]
+            assert screen["width"] / screen["height"] == pytest.approx(aspect, rel=0.05)
+            assert found["#picture"]["width"] == pytest.approx(screen["width"], abs=1)
+            # The picture and its controls are in view, and fill the window's height, or the width there is.
+            assert stage["bottom"] <= height
+            space = width - 15 if panels_below else width - 340 - 20  # 15: a scroll bar
+            assert stage["bottom"] > height - 60 or screen["width"] > space - 60
+            assert found["#seek"]["width"] >= 260
+            if panels_below:
+                assert panels["top"] >= stage["bottom"] and panels["width"] > width - 60
+            else:
+                assert panels["left"] >= stage["right"] and panels["right"] > width - 60 and panels["width"] >= 340
     browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
     complaints(browser)  # the server is gone, which the page tries in vain
 
@@ -387,11 +413,13 @@ def test_tiles_are_as_large_as_a_space_allows(grid):
         import("/tiles.js").then(({ layOut }) => done([
           layOut(4, 1.25, { width: 1000, height: 688 }), layOut(2, 1.25, { width: 366, height: 632 }),
           layOut(16, 1.25, { width: 366, height: 632 }), layOut(1, 2, { width: 366, height: 632 }),
+          layOut(3, 1, { width: 632, height: 595 }),
         ]));
         """
     )
-    assert [layout["columns"] for layout in found] == [2, 1, 2, 1]
+    assert [layout["columns"] for layout in found] == [2, 1, 2, 1, 2]
     assert found[2]["width"] == 177 and found[3]["width"] == 366
+    assert found[4]["width"] == (595 - 12) / 2 - 80  # the text of so narrow a tile takes a line more
     assert all(layout["width"] * layout["columns"] <= 1000 for layout in found)
 
 

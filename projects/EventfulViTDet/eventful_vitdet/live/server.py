@@ -32,6 +32,7 @@ FILES = {
     "/list.js": ("list.js", "text/javascript"),
     "/labels.js": ("labels.js", "text/javascript"),
     "/picture.js": ("picture.js", "text/javascript"),
+    "/stage.js": ("stage.js", "text/javascript"),
     "/tiles.js": ("tiles.js", "text/javascript"),
     "/updates.js": ("updates.js", "text/javascript"),
     "/icon.svg": ("icon.svg", "image/svg+xml"),

@@ -1,15 +1,14 @@
 import { drawChart, formatNumber } from "./charts.js";
 import { joinCosts, later, median, reference, usual } from "./costs.js";
 import { listActions, makeRow } from "./list.js";
-import { arrange, drawPicture } from "./picture.js";
+import { drawPicture } from "./picture.js";
+import { fitPicture, place, spaceOfWindow } from "./stage.js";
 import { Tiles } from "./tiles.js";
 import { openUpdates } from "./updates.js";
 
 const find = (id) => document.getElementById(id);
 const view = { canvas: find("picture"), frame: null, picture: null, tokens: true, score: 0.3, panels: [], grid: [1, 1] };
 const tiles = new Tiles(find("tiles"), enlarge);
-const WIDE = 2.1; // of a stage, width over height
-const LEAST_ASIDE = 340; // pixels of what is beside tiles
 const SAME = 1.05; // ratios of times below this are none
 let state = null; // of what the page shows: one camera, or all
 let costs = [];
@@ -105,8 +104,7 @@ function show() {
 }
 
 function showTiles() {
-  document.body.classList.remove("wide");
-  look({ tiles: tiles.arrange({ width: widthOfStage(), height: innerHeight - 212 }) });
+  look({ tiles: tiles.arrange(place(spaceOfWindow(), (space) => tiles.fit(space))) });
   tiles.show(view);
   find("key").classList.toggle("off", !view.tokens);
   const { gflops, full } = tiles.totals();
@@ -119,19 +117,27 @@ function showTiles() {
   setText("total-words", full && gflops ? `${(full / gflops).toFixed(1)}× less than in full` : "");
 }
 
-/** Pixels that tiles may take: all, or beside the controls. */
-function widthOfStage() {
-  const style = getComputedStyle(document.querySelector("main"));
-  const width = document.body.clientWidth - 2 * parseFloat(style.paddingLeft);
-  return style.display === "grid" ? width - LEAST_ASIDE - parseFloat(style.columnGap) : width;
-}
-
 function showCamera() {
   if (view.picture) showPicture();
-  else view.canvas.width = view.canvas.width; // nothing, and not what was there before
+  else showNothing();
   showCosts();
   if (view.picture?.actions) listActions(find("detections"), view.picture.actions);
   else showDetections();
+}
+
+/** No picture, and not the one that was there before. */
+function showNothing() {
+  shapeStage({ width: 640, height: 400 }, 1);
+  view.canvas.width = view.canvas.width;
+}
+
+/** Let the stage take the shape of what it shows: a picture, or several of its shape. */
+function shapeStage(picture, panels) {
+  const { grid, aspect, tall } = place(spaceOfWindow(), (space) => fitPicture(picture, panels, space));
+  view.grid = grid;
+  const { style } = document.documentElement;
+  style.setProperty("--aspect", aspect.toFixed(4));
+  style.setProperty("--tall", `${Math.ceil(tall)}px`);
 }
 
 function showPicture() {
@@ -142,12 +148,7 @@ function showPicture() {
     view.panels[0].caption = describe("eventful", gflops, ms);
     view.panels.push({ detections: picture.dense_detections, caption: describe("dense", denseGflops, denseMs) });
   }
-  // The stage takes the shape of what it shows; where that is very wide, everything else goes below it.
-  const space = { width: innerWidth - 40, height: innerHeight - 212 };
-  view.grid = arrange(picture, view.panels.length, space);
-  const aspect = (view.grid[0] * picture.width) / (view.grid[1] * picture.height);
-  document.documentElement.style.setProperty("--aspect", aspect.toFixed(4));
-  document.body.classList.toggle("wide", aspect > WIDE);
+  shapeStage(picture, view.panels.length);
   drawPicture(view);
   find("key").classList.toggle("off", !view.panels[0].tokens);
 }

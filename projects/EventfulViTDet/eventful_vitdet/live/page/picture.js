@@ -8,13 +8,6 @@ const TOKEN = "30 150 255";
 const GAP = 6;
 const SMALL = 250; // pixels of a picture that has no room for scores
 
-/** How panels of a picture's shape are put together to be as large as possible in a space: along which axis. */
-export function arrange(picture, panels, space) {
-  const across = Math.min(space.width / panels / picture.width, space.height / picture.height);
-  const down = Math.min(space.width / picture.width, space.height / panels / picture.height);
-  return panels === 1 || across >= down ? [panels, 1] : [1, panels];
-}
-
 /**
  * @param view {canvas, frame (an image), picture (as the server describes it), tokens (whether to show), score (0 to 1),
  *   panels: [{detections, caption, tokens}], grid: [columns, rows]}

@@ -7,6 +7,8 @@ import { drawPicture } from "./picture.js";
 const GAP = 12;
 const SMALLEST = 164; // pixels that a tile is wide, at least
 const NARROW = 250; // below that, its text takes a line more
+const BAR = 71; // pixels that the bar below them is high, with the gap
+const LEAST_ASPECT = 0.5; // of a tile's picture: in one that is narrower, there is room at the sides
 const WIDEST_PICTURE = 1280; // that the server sends
 
 /** In how many columns tiles of a shape are largest in a space, and how wide they then are. */
@@ -15,8 +17,9 @@ export function layOut(count, aspect, space) {
   const layouts = [...Array(most).keys()].map((i) => {
     const across = (space.width - GAP * i) / (i + 1);
     const rows = Math.ceil(count / (i + 1));
-    const down = (space.height - GAP * (rows - 1)) / rows - captionOf(across);
-    return { columns: i + 1, width: Math.min(across, down * aspect) };
+    const above = (caption) => Math.min(across, ((space.height - GAP * (rows - 1)) / rows - caption) * aspect);
+    const width = above(captionOf(across));
+    return { columns: i + 1, width: width < NARROW ? Math.min(width, above(captionOf(width))) : width };
   });
   const best = layouts.reduce((one, other) => (other.width > one.width ? other : one));
   // Where they do not all fit, one has to scroll.
@@ -64,15 +67,23 @@ export class Tiles {
     this.list.replaceChildren(...this.cameras.map(({ tile }) => tile));
   }
 
-  /** Arrange the tiles in a space of the window; returns the pixels that a tile's picture is wide. */
-  arrange(space) {
+  /** The tiles as a stage (see stage.js) in a space of the window; also their `columns` and `aspect`. */
+  fit(space) {
     const shapes = this.cameras.filter(({ picture }) => picture).map(({ picture }) => picture.width / picture.height);
-    const aspect = Math.max(0.75, shapes.toSorted((a, b) => a - b)[shapes.length >> 1] ?? 1.6); // most have it, or less
-    const { columns, width } = layOut(this.cameras.length, aspect, space);
+    const aspect = Math.max(LEAST_ASPECT, shapes.toSorted((a, b) => a - b)[shapes.length >> 1] ?? 1.6); // most have it, or less
+    const count = this.cameras.length;
+    const { columns, width: size } = layOut(count, aspect, { width: space.width, height: space.height - BAR });
+    const rows = Math.ceil(count / columns);
+    const height = rows * (size / aspect + captionOf(size)) + GAP * (rows - 1) + BAR;
+    return { columns, aspect, size, width: columns * size + GAP * (columns - 1), height };
+  }
+
+  /** Arrange the tiles as they were fitted in; returns the pixels that a tile's picture is wide. */
+  arrange({ columns, aspect, size }) {
     this.list.style.setProperty("--columns", columns);
     this.list.style.setProperty("--shape", aspect.toFixed(4));
-    document.documentElement.style.setProperty("--width", `${Math.floor(columns * width + GAP * (columns - 1))}px`);
-    return Math.min(WIDEST_PICTURE, Math.ceil(width * (devicePixelRatio || 1)));
+    this.list.style.setProperty("--tile", `${Math.floor(size)}px`);
+    return Math.min(WIDEST_PICTURE, Math.ceil(size * (devicePixelRatio || 1)));
   }
 
   /** @param options {score, tokens (whether to show)} */

@@ -12,7 +12,7 @@ import urllib.request
 
 import pytest
 from eventful_vitdet.cli.checkout import how_to_install
-from eventful_vitdet.cli.live_command import execute, port
+from eventful_vitdet.cli.live_command import execute, open_inputs, parse, port
 from eventful_vitdet.errors import ConfigError, LiveError, VideoReadError
 from eventful_vitdet.live.server import open_socket
 from live.conftest import video
@@ -32,6 +32,7 @@ def command(repository, video) -> dict:  # noqa: F811
         "input": [video],
         "host": "127.0.0.1",
         "port": 0,
+        "wait": False,
         "allow_host": [],
         "opts": options,
     }
@@ -58,6 +59,30 @@ def test_mistakes(command, tmp_path):
         start(opts=[])
     with pytest.raises(argparse.ArgumentTypeError, match="'70000' is no port"):
         port("70000")
+
+
+class StillCamera:
+    fps, live, num_frames = 30.0, True, None
+
+
+def test_of_several_inputs_those_that_are_off_are_waited_for(video, monkeypatch, capsys):  # noqa: F811
+    found = {1: StillCamera()}
+    monkeypatch.setattr("eventful_vitdet.video.opening.connect_camera", found.get)
+    assert [source.name for source in open_inputs([video, "7"], False)] == [video, "camera 7"]
+    assert capsys.readouterr().err == "camera 7: no signal; it is shown as soon as it is there\n"
+    assert [source.is_away for source in open_inputs(["7", "1"], False)] == [True, False]
+    capsys.readouterr()
+    # None of them, and one that is the only one; unless that is asked for.
+    with pytest.raises(VideoReadError, match=r"camera 7, camera 8: cannot be opened; is each of them there.* --wait"):
+        open_inputs(["7", "8"], False)
+    with pytest.raises(VideoReadError, match=r"camera 7: cannot be opened; is it there, switched on.* --wait"):
+        open_inputs(["7"], False)
+    assert capsys.readouterr().err == ""
+    assert [source.is_away for source in open_inputs(["7"], parse(["7", "--wait"]).wait)] == [True]
+    # Mistakes are not waited for.
+    for mistake, reason in (("gone.mp4", "there is no such file"), ("ftp://x/y", "addresses begin"), ("7", "twice")):
+        with pytest.raises(VideoReadError, match=reason):
+            open_inputs(["7", video, mistake], True)
 
 
 @pytest.mark.parametrize(

@@ -228,6 +228,37 @@ def test_a_camera_that_was_given_up_is_tried_for_as_long_as_others_play(make_ses
     assert seen[-1].cameras[0].costs[-1].kind == "flush"
 
 
+def test_a_camera_that_is_off_at_the_start_joins_when_it_is_on(make_session, sources, monkeypatch):
+    monkeypatch.setattr("eventful_vitdet.video.stream_source.FIRST_WAIT_SECONDS", 0.05)
+    monkeypatch.setattr("eventful_vitdet.video.stream_source.LONGEST_WAIT_SECONDS", 0.05)
+    switch = Switch(hangs=False)
+    switch.on.clear()
+    session = make_session(StreamSource("camera 0", switch.connect, may_be_away=True), sources[0])
+    away = session.broadcast.newest.cameras[0]  # before anybody watches
+    assert away.lost and away.notice == "camera 0: no signal, trying again"
+    seen = watch(session, lambda update: indices(update)[1] >= 2 and "trying again in" in update.cameras[0].notice)
+    assert all(update.cameras[0].lost and update.cameras[0].picture is None for update in seen)
+    assert seen[-1].names == ("camera 0", "a.avi") and not seen[-1].settings.paused
+    serial = seen[-1].cameras[1].costs[-1].serial
+    switch.on.set()
+    seen = watch(session, lambda update: indices(update)[0] >= 2)
+    assert not seen[-1].cameras[0].lost and seen[-1].cameras[0].costs[0].kind == "flush"
+    # The other one was not begun again for it.
+    later = [cost for cost in seen[-1].cameras[1].costs if cost.serial > serial]
+    assert sum(cost.kind == "flush" for cost in later) <= len(later) // FRAMES + 1
+
+
+def test_one_camera_by_itself_is_waited_for_too(make_session, monkeypatch):
+    monkeypatch.setattr("eventful_vitdet.video.stream_source.FIRST_WAIT_SECONDS", 0.05)
+    switch = Switch(hangs=False)
+    switch.on.clear()
+    session = make_session(StreamSource("camera 0", switch.connect, may_be_away=True, patience=0.0))
+    watch(session, lambda update: update.lost and "no signal, trying again in 0.1 s" in update.notice)
+    switch.on.set()
+    seen = watch(session, lambda update: update.picture is not None)
+    assert not seen[-1].lost and not seen[-1].error and not seen[-1].settings.paused
+
+
 def test_names_are_as_short_as_tells_them_apart():
     assert short_names(["a/door.mp4", "b/yard.mp4"]) == ["door.mp4", "yard.mp4"]
     assert short_names(["x/a/cam.mp4", "x/b/cam.mp4", "c.mp4"]) == ["a/cam.mp4", "b/cam.mp4", "c.mp4"]

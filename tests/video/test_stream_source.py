@@ -85,6 +85,34 @@ def open_stream():
     return make
 
 
+def test_a_camera_that_is_off_at_the_start_is_waited_for():
+    stream, notices, waits = Stream(None, None, [0, 1], None), [], []
+
+    def wait(left: threading.Event, seconds: float) -> None:
+        waits.append(seconds)
+        stream.now += 1000  # longer than a lost stream is waited for
+
+    options = {"patience": 20.0, "clock": lambda: stream.now, "wait": wait}
+    with pytest.raises(VideoReadError, match="cam: cannot be opened; is it there"):
+        StreamSource("cam", Stream(None).connect, **options)
+    source = StreamSource("cam", stream.connect, may_be_away=True, **options)
+    assert source.is_away and source.live
+    source.on_notice = notices.append
+    with closing(source.frames()) as frames:
+        assert frame_number(next(frames).image) in (0, 1) and not source.is_away
+        assert notices[0] == "cam: no signal, trying again in 0.5 s" and waits[0] == 0.5
+        with pytest.raises(VideoReadError, match="did not come back within 20 s"):  # from now on as any stream
+            list(frames)
+
+
+def test_a_file_at_an_address_that_nobody_answers_at_first_is_read_whole():
+    stream = Stream(None, None, None, [0, 1, 2], length=3)
+    source = StreamSource("cam", stream.connect, may_be_away=True, wait=lambda left, seconds: None)
+    source.on_notice = lambda notice: None
+    assert numbers(source) == [(0, 0, 0), (1, 0, 1), (2, 0, 2)]
+    assert not source.live and source.num_frames == 3
+
+
 def all_frames(source, start: int = 0):
     """Every frame that arrives, in this thread."""
     return module._Playback(source, source._take_first(), threading.Event()).frames(start)

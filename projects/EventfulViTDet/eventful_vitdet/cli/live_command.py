@@ -4,9 +4,11 @@
     python tools/live.py door.mp4 yard.mp4 rtsp://10.0.0.5/stream 0        # a tile for each
     python tools/live.py --model demo/vitdet_tiny --input datasets/demo_vid/videos/test_000.mp4
     python tools/live.py 0 --model FILE --weights WEIGHTS      # the first camera
+    python tools/live.py 0 --wait                              # also if it is still off
 
-Then open the address that it prints. Each INPUT is one tile; the videos of a folder play one after the other. Only
-inputs are ever opened; a page cannot ask for another file or address.
+Then open the address that it prints. Each INPUT is one tile; the videos of a folder play one after the other. Of
+several inputs, cameras and streams that are off get a tile that waits for them. Only inputs are ever opened; a page
+cannot ask for another file or address.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ..errors import ConfigError, LiveError
+from ..errors import ConfigError, LiveError, VideoReadError
 from .arguments import add_model, command_parser, model_pairs, take_inputs
 from .checkout import how_to_install
 from .console import run
@@ -40,13 +42,11 @@ def execute(arguments: argparse.Namespace) -> None:
         raise LiveError(f"{', '.join(missing)} not found; {how_to_install('live')} brings what the page needs")
     from ..config_files import build_cfg
     from ..live.server import LiveServer, address_of, open_socket
-    from ..video import check_distinct, open_source
 
     with open_socket(arguments.host, arguments.port) as bound:
         # What may be wrong is found out before the model is made.
         cfg = build_cfg(arguments.config_file, model_pairs(arguments))
-        sources = [open_source(text) for text in arguments.input]
-        check_distinct(sources)
+        sources = open_inputs(arguments.input, arguments.wait)
         session = make_session(cfg, sources)
         if arguments.host not in LOCAL_ADDRESSES:
             print("whoever can reach this machine over the network can watch and steer", file=sys.stderr)
@@ -57,6 +57,30 @@ def execute(arguments: argparse.Namespace) -> None:
     print("ended", flush=True)
     if not has_ended:
         os._exit(0)  # a thread in the middle of a frame would crash, or hold up, the ordinary way out
+
+
+def open_inputs(texts: Sequence[str], wait: bool) -> list[VideoSource]:
+    """The sources that are named. Streams and cameras may be away, as long as one input is there.
+
+    Args:
+        wait: all may be away.
+
+    Raises VideoReadError.
+    """
+    from ..video import StreamSource, check_distinct, open_source
+
+    sources = [open_source(text, may_be_away=True) for text in texts]
+    check_distinct(sources)
+    away = [source.name for source in sources if isinstance(source, StreamSource) and source.is_away]
+    if len(away) == len(sources) and not wait:
+        each = "is it" if len(away) == 1 else "is each of them"
+        raise VideoReadError(
+            f"{', '.join(away)}: cannot be opened; {each} there, switched on, and not in use elsewhere? "
+            "--wait starts the page all the same"
+        )
+    for name in away:
+        print(f"{name}: no signal; it is shown as soon as it is there", file=sys.stderr)
+    return sources
 
 
 def make_session(cfg: CfgNode, sources: Sequence[VideoSource]) -> LiveSession:
@@ -93,6 +117,9 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     add_model(parser)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
     parser.add_argument("--port", type=port, default=8000, help="0: any free one (default: 8000)")
+    parser.add_argument(
+        "--wait", action="store_true", help="start also if no camera or stream is there yet, and wait for them"
+    )
     parser.add_argument(
         "--allow-host", action="append", default=[], metavar="NAME", help="a name under which the page is reached"
     )

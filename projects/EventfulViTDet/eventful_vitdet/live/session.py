@@ -74,6 +74,8 @@ class LiveSession:
         for camera in self.cameras:
             if isinstance(camera.source, StreamSource):
                 camera.source.on_notice = partial(self._lose, camera)
+                if camera.source.is_away:
+                    camera.lose(f"{camera.source.name}: no signal, trying again")
 
     # Called by other threads.
 

@@ -21,16 +21,17 @@ from .stream_source import StreamSource
 SCHEMES = ("rtsp", "rtsps", "rtmp", "http", "https", "udp", "rtp", "srt")
 
 
-def open_source(text: str) -> VideoSource:
+def open_source(text: str, *, may_be_away: bool = False) -> VideoSource:
     """Open what a user named as one source; several videos are shown one after the other.
 
     Args:
         text: a video file or an image, a folder or pattern (quoted `*`) of images or videos, an address such as
             rtsp://..., or the number of a camera.
+        may_be_away: a stream or a camera may be off now; its frames then begin when it is there.
 
     Raises VideoReadError, saying what was found and what was expected.
     """
-    return _open_stream(text) or _open_files(*_find_files(text))
+    return _open_stream(text, may_be_away) or _open_files(*_find_files(text))
 
 
 def open_sources(texts: Sequence[str]) -> list[VideoSource]:
@@ -56,18 +57,18 @@ def check_distinct(sources: Sequence[VideoSource]) -> None:
         seen.add(key)
 
 
-def _open_stream(text: str) -> VideoSource | None:
+def _open_stream(text: str, may_be_away: bool) -> VideoSource | None:
     """A camera or an address; None for what is neither."""
     if re.fullmatch(r"[0-9]{1,9}", text):
         number = int(text)
-        return StreamSource(f"camera {number}", lambda: connect_camera(number))
+        return StreamSource(f"camera {number}", lambda: connect_camera(number), may_be_away=may_be_away)
     scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", text)
     if scheme is None:
         return None
     if scheme[1].lower() not in SCHEMES:
         known = ", ".join(f"{name}://" for name in SCHEMES)
         raise VideoReadError(f"{hide_secrets(text)}: addresses begin with one of {known}")
-    return StreamSource(hide_secrets(text), lambda: connect_address(text))
+    return StreamSource(hide_secrets(text), lambda: connect_address(text), may_be_away=may_be_away)
 
 
 def _find_files(text: str) -> tuple[list[str], str]:

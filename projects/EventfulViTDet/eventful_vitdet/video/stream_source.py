@@ -52,6 +52,7 @@ class StreamSource(VideoSource):
         name: str,
         connect: Callable[[], Connection | None],
         *,
+        may_be_away: bool = False,
         patience: float = PATIENCE_SECONDS,
         clock: Callable[[], float] = time.monotonic,
         wait: Callable[[threading.Event, float], object] = threading.Event.wait,
@@ -60,28 +61,40 @@ class StreamSource(VideoSource):
         Args:
             name: what to call it; without a password.
             connect: opens it; None where that fails.
+            may_be_away: where it cannot be opened now, `frames` tries again, for as long as it takes.
             patience: seconds after which a lost stream is given up.
             wait: waits for an event, but not longer than so many seconds.
 
-        Raises VideoReadError if it cannot be opened now.
+        Raises VideoReadError if it cannot be opened now, unless it may be away.
         """
         self.name = name
         self.patience = patience
         self.connect, self.clock, self.wait = connect, clock, wait
         self.on_notice: Callable[[str], None] = logger.warning
         """Told of losses and returns as they happen."""
+        self.is_away = True
+        """It could not be opened so far: whether it is live, and how fast, is a guess."""
+        self.fps, self.live, self.num_frames = DEFAULT_FPS, True, None
         self._first = call_aside(connect)
-        if self._first is None:
+        if self._first is not None:
+            self.meet(self._first)
+        elif not may_be_away:
             raise VideoReadError(f"{name}: cannot be opened; is it there, switched on, and not in use elsewhere?")
-        self.fps = self._first.fps or DEFAULT_FPS
-        self.live = self._first.live
-        self.num_frames = None if self.live else self._first.num_frames
+
+    def meet(self, connection: Connection) -> None:
+        """Take over what the first connection tells of the source."""
+        self.fps = connection.fps or DEFAULT_FPS
+        self.live = connection.live
+        self.num_frames = None if self.live else connection.num_frames
+        self.is_away = False
 
     def frames(self, start: int = 0, every: int = 1) -> Iterator[SourceFrame]:
         """Of a live stream the newest frame, each time one is asked for; `start` is then the number of the first."""
         left = threading.Event()  # one for each pass: a thread that was left to itself must not wake up in the next
         playback = _Playback(self, self._take_first(), left)
         try:
+            if self.is_away:
+                playback.wait_for_first_signal()
             if self.live:
                 with NewestItem(lambda: playback.frames(start), LEAVING_SECONDS, left) as frames:
                     # Frames that were passed over leave no gap in the numbers: what is left is still one sequence.
@@ -112,6 +125,15 @@ class _Playback:
         self._connection = connection
         self._left = left
         self._is_over = False
+
+    def wait_for_first_signal(self) -> None:
+        """Try to reach a source that never was, without end, as nobody knows when it is switched on."""
+        source, wait = self._source, FIRST_WAIT_SECONDS
+        while not self._reach(-1.0):
+            source.on_notice(f"{source.name}: no signal, trying again in {wait:g} s")
+            source.wait(self._left, wait)
+            wait = min(2 * wait, LONGEST_WAIT_SECONDS)
+        source.meet(self._connection)
 
     def frames(self, start: int = 0, every: int = 1) -> Iterator[SourceFrame]:
         """Every frame that arrives, which is more than a slow consumer can take."""

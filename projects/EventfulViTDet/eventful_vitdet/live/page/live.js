@@ -158,7 +158,7 @@ const describe = (name, gflops, ms) => `${name}: ${formatNumber(gflops)} GFlops,
 function showStatus(inTiles) {
   const { settings, notice, lost, error, viewers } = state;
   if (error) setStatus("error", "stopped");
-  else if (lost) setStatus("lost", "signal lost");
+  else if (lost) setStatus("lost", "no signal");
   else if (settings.paused) setStatus("paused", "paused");
   else setStatus("playing", "playing");
   setText("viewers", viewers === 1 ? "1 viewer" : `${viewers} viewers`);

@@ -89,7 +89,7 @@ export class Tiles {
   /** @param options {score, tokens (whether to show)} */
   show({ score, tokens }) {
     for (const { picture, part, ...camera } of this.cameras) {
-      const said = camera.error || (camera.lost ? camera.notice || "signal lost" : camera.notice);
+      const said = camera.error || (camera.lost ? camera.notice || "no signal" : camera.notice);
       camera.tile.dataset.state = camera.error ? "error" : camera.lost ? "lost" : "";
       write(part(".said"), said || (picture ? "" : "waiting for the first frame"));
       if (!picture) continue;

@@ -38,6 +38,12 @@ def test_style_and_script_work(page):
     assert page.execute_script(shown) == [True, False]
     page.execute_script(CHOOSE, "2")
     assert page.execute_script(shown) == [False, True]
+    # And one of two measures of the videos' quality.
+    heads = """return [...document.querySelectorAll(".bars > .head")].filter((head) => head.checkVisibility())
+        .map((head) => head.textContent)"""
+    assert page.execute_script(heads)[1] == "AP50, percent"
+    page.find_element("css selector", "[data-chooses=quality] [value=AP25]").click()
+    assert page.execute_script(heads)[:2] == ["video", "AP25, percent"]
 
 
 @pytest.mark.parametrize("width", [390, 1400])

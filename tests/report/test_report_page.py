@@ -87,7 +87,7 @@ def folder(tmp_path):
     sparse = result(
         "top-r 9", 59.5, 1.0, agreement={"VID-AP50": 88.8}, motion={"VID-AP50-fast": 12.25, "objects-fast": 7.7}
     )
-    (folder / "9" / "videos.csv").write_text("video,video_id,AP50\nx,1,77.25\ny,2,\n")
+    (folder / "9" / "videos.csv").write_text("video,video_id,AP25,AP50\nx,1,88.35,77.25\ny,2,,\n")
     (folder / "budgets.json").write_text(json.dumps([result("dense", 60.0, 4.0), sparse]))
     return folder
 
@@ -120,6 +120,7 @@ def test_report_shows_every_part(folder, dataset):
         "12.25",
         "7.7 % of objects",
         "77.2<",
+        "88.3<",
         "59.50",
         "4.0×",
         "r = 9 keeps the dense model&#39;s AP50 (59.5 against 60.0), runs 4.0 times fewer operations",
@@ -137,6 +138,20 @@ def test_report_shows_every_part(folder, dataset):
     # Shared in video 2: the boxes of frame 0, and the dense one of frame 1, found at 0.4; 2 of the dense run's three
     # and 1 of the other's two: 3 of 5.
     assert ">60.0<" in page and ">100.0<" in page
+
+
+def test_bars_of_videos_show_the_measures_that_there_are(folder):
+    def keys(page: str) -> list[str]:
+        return [a["data-key"] for _, a in Elements(page).found if a.get("data-part") == "quality"]
+
+    page = report(folder)
+    assert keys(page) == ["AP50", "AP25"] and Elements(page).count("div", **{"class": "bars columns-4"}) == 2
+    (folder / "9" / "videos.csv").write_text("video,video_id,AP50\nx,1,77.25\n")  # of an earlier version
+    assert keys(report(folder)) == ["AP50"]
+    (folder / "9" / "videos.csv").unlink()
+    page = report(folder)
+    assert keys(page) == [""] and Elements(page).count("div", **{"class": "bars columns-3"}) == 1
+    assert ">, percent<" not in page
 
 
 def test_report_needs_nothing_else_and_is_the_same_twice(folder, dataset):

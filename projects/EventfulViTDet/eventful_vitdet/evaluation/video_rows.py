@@ -27,6 +27,7 @@ class VideoRow:
     video_id: int | str
     frames: int
     flushes: int
+    AP25: float | None
     AP50: float | None
     VID_AP50: float | None
     backbone_gflops: float
@@ -48,17 +49,19 @@ def make_row(
     score_threshold: float,
     max_detections: int,
 ) -> VideoRow:
-    """Evaluate one video by itself. AP50 is COCO's; both APs are None without an object that counts."""
-    ap50 = vid_ap50 = None
+    """Evaluate one video by itself. AP25 and AP50 are COCO's; all APs are None without an object that counts."""
+    ap25 = ap50 = vid_ap50 = None
     if has_objects(frames):
         thresholds = {"score_threshold": score_threshold, "max_detections": max_detections}
-        ap50 = compute_table_metrics(frames, classes, category_ids, record.detections, **thresholds)["AP50"]
+        found = compute_table_metrics(frames, classes, category_ids, record.detections, **thresholds)
+        ap25, ap50 = found["AP25"], found["AP50"]
         vid_ap50 = compute_vid_ap50(frames, classes, record.detections)[VID_AP50]
     return VideoRow(
         video=name,
         video_id=record.video_id,
         frames=len(record),
         flushes=int(record.flushed.sum()),
+        AP25=ap25,
         AP50=ap50,
         VID_AP50=vid_ap50,
         backbone_gflops=int(record.macs[:, BACKBONE_COLUMNS].sum()) / len(record) / MACS_PER_GFLOP,

@@ -13,7 +13,7 @@ from .colors import budget_styles
 from .evaluation_folder import AGREEMENT, AP50, SECONDS, TOTAL_GFLOPS, Budget
 from .metric_tables import number
 from .pictures import Frames, Picture, draw_difference
-from .video_summaries import Candidate, VideoSummary, largest_disagreements
+from .video_summaries import VIDEO_MEASURES, Candidate, VideoSummary, largest_disagreements
 
 MAX_BAR_VIDEOS = 40
 SNAPSHOTS = 3
@@ -52,8 +52,10 @@ class Photographs:
 
 @dataclass(frozen=True)
 class Bars:
-    """Costs and quality of every video at every budget."""
+    """Costs of every video at every budget, and quality by one measure."""
 
+    quality: str
+    """The measure; empty where none was taken."""
     columns: tuple[str, ...]
     rows: tuple[BarRow, ...]
     left_out: int
@@ -152,13 +154,21 @@ def _photograph(
     )
 
 
-def video_bars(budgets: Sequence[Budget], summaries: Sequence[VideoSummary], names: dict[object, str]) -> Bars | None:
-    """A row per video: AP50, agreement, GFlops and milliseconds at every budget; the least agreement first."""
+def video_bars(budgets: Sequence[Budget], summaries: Sequence[VideoSummary], names: dict[object, str]) -> list[Bars]:
+    """The bars of all videos, once for each measure of quality that some video has."""
     if not summaries:
-        return None
+        return []
+    measured = [quality for quality in VIDEO_MEASURES if any(s.quality.get(quality) for s in summaries)]
+    return [_bars_of(quality, budgets, summaries, names) for quality in measured or [""]]
+
+
+def _bars_of(
+    quality: str, budgets: Sequence[Budget], summaries: Sequence[VideoSummary], names: dict[object, str]
+) -> Bars:
+    """A row per video: quality, agreement, GFlops and milliseconds at every budget; the least agreement first."""
     styles = budget_styles(budgets)
     columns = {
-        "AP50, percent": (lambda s, policy: s.ap50.get(policy), 1),
+        f"{quality}, percent": (lambda s, policy: s.quality.get(quality, {}).get(policy), 1),
         "in common with dense, percent": (VideoSummary.agreement, 1),
         "GFlops per frame": (lambda s, policy: s.gflops.get(policy), 3),
         "ms per frame": (lambda s, policy: s.milliseconds.get(policy), 1),
@@ -179,7 +189,7 @@ def video_bars(budgets: Sequence[Budget], summaries: Sequence[VideoSummary], nam
             shown = ((b, value(summary, b.policy)) for b in budgets)
             cells.append(tuple(_bar(styles[b.policy], v, tops[name], digits) for b, v in shown if v is not None))
         rows.append(BarRow(_video_name(summary, names), summary.frames, tuple(cells)))
-    return Bars(tuple(columns), tuple(rows), max(0, len(summaries) - MAX_BAR_VIDEOS))
+    return Bars(quality, tuple(columns), tuple(rows), max(0, len(summaries) - MAX_BAR_VIDEOS))
 
 
 def _worst(summary: VideoSummary, budgets: Sequence[Budget]) -> float:

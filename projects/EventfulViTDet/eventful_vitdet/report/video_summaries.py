@@ -16,6 +16,8 @@ from ..structures import MACS_PER_GFLOP
 from .disagreement import FrameDifference, compare_frames
 from .evaluation_folder import Budget, as_number
 
+VIDEO_MEASURES = ("AP50", "AP25")
+"""Columns of the tables of videos that the report shows; the first is what it shows first."""
 CANDIDATES_PER_VIDEO = 3
 SPACING = 10
 """Frames between two candidates of a video: its neighbours show the same disagreement."""
@@ -49,8 +51,8 @@ class VideoSummary:
     gflops: dict[str, float] = field(default_factory=dict)
     """Mean per frame, everything that it ran."""
     milliseconds: dict[str, float] = field(default_factory=dict)
-    ap50: dict[str, float] = field(default_factory=dict)
-    """Percent, as the evaluation's table of videos has it."""
+    quality: dict[str, dict[str, float]] = field(default_factory=dict)
+    """By column of the evaluation's table of videos: percent."""
     shared: dict[str, tuple[int, int]] = field(default_factory=dict)
     """Strong detections found in both runs, and all of them; without the dense run itself."""
     timelines: dict[str, Timeline] = field(default_factory=dict)
@@ -79,7 +81,7 @@ def summarise_videos(budgets: Sequence[Budget], wanted: Sequence[int | str], lim
     for position, name in enumerate(names):
         records = {b.policy: read_record(b.records[name]) for b in budgets if name in b.records}
         summary = _summarise(records, next((b.policy for b in budgets if b.is_dense), None))
-        summary.ap50 = {b.policy: ap50 for b in budgets if (ap50 := _ap50(b, summary.video_id)) is not None}
+        summary.quality = {column: _percent(budgets, summary.video_id, column) for column in VIDEO_MEASURES}
         if str(summary.video_id) in map(str, wanted) if wanted else position < limit:
             summary.timelines = {policy: _timeline(record) for policy, record in records.items()}
         summaries.append(summary)
@@ -89,11 +91,17 @@ def summarise_videos(budgets: Sequence[Budget], wanted: Sequence[int | str], lim
     return summaries
 
 
-def _ap50(budget: Budget, video_id: int | str) -> float | None:
-    try:
-        return as_number(float(budget.video_rows[str(video_id)]["AP50"]))
-    except (KeyError, TypeError, ValueError):  # no such video, no such column, or nothing to measure in it
-        return None
+def _percent(budgets: Sequence[Budget], video_id: int | str, column: str) -> dict[str, float]:
+    """A column of the tables of videos, by policy."""
+    found = {}
+    for budget in budgets:
+        try:
+            value = as_number(float(budget.video_rows[str(video_id)][column]))
+        except (KeyError, TypeError, ValueError):  # no such video, no such column, or nothing to measure in it
+            continue
+        if value is not None:
+            found[budget.policy] = value
+    return found
 
 
 def _some_ids(summaries: Sequence[VideoSummary], most: int = 10) -> Iterator[str]:

@@ -124,6 +124,18 @@ def test_all_detections_are_told(make_session):
     assert [d["score"] for d in described] == sorted((d["score"] for d in described), reverse=True)
 
 
+def test_masks_are_told_as_outlines(make_session):
+    masks = {"MODEL__MASK_ON": True, "MODEL__ROI_MASK_HEAD__NUM_CONV": 1, "MODEL__ROI_MASK_HEAD__CONV_DIM": 8}
+    (update,) = watch(make_session(**masks), lambda update: index(update) >= 0)[-1:]
+    for found in update.picture.detections:
+        x0, y0, x1, y1 = found["box"]
+        for outline in found["outline"]:
+            assert len(outline) >= 6 and all(x0 - 1 <= x <= x1 + 1 for x in outline[::2])
+            assert all(y0 - 1 <= y <= y1 + 1 for y in outline[1::2])
+        assert found["score"] >= 0.3 or not found["outline"]
+    assert any(found["outline"] for found in update.picture.detections)
+
+
 def test_pause_and_seek(make_session):
     session = make_session()
     watch(session, lambda update: index(update) >= 1)

@@ -2,11 +2,13 @@
 
 import copy
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from detectron2.modeling.postprocessing import detector_postprocess
 from eventful_vit import TopR, count_operations
-from eventful_vitdet.masks import NO_MASKS, MaskRequest, encode_mask, masks_requested, paste_mask
+from eventful_vitdet.masks import NO_MASKS, MaskRequest, encode_mask, masks_requested, outline_mask, paste_mask
 from eventful_vitdet.structures import Detections
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -178,3 +180,16 @@ def test_run_lengths():
     from pycocotools import mask as coco_mask
 
     assert (coco_mask.decode(lengths.as_coco()) == mask.numpy()).all()
+
+
+def test_outlines_cover_what_masks_cover():
+    rows, columns = np.mgrid[-1:1:28j, -1:1:28j]
+    ring = (np.abs(np.hypot(rows, columns) - 0.65) < 0.25).astype(np.float32)
+    box = np.array([20.0, 10.0, 180.0, 110.0], np.float32)
+    polygons = [np.array(outline).reshape(-1, 2) for outline in outline_mask(ring, box)]
+    assert len(polygons) == 2  # around it, and around its hole
+    filled = np.zeros((120, 200), np.uint8)
+    cv2.fillPoly(filled, [np.round(polygon).astype(np.int32) for polygon in polygons], 1)
+    covered = paste_mask(ring, box, 120, 200)
+    assert (filled.astype(bool) & covered).sum() / (filled.astype(bool) | covered).sum() > 0.93
+    assert outline_mask(np.full((28, 28), np.nan, np.float32), box) == [] == outline_mask(0 * ring, box)

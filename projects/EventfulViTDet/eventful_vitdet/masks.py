@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 import torch
 from detectron2.layers import paste_masks_in_image
@@ -31,6 +32,8 @@ class MaskRequest:
 
 
 NO_MASKS = MaskRequest(per_image=0)
+OUTLINE_GRID = 112
+"""Rows and columns that a mask is enlarged to before its outline is taken."""
 
 
 class RunLengths(NamedTuple):
@@ -69,6 +72,22 @@ def paste_mask(mask: np.ndarray, box: np.ndarray, height: int, width: int) -> np
     """
     inside, corners = torch.from_numpy(mask[None]), torch.from_numpy(np.asarray(box, np.float32)[None])
     return paste_masks_in_image(inside, corners, (height, width))[0].numpy()
+
+
+def outline_mask(mask: np.ndarray, box: np.ndarray) -> list[list[float]]:
+    """Polygons around what an object covers and around holes in it (even-odd rule); x0, y0, x1, y1, ... in pixels.
+
+    Args:
+        mask: (M, M) probabilities, which fill the box; NaN where it was not computed, which gives no polygon.
+        box: x0, y0, x1, y1 in pixels.
+    """
+    if np.isnan(mask).any():
+        return []
+    fine = cv2.resize(mask, (OUTLINE_GRID, OUTLINE_GRID), interpolation=cv2.INTER_LINEAR)
+    contours, _ = cv2.findContours((fine >= 0.5).astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    outlines = (cv2.approxPolyDP(contour, 0.7, True)[:, 0] for contour in contours)
+    scale = (box[2:] - box[:2]) / OUTLINE_GRID
+    return [np.round(box[:2] + (points + 0.5) * scale, 1).ravel().tolist() for points in outlines if len(points) > 2]
 
 
 def encode_mask(covered: np.ndarray) -> RunLengths:

@@ -16,6 +16,7 @@ from ..budgets import DENSE
 from ..control import RuntimeControl, build_runtime_control
 from ..draw.boxes import class_color, class_name
 from ..draw.tokens import updated_share
+from ..masks import MaskRequest, outline_mask
 from ..predictor import FrameResult, VideoDetector, dense_twin
 from ..structures import SourceFrame
 from ..video import FileSource, VideoSource
@@ -24,6 +25,8 @@ from .settings import Look, Settings
 from .updates import EVENTFUL, FLUSH, Cost, GridUpdate, Picture, ShownImage
 
 LEAST_SCORE = 0.05
+MASKS = MaskRequest(0.3)
+"""Of models that have masks: those of the detections that a page shows unless its viewer asks for weaker ones."""
 FIRST_WIDTH = 320
 """Pixels of a tile's picture, before a page has told how wide its tiles are."""
 
@@ -45,7 +48,7 @@ class DetectorSession(LiveSession):
         self._dense: VideoDetector | BatchDetector | None = None
 
     def _make_detector(self, model: nn.Module, control: RuntimeControl) -> VideoDetector | BatchDetector:
-        return VideoDetector(self._cfg, model, control)
+        return VideoDetector(self._cfg, model, control, masks=MASKS)
 
     def _detect(self, detector: VideoDetector, frames: Mapping[int, SourceFrame]) -> dict[int, FrameResult]:
         return {number: detector.detect(frame) for number, frame in frames.items()}
@@ -111,6 +114,8 @@ class DetectorSession(LiveSession):
             blue, green, red = class_color(index)
             box = [round(float(v), 1) for v in found.boxes[i]]
             described.append({"class": name, "score": round(score, 3), "box": box, "color": [red, green, blue]})
+            if found.masks is not None:
+                described[-1]["outline"] = outline_mask(found.masks[i], found.boxes[i])
         return described
 
 
@@ -131,7 +136,7 @@ class GridSession(DetectorSession):
         return Look(None, FIRST_WIDTH)
 
     def _make_detector(self, model: nn.Module, control: RuntimeControl) -> BatchDetector:
-        return BatchDetector(self._cfg, model, control)
+        return BatchDetector(self._cfg, model, control, masks=MASKS)
 
     def _detect(self, detector: BatchDetector, frames: Mapping[int, SourceFrame]) -> dict[int, FrameResult]:
         return detector.detect(frames)

@@ -71,6 +71,7 @@ function drawDetections(context, { detections, caption }, score, scale, width, h
   if (caption) labels.push(drawText(context, caption, [0, 0], size, "rgb(15 18 24 / .82)", "#fff"));
   const shown = detections.filter((detection) => detection.score >= score);
   const boxes = shown.map(({ box }) => box.map((value) => value * scale));
+  shown.toReversed().forEach(({ color, outline }) => drawMask(context, outline ?? [], color, scale));
   shown.toReversed().forEach(({ color }, i) => {
     const [x0, y0, x1, y1] = boxes[shown.length - 1 - i];
     context.lineWidth = Math.max(1.5, size / 8);
@@ -85,6 +86,18 @@ function drawDetections(context, { detections, caption }, score, scale, width, h
     const ink = 0.3 * red + 0.59 * green + 0.11 * blue > 130 ? "#000" : "#fff";
     drawText(context, text, [x, y], size, `rgb(${color.join(" ")})`, ink);
   });
+}
+
+/** Tints what an object covers. @param outline polygons [x, y, x, y, ...] around it and around holes in it */
+function drawMask(context, outline, color, scale) {
+  context.fillStyle = `rgb(${color.join(" ")} / .4)`;
+  context.beginPath();
+  for (const points of outline) {
+    context.moveTo(points[0] * scale, points[1] * scale);
+    for (let i = 2; i < points.length; i += 2) context.lineTo(points[i] * scale, points[i + 1] * scale);
+    context.closePath();
+  }
+  context.fill("evenodd");
 }
 
 const textSize = (context, text, size) => [context.measureText(text).width + 0.75 * size, 1.5 * size];

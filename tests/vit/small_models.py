@@ -1,5 +1,7 @@
 """Small models and videos that many tests use."""
 
+from __future__ import annotations
+
 import copy
 from concurrent.futures import ThreadPoolExecutor
 

@@ -9,7 +9,8 @@ from eventful_vitdet.benchmark.busy_machine import busy_processes
 
 
 def children() -> set[str]:
-    out = subprocess.run(["ps", "-o", "pid=,args=", "--ppid", str(os.getpid())], capture_output=True, text=True).stdout
+    words = ["ps", "-ww", "-o", "pid=,args=", "--ppid", str(os.getpid())]  # of any width
+    out = subprocess.run(words, capture_output=True, text=True).stdout
     return {line.split()[0] for line in out.splitlines() if "getppid" in line}
 
 
@@ -29,7 +30,7 @@ with busy_processes(1):
     os._exit(0)
 """
     (child,) = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.split()
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while os.path.exists(f"/proc/{child}") and time.monotonic() < deadline:
         if open(f"/proc/{child}/stat").read().split()[2] == "Z":  # nobody here reaps it
             break

@@ -84,7 +84,7 @@ def test_segm_ap_is_that_of_cocos_own_evaluation(mask_cfg, tmp_path, kind):
     for annotation in document["annotations"]:
         annotation["iscrowd"] = 0
     truth = COCO()
-    truth.dataset = document
+    truth.dataset = {"info": {}, **document}  # loadRes of pycocotools 2.0.10 fails without it
     truth.createIndex()
     own = COCOeval(truth, truth.loadRes(str(folder / "coco_instances_results.json")), "segm")
     own.evaluate()

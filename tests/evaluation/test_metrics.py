@@ -28,6 +28,7 @@ def pycocotools_directly(json_file: str, results_file: str) -> COCOeval:
         for annotation in ground_truth.dataset["annotations"]:
             x, y, w, h = annotation["bbox"]
             annotation.update(area=w * h, iscrowd=0)
+        ground_truth.dataset.setdefault("info", {})  # loadRes of pycocotools 2.0.10 fails without it
         ground_truth.createIndex()
         evaluation = COCOeval(ground_truth, ground_truth.loadRes(results_file), "bbox")
         evaluation.evaluate()

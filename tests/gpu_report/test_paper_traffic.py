@@ -30,24 +30,24 @@ class Launches(TorchDispatchMode):
     """Counts Triton kernels, and PyTorch operations that start a kernel, from the first Triton kernel on."""
 
     def __init__(self, monkeypatch) -> None:
-        from triton.runtime.interpreter import InterpretedFunction
+        from triton.runtime.interpreter import GridExecutor
 
         super().__init__()
         self._inside = False
         self.clear()
-        run = InterpretedFunction.run
+        launch = GridExecutor.__call__
 
-        def counted(function, *args, **named):
-            if function.fn.__name__ == "_look":  # for values that are not finite, before the frame begins
-                return run(function, *args, **named)
+        def counted(executor, *args, **named):
+            if executor.fn.__name__ == "_look":  # for values that are not finite, before the frame begins
+                return launch(executor, *args, **named)
             self.kernels += 1
             self._inside = True
             try:
-                return run(function, *args, **named)
+                return launch(executor, *args, **named)
             finally:
                 self._inside = False
 
-        monkeypatch.setattr(InterpretedFunction, "run", counted)
+        monkeypatch.setattr(GridExecutor, "__call__", counted)
 
     def clear(self) -> None:
         self.kernels, self.others = 0, 0

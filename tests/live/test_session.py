@@ -17,7 +17,7 @@ from eventful_vitdet.structures import Detections
 from eventful_vitdet.video import FileSource, StreamSource
 from video.encoded_videos import encode
 
-from .conftest import FRAMES, TOKENS, rest, watch
+from .conftest import FRAMES, LONG, TOKENS, rest, watch
 
 
 def index(update) -> int:
@@ -36,7 +36,7 @@ def stay(session, until: threading.Event | None = None) -> None:
         viewer = session.broadcast.join()
         try:
             happened = until.wait if until is not None else session._changed.at_rest.wait
-            assert await asyncio.to_thread(happened, 10)
+            assert await asyncio.to_thread(happened, LONG)
         finally:
             session.broadcast.leave(viewer)
 
@@ -53,8 +53,10 @@ def test_frames_are_detected_while_somebody_watches(make_session):
     assert picture.budget == "top-r 6" and seen[-1].limits.tokens == TOKENS
     assert picture.tokens.shape == (6, 6) and 6 <= np.count_nonzero(picture.tokens) < TOKENS
     assert picture.detections and picture.detections[0]["score"] >= picture.detections[-1]["score"]
-    first, *later = seen[-1].costs
-    assert first.kind == "flush" and all(cost.gflops < first.gflops and cost.kind == "eventful" for cost in later)
+    # A viewer who is late sees this frame in another round, which begins like the first.
+    first, later = ([cost for cost in seen[-1].costs if bool(cost.serial % FRAMES) is after] for after in (False, True))
+    assert {cost.kind for cost in first} == {"flush"} and {cost.kind for cost in later} == {"eventful"}
+    assert max(cost.gflops for cost in later) < min(cost.gflops for cost in first)
     rest(session)  # although nobody has paused it
     assert not session.broadcast.newest.settings.paused
 
@@ -243,8 +245,8 @@ class DroppingConnection:
 def test_lost_stream_is_said_and_comes_back(make_session, monkeypatch):
     monkeypatch.setattr("eventful_vitdet.video.stream_source.FIRST_WAIT_SECONDS", 0.05)
     session = make_session(StreamSource("camera 0", DroppingConnection))
-    seen = watch(session, lambda update: "back after" in update.notice and update.picture is not None)
-    assert any(update.lost and "lost; trying again" in update.notice for update in seen)
+    watch(session, lambda update: update.lost and "lost; trying again" in update.notice)
+    watch(session, lambda update: "back after" in update.notice and update.picture is not None)
     seen = watch(session, lambda update: "started again" in update.notice)
     assert not seen[-1].lost
     assert not seen[-1].limits.seekable and seen[-1].limits.num_frames is None
@@ -284,7 +286,7 @@ def test_a_thread_that_waits_for_a_stream_is_not_waited_for(make_session):
     session = make_session(StreamSource("camera 0", Silent))
     with pytest.raises(asyncio.TimeoutError):
         watch(session, lambda update: index(update) == 0, seconds=0.2)
-    assert asked.wait(10) and session.stop(patience=0.1) is False
+    assert asked.wait(LONG) and session.stop(patience=0.1) is False
     answer.set()
 
 

@@ -43,10 +43,12 @@ class TestLinear:
         part = run(ops.linear, x, layer.weight, layer.bias, True, None, torch.tensor(5), None)[0]
         assert part.shape == whole.shape and torch.equal(part[:5], whole[:5])
 
-    @pytest.mark.parametrize("rows, inputs, outputs", [(1, 8, 1), (70, 72, 50), (130, 64, 128)])
+    @pytest.mark.parametrize("rows, inputs, outputs", [(1, 8, 1), (70, 72, 50), (70, 80, 50), (130, 64, 128)])
     @pytest.mark.parametrize("gelu, plus", [(True, False), (False, True)])
     def test_operands_read_by_descriptors(self, run, close, dtype, monkeypatch, rows, inputs, outputs, gelu, plus):
         module = importlib.import_module("eventful_vit.ops.gpu.linear")
+        if inputs % 16 and module.triton.__version__.startswith("3.4.") and not torch.cuda.is_available():
+            pytest.skip("Triton 3.4's interpreter takes rows of 16 values, descriptors themselves rows of 16 bytes")
         tile = {"ROWS": 64, "COLUMNS": 32, "DEPTH": 32, "TMA": True, "num_warps": 4, "num_stages": 3}
         monkeypatch.setattr(module, "linear_tile", lambda *_: dict(tile))
         monkeypatch.setattr(module, "PRECISE_TILE", tile)

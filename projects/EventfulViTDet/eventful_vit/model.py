@@ -8,6 +8,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Seq
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
+from functools import wraps
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,25 @@ if TYPE_CHECKING:
 Observer = Callable[[FrameTrace], None]
 
 _in_use: ContextVar[Mapping[int, Streams]] = ContextVar("states in use", default=MappingProxyType({}))
+
+
+def not_compiled(function: Callable) -> Callable:
+    """For what `torch.compile` around a model is to leave as it is: it would break there many times for nothing, and
+    fails in it with PyTorch 2.4 and 2.8.
+
+    PyTorch 2.8 compiles again for each new object among the arguments, such as a bound method or a partial.
+    """
+    left_alone: list[Callable] = []
+
+    @wraps(function)
+    def call(*args, **kwargs):
+        if not torch.compiler.is_compiling():
+            return function(*args, **kwargs)
+        if not left_alone:  # not earlier: `disable` imports the compiler, which takes a second or two
+            left_alone.append(torch.compiler.disable(function))
+        return left_alone[0](*args, **kwargs)
+
+    return call
 
 
 class Traced(nn.Module):

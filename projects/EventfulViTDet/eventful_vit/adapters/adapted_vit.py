@@ -14,7 +14,7 @@ from ..block import EventfulOptions
 from ..encoder import EventfulEncoder
 from ..finite_frames import check_finite
 from ..frame import Frame
-from ..model import EventfulModel
+from ..model import EventfulModel, not_compiled
 from ..policies import Policy, TopFraction
 from ..streams import FrameForm, Streams
 from .adaptation import Adaptation
@@ -126,6 +126,7 @@ class AdaptedViT(EventfulModel):
 
     # State outlives the call, so it must not consist of inference tensors, which a later call outside of inference mode
     # could not update.
+    @not_compiled
     @torch.inference_mode(False)
     @torch.no_grad()
     def _run_eventful(self, method: str, args: tuple, kwargs: dict[str, Any], state: Streams | None) -> Any:

@@ -18,7 +18,7 @@ from ..frame import FrameTrace
 from ..gate import GateReference
 from ..gated_training import TrainingGates
 from ..layers import is_plain
-from ..model import EventfulModel
+from ..model import EventfulModel, not_compiled
 from ..ops import tape
 from ..ops.derived import derive_or_differentiate
 from ..policies import Policy, TopR
@@ -216,6 +216,7 @@ class EventfulViT(EventfulModel):
     def _dense_tokens(self, grid: tuple[int, int], images: Tensor, trace: FrameTrace | None) -> Tensor:
         return self._encoder.dense(self.blocks, self._embed(images, grid), grid, trace)
 
+    @not_compiled
     def _forward_eventful(self, images: Tensor, grid: tuple[int, int], state: Streams | None) -> Tensor:
         form = FrameForm(grid, images.dtype, images.device)
         return self._run_frame(images, form, state, partial(self._embed, grid=grid), self._note_embedding)

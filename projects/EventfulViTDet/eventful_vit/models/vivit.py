@@ -20,7 +20,7 @@ from ..encoder import EventfulEncoder
 from ..frame import FrameTrace
 from ..gate import GateReference
 from ..gated_training import TrainingGates
-from ..model import EventfulModel, Traced
+from ..model import EventfulModel, Traced, not_compiled
 from ..ops.derived import derive_or_differentiate
 from ..policies import Policy, TopR
 from ..streams import FrameForm, Streams
@@ -128,6 +128,7 @@ class ClassTokenViT(EventfulModel):
         x = self._encoder.dense(gates.blocks(self.blocks), x, grid, None)
         return self.norm(x[:, 0])
 
+    @not_compiled
     def _forward_eventful(self, tokens: Tensor, grid: Grid, state: Streams | None) -> Tensor:
         form = FrameForm(grid, tokens.dtype, tokens.device, prefix=1)
         return self._run_frame(tokens, form, state, partial(self._with_positions, grid=grid), self._note_positions)

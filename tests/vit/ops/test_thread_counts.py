@@ -14,7 +14,6 @@ from eventful_vit.ops.cpu.thread_counts import _setters
 
 def cores_used(call) -> float:
     """Processor time of this process by that of the calling thread, in 30 ms of the latter."""
-    call()
     process, thread = time.process_time(), time.thread_time()
     while time.thread_time() < thread + 0.03:
         call()
@@ -30,13 +29,15 @@ def test_operations_really_use_one_thread(two_threads, operation):
         "convolution": lambda: torch.conv2d(maps, weights),
         "sum": lambda: torch.add(maps, 1),
     }[operation]
-    end_waiting_threads()  # those of earlier tests, which would count
     with torch.no_grad(), thread_counts(1, 2):
         assert torch.get_num_threads() == 1 and pool_threads() == 2
-        assert cores_used(call) < 1.2
+        call()
+        # Idle threads of earlier operations count for a while: until they end, or stop to wait busily.
+        end_waiting_threads()
+        assert min(cores_used(call) for _ in range(5)) < 1.2
     assert torch.get_num_threads() == 2 == pool_threads()
     if operation == "product":
-        assert cores_used(call) > 1.3
+        assert max(cores_used(call) for _ in range(5)) > 1.3
 
 
 def test_the_numbers_come_back_after_errors_and_nest(two_threads):

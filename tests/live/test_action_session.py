@@ -14,7 +14,7 @@ from eventful_vitdet.live.messages import encode
 from eventful_vitdet.live.settings import RequestError
 from eventful_vitdet.video import FileSource
 
-from .conftest import Bell, watch
+from .conftest import LONG, Bell, watch
 
 TOKENS = 65
 
@@ -42,7 +42,7 @@ def session(new_session):
     session._changed = Bell()
     session.start()
     yield session
-    assert session.stop(patience=10) and session.failure is None
+    assert session.stop(patience=LONG) and session.failure is None
 
 
 def has_classes(update) -> bool:
@@ -50,8 +50,9 @@ def has_classes(update) -> bool:
 
 
 def test_classes_are_shown_with_the_costs_of_steps(session):
-    seen = watch(session, has_classes)
-    assert seen[-1].limits.tokens == TOKENS and seen[-1].picture.budget == "top-r 16"
+    session.change({"repeat": False})
+    seen = watch(session, lambda update: update.settings.paused)
+    assert has_classes(seen[-1]) and seen[-1].limits.tokens == TOKENS and seen[-1].picture.budget == "top-r 16"
     assert seen[-1].picture.height > seen[-1].picture.width * 64 / 96  # with the strip
     heads = {head["head"]: head["classes"] for head in seen[-1].picture.actions}
     assert list(heads) == ["verb", "noun"] and heads["verb"][0]["score"] >= heads["verb"][1]["score"]

@@ -1,6 +1,7 @@
 """The GPU's linear layers and patch embedding against float64 (conftest.py), by the library and by the kernel."""
 
 import importlib
+from types import ModuleType
 
 import pytest
 import torch
@@ -18,6 +19,15 @@ def products(request, monkeypatch, gpu_kernels):
     module = importlib.import_module("eventful_vit.ops.gpu.linear")
     monkeypatch.setattr(module, "uses_library", lambda *_: request.param == "library")
     monkeypatch.setattr(module, "precise_products", lambda *_: request.param == "kernel")
+
+
+def use_descriptors(monkeypatch) -> ModuleType:
+    """Let all products by the kernel read by descriptors; returns the kernel's module."""
+    module = importlib.import_module("eventful_vit.ops.gpu.linear")
+    tile = {"ROWS": 64, "COLUMNS": 32, "DEPTH": 32, "TMA": True, "num_warps": 4, "num_stages": 3}
+    monkeypatch.setattr(module, "linear_tile", lambda *_: dict(tile))
+    monkeypatch.setattr(module, "PRECISE_TILE", tile)
+    return module
 
 
 @pytest.mark.usefixtures("products")
@@ -46,17 +56,20 @@ class TestLinear:
     @pytest.mark.parametrize("rows, inputs, outputs", [(1, 8, 1), (70, 72, 50), (70, 80, 50), (130, 64, 128)])
     @pytest.mark.parametrize("gelu, plus", [(True, False), (False, True)])
     def test_operands_read_by_descriptors(self, run, close, dtype, monkeypatch, rows, inputs, outputs, gelu, plus):
-        module = importlib.import_module("eventful_vit.ops.gpu.linear")
+        module = use_descriptors(monkeypatch)
         if inputs % 16 and module.triton.__version__.startswith("3.4.") and not torch.cuda.is_available():
             pytest.skip("Triton 3.4's interpreter takes rows of 16 values, descriptors themselves rows of 16 bytes")
-        tile = {"ROWS": 64, "COLUMNS": 32, "DEPTH": 32, "TMA": True, "num_warps": 4, "num_stages": 3}
-        monkeypatch.setattr(module, "linear_tile", lambda *_: dict(tile))
-        monkeypatch.setattr(module, "PRECISE_TILE", tile)
         layer, x = nn.Linear(inputs, outputs, dtype=dtype), torch.randn(rows, inputs).to(dtype)
         arguments = (x, layer.weight, layer.bias, gelu, torch.randn(rows, outputs) if plus else None, None, None)
         assert module._takes_descriptors(x.clone(), layer.weight)
         close(run(ops.linear, *arguments)[0], in_double(ops.linear, *arguments)[0], 2)
         assert not module._takes_descriptors(x, x[:, 1:])
+
+    def test_single_rows_that_are_parts_of_longer_ones_read_by_descriptors(self, gpu_kernels, gpu_device, monkeypatch):
+        use_descriptors(monkeypatch)
+        x, weight = torch.randn(1, 17, device=gpu_device)[:, :16], torch.randn(1, 17, device=gpu_device)[:, :16]
+        result = gpu_kernels[ops.linear](x, weight, None, False, None, None, None)
+        torch.testing.assert_close(result, x @ weight.T)
 
     def test_a_single_row_without_other_dimensions(self, run, close, dtype):
         layer, x = nn.Linear(40, 30, dtype=dtype), torch.randn(40).to(dtype)

@@ -273,8 +273,9 @@ def linear_by_kernel(
     added_rows = rows if added is None else added.numel() // outputs
     whole = inputs % tile["DEPTH"] == 0
     if tile["TMA"]:
+        # As views, a single row that is part of a longer one has its own length as its step, which a descriptor checks.
         x = TensorDescriptor.from_tensor(x.view(rows, inputs), [tile["ROWS"], tile["DEPTH"]])
-        weight = TensorDescriptor.from_tensor(weight, [tile["COLUMNS"], tile["DEPTH"]])
+        weight = TensorDescriptor.from_tensor(weight.view(outputs, inputs), [tile["COLUMNS"], tile["DEPTH"]])
     _linear[grid](
         x, weight, bias, added, used, out, rows, outputs, inputs, added_rows, out_step,
         GELU=gelu, REPEATED=added_rows < rows, PRECISION="ieee" if short else "tf32x3",

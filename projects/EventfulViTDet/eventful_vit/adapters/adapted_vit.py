@@ -124,9 +124,9 @@ class AdaptedViT(EventfulModel):
         self.report(run.trace)
         return result
 
+    @not_compiled
     # State outlives the call, so it must not consist of inference tensors, which a later call outside of inference mode
     # could not update.
-    @not_compiled
     @torch.inference_mode(False)
     @torch.no_grad()
     def _run_eventful(self, method: str, args: tuple, kwargs: dict[str, Any], state: Streams | None) -> Any:

@@ -8,7 +8,7 @@ from detectron2.structures import BoxMode
 from eventful_vitdet.data import VideoTrainMapper, add_data_config, build_video_train_loader, register_test_json
 from eventful_vitdet.data.mapper import build_train_augmentations
 from eventful_vitdet.data.training_frames import load_train_sets
-from eventful_vitdet.data.training_transforms import ChannelGain, RandomWindow, WindowTransform
+from eventful_vitdet.data.training_transforms import ChannelGain, RandomSaturation, RandomWindow, WindowTransform
 from eventful_vitdet.errors import DatasetError
 
 from .conftest import HEIGHT, WIDTH, make_document, write_video
@@ -288,6 +288,27 @@ def test_channel_gain_multiplies_each_channel_by_its_own_factor():
 def test_bad_channel_gain(factors):
     with pytest.raises(ValueError, match="INPUT.CHANNEL_GAIN"):
         ChannelGain(*factors)
+
+
+@pytest.mark.parametrize("image_format, red", [("RGB", (0.299, 0)), ("BGR", (0.299, 2))])
+def test_saturation_zero_is_grey_and_one_changes_nothing(image_format, red):
+    image = np.random.default_rng(0).integers(0, 256, (6, 7, 3), np.uint8)
+    unchanged = RandomSaturation(1.0, 1.0, image_format).get_transform(image).apply_image(image)
+    assert abs(unchanged.astype(int) - image).max() <= 1  # conversion to uint8 truncates
+    grey = RandomSaturation(0.0, 0.0, image_format).get_transform(image)
+    seen = grey.apply_image(image)
+    assert (seen == seen[..., :1]).all() and seen.dtype == np.uint8
+    only_red = np.zeros((2, 2, 3), np.uint8)
+    only_red[..., red[1]] = 200
+    assert grey.apply_image(only_red)[0, 0, 0] == int(red[0] * 200)
+    assert (grey.apply_coords(np.array([[1.0, 2.0]])) == [[1.0, 2.0]]).all()
+    assert RandomSaturation(3.0, 3.0, image_format).get_transform(image).apply_image(only_red).max() == 255
+
+
+@pytest.mark.parametrize("factors", [(1.2, 0.8), (-0.1, 1.0)])
+def test_bad_saturation(factors):
+    with pytest.raises(ValueError, match="INPUT.SATURATION"):
+        RandomSaturation(*factors, "RGB")
 
 
 def test_a_large_object_limits_the_scale_of_its_crop():

@@ -1,13 +1,17 @@
 """Objects of training frames carried to other frames, so that places do not tell which object is in them.
 
 In videos of few places, each with one kind of object, a detector learns the place in the place of the object. Here an
-object comes with what differs from its background: what is around it is even, as a sky is, and stays where it was.
+object comes with what differs from its background: what is around it is even, as a sky is, and stays where it was. It
+is turned, made paler, stronger or the other way round, so that its shape is what tells it from others.
 """
 
 from __future__ import annotations
 
+import bisect
+import math
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -17,6 +21,12 @@ TRIES = 2
 """Objects that may be carried to an image, each with the set probability."""
 SCALES = (0.6, 1.6)
 """Range of the factor of an object's size."""
+TURN = 30.0
+"""Largest angle, in degrees, by which an object is turned."""
+STRENGTHS = (0.5, 1.3)
+"""Range of the factor of its differences from its background."""
+INVERTED = 0.2
+"""How often what was darker than the background becomes lighter."""
 LARGEST_SHARE = 0.6
 """Of the image's sides, that an object and its surroundings may take."""
 MARGIN = 0.15
@@ -33,41 +43,82 @@ ERASING = 0.6
 """How often an image's only own object is erased where another one was carried to it."""
 LARGEST_ERASED = 160
 """Side of a square, in pixels, as large as the largest object that is erased."""
+KEPT_PATCHES = 8192
+"""Objects that are held in memory, as reading each from its frame took half of the time of a batch of crops."""
+LARGEST_KEPT = 65_536
+"""Bytes of an object that is held."""
 
 Box = tuple[float, float, float, float]
 """x, y, width, height in pixels."""
 
 
-class CopyPaste:
-    """Gives training images further objects, of frames of the same size: cameras of one kind."""
+@dataclass(frozen=True)
+class _Class:
+    """The objects of a class."""
 
-    def __init__(self, sets: Sequence[Sequence[dict]], read: Callable[[dict], np.ndarray], probability: float) -> None:
+    sets: list[list[list[tuple[dict, dict]]]]
+    """Of each data set that has any, videos, each a list of frames and annotations."""
+    upper: list[float]
+    """Sums of the sets' shares up to each."""
+
+    @classmethod
+    def of(cls, sets: Mapping[int, list], ratios: Sequence[float]) -> _Class:
+        shares = np.asarray([ratios[number] for number in sets], np.float64)
+        return cls(list(sets.values()), np.cumsum(shares / shares.sum()).tolist())
+
+    def draw_video(self) -> list[tuple[dict, dict]]:
+        number = bisect.bisect_right(self.upper, np.random.uniform())
+        return _draw(self.sets[min(number, len(self.sets) - 1)])
+
+
+@dataclass(frozen=True)
+class Cutout:
+    """An object with its surroundings."""
+
+    patch: np.ndarray
+    """(h, w, 3), uint8."""
+    box: Box
+    """The object's, within the patch."""
+
+
+class CopyPaste:
+    """Gives training images further objects, at the size that they have in frames as large as their own."""
+
+    def __init__(
+        self,
+        sets: Sequence[Sequence[dict]],
+        read: Callable[[dict], np.ndarray],
+        probability: float,
+        ratios: Sequence[float] = (),
+    ) -> None:
         """
         Args:
             sets: the frame dicts of each data set.
             read: reads a frame, (H, W, 3) in BGR.
             probability: of each of TRIES objects.
+            ratios: how often each set gives an object of a class that several have; () for alike.
         """
         self._read = read
         self._probability = probability
+        self._kept: dict[tuple, Cutout] = {}
         donors: dict = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
         for number, frames in enumerate(sets):
             for frame in frames:
                 for annotation in frame["annotations"]:
                     if not annotation.get("iscrowd", 0):
-                        of_class = donors[frame["height"], frame["width"]][annotation["category_id"]]
-                        of_class[number, frame["video_id"]].append((frame, annotation))
-        # By size of frames: classes, each a list of videos, each a list of objects. Plain lists, for other processes.
-        self._donors = {
-            size: [list(videos.values()) for videos in classes.values()] for size, classes in donors.items()
-        }
+                        donors[annotation["category_id"]][number][frame["video_id"]].append((frame, annotation))
+        ratios = ratios or (1,) * len(sets)
+        self._donors = [
+            _Class.of({number: list(videos.values()) for number, videos in of_class.items()}, ratios)
+            for of_class in donors.values()
+        ]
 
     def __call__(self, frame: dict, image: np.ndarray) -> tuple[np.ndarray, list[dict]]:
         """A frame's image (H, W, 3) and annotations, with objects carried to it; what is handed in stays as it is."""
         annotations = list(frame["annotations"])
         for _ in range(TRIES):
-            if np.random.uniform() < self._probability:
-                carried = self._carry(frame, image, [_box(annotation) for annotation in annotations])
+            if self._donors and np.random.uniform() < self._probability:
+                carried = self._carry(image, [_box(annotation) for annotation in annotations])
                 if carried is not None:
                     image = carried[0]
                     annotations.append(carried[1])
@@ -77,54 +128,103 @@ class CopyPaste:
                 return erased, annotations[1:]
         return image, annotations
 
-    def _carry(self, frame: dict, image: np.ndarray, taken: Sequence[Box]) -> tuple[np.ndarray, dict] | None:
+    def _carry(self, image: np.ndarray, taken: Sequence[Box]) -> tuple[np.ndarray, dict] | None:
         """The image with an object more, and its annotation; None where the one that was drawn does not fit."""
-        classes = self._donors.get((frame["height"], frame["width"]))
-        if not classes:
+        donor, annotation = _draw(_draw(self._donors).draw_video())
+        cutout = self._cutout(donor, annotation)
+        if min(cutout.patch.shape[:2]) < SMALLEST_SIDE:
             return None
-        donor, annotation = _draw(_draw(_draw(classes)))
-        patch, box = cut_out(self._read(donor), _box(annotation))
-        factor = _draw_scale(patch.shape, image.shape)
-        size = tuple(max(SMALLEST_SIDE, round(side * factor)) for side in patch.shape[:2])
-        if min(patch.shape[:2]) < SMALLEST_SIDE or size[0] >= image.shape[0] or size[1] >= image.shape[1]:
+        separated = separate(cutout)
+        if separated is None:
             return None
-        scales = size[1] / patch.shape[1], size[0] / patch.shape[0]
-        filters = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
-        patch = cv2.resize(patch, size[::-1], interpolation=filters)
-        x, y = np.random.randint(image.shape[1] - size[1]), np.random.randint(image.shape[0] - size[0])
-        placed = (box[0] * scales[0] + x, box[1] * scales[1] + y, box[2] * scales[0], box[3] * scales[1])
+        usual = math.sqrt(image.shape[0] * image.shape[1] / (donor["height"] * donor["width"]))
+        layer, box = separated.moved(
+            _draw_scale(cutout.patch.shape, image.shape, usual), np.random.uniform(-TURN, TURN)
+        )
+        height, width = layer.shape[:2]
+        if height >= image.shape[0] or width >= image.shape[1]:
+            return None
+        x, y = np.random.randint(image.shape[1] - width), np.random.randint(image.shape[0] - height)
+        placed = (box[0] + x, box[1] + y, *box[2:])
         if any(_overlap(placed, other) for other in taken):
             return None
-        blended = blend(image, patch, x, y)
-        if blended is None:
-            return None
         plain = {"bbox": list(placed), "bbox_mode": BoxMode.XYWH_ABS, "category_id": annotation["category_id"]}
-        return blended, {**plain, "iscrowd": 0}
+        return blend(image, layer, separated.background, x, y), {**plain, "iscrowd": 0}
+
+    def _cutout(self, donor: dict, annotation: dict) -> Cutout:
+        key = (donor["file_name"], donor["frame_id"], *annotation["bbox"])
+        if key not in self._kept:
+            cutout = cut_out(self._read(donor), _box(annotation))
+            if len(self._kept) >= KEPT_PATCHES or cutout.patch.nbytes > LARGEST_KEPT:
+                return cutout
+            self._kept[key] = cutout
+        return self._kept[key]
 
 
-def cut_out(image: np.ndarray, box: Box) -> tuple[np.ndarray, Box]:
-    """An object with its surroundings, float32 (h, w, 3), and its box there."""
+def cut_out(image: np.ndarray, box: Box) -> Cutout:
+    """An object with its surroundings."""
     x0, y0, x1, y1 = _surroundings(image, box)
-    return image[y0:y1, x0:x1].astype(np.float32), (box[0] - x0, box[1] - y0, box[2], box[3])
+    return Cutout(image[y0:y1, x0:x1].copy(), (box[0] - x0, box[1] - y0, box[2], box[3]))
 
 
-def blend(image: np.ndarray, patch: np.ndarray, x: int, y: int) -> np.ndarray | None:
-    """An image with what differs in a patch from its surroundings at (x, y); None for uneven surroundings.
+@dataclass(frozen=True)
+class Separated:
+    """What differs in a patch from its background."""
 
-    The difference is added to the image or, as often, the patch's own colours take its place.
-    """
+    layer: np.ndarray
+    """(h, w, 4), float32: differences in B, G and R, and the share, 0 to 1, of the object in a pixel."""
+    background: np.ndarray
+    """(3,)."""
+    box: Box
+
+    def moved(self, scale: float, angle: float) -> tuple[np.ndarray, Box]:
+        """The layer at another scale and turned by an angle in degrees, and the object's box in it.
+
+        The turned box is that of the ellipse in the given one: boxes of far objects are loose, and would grow with each
+        turn if they were taken for objects.
+        """
+        height, width = (max(SMALLEST_SIDE, round(side * scale)) for side in self.layer.shape[:2])
+        filters = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+        layer = cv2.resize(self.layer, (width, height), interpolation=filters)
+        x, y = width / self.layer.shape[1], height / self.layer.shape[0]
+        box = (self.box[0] * x, self.box[1] * y, self.box[2] * x, self.box[3] * y)
+        turn = cv2.getRotationMatrix2D((width / 2, height / 2), angle, 1.0)
+        cos, sin = abs(turn[0, 0]), abs(turn[0, 1])
+        out = (math.ceil(width * cos + height * sin), math.ceil(width * sin + height * cos))
+        turn[:, 2] += ((out[0] - width) / 2, (out[1] - height) / 2)
+        centre = turn @ (box[0] + box[2] / 2, box[1] + box[3] / 2, 1)
+        sides = math.hypot(box[2] * cos, box[3] * sin), math.hypot(box[2] * sin, box[3] * cos)
+        layer = cv2.warpAffine(layer, turn, out, flags=cv2.INTER_LINEAR)
+        return layer, (centre[0] - sides[0] / 2, centre[1] - sides[1] / 2, *sides)
+
+
+def separate(cutout: Cutout) -> Separated | None:
+    """An object without its background; None for uneven surroundings."""
+    patch = cutout.patch.astype(np.float32)
     border = _border(patch)
     if _is_uneven(border):
         return None
-    height, width = patch.shape[:2]
-    difference = patch - np.median(border, axis=0)
+    background = np.median(border, axis=0)
+    difference = patch - background
     strength = np.linalg.norm(difference, axis=2, keepdims=True)
     share = np.clip((strength - NOISE[0]) / (NOISE[1] - NOISE[0]), 0, 1)
+    height, width = patch.shape[:2]
     share *= (_ramp(height)[:, None] * _ramp(width))[..., None]
-    result = image.astype(np.float32)
-    place = result[y : y + height, x : x + width]
-    place += share * (difference if np.random.uniform() < 0.5 else patch - place)
-    return np.clip(result, 0, 255).astype(image.dtype)
+    return Separated(np.concatenate([difference, share], axis=2), background, cutout.box)
+
+
+def blend(image: np.ndarray, layer: np.ndarray, background: np.ndarray, x: int, y: int) -> np.ndarray:
+    """An image with an object's layer (h, w, 4) at (x, y).
+
+    The differences are added to the image or, as often, the object's own colours take its place.
+    """
+    result = image.copy()
+    place = result[y : y + layer.shape[0], x : x + layer.shape[1]]
+    before = place.astype(np.float32)
+    difference = layer[..., :3] * np.random.uniform(*STRENGTHS) * (-1 if np.random.uniform() < INVERTED else 1)
+    change = difference if np.random.uniform() < 0.5 else background + difference - before
+    place[...] = np.clip(before + layer[..., 3:] * change, 0, 255).astype(image.dtype)
+    return result
 
 
 def erase(image: np.ndarray, box: Box) -> np.ndarray | None:
@@ -139,8 +239,8 @@ def erase(image: np.ndarray, box: Box) -> np.ndarray | None:
     return cv2.inpaint(image, mask, 3, cv2.INPAINT_TELEA)
 
 
-def _draw_scale(patch: Sequence[int], image: Sequence[int]) -> float:
-    factor = float(np.exp(np.random.uniform(*np.log(SCALES))))
+def _draw_scale(patch: Sequence[int], image: Sequence[int], usual: float) -> float:
+    factor = usual * float(np.exp(np.random.uniform(*np.log(SCALES))))
     return min(factor, *(LARGEST_SHARE * whole / max(side, 1) for side, whole in zip(patch[:2], image[:2])))
 
 

@@ -28,11 +28,13 @@ def add_data_config(cfg: CfgNode) -> None:
     cfg.INPUT.BRIGHTNESS = (1.0, 1.0)
     # Training: range of a random contrast factor; (1.0, 1.0): unchanged.
     cfg.INPUT.CONTRAST = (1.0, 1.0)
+    # Training: range of a random factor of colour, 0 being grey; (1.0, 1.0): unchanged.
+    cfg.INPUT.SATURATION = (1.0, 1.0)
     # Training: range of random factors, one for each colour channel; (1.0, 1.0): unchanged.
     cfg.INPUT.CHANNEL_GAIN = (1.0, 1.0)
-    # Training: carry objects of other frames of the same size to each image, up to two, each with this probability, and
-    # erase some of its own: a detector then learns objects, where it would learn places. For boxes on even backgrounds,
-    # such as skies. 0: off.
+    # Training: carry objects of other frames to each image, up to two, each with this probability, turned and paler or
+    # stronger, and erase some of its own: a detector then learns objects, where it would learn places. For boxes on
+    # even backgrounds, such as skies. 0: off.
     cfg.INPUT.COPY_PASTE = 0.0
     # COCO-VID files: boxes that reach over the edge of their image by more than a pixel, as in MOT17. "clip" cuts them
     # off there and leaves out what lies wholly outside, "drop" leaves them out, "error" refuses the file.

@@ -24,7 +24,7 @@ from .listed_frames import read_listed_frame
 from .training_frames import load_train_sets
 from .training_masks import check_masks, transform_masks
 from .training_sampler import MixedSampler
-from .training_transforms import ChannelGain, RandomWindow
+from .training_transforms import ChannelGain, RandomSaturation, RandomWindow
 
 MIN_BOX_PIXELS = 1.0
 
@@ -156,6 +156,8 @@ def build_train_augmentations(cfg: CfgNode) -> list[T.Augmentation]:
         augmentations.append(T.RandomBrightness(*cfg.INPUT.BRIGHTNESS))
     if tuple(cfg.INPUT.CONTRAST) != (1.0, 1.0):
         augmentations.append(T.RandomContrast(*cfg.INPUT.CONTRAST))
+    if tuple(cfg.INPUT.SATURATION) != (1.0, 1.0):
+        augmentations.append(RandomSaturation(*cfg.INPUT.SATURATION, cfg.INPUT.FORMAT))
     if tuple(cfg.INPUT.CHANNEL_GAIN) != (1.0, 1.0):
         augmentations.append(ChannelGain(*cfg.INPUT.CHANNEL_GAIN))
     return augmentations
@@ -217,7 +219,8 @@ def build_video_train_loader(cfg: CfgNode) -> VideoTrainLoader:
     frames = [frame for of_set in sets for frame in of_set]
     copy_paste = None
     if cfg.INPUT.COPY_PASTE:
-        copy_paste = CopyPaste(sets, frame_reader(settings.FRAME_CACHE), cfg.INPUT.COPY_PASTE)
+        reader = frame_reader(settings.FRAME_CACHE)
+        copy_paste = CopyPaste(sets, reader, cfg.INPUT.COPY_PASTE, tuple(settings.DATASET_RATIOS))
     mapper = VideoTrainMapper(cfg, copy_paste=copy_paste)
     batches = build_detection_train_loader(cfg, mapper=mapper, dataset=frames, sampler=sampler)
     return VideoTrainLoader(batches, sampler)

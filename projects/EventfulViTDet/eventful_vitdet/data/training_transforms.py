@@ -185,3 +185,44 @@ class GainTransform(Transform):
 
     def apply_segmentation(self, segmentation: np.ndarray) -> np.ndarray:
         return segmentation
+
+
+LUMA = np.asarray((0.299, 0.587, 0.114), np.float32)
+"""Weights of red, green and blue in brightness (ITU-R BT.601)."""
+
+
+class RandomSaturation(T.Augmentation):
+    """Takes colour away, or adds to it: grey cameras, grey skies."""
+
+    def __init__(self, low: float, high: float, image_format: str) -> None:
+        """
+        Args:
+            low, high: range of the factor of every pixel's distance from its grey.
+            image_format: "RGB" or "BGR".
+        """
+        super().__init__()
+        if not 0 <= low <= high:
+            raise ConfigError(f"INPUT.SATURATION must be two ascending factors from 0 on, found {(low, high)}")
+        self.low, self.high = low, high
+        self.weights = LUMA if image_format == "RGB" else LUMA[::-1]
+
+    def get_transform(self, image: np.ndarray) -> Transform:
+        return SaturationTransform(np.float32(np.random.uniform(self.low, self.high)), self.weights)
+
+
+class SaturationTransform(Transform):
+    """Multiplies the distance from grey in uint8 images (H, W, 3) by a factor; coordinates stay."""
+
+    def __init__(self, factor: float, weights: np.ndarray) -> None:
+        super().__init__()
+        self.factor, self.weights = factor, weights
+
+    def apply_image(self, img: np.ndarray) -> np.ndarray:
+        grey = (img @ self.weights)[..., None]
+        return np.clip(grey + self.factor * (img - grey), 0, 255).astype(img.dtype)
+
+    def apply_coords(self, coords: np.ndarray) -> np.ndarray:
+        return coords
+
+    def apply_segmentation(self, segmentation: np.ndarray) -> np.ndarray:
+        return segmentation

@@ -49,7 +49,7 @@ def test_budgets_end_at_the_first_other_word(words, budgets, options):
         (["--eval-only", "--num-gpus", "0"], "--num-gpus and --num-machines are 1 or larger"),
         (["--eval-only", "--num-machines", "-1"], "--num-gpus and --num-machines are 1 or larger"),
         (["--num-machines", "2", "--machine-rank", "2"], "--machine-rank counts the 2 machines from 0, found 2"),
-        (["--eval-only", "--test-root", "somewhere"], "--test-root belongs to --test-json"),
+        (["--eval-only", "--root", "somewhere"], "--root belongs to --test-json"),
     ],
 )
 def test_bad_arguments(words, message, capsys):
@@ -93,3 +93,9 @@ def test_all_keys_without_a_section_are_known():
     """They would be taken for inputs."""
     cfg = build_cfg("demo/vitdet_tiny", [])
     assert {name for name, value in cfg.items() if not isinstance(value, dict)} <= set(KEYS_WITHOUT_SECTION)
+
+
+@pytest.mark.parametrize("option", ["--root", "--test-root"])
+def test_two_names_of_the_root_of_a_file(option):
+    words = ["--config-file", "f.yaml", "--eval-only", "--test-json", "set.json", option, "here"]
+    assert parse_training(training_parser(), words).root == "here"

@@ -169,6 +169,7 @@ def training_parser(description: str | None = None) -> argparse.ArgumentParser:
     option("--dist-url", metavar="URL", help="where the processes of several machines meet: tcp://HOST:PORT")
     option("--test-json", metavar="FILE", help="evaluate this COCO-VID or CSV file in place of DATASETS.TEST")
     option(
+        "--root",
         "--test-root",
         metavar="DIR",
         help="folder that the paths in --test-json start from (default: its folder, or the parent of 'annotations')",
@@ -209,8 +210,8 @@ def parse_training(parser: argparse.ArgumentParser, words: Sequence[str] | None 
         parser.error("--num-gpus and --num-machines are 1 or larger")
     if not 0 <= args.machine_rank < args.num_machines:
         parser.error(f"--machine-rank counts the {args.num_machines} machines from 0, found {args.machine_rank}")
-    if args.test_root is not None and args.test_json is None:
-        parser.error("--test-root belongs to --test-json")
+    if args.root is not None and args.test_json is None:
+        parser.error("--root belongs to --test-json")
     for option, given in (("--budgets", budgets), ("--restart", args.restart)):
         if given and not args.eval_only:
             parser.error(f"{option} belongs to an evaluation: add --eval-only")

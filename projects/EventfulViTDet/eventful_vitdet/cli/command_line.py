@@ -28,7 +28,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
     cfg = build_cfg(args.config_file, [*(lazy_settings(args.lazy) if args.lazy else ()), *args.opts])
     if args.test_json:
         register = register_action_csv if args.test_json.endswith(".csv") else register_test_json
-        cfg.DATASETS.TEST = (register(args.test_json, args.test_root),)
+        cfg.DATASETS.TEST = (register(args.test_json, args.root),)
     check_output_dir(cfg.OUTPUT_DIR)
     cfg.freeze()
     try:

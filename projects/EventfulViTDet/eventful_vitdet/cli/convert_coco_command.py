@@ -47,7 +47,9 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("output", help="the COCO-VID file to write")
     parser.add_argument("--images", metavar="DIR", help="folder that the input's file names start from")
     parser.add_argument(
-        "--root", metavar="DIR", help="folder that the output's file names start from (default: as --test-root)"
+        "--root",
+        metavar="DIR",
+        help="folder that the output's file names start from (default: its folder, or the parent of 'annotations')",
     )
     parser.add_argument(
         "--pattern", metavar="REGEX", help="with the groups (?P<frame>[0-9]+) and, if need be, (?P<video>...)"

@@ -52,7 +52,10 @@ def parse_arguments(words: Sequence[str] | None) -> argparse.Namespace:
     )
     command.add_argument("json", help="the COCO-VID or YouTube-VIS file")
     command.add_argument("output", help="the folder to write, in place of ILSVRC2015")
-    command.add_argument("--root", help="folder that the paths in the JSON file start from (default: as --test-root)")
+    command.add_argument(
+        "--root",
+        help="folder that the paths in the JSON file start from (default: its folder, or the parent of 'annotations')",
+    )
     command.add_argument("--kind", choices=["VID", "DET"], default="VID", help="DET: images (default: VID)")
     command.add_argument("--part", choices=["train", "val"], default="val", help="(default: val)")
     frames = ["link", "copy", "none"]

@@ -50,7 +50,7 @@ def find_dataset(arguments: argparse.Namespace, cfg: CfgNode) -> str | None:
     from ..evaluation.targets import folder_name
 
     if arguments.test_json:
-        return register_test_json(arguments.test_json, arguments.test_root)
+        return register_test_json(arguments.test_json, arguments.root)
     if not arguments.config_file and not arguments.opts:
         return None
     names = cfg.DATASETS.TEST
@@ -67,7 +67,7 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("folder", help="an evaluation's inference folder, with budgets.json")
     parser.add_argument("--config-file", default="", metavar="FILE", help="configuration of the evaluation")
     parser.add_argument("--test-json", metavar="FILE", help="the COCO-VID file that was evaluated, as in train_net.py")
-    parser.add_argument("--test-root", metavar="DIR", help="folder that its paths start from")
+    parser.add_argument("--root", "--test-root", metavar="DIR", help="folder that its paths start from")
     parser.add_argument("--output", metavar="FILE", help="default: report.html in the folder")
     parser.add_argument("--videos", nargs="+", default=[], metavar="ID", help="timelines of these (default: of 12)")
     parser.add_argument(

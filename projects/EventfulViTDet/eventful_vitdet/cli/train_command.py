@@ -67,7 +67,7 @@ def print_outputs(cfg: CfgNode, args: argparse.Namespace) -> None:
 
     if not comm.is_main_process():
         return
-    given = {"--config-file": args.config_file, "--test-json": args.test_json, "--test-root": args.test_root}
+    given = {"--config-file": args.config_file, "--test-json": args.test_json, "--root": args.root}
     options = [word for option, value in given.items() if value for word in (option, value)]
     settings = dict(zip(args.opts[::2], args.opts[1::2]))
     dataset = ["DATASETS.TEST", settings["DATASETS.TEST"]] if "DATASETS.TEST" in settings else []

@@ -62,8 +62,8 @@ class _Class:
     """Sums of the sets' shares up to each."""
 
     @classmethod
-    def of(cls, sets: Mapping[int, list], ratios: Sequence[float]) -> _Class:
-        shares = np.asarray([ratios[number] for number in sets], np.float64)
+    def of(cls, sets: Mapping[int, list], per_video: Sequence[float]) -> _Class:
+        shares = np.asarray([per_video[number] * len(videos) for number, videos in sets.items()])
         return cls(list(sets.values()), np.cumsum(shares / shares.sum()).tolist())
 
     def draw_video(self) -> list[tuple[dict, dict]]:
@@ -96,7 +96,8 @@ class CopyPaste:
             sets: the frame dicts of each data set.
             read: reads a frame, (H, W, 3) in BGR.
             probability: of each of TRIES objects.
-            ratios: how often each set gives an object of a class that several have; () for alike.
+            ratios: of the sets, as they are mixed; () for 1 each. Of a class that several sets have, one gives objects
+                in proportion to its ratio and to the share of its videos that show the class.
         """
         self._read = read
         self._probability = probability
@@ -107,9 +108,10 @@ class CopyPaste:
                 for annotation in frame["annotations"]:
                     if not annotation.get("iscrowd", 0):
                         donors[annotation["category_id"]][number][frame["video_id"]].append((frame, annotation))
-        ratios = ratios or (1,) * len(sets)
+        videos = [max(1, len({frame["video_id"] for frame in frames})) for frames in sets]
+        per_video = [ratio / count for ratio, count in zip(ratios or (1,) * len(sets), videos)]
         self._donors = [
-            _Class.of({number: list(videos.values()) for number, videos in of_class.items()}, ratios)
+            _Class.of({number: list(videos.values()) for number, videos in of_class.items()}, per_video)
             for of_class in donors.values()
         ]
 

@@ -70,7 +70,7 @@ class Shape:
             self.plate([start + radius * one, start + radius * other, end + far * other, end + far * one], colour)
 
     def rotor(self, centre: tuple, radius: float, blades: int, colour: np.ndarray, upright: bool = False) -> None:
-        """Blades in a plane, and often the disc that they blur to."""
+        """Blades in a plane, the disc that they blur to, or both."""
         angle = self.rng.uniform(0, np.pi)
 
         def point(r: float, a: float) -> tuple[float, float, float]:
@@ -105,14 +105,16 @@ def airplane(rng: np.random.Generator) -> Shape:
     taper = rng.uniform(0.25, 0.45) if jet else rng.uniform(0.6, 1)
     root, height = rng.uniform(0, 0.12), radius * rng.uniform(-0.8, 1.2)
     dihedral = rng.uniform(0, 0.06)
+    up = radius * 2.6 if rng.random() < 0.25 else radius * 0.4
+    engines = int(rng.integers(1, 3) if jet else rng.integers(0, 2))
     for side in (-1, 1):
         tip = (root - sweep, side * span, height + dihedral)
         wing = [(root, 0, height), tip, (tip[0] - chord * taper, tip[1], tip[2]), (root - chord, 0, height)]
         shape.plate(wing, body * 0.95)
-        tail, up = -0.42, (radius * 2.6 if rng.random() < 0.25 else radius * 0.4)
+        tail = -0.42
         elevator = [(tail, 0, up), (tail - 0.1 * jet - 0.02, side * span * 0.38, up + dihedral / 3)]
         shape.plate([*elevator, (tail - 0.13, side * span * 0.38, up + dihedral / 3), (tail - 0.11, 0, up)], body * 0.9)
-        for engine in range(rng.integers(1, 3) if jet else rng.integers(0, 2)):
+        for engine in range(engines):
             y = side * span * (0.33 + 0.3 * engine)
             share = abs(y) / span
             at = (root - sweep * share + 0.01, y, height + dihedral * share - 0.035)
@@ -157,14 +159,14 @@ def drone(rng: np.random.Generator) -> Shape:
     shape.ellipsoid((0, 0, 0), (length, width, rng.uniform(0.04, 0.07)), body)
     reach, spread, lift = rng.uniform(0.24, 0.32), rng.uniform(0.24, 0.36), rng.uniform(-0.02, 0.06)
     rotor, pod = rng.uniform(0.13, 0.22), rng.uniform(0.02, 0.035)
-    legs = rng.random() < 0.6
+    legs = rng.uniform(0.08, 0.14) if rng.random() < 0.6 else 0.0
     for x in (-reach, reach):
         for y in (-spread, spread):
             shape.rod((x * 0.3, y * 0.2, 0), (x, y, lift), 0.022, body * 0.9)
             shape.ellipsoid((x, y, lift + 0.02), (pod, pod, pod * 1.6), dark, 8, 4)
             shape.rotor((x, y, lift + 0.06), rotor, 2, dark)
             if legs:
-                shape.rod((x * 0.9, y * 0.9, lift), (x * 0.95, y * 0.95, lift - rng.uniform(0.08, 0.14)), 0.016, dark)
+                shape.rod((x * 0.9, y * 0.9, lift), (x * 0.95, y * 0.95, lift - legs), 0.016, dark)
     if rng.random() < 0.6:
         shape.ellipsoid((length * 0.6, 0, -0.07), (0.04, 0.04, 0.04), dark, 8, 4)
     return shape

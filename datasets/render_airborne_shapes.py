@@ -3,7 +3,8 @@
     python datasets/render_airborne_shapes.py --output datasets/airborne_drawn
 
 writes `annotations/train.json` (COCO-VID) and `frames/<class>_NNN/NNNNNN.jpg` under the output folder. A video is one
-object in several poses, sizes and skies. The same options give the same pictures with the same OpenCV and NumPy.
+object, with `--poses` in several poses, sizes and skies, of which `DATALOADER.TRAIN_FRAME_STRIDE` may leave some out.
+The same options give the same pictures with the same OpenCV and NumPy.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ JPEG_QUALITY = 92
 def pose(category: int, number: int, frame: int, seed: int) -> Picture:
     """A frame of an object, which looks the same in all of its frames."""
     shape = list(SHAPES.values())[category](np.random.default_rng((seed, category, number)))
-    shape.rng = rng = np.random.default_rng((seed, category, number, frame + 1))
+    rng = np.random.default_rng((seed, category, number, frame + 1))
     longest = float(np.exp(rng.uniform(*np.log(LONGEST))))
     return draw(shape, rng, HEIGHT, WIDTH, longest)
 
@@ -79,6 +80,12 @@ def write_set(output: Path, objects: int, poses: int, seed: int) -> None:
         os.replace(unfinished, annotation_file)
 
 
+def natural(text: str) -> int:
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 on")
+    return int(text)
+
+
 def positive(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 on")
@@ -89,8 +96,8 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Render stills of airborne objects for training.")
     parser.add_argument("--output", type=Path, required=True, help="the data set's folder: datasets/airborne_drawn")
     parser.add_argument("--objects", type=positive, default=160, help="objects of each class (default: 160)")
-    parser.add_argument("--poses", type=positive, default=4, help="frames of each object (default: 4)")
-    parser.add_argument("--seed", type=int, default=0, help="default: 0")
+    parser.add_argument("--poses", type=positive, default=1, help="frames of each object (default: 1)")
+    parser.add_argument("--seed", type=natural, default=0, help="default: 0")
     return parser.parse_args(arguments)
 
 

@@ -115,6 +115,20 @@ def test_a_file_at_an_address_that_nobody_answers_at_first_is_read_whole():
     assert not source.live and source.num_frames == 3
 
 
+def test_waiting_for_a_source_that_never_comes_ends_when_it_is_left():
+    tries = []
+    source = StreamSource("cam", lambda: tries.append(1), may_be_away=True)
+    waiting = threading.Event()
+    source.on_notice = lambda notice: waiting.set()
+    seen = []
+    thread = threading.Thread(target=lambda: seen.append(list(source.frames())))
+    thread.start()
+    assert waiting.wait(60)
+    source.leave()
+    thread.join(60)
+    assert seen == [[]] and len(tries) >= 2
+
+
 def all_frames(source, start: int = 0):
     """Every frame that arrives, in this thread."""
     return module._Playback(source, source._take_first(), threading.Event()).frames(start)

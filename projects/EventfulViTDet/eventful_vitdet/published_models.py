@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from torch import Size
 
-from .errors import shorten
+from .errors import ConfigError, shorten
 from .known_models import KNOWN_MODELS, names_of_configs
 
 SIZES = {(768, 12): "b", (1024, 24): "l", (1280, 32): "h"}
@@ -73,7 +73,10 @@ def describe_configured(found: Sizes) -> str:
 
     fitting = []
     for name in names_of_configs():
-        model = build_cfg(f"{name}.yaml").MODEL
+        try:
+            model = build_cfg(f"{name}.yaml").MODEL
+        except ConfigError:  # of somebody's own file, which is not what the message is about
+            continue
         heads = list(HEADS)[model.ROI_HEADS.NAME == "CascadeROIHeads"]
         sizes = Sizes(model.VIT.EMBED_DIM, model.VIT.DEPTH, model.ROI_HEADS.NUM_CLASSES, heads, model.MASK_ON)
         if model.META_ARCHITECTURE == "VideoRCNN" and sizes == found:

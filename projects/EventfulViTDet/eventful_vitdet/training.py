@@ -177,7 +177,8 @@ class FirstIteration(HookBase):
         loss = get_event_storage().latest().get("total_loss")
         if self.trainer.iter == self.trainer.start_iter and loss is not None and is_main_process():
             seconds = time.perf_counter() - self._began
-            logger.info("first iteration: total_loss %.4g, %.1f seconds with what is done only once", loss[0], seconds)
+            message = "first iteration of this run: total_loss %.4g, %.1f seconds with what is done only once"
+            logger.info(message, loss[0], seconds)
 
 
 def make_cpu_trainer(trainer: SimpleTrainer) -> SimpleTrainer:

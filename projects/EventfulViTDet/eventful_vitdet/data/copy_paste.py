@@ -2,7 +2,7 @@
 
 In videos of few places, each with one kind of object, a detector learns the place in the place of the object. Here an
 object comes with what differs from its background: what is around it is even, as a sky is, and stays where it was. It
-is turned, made paler, stronger or the other way round, so that its shape is what tells it from others.
+is turned, made paler or stronger, sometimes light for dark, so that its shape is what tells it from others.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ TURN = 30.0
 STRENGTHS = (0.5, 1.3)
 """Range of the factor of its differences from its background."""
 INVERTED = 0.2
-"""How often what was darker than the background becomes lighter."""
+"""How often what was darker than the background becomes lighter, and the reverse."""
 LARGEST_SHARE = 0.6
 """Of the image's sides, that an object and its surroundings may take."""
 MARGIN = 0.15
@@ -43,10 +43,10 @@ ERASING = 0.6
 """How often an image's only own object is erased where another one was carried to it."""
 LARGEST_ERASED = 160
 """Side of a square, in pixels, as large as the largest object that is erased."""
-KEPT_PATCHES = 8192
-"""Objects that are held in memory, as reading each from its frame took half of the time of a batch of crops."""
-LARGEST_KEPT = 65_536
-"""Bytes of an object that is held."""
+KEPT_PATCHES = 4096
+"""Objects that a process holds in memory, so that their frames are decoded once."""
+LARGEST_KEPT = 32_768
+"""Bytes of an object that is held, so 128 MiB in all at most."""
 
 Box = tuple[float, float, float, float]
 """x, y, width, height in pixels."""

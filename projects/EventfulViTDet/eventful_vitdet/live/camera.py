@@ -62,6 +62,7 @@ class FrameReader:
         with self._changed:
             self._stop = True
             self._changed.notify()
+        self._source.leave()
 
     def has_ended(self, patience: float) -> bool:
         """Whether the thread has ended, within so many seconds."""

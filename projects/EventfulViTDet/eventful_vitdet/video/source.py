@@ -38,6 +38,9 @@ class VideoSource:
         """
         raise NotImplementedError
 
+    def leave(self) -> None:
+        """End a pass that waits for its source. For other threads; what waits for nothing ends when it is closed."""
+
 
 def check_part(source: VideoSource, start: int, end: int | None, every: int) -> None:
     """Raise ConfigError for a part of a stream, which has no numbers, or for one that is empty."""

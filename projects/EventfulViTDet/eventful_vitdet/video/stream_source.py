@@ -75,6 +75,7 @@ class StreamSource(VideoSource):
         self.is_away = True
         """It could not be opened so far: whether it is live, and how fast, is a guess."""
         self.fps, self.live, self.num_frames = DEFAULT_FPS, True, None
+        self._left = threading.Event()
         self._first = call_aside(connect)
         if self._first is not None:
             self.meet(self._first)
@@ -90,11 +91,12 @@ class StreamSource(VideoSource):
 
     def frames(self, start: int = 0, every: int = 1) -> Iterator[SourceFrame]:
         """Of a live stream the newest frame, each time one is asked for; `start` is then the number of the first."""
-        left = threading.Event()  # one for each pass: a thread that was left to itself must not wake up in the next
+        # One for each pass: a thread that was left to itself must not wake up in the next.
+        self._left = left = threading.Event()
         playback = _Playback(self, self._take_first(), left)
         try:
-            if self.is_away:
-                playback.wait_for_first_signal()
+            if self.is_away and not playback.wait_for_first_signal():
+                return
             if self.live:
                 with NewestItem(lambda: playback.frames(start), LEAVING_SECONDS, left) as frames:
                     # Frames that were passed over leave no gap in the numbers: what is left is still one sequence.
@@ -106,6 +108,9 @@ class StreamSource(VideoSource):
                     yield from frames
         finally:
             left.set()
+
+    def leave(self) -> None:
+        self._left.set()
 
     def _take_first(self) -> Connection | None:
         """The connection that was opened to see whether it can be; for the first who asks."""
@@ -126,14 +131,20 @@ class _Playback:
         self._left = left
         self._is_over = False
 
-    def wait_for_first_signal(self) -> None:
-        """Try to reach a source that never was, without end, as nobody knows when it is switched on."""
+    def wait_for_first_signal(self) -> bool:
+        """Try to reach a source that never was, without end, as nobody knows when it is switched on.
+
+        False if nobody is waiting for frames any longer.
+        """
         source, wait = self._source, FIRST_WAIT_SECONDS
         while not self._reach(-1.0):
+            if self._left.is_set():
+                return False
             source.on_notice(f"{source.name}: no signal, trying again in {wait:g} s")
             source.wait(self._left, wait)
             wait = min(2 * wait, LONGEST_WAIT_SECONDS)
         source.meet(self._connection)
+        return True
 
     def frames(self, start: int = 0, every: int = 1) -> Iterator[SourceFrame]:
         """Every frame that arrives, which is more than a slow consumer can take."""

@@ -93,7 +93,8 @@ def finished(tmp_path) -> set[str]:
 def test_without_mistakes(train_net, tmp_path, capsys):
     assert train_net() == 0
     shown = capsys.readouterr().out
-    assert shown.index("first iteration of this run: total_loss") < shown.index("iter: 11") and shown.count("first iteration") == 1
+    assert shown.index("first iteration of this run: total_loss") < shown.index("iter: 11")
+    assert shown.count("first iteration") == 1
     assert written(tmp_path) >= {"model_final.pth", "results.json"}
     assert train_net("--eval-only", "--restart", MODEL__WEIGHTS=tmp_path / "out" / "model_final.pth") == 0
     assert train_net("--eval-only") == 1

@@ -16,8 +16,9 @@ from eventful_vitdet.draw.schedule_figure import (
 from eventful_vitdet.errors import ConfigError, DataError
 
 
-def test_a_run_under_a_schedule_and_its_figure(demo_cfg, source, tmp_path):
+def test_a_run_under_a_schedule_and_its_figure(demo_cfg, source, tmp_path, capsys):
     run = record_run(demo_cfg, build_model(demo_cfg).eval(), source, Schedule.parse("0:900,4:6,8:1,50:7"), frames=12)
+    assert "figure: 100%" in capsys.readouterr().err  # it tells how far it is
     assert run.tokens == 24 and run.r == [24] * 4 + [6] * 4 + [1] * 4
     assert sorted(run.pictures) == [2, 6, 10]
     assert run.dense_gflops[0] == pytest.approx(run.backbone_gflops[0]) and run.dense_gflops[1] > run.dense_gflops[0]

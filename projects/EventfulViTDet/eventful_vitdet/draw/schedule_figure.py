@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.gridspec import GridSpecFromSubplotSpec
 from torch import nn
+from tqdm import tqdm
 
 from ..control import RuntimeControl
 from ..controllers import Schedule
@@ -99,7 +100,7 @@ def record_run(
     )
     detector = VideoDetector(cfg, model, RuntimeControl(model, schedule), masks=MaskRequest(min_score))
     with detector, closing(source.frames()) as stream:
-        for frame in itertools.islice(stream, frames):
+        for frame in tqdm(itertools.islice(stream, frames), desc="figure", total=frames, unit="frame"):
             if frame.index == 0:
                 run.dense_gflops = _dense_cost(cfg, model, frame)
                 # Drawn as large as it is shown, so that letters and lines have the size that they should have.

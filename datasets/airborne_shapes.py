@@ -238,11 +238,9 @@ def _cover(outline: np.ndarray, opacity: float) -> tuple[tuple[slice, slice], np
 def _light(corners: Points, sun: np.ndarray) -> float:
     """How bright a face is that is lit from both sides, as its normal may point to either."""
     normal = np.cross(corners[1] - corners[0], corners[-1] - corners[0])
-    length = np.linalg.norm(normal)
-    if length < 1e-12:
-        normal, length = np.cross(corners[2] - corners[1], corners[0] - corners[1]), 1.0
-        length = max(np.linalg.norm(normal), 1e-12)
-    normal = normal / length
+    if np.linalg.norm(normal) < 1e-12:  # the first two corners are one, as at the end of an ellipsoid
+        normal = np.cross(corners[2] - corners[1], corners[0] - corners[1])
+    normal = normal / max(np.linalg.norm(normal), 1e-12)
     if normal[1] > 0:  # of the two sides, the one that is seen
         normal = -normal
     return AMBIENT + (1 - AMBIENT) * max(0.0, float(normal @ sun))

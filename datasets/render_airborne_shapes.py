@@ -20,6 +20,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 from airborne_shapes import SHAPES, Picture, draw
+from eventful_vitdet.cli.arguments import whole_number
 from tqdm import tqdm
 
 HEIGHT, WIDTH = 512, 640
@@ -80,24 +81,12 @@ def write_set(output: Path, objects: int, poses: int, seed: int) -> None:
         os.replace(unfinished, annotation_file)
 
 
-def natural(text: str) -> int:
-    if not text.isdigit():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 on")
-    return int(text)
-
-
-def positive(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 on")
-    return int(text)
-
-
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Render stills of airborne objects for training.")
     parser.add_argument("--output", type=Path, required=True, help="the data set's folder: datasets/airborne_drawn")
-    parser.add_argument("--objects", type=positive, default=160, help="objects of each class (default: 160)")
-    parser.add_argument("--poses", type=positive, default=1, help="frames of each object (default: 1)")
-    parser.add_argument("--seed", type=natural, default=0, help="default: 0")
+    parser.add_argument("--objects", type=whole_number(1), default=160, help="objects of each class (default: 160)")
+    parser.add_argument("--poses", type=whole_number(1), default=1, help="frames of each object (default: 1)")
+    parser.add_argument("--seed", type=whole_number(0), default=0, help="default: 0")
     return parser.parse_args(arguments)
 
 

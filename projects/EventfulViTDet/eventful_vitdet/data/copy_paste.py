@@ -10,7 +10,7 @@ from __future__ import annotations
 import bisect
 import math
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -53,22 +53,17 @@ Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
-class _Class:
-    """The objects of a class."""
+class _Donors:
+    """The objects of a class, by video."""
 
-    sets: list[list[list[tuple[dict, dict]]]]
-    """Of each data set that has any, videos, each a list of frames and annotations."""
+    videos: list[list[tuple[dict, dict]]]
+    """Each the frames and annotations of its objects. Plain lists, for other processes."""
     upper: list[float]
-    """Sums of the sets' shares up to each."""
+    """Sums of the videos' weights up to each."""
 
-    @classmethod
-    def of(cls, sets: Mapping[int, list], per_video: Sequence[float]) -> _Class:
-        shares = np.asarray([per_video[number] * len(videos) for number, videos in sets.items()])
-        return cls(list(sets.values()), np.cumsum(shares / shares.sum()).tolist())
-
-    def draw_video(self) -> list[tuple[dict, dict]]:
-        number = bisect.bisect_right(self.upper, np.random.uniform())
-        return _draw(self.sets[min(number, len(self.sets) - 1)])
+    def draw(self) -> tuple[dict, dict]:
+        place = np.random.uniform() * self.upper[-1]
+        return _draw(self.videos[bisect.bisect_right(self.upper, place, hi=len(self.videos) - 1)])
 
 
 @dataclass(frozen=True)
@@ -102,17 +97,19 @@ class CopyPaste:
         self._read = read
         self._probability = probability
         self._kept: dict[tuple, Cutout] = {}
-        donors: dict = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
+        classes: dict = defaultdict(lambda: defaultdict(list))
         for number, frames in enumerate(sets):
             for frame in frames:
                 for annotation in frame["annotations"]:
                     if not annotation.get("iscrowd", 0):
-                        donors[annotation["category_id"]][number][frame["video_id"]].append((frame, annotation))
-        videos = [max(1, len({frame["video_id"] for frame in frames})) for frames in sets]
-        per_video = [ratio / count for ratio, count in zip(ratios or (1,) * len(sets), videos)]
+                        classes[annotation["category_id"]][number, frame["video_id"]].append((frame, annotation))
+        weights = [
+            ratio / max(1, len({frame["video_id"] for frame in frames}))
+            for ratio, frames in zip(ratios or (1,) * len(sets), sets)
+        ]
         self._donors = [
-            _Class.of({number: list(videos.values()) for number, videos in of_class.items()}, per_video)
-            for of_class in donors.values()
+            _Donors(list(videos.values()), np.cumsum([weights[number] for number, _ in videos]).tolist())
+            for videos in classes.values()
         ]
 
     def __call__(self, frame: dict, image: np.ndarray) -> tuple[np.ndarray, list[dict]]:
@@ -132,7 +129,7 @@ class CopyPaste:
 
     def _carry(self, image: np.ndarray, taken: Sequence[Box]) -> tuple[np.ndarray, dict] | None:
         """The image with an object more, and its annotation; None where the one that was drawn does not fit."""
-        donor, annotation = _draw(_draw(self._donors).draw_video())
+        donor, annotation = _draw(self._donors).draw()
         cutout = self._cutout(donor, annotation)
         if min(cutout.patch.shape[:2]) < SMALLEST_SIDE:
             return None

@@ -170,8 +170,18 @@ class ChannelGain(T.Augmentation):
         return GainTransform(np.random.uniform(self.low, self.high, image.shape[2]).astype(np.float32))
 
 
-class GainTransform(Transform):
-    """Multiplies the channels of a uint8 image (H, W, C) by factors (C,); coordinates stay."""
+class ColourTransform(Transform):
+    """Changes colours only: coordinates and masks stay."""
+
+    def apply_coords(self, coords: np.ndarray) -> np.ndarray:
+        return coords
+
+    def apply_segmentation(self, segmentation: np.ndarray) -> np.ndarray:
+        return segmentation
+
+
+class GainTransform(ColourTransform):
+    """Multiplies the channels of a uint8 image (H, W, C) by factors (C,)."""
 
     def __init__(self, factors: np.ndarray) -> None:
         super().__init__()
@@ -179,12 +189,6 @@ class GainTransform(Transform):
 
     def apply_image(self, img: np.ndarray) -> np.ndarray:
         return np.clip(img * self.factors, 0, 255).astype(img.dtype)
-
-    def apply_coords(self, coords: np.ndarray) -> np.ndarray:
-        return coords
-
-    def apply_segmentation(self, segmentation: np.ndarray) -> np.ndarray:
-        return segmentation
 
 
 LUMA = np.asarray((0.299, 0.587, 0.114), np.float32)
@@ -210,8 +214,8 @@ class RandomSaturation(T.Augmentation):
         return SaturationTransform(np.float32(np.random.uniform(self.low, self.high)), self.weights)
 
 
-class SaturationTransform(Transform):
-    """Multiplies the distance from grey in uint8 images (H, W, 3) by a factor; coordinates stay."""
+class SaturationTransform(ColourTransform):
+    """Multiplies the distance from grey in uint8 images (H, W, 3) by a factor."""
 
     def __init__(self, factor: float, weights: np.ndarray) -> None:
         super().__init__()
@@ -220,9 +224,3 @@ class SaturationTransform(Transform):
     def apply_image(self, img: np.ndarray) -> np.ndarray:
         grey = (img @ self.weights)[..., None]
         return np.clip(grey + self.factor * (img - grey), 0, 255).astype(img.dtype)
-
-    def apply_coords(self, coords: np.ndarray) -> np.ndarray:
-        return coords
-
-    def apply_segmentation(self, segmentation: np.ndarray) -> np.ndarray:
-        return segmentation

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 
@@ -83,6 +84,16 @@ def test_of_several_inputs_those_that_are_off_are_waited_for(video, monkeypatch,
     for mistake, reason in (("gone.mp4", "there is no such file"), ("ftp://x/y", "addresses begin"), ("7", "twice")):
         with pytest.raises(VideoReadError, match=reason):
             open_inputs(["7", video, mistake], True)
+
+
+def test_inputs_that_are_off_are_asked_at_once(monkeypatch):
+    both = threading.Barrier(2)
+
+    def connect_camera(number: int) -> None:
+        both.wait(timeout=20)  # raises unless the other one is asked meanwhile
+
+    monkeypatch.setattr("eventful_vitdet.video.opening.connect_camera", connect_camera)
+    assert [source.name for source in open_inputs(["7", "8"], True)] == ["camera 7", "camera 8"]
 
 
 @pytest.mark.parametrize(

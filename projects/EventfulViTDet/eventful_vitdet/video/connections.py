@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
@@ -29,6 +30,7 @@ PLAUSIBLE_FPS = (1, 240)
 OPENCV_LOG = getattr(cv2.utils, "logging", cv2)
 """Where OpenCV 5 has the functions for its log; OpenCV 4 has them at the top."""
 SILENT = 0
+_LOG_LEVEL = threading.Lock()
 
 
 class Connection(Protocol):
@@ -175,13 +177,15 @@ def hide_secrets(address: str) -> str:
 
 @contextmanager
 def quiet_opencv() -> Iterator[None]:
-    """Keep OpenCV from printing about what fails; callers say it in one line."""
-    level = OPENCV_LOG.getLogLevel()
-    OPENCV_LOG.setLogLevel(SILENT)
-    try:
-        yield
-    finally:
-        OPENCV_LOG.setLogLevel(level)
+    """Keep OpenCV from printing about what fails; callers say it in one line. One thread at a time, since the level is
+    of the process: two would leave it silent for good."""
+    with _LOG_LEVEL:
+        level = OPENCV_LOG.getLogLevel()
+        OPENCV_LOG.setLogLevel(SILENT)
+        try:
+            yield
+        finally:
+            OPENCV_LOG.setLogLevel(level)
 
 
 def _plausible(fps: float) -> float:

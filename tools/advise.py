@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Which budget reaches a number of milliseconds. See eventful_vitdet/cli/advise_command.py."""
+"""Find the budget that reaches a target in milliseconds. See eventful_vitdet/cli/advise_command.py."""
 
 from eventful_vitdet.cli.door import Door
 

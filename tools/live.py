@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A local web page with a detector at work. See eventful_vitdet/cli/live_command.py."""
+"""Show the detections of videos or cameras on a local web page. See eventful_vitdet/cli/live_command.py."""
 
 from eventful_vitdet.cli.door import Door
 

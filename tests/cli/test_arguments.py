@@ -42,14 +42,14 @@ def test_budgets_end_at_the_first_other_word(words, budgets, options):
         (["--eval-only", "--budgets", "-3"], "found '-3'"),
         (["--budgets", "64"], "add --eval-only"),
         # argparse would take each of these for its own and leave the budgets out.
-        (["--eval-only", "--budgets=64"], "--budgets is written in full, once"),
-        (["--eval-only", "--budget", "64"], "--budgets is written in full, once"),
-        (["--eval-only", "--budgets", "64", "--budgets", "8"], "--budgets is written in full, once"),
-        (["SOLVER.MAX_ITER", "6", "--resume"], "--resume stands behind KEY VALUE pairs; options come before them"),
+        (["--eval-only", "--budgets=64"], "write --budgets in full and once"),
+        (["--eval-only", "--budget", "64"], "write --budgets in full and once"),
+        (["--eval-only", "--budgets", "64", "--budgets", "8"], "write --budgets in full and once"),
+        (["SOLVER.MAX_ITER", "6", "--resume"], "--resume comes after KEY VALUE pairs; put options before them"),
         (["--eval-only", "--num-gpus", "0"], "--num-gpus and --num-machines are 1 or larger"),
         (["--eval-only", "--num-machines", "-1"], "--num-gpus and --num-machines are 1 or larger"),
         (["--num-machines", "2", "--machine-rank", "2"], "--machine-rank counts the 2 machines from 0, found 2"),
-        (["--eval-only", "--root", "somewhere"], "--root belongs to --test-json"),
+        (["--eval-only", "--root", "somewhere"], "--root needs --test-json"),
     ],
 )
 def test_bad_arguments(words, message, capsys):

@@ -13,25 +13,25 @@ import eventful_vitdet
 import pytest
 
 COMMANDS = {
-    "advise": "Which budget reaches a number of milliseconds",
+    "advise": "Find the budget that reaches a target",
     "benchmark": "Time ViTDet-B or a ViT of timm per frame",
     "benchmark_pyramid": "Time what follows the backbone",
     "check_claims": "Look for numbers",
-    "check_dataset": "Count what a data set holds",
+    "check_dataset": "Count the contents of a data set",
     "compare_authors": "Run ViTDet-B here and in the code",
-    "convert_coco": "Make a COCO-VID file of plain COCO",
+    "convert_coco": "Make a COCO-VID file from plain COCO",
     "demo": "The demonstration",
     "demo_actions": "The demonstration of action recognition",
     "export_weights": "Take the weights out of a training checkpoint",
     "gpu_report": "Check and measure everything on a GPU",
-    "live": "A local web page",
+    "live": "Show the detections of videos or cameras",
     "make_figure": "The paper's first figure",
     "measure_control": "Measure how quickly",
     "model_table": "Parameters and operations",
     "operation_table": "Count the operations of ViTDet-B",
     "report": "Write a report of an evaluation",
     "train_net": "--budgets BUDGET",
-    "visualize_video": "Detections on video",
+    "visualize_video": "Draw detections on video",
 }
 
 

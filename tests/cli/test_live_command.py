@@ -70,7 +70,7 @@ def test_of_several_inputs_those_that_are_off_are_waited_for(video, monkeypatch,
     found = {1: StillCamera()}
     monkeypatch.setattr("eventful_vitdet.video.opening.connect_camera", found.get)
     assert [source.name for source in open_inputs([video, "7"], False)] == [video, "camera 7"]
-    assert capsys.readouterr().err == "camera 7: no signal; it is shown as soon as it is there\n"
+    assert capsys.readouterr().err == "camera 7: no signal; it will be shown as soon as it is available\n"
     assert [source.is_away for source in open_inputs(["7", "1"], False)] == [True, False]
     capsys.readouterr()
     # None of them, and one that is the only one; unless that is asked for.

@@ -17,7 +17,7 @@ import torch
 from draw.conftest import CONFIG, OPTIONS
 from eventful_vitdet.cli import train_command
 from eventful_vitdet.cli.main_command import SUBCOMMANDS, main
-from eventful_vitdet.known_models import DEFAULT_MODEL, KNOWN_MODELS
+from eventful_vitdet.known_models import DEFAULT_MODEL, KNOWN_MODELS, weights_settings
 from eventful_vitdet.video import probe_video
 from video.encoded_videos import encode
 
@@ -205,6 +205,8 @@ def test_models_says_what_is_here(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("eventful_vitdet.known_models.CHECKOUT", tmp_path)  # as where it is installed
     ours = sum(bool(model.file) for model in KNOWN_MODELS)
     assert main(["models"]) == 0 and capsys.readouterr().out.count("in the repository only") == ours >= 2
+    # In the folder of a clone, its files serve; elsewhere, the message names them.
+    assert weights_settings("demo/vitdet_tiny") == ["MODEL.WEIGHTS", "weights/demo_vitdet_tiny.safetensors"]
 
 
 def test_live_takes_its_inputs_as_words(capsys):
@@ -222,7 +224,7 @@ def test_live_takes_its_inputs_as_words(capsys):
     assert several.input == ["a.mp4", "b.mp4", "rtsp://10.0.0.5/x", "0"] and several.opts == ["MODEL.DEVICE", "cpu"]
     with pytest.raises(SystemExit):
         parse(["--port", "0"])
-    assert "name a video, a folder, an address, or the number of a camera" in capsys.readouterr().err
+    assert "give a video, a folder, an address, or the number of a camera" in capsys.readouterr().err
 
 
 def test_a_report_is_named_as_this_command_would_make_it(monkeypatch):

@@ -92,12 +92,13 @@ def names_of_configs() -> list[str]:
 
 def weights_settings(model: str, weights: str | os.PathLike | None = None) -> list[str]:
     """KEY VALUE pairs for the weights of a model: those that are given, else, of a model of KNOWN_MODELS that is named
-    without .yaml, its file in a checkout. None where its configuration says it all."""
+    without .yaml, its file in a checkout; without a checkout, that file in the current folder. None where its
+    configuration says it all."""
     if weights is not None:
         return ["MODEL.WEIGHTS", os.fspath(weights)]
     for known in KNOWN_MODELS:
-        if known.name == model and known.file and (place := known.local_file()):
-            return ["MODEL.WEIGHTS", str(place)]
+        if known.name == model and known.file:
+            return ["MODEL.WEIGHTS", str(known.local_file() or known.file)]
     return []
 
 

@@ -1,4 +1,4 @@
-"""Which budget reaches a number of milliseconds: measures a few on this machine and a video, and recommends one.
+"""Find the budget that reaches a target in milliseconds: measure several on this machine and a video, recommend one.
 
     python tools/advise.py street.mp4 --target-ms 100
     python tools/advise.py street.mp4 --target-ms 100 --model coco/mask_rcnn_vitdet_l --min-agreement 95
@@ -113,18 +113,18 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     option("words", nargs="*", metavar="INPUT", help=inputs)
     option("--input", metavar="INPUT", help="the same, as an option")
     add_model(parser)
-    option("--target-ms", type=positive, required=True, metavar="MS", help="what a frame may take")
+    option("--target-ms", type=positive, required=True, metavar="MS", help="target time of a frame in milliseconds")
     least = "percent; budgets that agree less with the dense model are not recommended (default: 0)"
     option("--min-agreement", type=percent, default=0.0, metavar="PERCENT", help=least)
     budgets = "tokens per gate to measure (default: 1/2, 1/4, 1/8 and 1/16 of the frame's)"
     option("--budgets", metavar="R ...", help=budgets)
-    option("--frames", type=whole_number(4), default=FRAMES, metavar="N", help=f"look at so many (default: {FRAMES})")
+    option("--frames", type=whole_number(4), default=FRAMES, metavar="N", help=f"frames to measure (default: {FRAMES})")
     option("--start", type=whole_number(0), default=0, metavar="N", help="number of the first frame (default: 0)")
-    option("--output", metavar="FILE.json", help="write all that was measured")
+    option("--output", metavar="FILE.json", help="write all measurements to this file")
     words, budgets = take_budgets(parser, list(sys.argv[1:] if words is None else words))
     arguments = parser.parse_intermixed_args(words)
     if arguments.budgets is not None:
-        parser.error("--budgets is written in full, once, with its numbers behind it: --budgets 64 128")
+        parser.error("write --budgets in full and once, followed by its numbers: --budgets 64 128")
     arguments.budgets = [int(budget) for budget in budgets if budget != DENSE]  # that one is always measured
     take_one_input(parser, arguments)
     return arguments

@@ -1,4 +1,4 @@
-"""Detections on video: boxes, the tokens that were updated, and what every frame costs. Or actions, as text.
+"""Draw detections on video: boxes, updated tokens, and the cost of every frame. Or actions, as text.
 
     python tools/visualize_video.py street.mp4
     python tools/visualize_video.py street.mp4 --classes person car --budget 256 --save-json street.jsonl
@@ -6,7 +6,7 @@
         --weights weights/airborne_vitdet_small.safetensors --input video.mp4 --output out.mp4
 
 The first writes street_detections.mp4 beside the video. Inputs are video files, folders or quoted patterns of images or
-videos, rtsp:// or http://, or a camera's number. With several videos, --output is a folder, where each gets a file of
+videos, rtsp:// or http://, or a camera's number. With several inputs, --output is a folder, where each gets a file of
 its name. See docs/visualize.md.
 """
 
@@ -259,20 +259,20 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     option("--output", metavar="FILE.mp4", help=output)
     option("--classes", nargs="+", default=[], metavar="NAME", help="classes to draw and to save (default: all)")
     option("--track", action="store_true", help="number the objects, also in the JSON; needs the extra 'track'")
-    option("--side-by-side-dense", action="store_true", help="run the dense model too, shown on the right")
-    option("--show-tokens", metavar="any|BLOCK", help="tint updated tokens: any, a block (3), or a gate of it (3.qkv)")
+    option("--side-by-side-dense", action="store_true", help="also run the dense model, shown on the right")
+    option("--show-tokens", metavar="any|BLOCK", help="tint updated tokens: any, those of a block (3) or gate (3.qkv)")
     option("--budget", metavar="SCHEDULE", help="tokens per gate: 256, or by frame as in 0:512,120:128,240:2048")
-    option("--save-json", metavar="FILE.jsonl", help="detections and costs, a line per frame; or a folder as --output")
-    option("--save-csv", metavar="FILE.csv", help="of actions: a table of the steps; or a folder as --output")
-    option("--confidence-threshold", type=score, metavar="SCORE", help="weakest to draw (default: 0.3)")
-    option("--save-frames", type=numbers, default=[], metavar="N,N,...", help="write these frames as pictures too")
+    option("--save-json", metavar="FILE.jsonl", help="detections and costs, a line per frame; or a folder")
+    option("--save-csv", metavar="FILE.csv", help="models of actions: a table of the steps; or a folder")
+    option("--confidence-threshold", type=score, metavar="SCORE", help="lowest score to draw (default: 0.3)")
+    option("--save-frames", type=numbers, default=[], metavar="N,N,...", help="also write these frames as pictures")
     option("--start", type=whole_number(0), default=0, metavar="N", help="number of the first frame (default: 0)")
     option("--end", type=whole_number(1), metavar="N", help="number of the frame to stop before")
     option("--every", type=whole_number(1), default=1, metavar="N", help="take every N-th frame")
-    option("--enlarge", type=factor, default=1.0, metavar="FACTOR", help="draw on frames so many times as large")
+    option("--enlarge", type=factor, default=1.0, metavar="FACTOR", help="enlarge frames by this factor before drawing")
     option("--max-frames", type=whole_number(1), metavar="N", help="stop after so many frames")
-    option("--no-audio", action="store_true", help="leave the sound out; otherwise it is copied")
-    option("--no-window", action="store_true", help="show nothing while writing, even where there is a display")
+    option("--no-audio", action="store_true", help="leave out the sound, which is copied otherwise")
+    option("--no-window", action="store_true", help="no preview window, even if there is a display")
     arguments = parser.parse_intermixed_args(words)
     hint = " (before --classes, which takes all words that follow)" if arguments.classes else ""
     take_inputs(parser, arguments, hint)

@@ -48,7 +48,7 @@ def command_parser(description: str | None) -> argparse.ArgumentParser:
     amount = group.add_mutually_exclusive_group()
     amount.add_argument("-v", "--verbose", dest="verbosity", action="store_const", const=1, help="show all messages")
     amount.add_argument("-q", "--quiet", dest="verbosity", action="store_const", const=-1, help="show warnings only")
-    group.add_argument("--traceback", action="store_true", help="show where any error was found, mistakes included")
+    group.add_argument("--traceback", action="store_true", help="show tracebacks of user errors, too")
     parser.set_defaults(verbosity=0)
     return parser
 
@@ -87,7 +87,7 @@ def take_one_input(parser: argparse.ArgumentParser, arguments: argparse.Namespac
     """Let `input` be the one input of a command line, given as an option or among its `words`; the rest is `opts`."""
     inputs, arguments.opts = ([arguments.input], arguments.words) if arguments.input else take_pairs(arguments.words)
     if len(inputs) != 1:
-        parser.error(f"name one video, folder, address or camera, found {len(inputs)}")
+        parser.error(f"give one video, folder, address or camera, found {len(inputs)}")
     arguments.input = inputs[0]
 
 
@@ -103,7 +103,7 @@ def take_inputs(parser: argparse.ArgumentParser, arguments: argparse.Namespace, 
     else:
         arguments.input, arguments.opts = take_pairs(arguments.words)
     if not arguments.input:
-        parser.error(f"name a video, a folder, an address, or the number of a camera{hint}")
+        parser.error(f"give a video, a folder, an address, or the number of a camera{hint}")
 
 
 def parse_with_pairs(parser: argparse.ArgumentParser, words: Sequence[str] | None) -> argparse.Namespace:
@@ -160,8 +160,8 @@ def training_parser(description: str | None = None) -> argparse.ArgumentParser:
     """Arguments of training and evaluation: those of Detectron2's scripts, and those of this project."""
     parser = command_parser(description)
     option = parser.add_argument
-    option("--config-file", default="", metavar="FILE", help="yaml file with settings")
-    option("--resume", action="store_true", help="continue after OUTPUT_DIR's last checkpoint")
+    option("--config-file", default="", metavar="FILE", help="YAML file with settings")
+    option("--resume", action="store_true", help="continue from the last checkpoint in OUTPUT_DIR")
     option("--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS instead of training")
     option("--num-gpus", type=int, default=1, metavar="N", help="processes per machine, one per GPU")
     option("--num-machines", type=int, default=1, metavar="N", help="number of machines")
@@ -182,12 +182,12 @@ def training_parser(description: str | None = None) -> argparse.ArgumentParser:
     option(
         "--budgets",
         metavar="BUDGET",
-        help="evaluate each of these: 'dense', or a number of tokens r per gate and frame (as in: dense 64 128 256)",
+        help="evaluate each of these: 'dense', 'calibrated', or tokens per gate and frame (as in: dense 64 128 256)",
     )
     option(
         "--restart",
         action="store_true",
-        help="evaluate all videos again; by default, those without results in OUTPUT_DIR",
+        help="evaluate all videos again; by default, only those without results in OUTPUT_DIR",
     )
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="settings, at the end")
     return parser
@@ -199,9 +199,9 @@ def parse_training(parser: argparse.ArgumentParser, words: Sequence[str] | None 
     args = parser.parse_args(words)
     late = next((word for word in args.opts if word.startswith("--")), None)
     if late is not None:
-        parser.error(f"{late} stands behind KEY VALUE pairs; options come before them")
+        parser.error(f"{late} comes after KEY VALUE pairs; put options before them")
     if args.budgets is not None:
-        parser.error("--budgets is written in full, once, with its words behind it: --budgets dense 64 128")
+        parser.error("write --budgets in full and once, followed by its values: --budgets dense 64 128")
     args.budgets = budgets
     if args.dist_url is None:
         # On one machine a free port: a second run at the same time finds the usual one taken.
@@ -211,10 +211,10 @@ def parse_training(parser: argparse.ArgumentParser, words: Sequence[str] | None 
     if not 0 <= args.machine_rank < args.num_machines:
         parser.error(f"--machine-rank counts the {args.num_machines} machines from 0, found {args.machine_rank}")
     if args.root is not None and args.test_json is None:
-        parser.error("--root belongs to --test-json")
+        parser.error("--root needs --test-json")
     for option, given in (("--budgets", budgets), ("--restart", args.restart)):
         if given and not args.eval_only:
-            parser.error(f"{option} belongs to an evaluation: add --eval-only")
+            parser.error(f"{option} is for evaluations: add --eval-only")
     return args
 
 

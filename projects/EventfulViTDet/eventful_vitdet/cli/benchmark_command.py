@@ -1,10 +1,10 @@
 """Time ViTDet-B or a ViT of timm per frame, dense against eventful, side by side in one process.
 
-python tools/benchmark.py
-python tools/benchmark.py --modes exact full tokenwise --dtypes float32 bfloat16 --pyramid --library --profile
-python tools/benchmark.py --sizes 672 --budgets 128 256 --rounds 10
-python tools/benchmark.py --config-file configs/airborne_vid/vitdet_small.yaml --sizes 512 --budgets 64 128 256
-python tools/benchmark.py --model timm:vit_base_patch14_dinov2 --sizes 518
+    python tools/benchmark.py
+    python tools/benchmark.py --modes exact full tokenwise --dtypes float32 bfloat16 --pyramid --library --profile
+    python tools/benchmark.py --sizes 672 --budgets 128 256 --rounds 10
+    python tools/benchmark.py --config-file configs/airborne_vid/vitdet_small.yaml --sizes 512 --budgets 64 128 256
+    python tools/benchmark.py --model timm:vit_base_patch14_dinov2 --sizes 518
 """
 
 from __future__ import annotations
@@ -93,23 +93,23 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     pixels, tokens = whole_number(1), whole_number(0)
     parser.add_argument("--model", metavar="timm:NAME", help="a Vision Transformer of timm in place of the detector")
     parser.add_argument(
-        "--sizes", type=pixels, nargs="+", metavar="PIXELS", help="sides of frames (default: 672 1024; a model's own)"
+        "--sizes", type=pixels, nargs="+", metavar="PIXELS", help="frame sides (default: 672 1024; for --model its own)"
     )
     parser.add_argument(
         "--budgets",
         type=tokens,
         nargs="+",
         metavar="R",
-        help="tokens per gate (default: 128 256 512 1024; of a model a quarter, eighth and sixteenth of its tokens)",
+        help="tokens per gate (default: 128 256 512 1024; for --model a quarter, eighth and sixteenth of its tokens)",
     )
     parser.add_argument("--modes", nargs="+", default=["exact"], help="attention modes (default: exact)")
-    parser.add_argument("--dtypes", nargs="+", default=["float32"], help="types of the backbone")
-    parser.add_argument("--pyramid", action="store_true", help="exact also with the eventful pyramid")
-    parser.add_argument("--library", action="store_true", help="dense also by scaled_dot_product_attention")
-    parser.add_argument("--profile", action="store_true", help="also the parts of one frame of every variant")
+    parser.add_argument("--dtypes", nargs="+", default=["float32"], help="types of the backbone (default: float32)")
+    parser.add_argument("--pyramid", action="store_true", help="also time exact with the eventful pyramid")
+    parser.add_argument("--library", action="store_true", help="also time dense with scaled_dot_product_attention")
+    parser.add_argument("--profile", action="store_true", help="also time the parts of one frame of every variant")
     parser.add_argument("--rounds", type=whole_number(1), default=5, help="timed frames of each variant (default: 5)")
     parser.add_argument(
-        "--busy", type=whole_number(0), default=0, metavar="N", help="beside so many processes that want a core each"
+        "--busy", type=whole_number(0), default=0, metavar="N", help="run N processes beside it that use a core each"
     )
     parser.add_argument("--output", default="output/benchmark", help="folder for benchmark.{json,md,png}")
     arguments = parse_with_pairs(parser, words)

@@ -78,20 +78,20 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--input", nargs="+", required=True, metavar="VIDEO", help="videos, or folders of them")
     target = parser.add_mutually_exclusive_group(required=True)
     target.add_argument(
-        "--target-gflops", type=positive, metavar="X", help="of the backbone, on average over later frames"
+        "--target-gflops", type=positive, metavar="X", help="target: GFlops of the backbone per later frame"
     )
-    target.add_argument("--like", type=whole_number(1), metavar="R", help="as many as R tokens in all gates take")
+    target.add_argument("--like", type=whole_number(1), metavar="R", help="target: the GFlops of R tokens in every gate")
     target.add_argument(
-        "--max-loss", type=positive, metavar="PERCENT", help="the least GFlops that change features by no more"
+        "--max-loss", type=positive, metavar="PERCENT", help="target: fewest GFlops for this change of features"
     )
     parser.add_argument(
         "--shared", action="store_true", help="one budget that gates and frames share, by a threshold for each gate"
     )
-    parser.add_argument("--frames", type=whole_number(2), default=16, help="of each video (default: 16)")
-    parser.add_argument("--start", type=whole_number(0), default=0, help="first of them (default: 0)")
-    parser.add_argument("--videos", type=whole_number(1), default=4, help="used at most, side by side (default: 4)")
-    parser.add_argument("--rounds", type=whole_number(1), default=3, help="of exchange (default: 3)")
-    parser.add_argument("--output", metavar="FILE", help=f"what to write (default: OUTPUT_DIR/{FILE})")
+    parser.add_argument("--frames", type=whole_number(2), default=16, help="frames of each video (default: 16)")
+    parser.add_argument("--start", type=whole_number(0), default=0, help="number of the first frame (default: 0)")
+    parser.add_argument("--videos", type=whole_number(1), default=4, help="most videos to use, side by side (default: 4)")
+    parser.add_argument("--rounds", type=whole_number(1), default=3, help="rounds of exchange (default: 3)")
+    parser.add_argument("--output", metavar="FILE", help=f"file to write (default: OUTPUT_DIR/{FILE})")
     arguments = parse_with_pairs(parser, words)
     if arguments.shared and arguments.max_loss is not None:
         parser.error("--shared holds a number of operations: it needs --target-gflops or --like, not --max-loss")

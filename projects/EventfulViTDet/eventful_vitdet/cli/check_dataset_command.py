@@ -1,11 +1,11 @@
-"""Count what a data set holds, compare with the known totals, and name what is missing or cannot be read.
+"""Count the contents of a data set, compare them with the known totals, and name what is missing or unreadable.
 
     python tools/check_dataset.py imagenet_vid_val --quick
     python tools/check_dataset.py imagenet_vid_val
     python tools/check_dataset.py epic_kitchens_validation --quick
 
-`--quick` looks whether every file is there; without it, every frame is decoded, too. It is a registered data set or
-the path of a COCO-VID file, to whose reading the keys DATASETS.* apply, or of a CSV file of clips, whose classes must
+`--quick` only checks that every file exists; without it, every frame is decoded, too. NAME is a registered data set;
+FILE is a COCO-VID file, which is read by the rules of the keys DATASETS.*, or a CSV file of clips, whose classes must
 be among MODEL.VIVIT.CLASSES. The exit code is 0 if all is well and 1 if not.
 """
 
@@ -60,7 +60,7 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("name", metavar="NAME|FILE", help="such as imagenet_vid_val, or a .json or .csv file")
     parser.add_argument("--root", metavar="DIR", help="folder that the paths in a file start from")
     parser.add_argument("--quick", action="store_true", help="do not decode the frames")
-    parser.add_argument("--part", action="store_true", help="it is a part of that data set: no known totals")
+    parser.add_argument("--part", action="store_true", help="yours is only a part of it: ignore known totals")
     add_pairs(parser)
     return parser.parse_intermixed_args(words)
 

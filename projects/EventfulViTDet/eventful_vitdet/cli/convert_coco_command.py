@@ -1,11 +1,11 @@
-"""Make a COCO-VID file of plain COCO over frames, as CVAT and Label Studio export it.
+"""Make a COCO-VID file from plain COCO annotations of frames, as CVAT and Label Studio export them.
 
     python tools/convert_coco.py my/annotations/instances_default.json my/annotations/videos.json
     python tools/convert_coco.py result.json my/annotations/videos.json --images my/frames \\
         --pattern '(?P<video>camera_[a-z]+)_(?P<frame>[0-9]+)'
 
-Frames of one folder whose names differ in the last number only are a video, and that number is the frame's. Where
-names are otherwise, --pattern says so: a regular expression that is searched in the file names. Tracks are taken from
+Frames of one folder whose names differ only in the last number form a video, and that number is the frame number. For
+other names, use --pattern, a regular expression that is searched in the file names. Tracks are taken from
 `attributes.track_id`. The new file is checked as an evaluation would check it; see datasets/README.md for the format.
 """
 

@@ -40,7 +40,7 @@ def main(words: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("interrupted; the same command continues", file=sys.stderr)
+        print("interrupted; rerun the same command to continue", file=sys.stderr)
         return 130
     finally:
         signal.signal(signal.SIGTERM, before)

@@ -1,14 +1,14 @@
-"""A local web page with the detections of videos or cameras, and the budget as a slider.
+"""Show the detections of videos or cameras on a local web page, with a slider for the budget.
 
     python tools/live.py street.mp4
     python tools/live.py door.mp4 yard.mp4 rtsp://10.0.0.5/stream 0        # a tile for each
     python tools/live.py --model demo/vitdet_tiny --input datasets/demo_vid/videos/test_000.mp4
     python tools/live.py 0 --model FILE --weights WEIGHTS      # the first camera
-    python tools/live.py 0 --wait                              # also if it is still off
+    python tools/live.py 0 --wait                              # even if it is still off
 
-Then open the address that it prints. Each INPUT is one tile; the videos of a folder play one after the other. Of
-several inputs, cameras and streams that are off get a tile that waits for them. Only inputs are ever opened; a page
-cannot ask for another file or address.
+Then open the address that it prints. Each INPUT is one tile; the videos of a folder play one after the other. With
+several inputs, cameras and streams that are off get a tile that waits for them. The page cannot open any other file
+or address.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def execute(arguments: argparse.Namespace) -> None:
         sources = open_inputs(arguments.input, arguments.wait)
         session = make_session(cfg, sources)
         if arguments.host not in LOCAL_ADDRESSES:
-            print("whoever can reach this machine over the network can watch and steer", file=sys.stderr)
+            print("anyone who can reach this machine over the network can watch and change settings", file=sys.stderr)
         server = LiveServer(session, arguments.allow_host)
         shown = sources[0].name if len(sources) == 1 else f"{len(sources)} inputs"
         print(f"{shown} at {address_of(bound)} (Ctrl-C ends)", flush=True)
@@ -80,10 +80,10 @@ def open_inputs(texts: Sequence[str], wait: bool) -> list[VideoSource]:
         each = "is it" if len(away) == 1 else "is each of them"
         raise VideoReadError(
             f"{', '.join(away)}: cannot be opened; {each} there, switched on, and not in use elsewhere? "
-            "--wait starts the page all the same"
+            "--wait starts the page anyway"
         )
     for name in away:
-        print(f"{name}: no signal; it is shown as soon as it is there", file=sys.stderr)
+        print(f"{name}: no signal; it will be shown as soon as it is available", file=sys.stderr)
     return sources
 
 
@@ -120,12 +120,12 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--input", nargs="+", action="extend", metavar="INPUT", help="the same, as an option")
     add_model(parser)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
-    parser.add_argument("--port", type=port, default=8000, help="0: any free one (default: 8000)")
+    parser.add_argument("--port", type=port, default=8000, help="port to listen on; 0: any free one (default: 8000)")
     parser.add_argument(
-        "--wait", action="store_true", help="start also if no camera or stream is there yet, and wait for them"
+        "--wait", action="store_true", help="start even if no camera or stream is available yet, and wait for them"
     )
     parser.add_argument(
-        "--allow-host", action="append", default=[], metavar="NAME", help="a name under which the page is reached"
+        "--allow-host", action="append", default=[], metavar="NAME", help="a host name that the page may have"
     )
     arguments = parser.parse_intermixed_args(words)
     take_inputs(parser, arguments)

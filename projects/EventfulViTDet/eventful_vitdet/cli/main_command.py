@@ -25,17 +25,17 @@ class Subcommand:
 
 
 SUBCOMMANDS = {
-    "predict": Subcommand("annotate_command", "detections on a video, a folder or a camera, as a video"),
-    "live": Subcommand("live_command", "a page with detections as they are made, and the budget as a slider"),
-    "advise": Subcommand("advise_command", "which budget reaches a number of milliseconds on this machine?"),
-    "evaluate": Subcommand("train_command", "accuracy, computation and time on a data set", ("--eval-only",)),
+    "predict": Subcommand("annotate_command", "detect objects in videos or a camera, and write annotated videos"),
+    "live": Subcommand("live_command", "show detections on a web page, with a slider for the budget"),
+    "advise": Subcommand("advise_command", "find the budget that reaches a target in milliseconds on this machine"),
+    "evaluate": Subcommand("train_command", "measure accuracy, computation and time on a data set", ("--eval-only",)),
     "train": Subcommand("train_command", "train a model"),
-    "report": Subcommand("report_command", "the report of an evaluation as one HTML file"),
-    "benchmark": Subcommand("benchmark_command", "seconds per frame on this machine"),
-    "calibrate": Subcommand("calibrate_command", "a budget for each gate, learnt from video without labels"),
-    "check-data": Subcommand("check_dataset_command", "is a data set complete and readable?"),
-    "convert-coco": Subcommand("convert_coco_command", "a COCO-VID file of plain COCO over frames"),
-    "models": Subcommand("models_command", "models that can be had by their names"),
+    "report": Subcommand("report_command", "write the report of an evaluation as one HTML file"),
+    "benchmark": Subcommand("benchmark_command", "measure seconds per frame on this machine"),
+    "calibrate": Subcommand("calibrate_command", "learn a budget for each gate from video without labels"),
+    "check-data": Subcommand("check_dataset_command", "check that a data set is complete and readable"),
+    "convert-coco": Subcommand("convert_coco_command", "make a COCO-VID file from plain COCO annotations of frames"),
+    "models": Subcommand("models_command", "list the models that have names"),
 }
 EXAMPLES = {
     "predict street.mp4": f"with {DEFAULT_MODEL}, whose weights are fetched on first use",
@@ -48,7 +48,7 @@ def describe() -> str:
     """The text of --help."""
     lines = [f"usage: {INSTALLED} COMMAND ...", "", "Video object detection that recomputes only what changed.", ""]
     lines += [f"  {name:<14}{command.does}" for name, command in SUBCOMMANDS.items()]
-    lines += ["", f"`{INSTALLED} COMMAND --help` tells what a command takes; --version tells the version.", ""]
+    lines += ["", f"`{INSTALLED} COMMAND --help` shows a command's options; --version shows the version.", ""]
     for words, comment in EXAMPLES.items():
         lines.append(f"  {INSTALLED} {words}" + (f"    # {comment}" if comment else ""))
     return "\n".join(lines)

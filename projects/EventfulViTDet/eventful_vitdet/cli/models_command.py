@@ -1,10 +1,10 @@
-"""The models that can be had by their names, and whether their weights are on this machine.
+"""List the models that have names, and whether their weights are on this machine.
 
     eventful-vitdet models
     eventful-vitdet models coco/mask_rcnn_vitdet_b      # where its weights come from, and where they are kept
 
-AP is what is published for the data that a model was trained for (docs/models.md), of frames by themselves. Any other
-configuration file is a model, too, with weights given by --weights.
+AP is the published one, on single images of the data set that a model was trained on (docs/models.md). Any other
+configuration file can be used as a model, too, with its weights given by --weights.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def describe_one(name: str) -> str:
     """Where a model's configuration and weights are. Raises ConfigError for a name that is none."""
     model = next((model for model in KNOWN_MODELS if model.name == name), None)
     if model is None:
-        raise ConfigError(f"there is no model {name!r}; the list without a name has all")
+        raise ConfigError(f"there is no model {name!r}; `eventful-vitdet models` lists all")
     source, place = model.address() or f"{model.file} of the repository", model.local_file()
     lines = {
         "model": f"{model.name}: {model.finds}",
@@ -56,7 +56,7 @@ def describe_one(name: str) -> str:
 
 def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser = command_parser(__doc__)
-    parser.add_argument("name", nargs="?", metavar="NAME", help="more about this one")
+    parser.add_argument("name", nargs="?", metavar="NAME", help="show details of this model")
     return parser.parse_args(words)
 
 

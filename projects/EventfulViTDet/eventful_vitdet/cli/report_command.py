@@ -69,11 +69,11 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--test-json", metavar="FILE", help="the COCO-VID file that was evaluated, as in train_net.py")
     parser.add_argument("--root", "--test-root", metavar="DIR", help="folder that its paths start from")
     parser.add_argument("--output", metavar="FILE", help="default: report.html in the folder")
-    parser.add_argument("--videos", nargs="+", default=[], metavar="ID", help="timelines of these (default: of 12)")
+    parser.add_argument("--videos", nargs="+", default=[], metavar="ID", help="timelines to show (default: 12)")
     parser.add_argument(
         "--thumbnails", type=whole_number(0), default=6, metavar="N", help="pictures per budget (default: 6)"
     )
-    parser.add_argument("--plot", metavar="FILE.svg", help="AP50 against cost as a picture of its own, too")
+    parser.add_argument("--plot", metavar="FILE.svg", help="also write AP50 against cost as a separate picture")
     parser.add_argument("--title", default="", help="heading of the report")
     add_pairs(parser)
     return parser.parse_intermixed_args(words)

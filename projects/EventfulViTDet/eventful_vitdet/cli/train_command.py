@@ -3,6 +3,8 @@
     python tools/train_net.py --config-file configs/airborne_vid/vitdet_small.yaml
     python tools/train_net.py --config-file configs/airborne_vid/vitdet_small.yaml --eval-only \\
         --budgets dense 64 128 256 MODEL.WEIGHTS weights/airborne_vitdet_small.safetensors
+
+`eventful-vitdet evaluate` is `eventful-vitdet train --eval-only`.
 """
 
 from __future__ import annotations
@@ -46,7 +48,7 @@ def execute(args: argparse.Namespace) -> None:
     checkpointer = VideoCheckpointer(model, cfg.OUTPUT_DIR, weights_set=cfg.MODEL.WEIGHTS_SET)
     checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
     if not (cfg.MODEL.WEIGHTS or checkpointer.resumed_from):
-        logger.warning("MODEL.WEIGHTS is empty: what is evaluated are random weights")
+        logger.warning("MODEL.WEIGHTS is empty: random weights are evaluated")
     restart = args.restart and not again  # what was finished before the failure is of this command
     if is_classifier(cfg):
         evaluate_classifier(cfg, model, args.budgets, restart=restart)

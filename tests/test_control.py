@@ -141,7 +141,7 @@ def test_a_target_out_of_reach_is_said_once(caplog):
         drive(controller, Machine(), 200)
     (record,) = caplog.records
     message = record.getMessage()
-    assert "10 ms per frame is out of reach: with the 40 tokens that are the least, a frame takes 74.3 ms" in message
+    assert "10 ms per frame is out of reach: at the smallest budget, 40 tokens, a frame takes 74.3 ms" in message
     assert "MODEL.EVENTFUL.CONTROLLER.R_MIN" in message
 
 
@@ -362,9 +362,9 @@ def test_controllers_from_the_configuration():
         ({"NAME": "latency", "TARGET_MS": 0.0}, r"CONTROLLER.TARGET_MS: a target is a number above 0, found 0 ms"),
         ({"NAME": "latency", "TARGET_MS": float("nan")}, r"found nan ms"),
         ({"NAME": "gflops", "TARGET_GFLOPS": -1.0}, r"CONTROLLER.TARGET_GFLOPS: .* found -1 GFlops"),
-        ({"R_MIN": -1}, "R_MIN and R_MAX are 0 or larger"),
+        ({"R_MIN": -1}, "R_MIN and R_MAX must be 0 or larger"),
         ({"R_MIN": 10, "R_MAX": 5}, "R_MAX = 5 is below R_MIN = 10"),
-        ({"SCENE_CUT": 0.5}, r"CONTROLLER: SCENE_CUT is 0 \(off\) or larger than 1, found 0.5"),
+        ({"SCENE_CUT": 0.5}, r"CONTROLLER: SCENE_CUT must be 0 \(off\) or larger than 1, found 0.5"),
     ],
 )
 def test_bad_configurations_name_the_key(keys, message):

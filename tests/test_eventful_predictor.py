@@ -162,7 +162,7 @@ def test_streams_share_weights_and_nothing_else(files, video):
     assert (left.budget, predictor.budget, right(others[0]).budget) == (6, 6, "top-r 2")
     weights = [next(p._detector.model.parameters()).data_ptr() for p in (predictor, left, right)]
     assert len(set(weights)) == 1
-    with pytest.raises(ConfigError, match="1 or more streams, found 0"):
+    with pytest.raises(ConfigError, match="the number of streams must be 1 or larger, found 0"):
         predictor.streams(0)
 
 
@@ -195,7 +195,7 @@ def test_classes_and_scores(files, video):
         EventfulPredictor(**given, classes=["motorbike"])
     with pytest.raises(ConfigError, match="no class 'xyz'; it has 'person', 'motorcycle', 'motorboat'$"):
         EventfulPredictor(**given, classes=["xyz"])
-    with pytest.raises(ConfigError, match="min_score is from 0 to 1"):
+    with pytest.raises(ConfigError, match="min_score must be from 0 to 1"):
         EventfulPredictor(**{**given, "min_score": 30})
 
 

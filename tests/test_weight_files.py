@@ -103,7 +103,7 @@ OTHER_FILES = {
     "index": (b'{"metadata": {}, "weight_map": {"a.weight": "model-1.safetensors"}}', "JSON text.*give one of those"),
     "index that looks like safetensors": (b'{"abcd":{"weight_map": {}}}', "JSON text, not weights"),
     "settings": (b"MODEL:\n  WEIGHTS: x\n", "text, not weights"),
-    "noise": (bytes(range(200, 256)) * 20, "no safetensors file, no PyTorch checkpoint and no pickle"),
+    "noise": (bytes(range(200, 256)) * 20, "neither a safetensors file, a PyTorch checkpoint nor a pickle"),
 }
 
 

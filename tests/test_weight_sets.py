@@ -50,7 +50,7 @@ def test_of_several_sets_the_usual_one_is_taken_and_all_are_named(choose, conten
     with caplog.at_level(logging.INFO):
         assert choose(content) == taken
     (record,) = caplog.records
-    assert f"taken: {taken[0]} (MODEL.WEIGHTS_SET chooses)" in record.getMessage()
+    assert f"used: {taken[0]} (MODEL.WEIGHTS_SET chooses)" in record.getMessage()
     assert f"several sets of weights: {', '.join(find_sets(content))};" in record.getMessage()
 
 

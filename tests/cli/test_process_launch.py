@@ -236,4 +236,4 @@ def test_processes_that_do_not_meet(monkeypatch, capsys):
     assert run(lambda: launch_main(report, parse())) == 1
     first, *_, last = capsys.readouterr().err.splitlines()
     assert "process 1 of 2 (SLURM) waits for the others at 127.0.0.1" in first
-    assert last.startswith("error: the 2 processes of this command did not meet at 127.0.0.1")
+    assert last.startswith("error: the 2 processes of this command could not connect at 127.0.0.1")

@@ -81,7 +81,7 @@ def test_class_names_of_a_file(tmp_path):
     ("changes", "message"),
     [
         (["MODEL.ROI_HEADS.NUM_CLASSES", 30], "coco has 80 names, but MODEL.ROI_HEADS.NUM_CLASSES is 30"),
-        (["MODEL.CLASS_NAMES", "cocoo"], "is 'cocoo': name one of coco, lvis, .*, or a text file"),
+        (["MODEL.CLASS_NAMES", "cocoo"], "is 'cocoo': give one of coco, lvis, .*, or a text file"),
     ],
 )
 def test_class_names_that_do_not_fit(changes, message):

@@ -38,7 +38,7 @@ def parse_budgets(
         word = word if word == DENSE else str(int(word))
         policies[word] = None if word == DENSE else TopR(int(word))
     if not policies:
-        raise ConfigError("no budgets to evaluate: name 'dense' or numbers of tokens")
+        raise ConfigError("no budgets to evaluate: give 'dense' or numbers of tokens")
     return policies
 
 

@@ -116,7 +116,7 @@ class VideoCheckpointer(DetectionCheckpointer):
                     f"MODEL.WEIGHTS: {hide_secrets(path)} cannot be fetched: {error}{by_hand}"
                 ) from error
             if not os.path.isfile(local):
-                raise CheckpointError(f"MODEL.WEIGHTS: {path} cannot be fetched: no such kind of address is known")
+                raise CheckpointError(f"MODEL.WEIGHTS: {path} cannot be fetched: unknown kind of address")
             return local
         if os.path.isdir(path):
             raise CheckpointError(f"MODEL.WEIGHTS: {path} is a folder; name the file in it")

@@ -30,7 +30,7 @@ def add_eventful_vitdet_config(cfg: CfgNode) -> None:
     from . import actions, modeling  # noqa: F401  (registers; not at the top, as its modules read configurations too)
     from .data.data_config import add_data_config
 
-    # Device to run on: "cuda" where PyTorch finds a GPU, else "cpu", unless set.
+    # Device to run on: by default "cuda" if PyTorch finds a GPU, else "cpu".
     cfg.MODEL.DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
     # The model: "VideoRCNN" (a detector), "VideoClassifier" (action recognition), or "build_lazy_video_rcnn" (from
     # MODEL.LAZY_FILE).
@@ -113,14 +113,14 @@ def _add_vit_config(cfg: CfgNode) -> None:
 
 
 def _add_vivit_config(cfg: CfgNode) -> None:
-    """Keys of a VideoClassifier. Its spatial model has the size that MODEL.VIT says (IMG_SIZE or IMG_SIZE_HW,
+    """Keys of a VideoClassifier. Its spatial model has the size given by MODEL.VIT (IMG_SIZE or IMG_SIZE_HW,
     EMBED_DIM, DEPTH, NUM_HEADS, MLP_RATIO) and the policy of MODEL.EVENTFUL; pixels are normalised by PIXEL_MEAN and
     PIXEL_STD."""
     cfg.MODEL.VIVIT = vivit = CfgNode()
     # The classifiers, [NAME, NUMBER OF CLASSES] of each.
     vivit.CLASSES = [["verb", 97], ["noun", 300]]
-    # Names of the classes for videos and the live page, [HEAD, FILE] of each head: a text file with a class in every
-    # line. Without: those of the data sets of DATASETS.TEST and TRAIN, where they are there.
+    # Names of the classes for videos and the live page, [HEAD, FILE] for each head: a text file with one name per line.
+    # []: those of the data sets in DATASETS.TEST and DATASETS.TRAIN, if available.
     vivit.CLASS_NAMES = []
     # Frames in a view.
     vivit.FRAMES = 32
@@ -128,9 +128,9 @@ def _add_vivit_config(cfg: CfgNode) -> None:
     vivit.STRIDE = 1
     # Frames per second that clips are resampled to by their time stamps; 0: every frame of the file.
     vivit.FPS = 30.0
-    # (frames, height, width) of a tubelet. One step of the spatial model sees that many frames.
+    # (frames, height, width) of a tubelet. One step of the spatial model covers that many frames.
     vivit.TUBELET = (2, 16, 16)
-    # Spans of time that a clip is seen in, evenly spread over it.
+    # Time spans taken from a clip, evenly spread over it.
     vivit.VIEWS = 4
     # Crops of each span, from the top left to the bottom right corner. A clip has VIEWS x CROPS views.
     vivit.CROPS = 3
@@ -140,7 +140,7 @@ def _add_vivit_config(cfg: CfgNode) -> None:
     vivit.DROPOUT = 0.0
     # Train the spatial model with its gates on, with the policy of MODEL.EVENTFUL. False: train it densely.
     vivit.TRAIN_WITH_GATES = False
-    # Train the temporal model and the classifiers only, on the features that the spatial model has in evaluation.
+    # Train the temporal model and the classifiers only, on the spatial model's features as in evaluation.
     vivit.FREEZE_SPATIAL = False
 
 
@@ -184,10 +184,10 @@ def _add_eventful_config(cfg: CfgNode) -> None:
     eventful.GATE_REFERENCE = "last-sent"
     # Average-pool the keys and values of global blocks over KV_POOL x KV_POOL tokens, in the dense model too.
     eventful.KV_POOL = 1
-    # Storage type of what is kept between frames: "float32", "float16", "bfloat16"; "" keeps that of the computation.
+    # Data type of the state between frames: "float32", "float16", "bfloat16"; "": that of the computation.
     eventful.STATE_DTYPE = ""
-    # Type of the products of the ViT's linear layers and of ViTDet's patch embedding in inference, dense or eventful:
-    # "float32", "float16", "bfloat16"; "" uses that of the weights. Tokens, norms, softmax and the sums of attention
+    # Data type of the products of the ViT's linear layers and ViTDet's patch embedding in inference, dense or eventful:
+    # "float32", "float16", "bfloat16"; "": that of the weights. Tokens, norms, softmax and the sums of attention
     # stay in float32. On a GPU it is the type of a detector's pyramid, proposal network and box heads, too; their
     # norms, scores and boxes stay in float32.
     eventful.COMPUTE_DTYPE = ""
@@ -198,7 +198,7 @@ def _add_eventful_config(cfg: CfgNode) -> None:
 def _add_controller_config(eventful: CfgNode) -> None:
     """The budget at run time: see [runtime-control.md](runtime-control.md)."""
     eventful.CONTROLLER = controller = CfgNode()
-    # What changes r while a video runs: "" (nothing), "schedule", "latency" or "gflops".
+    # The controller that changes r while a video runs: "" (none), "schedule", "latency" or "gflops".
     controller.NAME = ""
     # schedule: FRAME:R pairs from frame 0 on, such as "0:512,120:128".
     controller.SCHEDULE = ""
@@ -223,7 +223,7 @@ def _add_incremental_pyramid_config(eventful: CfgNode) -> None:
     # For CPUs: a GPU computes them densely, which is faster there.
     pyramid.ENABLED = False
     # Which tokens of the backbone's output to update, with the keys below: "top-r", "threshold" or "fraction". ""
-    # follows the backbone's policy, also when that changes at run time.
+    # follows the backbone's policy, also if it changes at run time.
     pyramid.POLICY = ""
     # top-r: number of tokens updated per frame.
     pyramid.R = 256
@@ -239,8 +239,8 @@ def _add_solver_config(cfg: CfgNode) -> None:
     cfg.SOLVER.OPTIMIZER = "adamw"
     # muon: learning rate of the matrices of the blocks. BASE_LR is that of the rest.
     cfg.SOLVER.MUON_LR = 0.003
-    # Layer-wise learning rates: each block of the ViT learns at this factor times the rate of the block above it; 1.0
-    # turns this off.
+    # Layer-wise learning rate decay: the learning rate of a block of the ViT is this factor times that of the next one;
+    # 1.0: off.
     cfg.SOLVER.LAYER_DECAY = 1.0
     # Decay of an exponential moving average of the weights, which evaluations and the final checkpoint use; 0: off.
     cfg.SOLVER.EMA_DECAY = 0.0
@@ -249,12 +249,12 @@ def _add_solver_config(cfg: CfgNode) -> None:
 def _add_test_config(cfg: CfgNode) -> None:
     # Evaluation keeps detections above this score; VID-AP50 is computed from all of them.
     cfg.TEST.VID_SCORE_FLOOR = 0.001
-    # Most detections that an evaluation keeps per frame. COCO's figures use those of them that
-    # MODEL.ROI_HEADS.SCORE_THRESH_TEST and TEST.DETECTIONS_PER_IMAGE let through.
+    # Most detections that an evaluation keeps per frame. COCO's metrics use those that pass
+    # MODEL.ROI_HEADS.SCORE_THRESH_TEST and TEST.DETECTIONS_PER_IMAGE.
     cfg.TEST.VID_DETECTIONS_PER_IMAGE = 300
-    # Videos that run side by side as one batch, to keep a GPU busy. Rounding differs a little from that of 1.
+    # Videos that run side by side as one batch, to keep a GPU busy. Rounding differs slightly from a batch of 1.
     cfg.TEST.STREAMS_PER_BATCH = 1
-    # CPU threads of every evaluating process, on a busy machine too; 0: PyTorch's default, usually one per core, within
+    # CPU threads of every evaluation process, on a busy machine too; 0: PyTorch's default, usually one per core, within
     # a container's limit. With the same number, results are equal bit for bit for any number of processes.
     cfg.TEST.THREADS_PER_PROCESS = 0
     # Link the detections of a video to tracks, and report YouTube-VIS' metric: AP and AR of whole tracks (tubes), with

@@ -106,8 +106,8 @@ class KeptThreads:
         self._crowded_frames = self._crowded_frames + 1 if lost >= LOST else 0
         if self._crowded_frames == FRAMES_BEFORE_WARNING:
             logger.warning(
-                "other programs want the cores, and PyTorch's threads wait for each other most of the time; with "
-                "TEST.THREADS_PER_PROCESS 1 (or OMP_NUM_THREADS=1) an evaluation is faster beside them"
+                "other programs use the cores, and PyTorch's threads mostly wait for each other; with "
+                "TEST.THREADS_PER_PROCESS 1 (or OMP_NUM_THREADS=1) an evaluation is faster"
             )
 
 

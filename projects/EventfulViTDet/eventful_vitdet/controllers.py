@@ -54,7 +54,7 @@ class Bounds:
 
     def __post_init__(self) -> None:
         if self.r_min < 0 or self.r_max < 0:
-            raise ConfigError(f"R_MIN and R_MAX are 0 or larger, found {self.r_min} and {self.r_max}")
+            raise ConfigError(f"R_MIN and R_MAX must be 0 or larger, found {self.r_min} and {self.r_max}")
         if self.r_max and self.r_max < self.r_min:
             raise ConfigError(f"R_MAX = {self.r_max} is below R_MIN = {self.r_min}")
 
@@ -239,7 +239,7 @@ class Regulator(Controller):
         if self._at_floor > OUT_OF_REACH_FRAMES and recent > 1.05 * self.target and not self._said:
             self._said = True
             logger.warning(
-                "the target of %g %s per frame is out of reach: with the %d tokens that are the least, a frame takes "
+                "the target of %g %s per frame is out of reach: at the smallest budget, %d tokens, a frame takes "
                 "%.3g %s (MODEL.EVENTFUL.CONTROLLER.R_MIN, 0 for a sixteenth of the tokens, is the floor on quality)",
                 self.target,
                 self.unit,

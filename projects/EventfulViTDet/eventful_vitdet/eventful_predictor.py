@@ -75,7 +75,7 @@ class EventfulPredictor:
         if not cfg.MODEL.WEIGHTS:
             raise ConfigError(f"{name}: names no weights; give them: weights=FILE (see docs/models.md)")
         if not 0 <= min_score <= 1:
-            raise ConfigError(f"min_score is from 0 to 1, found {min_score}")
+            raise ConfigError(f"min_score must be from 0 to 1, found {min_score}")
         self.model_classes: tuple[str, ...] = tuple(class_names(cfg))
         """Names of all classes that the model knows, by their numbers."""
         self._min_score = min_score
@@ -178,7 +178,7 @@ class EventfulPredictor:
         Each has a state and a budget; weights are in memory once.
         """
         if count < 1:
-            raise ConfigError(f"there are 1 or more streams, found {count}")
+            raise ConfigError(f"the number of streams must be 1 or larger, found {count}")
         predictors = [copy.copy(self) for _ in range(count)]
         for predictor in predictors:
             predictor._begin()

@@ -23,7 +23,7 @@ def check_tracking() -> None:
         import trackers  # noqa: F401
     except ImportError as error:
         raise MissingPackageError(
-            f"{error.name or 'trackers'} is not installed, which objects are followed by: {HOW_TO_INSTALL}"
+            f"{error.name or 'trackers'} is not installed, which tracking needs: {HOW_TO_INSTALL}"
         ) from error
 
 

@@ -29,7 +29,7 @@ class SceneCuts:
             ratio: a cut is a median error of more than this many times that of recent frames; 0 sees no cuts.
         """
         if not (ratio == 0 or ratio > 1):
-            raise ConfigError(f"SCENE_CUT is 0 (off) or larger than 1, found {ratio:g}")
+            raise ConfigError(f"SCENE_CUT must be 0 (off) or larger than 1, found {ratio:g}")
         self.ratio = ratio
         self._usual: float | None = None  # largest median of recent frames since the last flush
         self._largest = 0.0  # largest error of recent frames

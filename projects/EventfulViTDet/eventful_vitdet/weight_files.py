@@ -115,7 +115,7 @@ def read_checkpoint(filename: str) -> Any:
         return _call_library(filename, _read_pickle)
     what = describe_foreign(head) or _describe_text(head)
     raise DamagedCheckpointError(
-        f"{filename} is {what}" if what else f"{filename} is no safetensors file, no PyTorch checkpoint and no pickle"
+        f"{filename} is {what or 'neither a safetensors file, a PyTorch checkpoint nor a pickle'}"
     )
 
 

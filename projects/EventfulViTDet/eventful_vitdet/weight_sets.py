@@ -67,7 +67,7 @@ def choose_set(filename: str, data: Any, wanted: str = "") -> tuple[str, dict[st
     chosen = wanted or next((name for name in PREFERRED if name in sets), max(sets, key=lambda name: len(sets[name])))
     if len(sets) > 1:
         logger.info(
-            "checkpoint: %s has several sets of weights: %s; taken: %s%s",
+            "checkpoint: %s has several sets of weights: %s; used: %s%s",
             filename,
             ", ".join(sets),
             chosen,

@@ -162,5 +162,5 @@ def test_absent_archive_and_absent_frames(root):
         DatasetCatalog.get("imagenet_vid_archive_vid_val")
     write_flat(root, NAMES)
     shutil.rmtree(root / "vid_val")
-    with pytest.raises(DatasetError, match="has not one of the 6 frames of vid_val; expected, for example, vid_val/IL"):
+    with pytest.raises(DatasetError, match="has none of the 6 frames of vid_val; expected, for example, vid_val/IL"):
         DatasetCatalog.get("imagenet_vid_archive_vid_val")

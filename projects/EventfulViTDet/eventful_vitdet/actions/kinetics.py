@@ -72,7 +72,7 @@ def _read_classes(root: str, rows: Sequence[CsvRow], classes: int) -> list[str]:
         names, where = sorted({row.text("label") for row in rows}), rows[0].file
     if len(names) != classes:
         raise DatasetError(
-            f"{where}: has {len(names)} labels, but the model {classes} classes (MODEL.VIVIT.CLASSES); of a part of a "
-            f"data set, put all labels, a line each, into {file}"
+            f"{where}: has {len(names)} labels, but the model {classes} classes (MODEL.VIVIT.CLASSES); for a part of a "
+            f"data set, put all labels, one per line, into {file}"
         )
     return names

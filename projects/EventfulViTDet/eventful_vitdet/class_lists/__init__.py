@@ -43,7 +43,7 @@ def read_class_list(key: str, name: str) -> list[str]:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as error:
         raise ConfigError(
-            f"{key} is {name!r}: name one of {', '.join(known_lists())}, or a text file with a class in every "
+            f"{key} is {name!r}: give one of {', '.join(known_lists())}, or a text file with one class per "
             f"line ({getattr(error, 'strerror', None) or 'it is no text'})"
         ) from error
     return [line.strip() for line in text.splitlines() if line.strip()]

@@ -43,7 +43,7 @@ def check_actions(cfg: CfgNode, arguments: argparse.Namespace) -> dict[str, list
         )
     if arguments.every != 1:
         raise ConfigError(
-            "--every is for detectors; a model of actions takes frames at a rate of its own (MODEL.VIVIT.FPS)"
+            "--every is for detectors; a model of actions samples frames at its own rate (MODEL.VIVIT.FPS)"
         )
     return action_names(cfg)
 

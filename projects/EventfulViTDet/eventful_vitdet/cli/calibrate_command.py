@@ -80,7 +80,7 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     target.add_argument(
         "--target-gflops", type=positive, metavar="X", help="target: GFlops of the backbone per later frame"
     )
-    target.add_argument("--like", type=whole_number(1), metavar="R", help="target: the GFlops of R tokens in every gate")
+    target.add_argument("--like", type=whole_number(1), metavar="R", help="target: the GFlops of R tokens per gate")
     target.add_argument(
         "--max-loss", type=positive, metavar="PERCENT", help="target: fewest GFlops for this change of features"
     )
@@ -89,7 +89,7 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--frames", type=whole_number(2), default=16, help="frames of each video (default: 16)")
     parser.add_argument("--start", type=whole_number(0), default=0, help="number of the first frame (default: 0)")
-    parser.add_argument("--videos", type=whole_number(1), default=4, help="most videos to use, side by side (default: 4)")
+    parser.add_argument("--videos", type=whole_number(1), default=4, help="most videos, run side by side (default: 4)")
     parser.add_argument("--rounds", type=whole_number(1), default=3, help="rounds of exchange (default: 3)")
     parser.add_argument("--output", metavar="FILE", help=f"file to write (default: OUTPUT_DIR/{FILE})")
     arguments = parse_with_pairs(parser, words)

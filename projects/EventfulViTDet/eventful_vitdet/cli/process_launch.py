@@ -133,7 +133,7 @@ def joined() -> Iterator[None]:
     except RuntimeError as error:
         size, address, port = (os.environ[name] for name in ("WORLD_SIZE", *MEETING))
         raise ToolError(
-            f"the {size} processes of this command did not meet at {address}:{port}: {describe_error(error)}"
+            f"the {size} processes of this command could not connect at {address}:{port}: {describe_error(error)}"
         ) from error
     yield
     comm.synchronize()
@@ -245,8 +245,8 @@ def raise_failure(error: ChildFailedError, processes: int) -> NoReturn:
         raise KeyboardInterrupt from error
     if failure.exitcode < 0:
         raise ToolError(
-            f"process {rank + 1} of {processes} was killed ({failure.signal_name()}; is memory short?), and the others "
-            "were ended. An evaluation resumes from here with the same command"
+            f"process {rank + 1} of {processes} was killed ({failure.signal_name()}; out of memory?), and the others "
+            "were stopped. Rerun the same command to resume an evaluation"
         ) from error
     raise error
 

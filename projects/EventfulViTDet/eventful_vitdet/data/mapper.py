@@ -170,7 +170,7 @@ def check_copy_paste(cfg: CfgNode) -> None:
     others = {"MODEL.MASK_ON": cfg.MODEL.MASK_ON, "DATALOADER.EARLIER_FRAMES": cfg.DATALOADER.EARLIER_FRAMES}
     for key, is_on in others.items():
         if cfg.INPUT.COPY_PASTE and is_on:
-            raise ConfigError(f"INPUT.COPY_PASTE is for boxes in single frames, and does not go with {key}")
+            raise ConfigError(f"INPUT.COPY_PASTE is for boxes in single frames, and cannot be combined with {key}")
 
 
 class ResumableSampler(Protocol):

@@ -109,7 +109,7 @@ def check_files(source: VideoSource, output: str, options: AnnotateOptions) -> N
         if real in inputs:
             raise VideoWriteError(f"{path}: is the input itself, or a part of it; write to another file")
         if real in taken:
-            raise VideoWriteError(f"{path}: is named for two outputs; give each a file of its own")
+            raise VideoWriteError(f"{path}: is given for two outputs; use a different file for each")
         taken.add(real)
 
 

@@ -57,7 +57,7 @@ def check_records(test_set: VideoTestSet, folder: str, skipped: Collection[int |
     vanished = [video_id for video_id in ids if video_id not in finished and video_id not in skipped]
     if vanished:
         raise EvaluationError(
-            f"{folder}: the records of {len(vanished)} videos have vanished while the evaluation ran, the first that "
+            f"{folder}: the records of {len(vanished)} videos disappeared during the evaluation, the first that "
             f"of video {test_set.video_name(vanished[0])}. Rerun the same command to evaluate them again"
         )
 

@@ -170,7 +170,7 @@ def read_fingerprint(folder: str) -> dict:
         return {"complete": bool(found["complete"]), "fingerprint": dict(found["fingerprint"])}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise EvaluationError(
-            f"{path}: cannot be read ({error}), so nobody knows how the finished videos beside it were evaluated; "
+            f"{path}: cannot be read ({error}), so it is not known how the finished videos there were evaluated; "
             "start over with --restart, or choose another OUTPUT_DIR"
         ) from error
 

@@ -52,5 +52,5 @@ def _acquire(folder: str) -> FileLock | None:
         return acquire_lock(path, caution, timeout=PATIENCE_SECONDS, look_seconds=LOOK_SECONDS)
     except Timeout as error:
         raise EvaluationError(
-            f"{folder}: another evaluation is running there; wait for its end, or choose another OUTPUT_DIR"
+            f"{folder}: another evaluation is running there; wait until it ends, or choose another OUTPUT_DIR"
         ) from error

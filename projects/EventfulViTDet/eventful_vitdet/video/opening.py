@@ -82,7 +82,7 @@ def _find_files(text: str) -> tuple[list[str], str]:
         return [text], text
     elif os.path.exists(text):
         raise VideoReadError(
-            f"{text}: is neither a file nor a folder (a camera is named by its number; of a pipe, save the content)"
+            f"{text}: is neither a file nor a folder (a camera is given by its number; save a pipe's content first)"
         )
     else:
         shown = hide_secrets(text) or repr(text)

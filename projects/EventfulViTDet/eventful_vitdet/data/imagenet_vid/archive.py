@@ -139,7 +139,7 @@ def _find_layout(split: str, root: str, frames: list[ArchiveFrame]) -> Callable[
         if any(os.path.isfile(os.path.join(root, layout(frame))) for frame in frames):
             return layout
     raise DatasetError(
-        f"{root}: has not one of the {len(frames)} frames of {split}; expected, for example, "
+        f"{root}: has none of the {len(frames)} frames of {split}; expected, for example, "
         + " or ".join(layout(frames[0]) for layout in layouts)
     )
 

@@ -189,7 +189,7 @@ def test_no_output_takes_the_place_of_another_or_of_an_input(visualize, images, 
     before = (images / "v_4.png").read_bytes()
     (tmp_path / "folder.mp4").mkdir()
     for words, message in (
-        (["--save-json", str(tmp_path / "out" / "v.mp4")], "v.mp4: is named for two outputs"),
+        (["--save-json", str(tmp_path / "out" / "v.mp4")], "v.mp4: is given for two outputs"),
         (["--save-json", str(images / "0.png")], "0.png: is the input itself"),
         (["--output", str(images / "v.mp4"), "--save-frames", "2,4"], "v_4.png: is the input itself"),
         (["--output", str(tmp_path / "folder.mp4")], "folder.mp4: is a folder"),

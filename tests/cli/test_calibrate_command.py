@@ -120,3 +120,8 @@ def test_a_target_is_needed(words, capsys):
     with pytest.raises(SystemExit):
         calibrate_command.main(words)
     assert "one of the arguments --target-gflops --like --max-loss is required" in capsys.readouterr().err
+
+
+def test_pairs_may_follow_the_videos():
+    arguments = calibrate_command.parse(["--like", "4", "--input", "a.mp4", "b.mp4", "MODEL.DEVICE", "cpu"])
+    assert (arguments.input, arguments.opts) == (["a.mp4", "b.mp4"], ["MODEL.DEVICE", "cpu"])

@@ -100,7 +100,7 @@ def test_processes_know_each_other(tmp_path, monkeypatch):
     ("end", "code", "message"),
     [
         (VideoReadError("v.mp4: damaged"), 1, "error: v.mp4: damaged"),
-        ("kill", 1, "error: process 2 of 2 was killed (SIGKILL; is memory short?)"),
+        ("kill", 1, "error: process 2 of 2 was killed (SIGKILL; out of memory?)"),
         ("interrupt", EXIT_CODE, "interrupted"),
     ],
     ids=["error", "kill", "interrupt"],

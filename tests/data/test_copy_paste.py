@@ -193,8 +193,8 @@ def test_the_mapper_augments_what_was_carried():
     "key, value, message",
     [
         ("INPUT.COPY_PASTE", 1.5, "INPUT.COPY_PASTE must be from 0 to 1, found 1.5"),
-        ("MODEL.MASK_ON", True, "does not go with MODEL.MASK_ON"),
-        ("DATALOADER.EARLIER_FRAMES", 2, "does not go with DATALOADER.EARLIER_FRAMES"),
+        ("MODEL.MASK_ON", True, "cannot be combined with MODEL.MASK_ON"),
+        ("DATALOADER.EARLIER_FRAMES", 2, "cannot be combined with DATALOADER.EARLIER_FRAMES"),
     ],
 )
 def test_what_it_does_not_go_with(key, value, message):

@@ -67,7 +67,7 @@ def test_a_record_that_vanishes_is_not_passed_over(cfg, folder):
                 os.unlink(path)
             return super().detect(frame)
 
-    with pytest.raises(EvaluationError, match=r"records of 1 videos have vanished .* video videos/1.avi. Rerun"):
+    with pytest.raises(EvaluationError, match=r"records of 1 videos disappeared .* video videos/1.avi. Rerun"):
         evaluate_once(cfg, Careless())
     assert not (folder / "results.json").exists()
     model = OracleDetector()

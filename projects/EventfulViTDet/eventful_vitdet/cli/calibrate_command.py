@@ -3,8 +3,8 @@
     eventful-vitdet calibrate --config-file configs/demo/vitdet_tiny.yaml --input datasets/demo_vid/videos \\
         --weights weights/demo_vitdet_tiny.safetensors --like 16
 
-Afterwards `MODEL.EVENTFUL.POLICY calibrated MODEL.EVENTFUL.POLICY_FILE FILE` runs the detector with these budgets. See
-docs/calibration.md.
+Afterwards `MODEL.EVENTFUL.POLICY calibrated MODEL.EVENTFUL.POLICY_FILE FILE` runs the detector with these budgets.
+KEY VALUE pairs of the configuration come last. See docs/calibration.md.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from .arguments import add_model, command_parser, model_pairs, parse_with_pairs, positive, whole_number
+from .arguments import add_model, command_parser, model_pairs, parse_with_pairs, positive, take_pairs, whole_number
 from .console import run
 
 if TYPE_CHECKING:
@@ -93,6 +93,8 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=whole_number(1), default=3, help="rounds of exchange (default: 3)")
     parser.add_argument("--output", metavar="FILE", help=f"file to write (default: OUTPUT_DIR/{FILE})")
     arguments = parse_with_pairs(parser, words)
+    arguments.input, pairs = take_pairs(arguments.input)
+    arguments.opts = pairs + arguments.opts
     if arguments.shared and arguments.max_loss is not None:
         parser.error("--shared holds a number of operations: it needs --target-gflops or --like, not --max-loss")
     return arguments

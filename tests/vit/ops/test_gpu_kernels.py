@@ -264,6 +264,26 @@ class TestSums:
         torch.testing.assert_close(ours[3][0].cpu().double(), theirs[3][0], atol=1e-4, rtol=1e-5)
         torch.testing.assert_close(ours[3][1].cpu().double(), theirs[3][1], atol=1e-4, rtol=1e-5)
 
+    @pytest.mark.parametrize("before, after", [((0, 0), (12, 0)), ((12, 12), (0, 12)), ((0, 0), (40, 0))])
+    def test_scores_far_above_the_reference(self, run, close, dtype, before, after):
+        """Their weights are within what float32 holds, but not float16. The sums before are those of a CPU, relative to
+        scores without these."""
+        sizes = attention_arguments((4, 6), 0, 1, 1, 16, False)
+        q, kv = torch.ones(1, 24, 16).to(dtype), torch.randn(1, 24, 32).to(dtype)
+        kv[..., :16] = 0.0
+        state = [torch.empty(1, 1, 24, 16), *(torch.empty(1, 1, 24) for _ in range(3))]
+        ops.update_sums.reference(q, kv, [], state, *sizes)
+
+        def change(scores: tuple[int, int]) -> tuple:
+            keys, offsets, old = torch.tensor([5, 6]), torch.tensor([0, 2]), kv[0, 5:7].clone()
+            kv[0, 5:7, :16] = torch.tensor(scores).to(dtype)[:, None] / 4  # of 16 channels, scaled by a quarter
+            return q, kv, [keys, offsets, keys, offsets, old], state, *sizes
+
+        ops.update_sums.reference(*change(before))
+        _, (_, _, _, (sums, normalisers, *_), *_) = run(ops.update_sums, *change(after))
+        result, _ = run(ops.divide, sums, normalisers, torch.float32)
+        close(result, in_double(ops.attend, torch.cat([q, kv], dim=-1), None, *sizes, dtype)[0], 2)
+
 
 def places(tokens: list[list[int]], each: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Tokens of some streams as places among all, and where each stream's begin."""

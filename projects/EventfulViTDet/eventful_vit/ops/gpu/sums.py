@@ -14,7 +14,7 @@ from ...attention.layout import attention_layout
 from .. import attention as operators
 from .attention import LOG2_E, Attention, can_attend, load_rows
 from .launch import TYPES, fits, power_of_two, precision, product
-from .positions import add_terms, load_terms, position_pattern, split_terms
+from .positions import LARGEST, add_terms, load_terms, position_pattern, split_terms
 from .tuning import exchange_tile
 
 CHUNK = 4096
@@ -110,6 +110,8 @@ def _exchange(
     error = (error + accumulation * tl.abs(after)) / after
     # Written so that NaN, infinity and a normaliser below zero count as drifted.
     is_reliable = (after > 0) & (error <= drift_limit) & (highest * scale - reference <= score_limit)
+    if v.dtype.element_ty == tl.float16:  # weights were multiplied in it: none above the largest number
+        is_reliable &= (added <= LARGEST) & (removed <= LARGEST)
     kept = is_query & is_reliable & ~is_changed
     channel = tl.arange(0, CHANNELS)[None, :]
     sum_place = sums + place[:, None] * HEAD_CHANNELS + channel

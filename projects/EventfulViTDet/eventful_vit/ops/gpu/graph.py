@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +10,8 @@ import torch
 from torch import Tensor
 
 from ..tape import recording
+
+_of_thread = threading.local()
 
 
 class Graph:
@@ -29,7 +32,8 @@ class Graph:
         """Record what `run` starts, and do it. Where it cannot be recorded, `run` is called again, outside."""
         try:
             with torch.cuda.device(self._device), recording(self):
-                with torch.cuda.graph(self._graph, pool=self.pool, capture_error_mode="thread_local"):
+                stream = _recording_stream(self._device)
+                with torch.cuda.graph(self._graph, self.pool, stream, capture_error_mode="thread_local"):
                     result = run()
         except RuntimeError as error:  # such as waiting for the device, which a recording cannot
             self.refusal = self.refusal or f"it cannot be recorded as a CUDA graph: {error}"
@@ -42,3 +46,12 @@ class Graph:
     def replay(self) -> None:
         """Repeat it, with what its input memory holds now."""
         self._graph.replay()  # on its own device's current stream, whichever device is current
+
+
+def _recording_stream(device: torch.device) -> torch.cuda.Stream:
+    """Where this thread records on a GPU. PyTorch's own choice is one stream of the GPU that was recorded on first, for
+    all GPUs and threads: what another one started would not be recorded."""
+    streams = vars(_of_thread)
+    if device not in streams:
+        streams[device] = torch.cuda.Stream(device)
+    return streams[device]

@@ -8,10 +8,9 @@ from eventful_vit.ops.gpu.tuning import exchange_tile, precise_products
 def gpu_of(monkeypatch):
     """Has the machine a GPU of a compute capability."""
 
-    def set(found, hip=None):
+    def set(found):
         monkeypatch.setattr(torch.cuda, "is_available", lambda: found is not None)
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: found)
-        monkeypatch.setattr(torch.version, "hip", hip)
         device_facts.has_descriptors.cache_clear()
         return torch.device("cpu" if found is None else "cuda")
 
@@ -36,11 +35,3 @@ def test_what_gpus_can_do(found, too_old, large, groups, descriptors, gpu_of):
     assert device_facts.is_too_old() == too_old and device_facts.is_large() == large
     assert device_facts.multiplies_by_groups() == groups and device_facts.has_descriptors(device) == descriptors
     assert precise_products(1000) == large and exchange_tile(torch.bfloat16, 80)["num_warps"] == (4 if groups else 8)
-
-
-def test_amds(gpu_of):
-    device = gpu_of((9, 4), "6.2")
-    assert not device_facts.is_too_old() and not device_facts.has_descriptors(device)
-    assert "maxnreg" not in exchange_tile(torch.bfloat16, 64)
-    gpu_of((9, 0))
-    assert exchange_tile(torch.bfloat16, 64)["maxnreg"] == 168

@@ -301,6 +301,7 @@ class TestMissing:
             ("os", "environ", {"EVENTFUL_VITDET_KERNELS": "off"}, "EVENTFUL_VITDET_KERNELS is off"),
             ("eventful_vit.ops.gpu", "find_spec", lambda name: None, "Triton is not installed"),
             ("triton", "__version__", "3.1.0", "Triton 3.1.0 is older than 3.4"),
+            ("torch.version", "hip", "6.4", "the kernels are for NVIDIA's GPUs"),
         ],
     )
     def test_reasons(self, module, attribute, value, reason, monkeypatch, caplog, gpu_kernels):

@@ -40,6 +40,8 @@ def why_unavailable() -> str | None:
     """Why the kernels cannot run here; None where they can."""
     if os.environ.get(SWITCH) == "off":
         return f"{SWITCH} is off"
+    if torch.version.hip is not None:  # Triton's compiler for AMD's GPUs refuses options and precisions of theirs
+        return "the kernels are for NVIDIA's GPUs"
     if find_spec("triton") is None:
         return "Triton is not installed"
     triton = importlib.import_module("triton")

@@ -22,7 +22,7 @@ def capability(device: torch.device | None = None) -> tuple[int, int] | None:
 def is_too_old() -> bool:
     """Whether the current GPU is older than the kernels support."""
     found = capability()
-    return torch.version.hip is None and found is not None and found < OLDEST
+    return found is not None and found < OLDEST
 
 
 def is_large() -> bool:
@@ -41,9 +41,4 @@ def has_descriptors(device: torch.device) -> bool:
     """Whether a GPU has the unit that tensor descriptors are for (H100 and later). Triton's interpreter knows them,
     too."""
     found = capability(device)
-    return found is None or (torch.version.hip is None and found >= (9, 0))
-
-
-def can_limit_registers() -> bool:
-    """Whether a thread's registers can be limited: only the compiler for NVIDIA's GPUs knows that."""
-    return torch.version.hip is None
+    return found is None or found >= (9, 0)

@@ -63,3 +63,11 @@ def test_every_kernel(architecture, dtype, tmp_path):
     compiled = compile_for(architecture, dtype, tmp_path, "--heads", 16, 32, 64, 80, 128)
     assert {kernel["kernel"] for kernel in compiled} == EVERY_KERNEL
     check(compiled, architecture, dtype)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("dtype", STACK)
+def test_the_largest_heads_fit_into_the_smallest_memory(dtype, tmp_path):
+    names = ("attend", "attend_windows", "update_sums")
+    for kernel in compile_for(89, dtype, tmp_path, "--heads", 256, "--operators", *names):
+        assert kernel["shared"] <= SHARED_MEMORY[89], kernel

@@ -165,6 +165,10 @@ BRANCHES = (
                       (128, 256, 64, 1, 8, 4)),
     ),
     Branch(
+        "attention_tile", "channels > 128", (_attend(_SHORT, 32, 0, 3, 256), _attend(_PRECISE, 32, 0, 3, 256)),
+        _attention_tiles((32, 16, 4, 1), (16, 16, 4, 2)),
+    ),
+    Branch(
         "attention_tile", "dtype is torch.float32 and channels > 64",
         (_attend(_PRECISE, 32, 14, 16, 80), _attend(_PRECISE, 32, 0, 16, 80)),
         _attention_tiles((16, 16, 4, 2), (32, 32, 4, 2), (32, 32, 8, 2)),
@@ -192,6 +196,11 @@ BRANCHES = (
         "attention_tile", None,
         (_attend(_SHORT, 64, 0, 12, 64), _update(_SHORT, 64, 12, 64, 512, "attention_tile")),
         _attention_tiles((64, 64, 4, 2), (64, 64, 4, 4), (128, 64, 8, 3), (64, 32, 4, 3)),
+    ),
+    Branch(
+        "exchange_tile", "channels > 128",
+        (_update(_SHORT, 32, 3, 256, 128, "exchange_tile"), _update(_PRECISE, 32, 3, 256, 128, "exchange_tile")),
+        _attention_tiles((32, 16, 4, 1), (16, 16, 4, 2)),
     ),
     Branch(
         "exchange_tile", "dtype is torch.float32 and channels > 64",

@@ -51,6 +51,8 @@ def attention_tile(dtype: torch.dtype, channels: int, queries: int) -> dict[str,
     Args:
         queries: of a group; 0: those that need new sums.
     """
+    if channels > 128:
+        return {"QUERIES": 16, "KEYS": 16, "num_warps": 4, "num_stages": 1}
     if dtype is torch.float32 and channels > 64:
         return {"QUERIES": 32, "KEYS": 16, "num_warps": 4, "num_stages": 2}
     if dtype is torch.float32 and 0 < queries < LARGE_GROUP:
@@ -66,6 +68,8 @@ def attention_tile(dtype: torch.dtype, channels: int, queries: int) -> dict[str,
 
 def exchange_tile(dtype: torch.dtype, channels: int) -> dict[str, int]:
     """The same where terms of changed keys are exchanged; each key takes part in an old and a new version."""
+    if channels > 128:
+        return {"QUERIES": 16, "KEYS": 16, "num_warps": 4, "num_stages": 1}
     if dtype is torch.float32 and channels > 64:
         return {"QUERIES": 16, "KEYS": 16, "num_warps": 4, "num_stages": 1}
     if dtype is torch.float32:
@@ -86,5 +90,5 @@ def split_keys(streams: int, heads: int) -> int:
 def position_queries(dtype: torch.dtype, channels: int) -> int:
     """Queries whose position terms a program computes."""
     if dtype is torch.float32:
-        return 64 if channels <= 64 else 32
-    return 128
+        return 64 if channels <= 64 else 32 if channels <= 128 else 16
+    return 128 if channels <= 128 else 32

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from eventful_vit import ops
+from eventful_vit.ops.operator import operator
 from torch import nn
 
 N, D = 12, 8
@@ -106,3 +107,17 @@ def test_autocast_does_not_reach_into_an_operator(kernels_or_not):
             ops.update_sums(q, kv, change, state, *kind)
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(state, plain))
     assert not torch.equal(state[0], before[0])
+
+
+def test_autocast_does_not_reach_into_an_implementation():
+    """Such as a GPU's, whose products may be PyTorch's."""
+
+    @operator("squared(Tensor x) -> Tensor", shapes=torch.empty_like)
+    def squared(x: torch.Tensor) -> torch.Tensor:
+        raise AssertionError("the implementation for this device runs")
+
+    squared.implement("CPU")(lambda x: x @ x)
+    x = torch.randn(4, 4)
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        result = squared(x)
+    torch.testing.assert_close(result, x @ x)

@@ -60,16 +60,14 @@ class Operator:
         """Decorator: an implementation for a dispatch key such as "CPU"."""
 
         def register(function: Callable) -> Callable:
-            reference = _without_autocast(self.reference)
-
             def run(*args: Any) -> Any:
                 result = function(*args)
                 if result is NotImplemented:
                     tape.refuse(f"{self.name} ran as PyTorch operations")
-                    return reference(*args)
+                    return self.reference(*args)
                 return result
 
-            LIBRARY.impl(self.name, run, device)
+            LIBRARY.impl(self.name, _without_autocast(run), device)
             return function
 
         return register

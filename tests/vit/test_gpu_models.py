@@ -162,9 +162,12 @@ def test_a_frame_that_is_not_finite_is_refused():
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="there are not two GPUs")
-def test_another_device_than_the_current_one():
+def test_two_devices_of_which_one_is_current():
+    """Recorded frames too, on the second device after the first."""
     vit, video = small_vit(policy=TopR(5)), make_video(5, size=SIZE)
     expected = [vit(frame[None])["last_feat"] for frame in video]
-    vit = vit.to("cuda:1")
-    for frame, features in zip(video, expected):
-        torch.testing.assert_close(vit(frame[None].to("cuda:1"))["last_feat"].cpu(), features, **CLOSE)
+    for device in ("cuda:0", "cuda:1"):
+        vit = vit.to(device)
+        vit.reset()
+        for frame, features in zip(video, expected):
+            torch.testing.assert_close(vit(frame[None].to(device))["last_feat"].cpu(), features, **CLOSE)

@@ -124,6 +124,17 @@ class TestSelecting:
             self.check(run, norms, 7, threshold, flush)
 
 
+@pytest.fixture
+def vast_memory():
+    """More float16 values than 32 bits count, and as many before them, where offsets that overflow would lead to."""
+    if torch.cuda.is_available():
+        pytest.skip("takes 8 GB on a GPU; an interpreter touches little of them")
+    try:
+        return torch.empty(2**32 + 2**16, dtype=torch.float16)[2**31 :]
+    except RuntimeError:
+        pytest.skip("the machine gives no process so much memory, of which little is touched")
+
+
 class TestBuffers:
     @pytest.mark.parametrize("used", [None, 2])
     @pytest.mark.parametrize("places", [[0, 5, 19], [], None])
@@ -147,6 +158,15 @@ class TestBuffers:
             if operator is ops.replace:
                 count = len(rows) if used is None else int(used)
                 close(old[:count], expected[:count])
+
+    def test_rows_beyond_what_32_bits_count(self, gpu_kernels, vast_memory):
+        buffer = vast_memory[: 2**31 + 1024].view(1, -1, 1024)
+        index, rows = torch.tensor([2**21 - 1, 2**21]), torch.randn(2, 1024).half()
+        buffer[0, index] = 0.0
+        assert not gpu_kernels[ops.replace](buffer, index, rows, None, 512).any()
+        assert torch.equal(buffer[0, index], rows)
+        gpu_kernels[ops.store](buffer, index, rows.flip(0), None)
+        assert torch.equal(gpu_kernels[ops.send](buffer, buffer, index, None, None, None, None), rows.flip(0))
 
     @pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
     @pytest.mark.parametrize("place", [(0, 0, 0), (1, 80, 60), (2, 90, 70)])
@@ -246,6 +266,19 @@ class TestSums:
         result, _ = run(ops.divide, *ours[3][:2], torch.float32)
         _, theirs = in_double(ops.update_sums, new_q, new_kv, [], [part.double() for part in state], *sizes)
         close(result, (theirs[3][0] / theirs[3][1][..., None]).transpose(1, 2).flatten(2), 4)
+
+    def test_streams_farther_apart_than_32_bits_count(self, gpu_kernels, vast_memory):
+        sizes, near, results = attention_arguments((4, 6), 0, 1, 2, 16), torch.randn(3, 24, 96).half(), []
+        far = vast_memory.unfold(0, 24 * 96, 2**30)[:3].view(3, 24, 96).copy_(near)
+        tokens, offsets = torch.tensor([3, 50]), torch.tensor([0, 1, 1, 2])
+        change = [tokens, offsets, tokens, offsets, torch.randn(2, 64).half()]
+        for qkv in (near, far):
+            state = [torch.empty(3, 2, 24, 16), *(torch.empty(3, 2, 24) for _ in range(3))]
+            for changed in ([], change):
+                gpu_kernels[ops.update_sums](qkv[..., :32], qkv[..., 32:], changed, state, *sizes)
+                results.append([part.clone() for part in state])
+        for of_near, of_far in zip(results[:2], results[2:]):
+            assert all(map(torch.equal, of_near, of_far))
 
     def test_queries_that_drifted_are_computed_again(self, run):
         """A key that had nearly all the weight leaves: what remains of the sums is rounding."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import signal
 import subprocess
@@ -94,6 +95,22 @@ def test_inputs_that_are_off_are_asked_at_once(monkeypatch):
 
     monkeypatch.setattr("eventful_vitdet.video.opening.connect_camera", connect_camera)
     assert [source.name for source in open_inputs(["7", "8"], True)] == ["camera 7", "camera 8"]
+
+
+def test_ctrl_c_does_not_wait_for_inputs_that_are_asked(monkeypatch):
+    let_go = threading.Event()
+
+    def connect_camera(number: int) -> None:
+        if number == 8:  # the last that is asked
+            os.kill(os.getpid(), signal.SIGINT)
+        let_go.wait(timeout=20)
+
+    monkeypatch.setattr("eventful_vitdet.video.opening.connect_camera", connect_camera)
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        open_inputs(["7", "8"], True)
+    assert time.monotonic() - began < 10
+    let_go.set()
 
 
 @pytest.mark.parametrize(

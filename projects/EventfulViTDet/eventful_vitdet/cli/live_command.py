@@ -18,7 +18,6 @@ import importlib.util
 import os
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -70,10 +69,10 @@ def open_inputs(texts: Sequence[str], wait: bool) -> list[VideoSource]:
     Raises VideoReadError.
     """
     from ..video import StreamSource, check_distinct, open_source
+    from ..video.background import call_all_aside
 
     # At once: an address where nobody answers takes seconds to find out.
-    with ThreadPoolExecutor(min(len(texts), 16)) as openers:
-        sources = list(openers.map(partial(open_source, may_be_away=True), texts))
+    sources = call_all_aside([partial(open_source, text, may_be_away=True) for text in texts])
     check_distinct(sources)
     away = [source.name for source in sources if isinstance(source, StreamSource) and source.is_away]
     if len(away) == len(sources) and not wait:

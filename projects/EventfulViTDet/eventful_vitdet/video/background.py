@@ -1,11 +1,12 @@
-"""Work in threads of its own: iterators, some items ahead of the consumer or the newest item only, and single calls."""
+"""Work in threads of its own: iterators, some items ahead of the consumer or the newest item only, and calls."""
 
 from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing
+from functools import partial
 from typing import TypeVar
 
 POLL_SECONDS = 0.1
@@ -138,5 +139,16 @@ class NewestItem:
 
 def call_aside(function: Callable[[], Result]) -> Result:
     """Call a function that may wait in a library, so that Ctrl-C need not wait for it."""
-    with NewestItem(lambda: (function() for _ in range(1)), 0.0) as results:
-        return next(results)
+    return call_all_aside([function])[0]
+
+
+def call_all_aside(functions: Sequence[Callable[[], Result]]) -> list[Result]:
+    """Call several such functions at the same time. Raises the exception of the first in their order that failed."""
+    with ExitStack() as stack:
+        calls = [NewestItem(partial(_call_once, function), 0.0) for function in functions]
+        results = [stack.enter_context(call) for call in calls]
+        return [next(result) for result in results]
+
+
+def _call_once(function: Callable[[], Result]) -> Iterator[Result]:
+    yield function()

@@ -81,6 +81,15 @@ def test_while_it_works(repository):
     assert done.communicate(timeout=60)[1] == "interrupted\n" and done.returncode == 130
 
 
+def test_nothing_of_the_interpreter_is_taken_apart(repository):
+    """A thread that is left in a library would crash there."""
+    crash = "import os, sys\nsys.kept = type('Kept', (), {'__del__': lambda self, leave=os._exit: leave(9)})()\n"
+    done = start(repository, "-c", crash + COMMAND.format(moment="once"))
+    assert done.communicate(timeout=60)[1] == "interrupted\n" and done.returncode == 130
+    usual = start(repository, "-c", crash + COMMAND.format(moment="never"))
+    assert usual.communicate(timeout=60)[1] == "" and usual.returncode == 9  # so the object does what it is for
+
+
 def test_twice_while_it_works(repository):
     """The second time is quicker than anything that the command might still do."""
     done = start(repository, "-c", COMMAND.format(moment="twice"))

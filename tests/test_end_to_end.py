@@ -23,7 +23,7 @@ SMALL_MODEL = {
     "MODEL.ROI_HEADS.SCORE_THRESH_TEST": "0.0",
     "INPUT.CROP_PIXELS": "[128,160]",
     "SOLVER.IMS_PER_BATCH": "2",
-    "SOLVER.OPTIMIZER": "muon" if hasattr(torch.optim, "Muon") else "adamw",
+    "SOLVER.OPTIMIZER": "muon",
 }
 
 

@@ -11,8 +11,6 @@ from eventful_vitdet import EventfulViT
 from eventful_vitdet.config_files import build_cfg
 from eventful_vitdet.optimizer import build_optimizer
 
-NEEDS_MUON = pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="Muon came with torch 2.9")
-
 
 class Detector(torch.nn.Module):
     def __init__(self):
@@ -46,7 +44,7 @@ def settings_of(optimizer, model) -> dict:
     return {names[p]: group for group in optimizer.param_groups for p in group["params"]}
 
 
-@pytest.mark.parametrize("name", ["adamw", pytest.param("muon", marks=NEEDS_MUON), "sgd"])
+@pytest.mark.parametrize("name", ["adamw", "muon", "sgd"])
 def test_every_parameter_is_trained_once(name):
     model = Detector().train()
     optimizer = build_optimizer(cfg_for(SOLVER__OPTIMIZER=name), model)
@@ -113,7 +111,6 @@ def test_the_recipes_warm_up_and_steps(name, last, factors):
         assert schedule.get_lr()[0] / cfg.SOLVER.BASE_LR == pytest.approx(factor), iteration
 
 
-@NEEDS_MUON
 def test_muon_takes_the_matrices_of_the_blocks():
     model = Detector()
     optimizer = build_optimizer(cfg_for(SOLVER__OPTIMIZER="muon", SOLVER__MUON_LR=0.02), model)
@@ -122,7 +119,6 @@ def test_muon_takes_the_matrices_of_the_blocks():
     assert chosen == {f"backbone.net.blocks.{i}.{kind}.weight" for i in (0, 1) for kind in kinds}
 
 
-@NEEDS_MUON
 def test_muon_resumes_where_it_stopped():
     cfg = cfg_for(SOLVER__OPTIMIZER="muon")
     torch.manual_seed(0)
@@ -140,7 +136,6 @@ def test_muon_resumes_where_it_stopped():
         torch.testing.assert_close(other.state_dict()[name], value, msg=name)
 
 
-@NEEDS_MUON
 def test_a_schedule_reaches_both_parts_of_muon():
     model = Detector().train()
     optimizer = build_optimizer(cfg_for(SOLVER__OPTIMIZER="muon"), model)

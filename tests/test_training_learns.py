@@ -3,7 +3,6 @@
 import json
 
 import pytest
-import torch
 from eventful_vitdet.cli.train_command import main
 
 SETTINGS = {
@@ -47,7 +46,6 @@ def videos(tmp_path_factory, render_videos):
 
 
 @pytest.mark.long
-@pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="Muon came with torch 2.9")
 def test_loss_falls_and_objects_are_found(repository, tmp_path, videos):
     options = {**SETTINGS, "DATASETS.TRAIN": str((str(videos / "stills.json"), str(videos / "train.json")))}
     pairs = [word for pair in options.items() for word in pair]

@@ -26,7 +26,7 @@ SETTINGS = {
     "SOLVER.IMS_PER_BATCH": "1",
     "SOLVER.MAX_ITER": "12",
     "SOLVER.WARMUP_ITERS": "1",
-    "SOLVER.OPTIMIZER": "muon" if hasattr(torch.optim, "Muon") else "adamw",
+    "SOLVER.OPTIMIZER": "muon",
     "TEST.EVAL_PERIOD": "0",
 }
 PROGRESS = {"metrics.json", "fingerprint.json"}

@@ -234,8 +234,7 @@ def _add_incremental_pyramid_config(eventful: CfgNode) -> None:
 
 
 def _add_solver_config(cfg: CfgNode) -> None:
-    # "adamw", "sgd", or "muon": Muon for the matrices of the Transformer's blocks and AdamW for the rest. Muon needs
-    # torch 2.9.
+    # "adamw", "sgd", or "muon": Muon for the matrices of the Transformer's blocks and AdamW for the rest.
     cfg.SOLVER.OPTIMIZER = "adamw"
     # muon: learning rate of the matrices of the blocks. BASE_LR is that of the rest.
     cfg.SOLVER.MUON_LR = 0.003

@@ -11,6 +11,7 @@ from detectron2.solver.build import get_default_optimizer_params, maybe_add_grad
 from torch import nn
 
 from .errors import ConfigError
+from .muon import Muon
 
 OPTIMIZERS = ("adamw", "muon", "sgd")
 
@@ -23,7 +24,7 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     one block to the one before it.
 
     Raises:
-        ConfigError: an unknown optimiser, or Muon with a torch that has none.
+        ConfigError: an unknown optimiser.
     """
     solver = cfg.SOLVER
     if solver.OPTIMIZER not in OPTIMIZERS:
@@ -74,14 +75,10 @@ def with_clipping(cfg: CfgNode, optimizer: type[torch.optim.Optimizer]) -> type[
 class MuonAdamW(torch.optim.Optimizer):
     """Muon for the weight matrices of the Transformer's blocks, AdamW for everything else.
 
-    Muon orthogonalises the momentum of a matrix before the step (K. Jordan et al., 2024). Its steps are scaled to the
-    size of AdamW's, and it has a learning rate of its own, SOLVER.MUON_LR. Both are one optimiser to schedulers and
-    checkpoints.
+    Muon has a learning rate of its own, SOLVER.MUON_LR. Both are one optimiser to schedulers and checkpoints.
     """
 
     def __init__(self, cfg: CfgNode, model: nn.Module) -> None:
-        if not hasattr(torch.optim, "Muon"):
-            raise ConfigError(f"SOLVER.OPTIMIZER = 'muon' needs torch 2.9 or later, this is {torch.__version__}")
         solver = cfg.SOLVER
         matrices = [
             parameter
@@ -93,13 +90,7 @@ class MuonAdamW(torch.optim.Optimizer):
             {**group, "params": [p for p in group["params"] if p not in taken]}
             for group in parameter_groups(cfg, model)
         ]
-        self._muon = torch.optim.Muon(
-            matrices,
-            lr=solver.MUON_LR,
-            weight_decay=solver.WEIGHT_DECAY,
-            momentum=0.95,
-            adjust_lr_fn="match_rms_adamw",
-        )
+        self._muon = Muon(matrices, solver.MUON_LR, solver.WEIGHT_DECAY)
         self._adamw = torch.optim.AdamW([group for group in others if group["params"]], lr=solver.BASE_LR)
         super().__init__([*self._muon.param_groups, *self._adamw.param_groups], defaults={})
         self._share()

@@ -23,6 +23,7 @@ from .data import build_video_train_loader
 from .errors import ConfigError, TrainingError, is_for_user
 from .evaluation import evaluate_once, load_test_frames
 from .evaluation.tube_results import check_tubes
+from .muon import has_bfloat16_instructions
 from .optimizer import build_optimizer
 
 logger = logging.getLogger(__name__)
@@ -188,12 +189,6 @@ def make_cpu_trainer(trainer: SimpleTrainer) -> SimpleTrainer:
         return Bfloat16Trainer(*parts)
     logger.warning("SOLVER.AMP.ENABLED: this processor has no instructions for bfloat16, so training runs in float32")
     return SimpleTrainer(*parts)
-
-
-def has_bfloat16_instructions() -> bool:
-    """Whether this CPU multiplies bfloat16 numbers itself (AVX-512 BF16 or AMX)."""
-    found = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
-    return any(ask is not None and ask() for ask in found)
 
 
 class Bfloat16Trainer(SimpleTrainer):

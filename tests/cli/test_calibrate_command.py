@@ -123,5 +123,13 @@ def test_a_target_is_needed(words, capsys):
 
 
 def test_pairs_may_follow_the_videos():
-    arguments = calibrate_command.parse(["--like", "4", "--input", "a.mp4", "b.mp4", "MODEL.DEVICE", "cpu"])
-    assert (arguments.input, arguments.opts) == (["a.mp4", "b.mp4"], ["MODEL.DEVICE", "cpu"])
+    inputs = ["a.mp4", "b.mp4", "MODEL.DEVICE", "cpu"]
+    for words in (["--like", "4", "--input", *inputs], [*inputs, "--like", "4"], ["--like", "4", *inputs]):
+        arguments = calibrate_command.parse(words)
+        assert (arguments.input, arguments.opts) == (["a.mp4", "b.mp4"], ["MODEL.DEVICE", "cpu"])
+
+
+def test_an_input_is_needed(capsys):
+    with pytest.raises(SystemExit):
+        calibrate_command.main(["--like", "4"])
+    assert "give a video, a folder" in capsys.readouterr().err

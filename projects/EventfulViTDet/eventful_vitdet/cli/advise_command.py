@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import FileError
 from .arguments import (
+    add_inputs,
     add_model,
     call_of,
     command_parser,
@@ -109,9 +110,7 @@ def _join(call: str, words: Sequence[str]) -> str:
 def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser = command_parser(__doc__)
     option = parser.add_argument
-    inputs = "video file, folder or pattern, address, or camera number; then KEY VALUE pairs"
-    option("words", nargs="*", metavar="INPUT", help=inputs)
-    option("--input", metavar="INPUT", help="the same, as an option")
+    add_inputs(parser, "video file, folder or pattern, address, or camera number", several=False)
     add_model(parser)
     option("--target-ms", type=positive, required=True, metavar="MS", help="target time of a frame in milliseconds")
     least = "percent; budgets that agree less with the dense model are not recommended (default: 0)"

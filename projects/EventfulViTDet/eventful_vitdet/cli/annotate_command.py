@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 from ..errors import ConfigError, ToolError, VideoReadError, VideoWriteError, describe_error
 from .annotate_actions import ENDING as ACTIONS_ENDING
 from .annotate_actions import annotate_actions, check_actions, csv_outputs
-from .arguments import add_model, command_parser, factor, model_pairs, score, take_inputs, whole_number
+from .arguments import add_inputs, add_model, command_parser, factor, model_pairs, score, take_inputs, whole_number
 from .console import run
 
 DEFAULT_ENDING = "_detections"
@@ -251,9 +251,7 @@ def numbers(text: str) -> list[int]:
 def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser = command_parser(__doc__)
     option = parser.add_argument
-    inputs = "videos, folders, 'patterns*', rtsp://..., http://..., or number of a camera; then KEY VALUE pairs"
-    option("words", nargs="*", metavar="INPUT", help=inputs)
-    option("--input", nargs="+", action="extend", metavar="INPUT", help="the same, as an option")
+    add_inputs(parser, "videos, folders, 'patterns*', rtsp://..., http://..., or number of a camera")
     add_model(parser)
     output = "the annotated video, of several inputs a folder (default: INPUT_detections.mp4, beside the input)"
     option("--output", metavar="FILE.mp4", help=output)

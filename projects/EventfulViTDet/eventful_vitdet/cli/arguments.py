@@ -83,6 +83,13 @@ def take_pairs(words: Sequence[str]) -> tuple[list[str], list[str]]:
     return list(words), []
 
 
+def add_inputs(parser: argparse.ArgumentParser, kinds: str, several: bool = True) -> None:
+    """Let a command have inputs, as words or as an option, and KEY VALUE pairs behind them: see `take_inputs`."""
+    parser.add_argument("words", nargs="*", metavar="INPUT", help=f"{kinds}; then KEY VALUE pairs")
+    amount = {"nargs": "+", "action": "extend"} if several else {}
+    parser.add_argument("--input", metavar="INPUT", help="the same, as an option", **amount)
+
+
 def take_one_input(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
     """Let `input` be the one input of a command line, given as an option or among its `words`; the rest is `opts`."""
     inputs, arguments.opts = ([arguments.input], arguments.words) if arguments.input else take_pairs(arguments.words)

@@ -1,6 +1,6 @@
 """Learn a budget for each gate from video without labels, and write a file of them.
 
-    eventful-vitdet calibrate --config-file configs/demo/vitdet_tiny.yaml --input datasets/demo_vid/videos \\
+    eventful-vitdet calibrate datasets/demo_vid/videos --config-file configs/demo/vitdet_tiny.yaml \\
         --weights weights/demo_vitdet_tiny.safetensors --like 16
 
 Afterwards `MODEL.EVENTFUL.POLICY calibrated MODEL.EVENTFUL.POLICY_FILE FILE` runs the detector with these budgets.
@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from .arguments import add_model, command_parser, model_pairs, parse_with_pairs, positive, take_pairs, whole_number
+from .arguments import add_inputs, add_model, command_parser, model_pairs, positive, take_inputs, whole_number
 from .console import run
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def execute(arguments: argparse.Namespace) -> None:
         try:
             found = calibrate(model.vit, frames, **target, **options, progress=partial(show, bar))
         except ValueError as error:
-            raise ConfigError(f"--input {' '.join(arguments.input)}: {error}") from error
+            raise ConfigError(f"{' '.join(arguments.input)}: {error}") from error
     write_policy_file(path, found)
     kind = "a shared budget of " if found.thresholds else ""
     print(
@@ -75,7 +75,7 @@ def spread(sources: Sequence, most: int) -> list:
 def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser = command_parser(__doc__)
     add_model(parser)
-    parser.add_argument("--input", nargs="+", required=True, metavar="VIDEO", help="videos, or folders of them")
+    add_inputs(parser, "videos, or folders of them")
     target = parser.add_mutually_exclusive_group(required=True)
     target.add_argument(
         "--target-gflops", type=positive, metavar="X", help="target: GFlops of the backbone per later frame"
@@ -92,9 +92,8 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--videos", type=whole_number(1), default=4, help="most videos, run side by side (default: 4)")
     parser.add_argument("--rounds", type=whole_number(1), default=3, help="rounds of exchange (default: 3)")
     parser.add_argument("--output", metavar="FILE", help=f"file to write (default: OUTPUT_DIR/{FILE})")
-    arguments = parse_with_pairs(parser, words)
-    arguments.input, pairs = take_pairs(arguments.input)
-    arguments.opts = pairs + arguments.opts
+    arguments = parser.parse_intermixed_args(words)
+    take_inputs(parser, arguments)
     if arguments.shared and arguments.max_loss is not None:
         parser.error("--shared holds a number of operations: it needs --target-gflops or --like, not --max-loss")
     return arguments

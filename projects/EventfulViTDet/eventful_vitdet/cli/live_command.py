@@ -22,7 +22,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ..errors import ConfigError, LiveError, VideoReadError
-from .arguments import add_model, command_parser, model_pairs, take_inputs
+from .arguments import add_inputs, add_model, command_parser, model_pairs, take_inputs
 from .checkout import how_to_install
 from .console import run
 
@@ -114,9 +114,7 @@ def port(text: str) -> int:
 
 def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser = command_parser(__doc__)
-    inputs = "video files, folders or patterns, rtsp:// addresses, or camera numbers; then KEY VALUE pairs"
-    parser.add_argument("words", nargs="*", metavar="INPUT", help=inputs)
-    parser.add_argument("--input", nargs="+", action="extend", metavar="INPUT", help="the same, as an option")
+    add_inputs(parser, "video files, folders or patterns, rtsp:// addresses, or camera numbers")
     add_model(parser)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
     parser.add_argument("--port", type=port, default=8000, help="port to listen on; 0: any free one (default: 8000)")

@@ -43,7 +43,7 @@ def test_kernels_that_are_wrong_or_fail_are_found(monkeypatch):
     def failing(*arguments):
         raise RuntimeError("an illegal memory access was encountered")
 
-    monkeypatch.setattr(gpu, "load_kernels", lambda: {**right, ops.normalise: wrong, ops.finite: failing})
+    monkeypatch.setattr(gpu, "load_kernels", lambda device=None: {**right, ops.normalise: wrong, ops.finite: failing})
     result = operator_checks.summarise(operator_checks.check_group("float32", 0))
     assert {failure["operator"] for failure in result["failures"]} == {"normalise", "finite"}
     assert any("illegal memory access" in (failure["trace"] or "") for failure in result["failures"])
@@ -99,6 +99,6 @@ def test_frames_without_waits_come_after_what_is_prepared_once(model_and_frames)
 def test_a_model_with_a_wrong_kernel_does_not(model_and_frames, monkeypatch):
     right = gpu.load_kernels()
     wrong = {**right, ops.divide: lambda *arguments: 1.1 * right[ops.divide](*arguments)}
-    monkeypatch.setattr(gpu, "load_kernels", lambda: wrong)
+    monkeypatch.setattr(gpu, "load_kernels", lambda device=None: wrong)
     rows = model_checks.compare_paths(*model_and_frames, "tiny", 1e-3)
     assert [row["ok"] for row in rows] == [True, False, False]  # the dense model has no such sums

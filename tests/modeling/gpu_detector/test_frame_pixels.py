@@ -29,6 +29,7 @@ def test_which_frames_the_kernel_gets(device, monkeypatch):
 
     seen = []
     monkeypatch.setattr(torch.cuda, "device", lambda _: torch.no_grad())
+    monkeypatch.setattr(gpu_detector.gpu, "load_kernels", lambda device: {})
     monkeypatch.setattr(frame_pixels, "normalise", lambda piece, *_: seen.append(tuple(piece.shape)))
     mean = torch.ones(3, 1, 1)
 

@@ -25,9 +25,12 @@ logger = logging.getLogger(__name__)
 
 
 @cache
-def load_kernels() -> dict[Operator, Callable] | None:
-    """The implementation of each operator; None where they cannot run, and the log says why."""
-    reason = why_unavailable()
+def load_kernels(device: torch.device | None = None) -> dict[Operator, Callable] | None:
+    """The implementation of each operator on a GPU (None: the current one).
+
+    None where they cannot run; the log says why.
+    """
+    reason = why_unavailable(device)
     if reason is not None:
         logger.warning("GPU: frames run as PyTorch operations, slowly: %s", reason)
         return None
@@ -36,8 +39,8 @@ def load_kernels() -> dict[Operator, Callable] | None:
     return {operator: function for module in modules for operator, function in module.IMPLEMENTATIONS.items()}
 
 
-def why_unavailable() -> str | None:
-    """Why the kernels cannot run here; None where they can."""
+def why_unavailable(device: torch.device | None = None) -> str | None:
+    """Why the kernels cannot run here, on a GPU (None: the current one); None where they can."""
     if os.environ.get(SWITCH) == "off":
         return f"{SWITCH} is off"
     if torch.version.hip is not None:  # Triton's compiler for AMD's GPUs refuses options and precisions of theirs
@@ -49,14 +52,14 @@ def why_unavailable() -> str | None:
         return (
             f"Triton {triton.__version__} is older than {'.'.join(map(str, OLDEST_TRITON))}, which PyTorch 2.8 brings"
         )
-    if device_facts.is_too_old():
-        return f"{torch.cuda.get_device_name()} is older than the kernels support (compute capability 8.0)"
+    if device_facts.is_too_old(device):
+        return f"{torch.cuda.get_device_name(device)} is older than the kernels support (compute capability 8.0)"
     return None
 
 
 def serves(x: Tensor) -> bool:
     """Whether these kernels run the operators on a tensor."""
-    return x.is_cuda and load_kernels() is not None
+    return x.is_cuda and load_kernels(x.device) is not None
 
 
 def describe_kernels() -> str:
@@ -68,7 +71,7 @@ def _when_needed(operator: Operator) -> Callable:
     """The operator's implementation on the device of its first argument."""
 
     def run(first: Tensor, *rest: Any) -> Any:
-        kernels = load_kernels()
+        kernels = load_kernels(first.device)
         if kernels is None:
             return NotImplemented
         with torch.cuda.device_of(first):  # kernels start on the current one

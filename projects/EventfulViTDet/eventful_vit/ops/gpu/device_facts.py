@@ -19,9 +19,9 @@ def capability(device: torch.device | None = None) -> tuple[int, int] | None:
     return torch.cuda.get_device_capability(device) if is_there else None
 
 
-def is_too_old() -> bool:
-    """Whether the current GPU is older than the kernels support."""
-    found = capability()
+def is_too_old(device: torch.device | None = None) -> bool:
+    """Whether a GPU, or the current one, is older than the kernels support."""
+    found = capability(device)
     return found is not None and found < OLDEST
 
 

@@ -57,7 +57,7 @@ def write_normalised(frames: Tensor | Sequence[Tensor], mean: Tensor, deviation:
     Returns:
         Whether it was done: on a GPU with kernels of this project, in float32.
     """
-    if batch.device.type != "cuda" or gpu.load_kernels() is None:
+    if batch.device.type != "cuda" or gpu.load_kernels(batch.device) is None:
         return False
     pieces = [(frames, batch)] if isinstance(frames, Tensor) else list(zip([f[None] for f in frames], batch.split(1)))
     is_float32 = batch.dtype is mean.dtype is deviation.dtype is torch.float32
@@ -72,7 +72,7 @@ def write_normalised(frames: Tensor | Sequence[Tensor], mean: Tensor, deviation:
 
 
 def _make(detector: nn.Module) -> RestOfFrame | None:
-    if gpu.load_kernels() is None:  # the log says why
+    if gpu.load_kernels(detector.device) is None:  # the log says why
         return None
     module = importlib.import_module(".rest_of_frame", __name__)
     try:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from airborne_pictures import Picture, finish, sky
 
 CANVAS = 384
 """Side in pixels of the square that a shape is drawn in before it is shrunk."""
@@ -258,37 +259,6 @@ def _rotation(axis: str, angle: float) -> np.ndarray:
     )
 
 
-def sky(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """(height, width, 3), float32, BGR: blue to grey, lighter towards one side, often with clouds."""
-    grey = rng.uniform(90, 230)
-    blue = rng.uniform(0, 1) ** 1.5
-    base = grey * np.asarray((1, 1 - 0.3 * blue, 1 - 0.6 * blue))
-    slope = np.linspace(-1, 1, height)[:, None] * rng.normal(0, 12) + np.linspace(-1, 1, width) * rng.normal(0, 6)
-    image = (base + slope[..., None]).astype(np.float32)
-    if rng.random() < 0.35:
-        image += _clouds(rng, height, width)[..., None] * rng.uniform(5, 45) * np.asarray((0.9, 1, 1), np.float32)
-    return image
-
-
-def _clouds(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """(height, width), float32, about -1 to 1: noise of several sizes."""
-    total = np.zeros((height, width), np.float32)
-    for cells in (2, 4, 8, 16):
-        noise = rng.normal(0, 1 / cells**0.7, (cells + 1, cells + 1)).astype(np.float32)
-        total += cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC)
-    return np.clip(total, -1, 1)
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A drawn frame and its object's box."""
-
-    image: np.ndarray
-    """(H, W, 3), uint8, BGR."""
-    box: tuple[float, float, float, float]
-    """x, y, width, height in pixels, as loose as people draw them."""
-
-
 def draw(shape: Shape, rng: np.random.Generator, height: int, width: int, longest: float) -> Picture:
     """A shape in a sky, its longer side `longest` pixels: hazy, blurred and compressed as far objects in videos are."""
     colours, opacity = view(shape, rng)
@@ -300,17 +270,4 @@ def draw(shape: Shape, rng: np.random.Generator, height: int, width: int, longes
     image = sky(rng, height, width)
     x, y = int(rng.integers(0, width - side + 1)), int(rng.integers(0, height - side + 1))
     image[y : y + side, x : x + side] += clear * (colours - opacity * image[y : y + side, x : x + side])
-    image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.3, 1.1)) + rng.normal(0, rng.uniform(0.5, 3), image.shape)
-    image = np.clip(image, 0, 255).astype(np.uint8)
-    quality = int(rng.integers(35, 90))
-    image = cv2.imdecode(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], cv2.IMREAD_COLOR)
-    rows, columns = np.nonzero(opacity[..., 0] > 0.1)
-    box = (x + columns.min(), y + rows.min(), np.ptp(columns) + 1, np.ptp(rows) + 1)
-    return Picture(image, _loosen(box, rng, height, width))
-
-
-def _loosen(box: tuple, rng: np.random.Generator, height: int, width: int) -> tuple[float, float, float, float]:
-    left, top, right, bottom = (rng.uniform(0.03, 0.15) * max(box[2:]) + rng.uniform(3, 8) for _ in range(4))
-    x0, y0 = max(0.0, box[0] - left), max(0.0, box[1] - top)
-    x1, y1 = min(float(width), box[0] + box[2] + right), min(float(height), box[1] + box[3] + bottom)
-    return (round(x0, 2), round(y0, 2), round(x1 - x0, 2), round(y1 - y0, 2))
+    return finish(image, x, y, opacity[..., 0], 0.1, rng)

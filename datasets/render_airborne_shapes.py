@@ -10,23 +10,18 @@ The same options give the same pictures with the same OpenCV and NumPy.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import shutil
 import sys
-import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
-import cv2
 import numpy as np
-from airborne_shapes import SHAPES, Picture, draw
+from airborne_pictures import HEIGHT, WIDTH, Picture, write_set
+from airborne_shapes import SHAPES, draw
 from eventful_vitdet.cli.arguments import whole_number
 from tqdm import tqdm
 
-HEIGHT, WIDTH = 512, 640
 LONGEST = (12, 180)
 """Range of an object's longer side in pixels; small ones are more frequent."""
-JPEG_QUALITY = 92
 
 
 def pose(category: int, number: int, frame: int, seed: int) -> Picture:
@@ -37,48 +32,12 @@ def pose(category: int, number: int, frame: int, seed: int) -> Picture:
     return draw(shape, rng, HEIGHT, WIDTH, longest)
 
 
-def render(folder: Path, objects: int, poses: int, seed: int) -> dict:
-    """Write the frames of `objects` of each class below `folder`; returns the COCO-VID document."""
-    size = {"width": WIDTH, "height": HEIGHT}
-    videos, images, annotations = [], [], []
+def objects(count: int, poses: int, seed: int) -> Iterator[tuple[int, str, Iterator[Picture]]]:
+    """Class, name and frames of so many objects of each class."""
     for category, name in enumerate(tqdm(SHAPES, desc="rendering", unit="class")):
-        for number in range(objects):
-            video = f"{name}_{number:03d}"
-            videos.append({"id": len(videos) + 1, "name": video, **size})
-            (folder / video).mkdir(parents=True)
-            for frame in range(poses):
-                picture = pose(category, number, frame, seed)
-                path = f"{video}/{frame:06d}.jpg"
-                if not cv2.imwrite(str(folder / path), picture.image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]):
-                    raise OSError(f"{folder / path} could not be written")
-                ids = {"id": len(images) + 1, "video_id": len(videos), "frame_id": frame}
-                images.append({**ids, "file_name": f"frames/{path}", **size})
-                annotation = {"id": len(images), "image_id": len(images), "video_id": len(videos), "instance_id": 1}
-                area = picture.box[2] * picture.box[3]
-                annotations.append(
-                    {**annotation, "category_id": category + 1, "bbox": picture.box, "area": area, "iscrowd": 0}
-                )
-    return {
-        "info": {"description": "drawn airborne objects"},
-        "categories": [{"id": number, "name": name} for number, name in enumerate(SHAPES, 1)],
-        "videos": videos,
-        "images": images,
-        "annotations": annotations,
-    }
-
-
-def write_set(output: Path, objects: int, poses: int, seed: int) -> None:
-    """Render the data set; the annotation file comes last, so that one that exists belongs to its frames."""
-    annotation_file, frames = output / "annotations" / "train.json", output / "frames"
-    annotation_file.parent.mkdir(parents=True, exist_ok=True)
-    annotation_file.unlink(missing_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".rendering_", dir=output) as scratch:
-        document = render(Path(scratch, "frames"), objects, poses, seed)
-        shutil.rmtree(frames, ignore_errors=True)
-        os.replace(Path(scratch, "frames"), frames)
-        unfinished = Path(scratch, annotation_file.name)
-        unfinished.write_text(json.dumps(document) + "\n", encoding="utf-8")
-        os.replace(unfinished, annotation_file)
+        for number in range(count):
+            frames = (pose(category, number, frame, seed) for frame in range(poses))
+            yield category, f"{name}_{number:03d}", frames
 
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
@@ -93,15 +52,15 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> int:
     options = parse_arguments(arguments)
     try:
-        write_set(options.output, options.objects, options.poses, options.seed)
+        drawn = objects(options.objects, options.poses, options.seed)
+        frames = write_set(options.output, "drawn airborne objects", drawn)
     except OSError as error:
         print(f"error: cannot write to --output {options.output}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted: nothing is left half-written; run it again", file=sys.stderr)
         return 130
-    count = options.objects * options.poses * len(SHAPES)
-    print(f"{options.output}: {count} frames of {options.objects * len(SHAPES)} objects")
+    print(f"{options.output}: {frames} frames of {options.objects * len(SHAPES)} objects")
     return 0
 
 

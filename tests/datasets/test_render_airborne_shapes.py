@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import cv2
-import eventful_vitdet  # noqa: F401  (registers the data sets)
+import eventful_vitdet.data  # noqa: F401  (registers the data sets)
 import numpy as np
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog

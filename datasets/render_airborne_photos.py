@@ -1,0 +1,106 @@
+"""Render stills of objects that are cut out of photos, in skies: more objects to train on than a few clips show.
+
+    python datasets/render_airborne_photos.py --airplanes FOLDER ... --birds FOLDER ... --drones FOLDER ... \\
+        --output datasets/airborne_photos
+
+Photos are searched for below the folders. Those with one object on an even background are used, such as airplanes in
+the sky and drones on white paper; others are left out. Writes `annotations/train.json` (COCO-VID) and
+`frames/<class>_NNNNN_P/000000.jpg`: each pose of an object is a video of one frame. The same photos and options give
+the same pictures with the same OpenCV and NumPy.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from airborne_cutouts import Cutout, cut_out, place
+from airborne_pictures import CLASSES, HEIGHT, WIDTH, Picture, write_set
+from eventful_vitdet.cli.arguments import whole_number
+from tqdm import tqdm
+
+ENDINGS = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
+
+
+def photos_below(folders: Sequence[Path]) -> list[Path]:
+    """The photos of folders, in an order that does not depend on the file system.
+
+    Raises FileNotFoundError.
+    """
+    for folder in folders:
+        if not folder.is_dir():
+            raise FileNotFoundError(f"{folder}: there is no such folder")
+    return [path for folder in folders for path in sorted(folder.rglob("*")) if path.suffix.lower() in ENDINGS]
+
+
+def cutouts(photos: Sequence[Path], name: str) -> list[Cutout]:
+    """The objects of photos that have one on an even background."""
+    found = []
+    for path in tqdm(photos, desc=f"{name}s", unit="photo"):
+        photo = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR) if path.stat().st_size else None
+        if photo is None:
+            print(f"{path}: not a picture that can be read; left out", file=sys.stderr)
+            continue
+        cutout = cut_out(photo)
+        if cutout is not None:
+            found.append(cutout)
+    return found
+
+
+def objects(found: Sequence[Sequence[Cutout]], poses: int, seed: int) -> Iterator[tuple[int, str, list[Picture]]]:
+    """Class, name and frame of each pose of the objects of each class."""
+    total = poses * sum(map(len, found))
+    with tqdm(total=total, desc="rendering", unit="frame") as bar:
+        for category, of_class in enumerate(found):
+            for number, cutout in enumerate(of_class):
+                for frame in range(poses):
+                    rng = np.random.default_rng((seed, category, number, frame))
+                    name = f"{CLASSES[category]}_{number:05d}_{frame}"
+                    yield category, name, [place(cutout, rng, HEIGHT, WIDTH)]
+                    bar.update()
+
+
+def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Render stills of objects cut out of photos for training.")
+    for name in CLASSES:
+        parser.add_argument(
+            f"--{name}s", type=Path, nargs="+", default=[], metavar="FOLDER", help=f"folders with photos of {name}s"
+        )
+    parser.add_argument("--output", type=Path, required=True, help="the data set's folder: datasets/airborne_photos")
+    parser.add_argument("--poses", type=whole_number(1), default=4, help="frames of each object (default: 4)")
+    parser.add_argument("--seed", type=whole_number(0), default=0, help="default: 0")
+    options = parser.parse_args(arguments)
+    if not any(getattr(options, f"{name}s") for name in CLASSES):
+        parser.error("give folders with photos: " + ", ".join(f"--{name}s" for name in CLASSES))
+    return options
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = parse_arguments(arguments)
+    try:
+        photos = [photos_below(getattr(options, f"{name}s")) for name in CLASSES]
+        found = [cutouts(paths, name) for paths, name in zip(photos, CLASSES)]
+        if not any(found):
+            print("error: no photo has one object on an even background: nothing is written", file=sys.stderr)
+            return 1
+        drawn = objects(found, options.poses, options.seed)
+        frames = write_set(options.output, "airborne objects cut out of photos", drawn)
+    except OSError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted: nothing is left half-written; run it again", file=sys.stderr)
+        return 130
+    for name, paths, of_class in zip(CLASSES, photos, found):
+        if paths:
+            print(f"{name}s: {len(of_class)} of {len(paths)} photos have one object on an even background")
+    print(f"{options.output}: {frames} frames of {sum(map(len, found))} objects")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

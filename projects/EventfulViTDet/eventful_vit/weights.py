@@ -4,6 +4,7 @@ again."""
 from __future__ import annotations
 
 import secrets
+import threading
 import weakref
 from collections.abc import Callable, Sequence
 from itertools import chain, count, repeat
@@ -52,7 +53,7 @@ class WeightWatch:
     """Looks at a model's parameters, buffers and modules in every eventful frame.
 
     Seen are: writes that PyTorch tracks, other parameters or modules in place of the old ones, moves, changes of type,
-    modules of another class.
+    modules of another class. Threads may share it: after a change, all of them find the same new version.
     Writes that it does not track (`parameter.data.copy_(...)`) are seen on a CPU with compiled kernels if they change
     some of a few dozen values of a parameter. For all others there is `EventfulModel.weights_changed`.
 
@@ -62,6 +63,7 @@ class WeightWatch:
 
     def __init__(self, model: nn.Module) -> None:
         self._model = weakref.ref(model)
+        self._lock = threading.Lock()
         self._number = 0
         self._stamps: tuple | None = None
         self._sample: int | None = None
@@ -77,6 +79,10 @@ class WeightWatch:
 
     def version(self) -> int:
         """A number that is another one whenever the weights may be."""
+        with self._lock:
+            return self._current_version()
+
+    def _current_version(self) -> int:
         self._look_again()
         found = list(chain.from_iterable(map(dict.values, self._owners)))
         ids = list(map(id, found))
@@ -99,8 +105,9 @@ class WeightWatch:
 
     def changed(self) -> None:
         """Count the weights as changed."""
-        self._stamps = None
-        self._forget()
+        with self._lock:
+            self._stamps = None
+            self._forget()
 
     @property
     def last_version(self) -> int:
@@ -109,7 +116,8 @@ class WeightWatch:
 
     def is_observed(self) -> bool:
         """Whether somebody hooked into a module inside, or gave one another `forward`."""
-        self._look_again()
+        with self._lock:
+            self._look_again()
         return self.is_observed_as_known()
 
     def is_observed_as_known(self) -> bool:

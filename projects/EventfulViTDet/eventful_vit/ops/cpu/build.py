@@ -15,6 +15,7 @@ import shutil
 import stat
 import subprocess
 import tempfile
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
@@ -34,6 +35,8 @@ KERNELS = (
 
 logger = logging.getLogger(__name__)
 
+_loading = threading.Lock()
+
 
 class UnsafeCacheError(Exception):
     """A folder or file that somebody else could have written."""
@@ -42,6 +45,11 @@ class UnsafeCacheError(Exception):
 @lru_cache(maxsize=1)
 def load_library() -> ctypes.CDLL | None:
     """The compiled kernels; None, with the reason in the log, where there are none."""
+    with _loading:  # threads that begin together compile once
+        return _find_library()
+
+
+def _find_library() -> ctypes.CDLL | None:
     if os.environ.get(SWITCH, "").lower() in ("off", "0"):
         logger.info("%s is off: everything runs as PyTorch operations", SWITCH)
         return None

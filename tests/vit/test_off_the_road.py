@@ -104,6 +104,32 @@ def test_a_few_tokens_in_every_type(dtype):
     assert (out.float() - reference).abs().mean() < 0.05 * reference.abs().mean()
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+@pytest.mark.parametrize("compute_dtype", [None, torch.bfloat16])
+@pytest.mark.parametrize("enabled", [True, False])
+def test_frames_of_another_type_under_autocast(dtype, compute_dtype, enabled):
+    """Tokens have the type of the weights, as those of any frame."""
+    vit, video = make_vit(policy=TopR(12), compute_dtype=compute_dtype, enabled=enabled), make_video(3).to(dtype)
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        out = run(vit, video)
+        vit.reset()
+        assert out.dtype is torch.float32 and torch.equal(out, run(vit, video.float()))
+        with pytest.raises(ValueError, match="got torch.uint8"):
+            vit(video[:1].to(torch.uint8))
+
+
+@pytest.mark.parametrize("weights, products", [(torch.float16, torch.bfloat16), (torch.bfloat16, torch.float16)])
+@pytest.mark.parametrize("enabled", [True, False])
+def test_weights_and_products_of_two_short_types(weights, products, enabled):
+    """The residual stream keeps the type of the weights."""
+    video, expected = make_video(3), dense(make_vit(), make_video(3))
+    vit = make_vit(policy=TopR(35), compute_dtype=products, enabled=enabled).to(weights)
+    with torch.no_grad():
+        out = run(vit, video.to(weights))
+    assert out.dtype is weights
+    assert (out.float() - expected).abs().max() < TYPES[torch.bfloat16] * expected.abs().max()
+
+
 def test_a_bright_frame_in_half_precision():
     """The sum of its values is infinite in float16, none of them is."""
     vit = make_vit(policy=TopR(12)).half()

@@ -10,7 +10,7 @@ import signal
 
 import pytest
 import torch
-from eventful_vit import EventfulViT, TopR, count_operations
+from eventful_vit import EventfulViT, TopR, count_operations, weights
 from eventful_vit.layers import Mlp
 from eventful_vit.models.vitdet_layers import Attention
 from torch import nn
@@ -491,10 +491,25 @@ def test_a_process_forked_after_frames_were_run(kernels_or_not):
     expected.copy_(dense(vit, video[2:]))
     vit.enabled = False
     child.start()
+    assert exit_code(child) == 0
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_process_forked_while_a_thread_looks_at_weights(needs_kernels):
+    vit, video = make_vit(policy=TopR(12)), make_video(1)
+    expected = run(vit, video)
+    vit.reset()
+    child = multiprocessing.get_context("fork").Process(target=_child, args=(vit, video, expected))
+    with weights._looking:  # as a thread does that the child will not have
+        child.start()
+    assert exit_code(child) == 0
+
+
+def exit_code(child):
     child.join(20)
     if child.is_alive():
         os.kill(child.pid, signal.SIGKILL)
-    assert child.exitcode == 0
+    return child.exitcode
 
 
 # Other arguments of Detectron2's ViT.

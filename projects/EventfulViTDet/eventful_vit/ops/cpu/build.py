@@ -15,10 +15,11 @@ import shutil
 import stat
 import subprocess
 import tempfile
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
+
+from ..fork_safe_lock import ForkSafeLock
 
 SWITCH = "EVENTFUL_VITDET_KERNELS"
 """Environment variable: `off` never compiles or loads anything."""
@@ -35,7 +36,7 @@ KERNELS = (
 
 logger = logging.getLogger(__name__)
 
-_loading = threading.Lock()
+_loading = ForkSafeLock()
 
 
 class UnsafeCacheError(Exception):

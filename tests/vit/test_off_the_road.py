@@ -500,7 +500,7 @@ def test_a_process_forked_while_a_thread_looks_at_weights(needs_kernels):
     expected = run(vit, video)
     vit.reset()
     child = multiprocessing.get_context("fork").Process(target=_child, args=(vit, video, expected))
-    with weights._looking:  # as a thread does that the child will not have
+    with weights._looking.lock:  # as a thread does that the child will not have
         child.start()
     assert exit_code(child) == 0
 

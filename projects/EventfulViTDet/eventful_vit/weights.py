@@ -79,7 +79,7 @@ class WeightWatch:
 
     def version(self) -> int:
         """A number that is another one whenever the weights may be."""
-        with _looking:
+        with _looking.lock:
             return self._current_version()
 
     def _current_version(self) -> int:
@@ -105,7 +105,7 @@ class WeightWatch:
 
     def changed(self) -> None:
         """Count the weights as changed."""
-        with _looking:
+        with _looking.lock:
             self._stamps = None
             self._forget()
 
@@ -116,7 +116,7 @@ class WeightWatch:
 
     def is_observed(self) -> bool:
         """Whether somebody hooked into a module inside, or gave one another `forward`."""
-        with _looking:
+        with _looking.lock:
             self._look_again()
         return self.is_observed_as_known()
 

@@ -7,7 +7,10 @@ import threading
 
 
 class ForkSafeLock:
-    """For locks that live as long as the process."""
+    """For locks that live as long as the process. Use it as `with fork_safe.lock:`.
+
+    The lock itself is entered, as a context manager in Python could be interrupted between its lock and the caller.
+    """
 
     def __init__(self) -> None:
         self._renew()
@@ -15,10 +18,4 @@ class ForkSafeLock:
             os.register_at_fork(after_in_child=self._renew)
 
     def _renew(self) -> None:
-        self._lock = threading.Lock()
-
-    def __enter__(self) -> None:
-        self._lock.acquire()
-
-    def __exit__(self, *error: object) -> None:
-        self._lock.release()
+        self.lock = threading.Lock()

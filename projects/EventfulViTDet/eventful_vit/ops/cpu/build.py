@@ -46,7 +46,7 @@ class UnsafeCacheError(Exception):
 @lru_cache(maxsize=1)
 def load_library() -> ctypes.CDLL | None:
     """The compiled kernels; None, with the reason in the log, where there are none."""
-    with _loading:  # threads that begin together compile once
+    with _loading.lock:  # threads that begin together compile once
         return _find_library()
 
 

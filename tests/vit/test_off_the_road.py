@@ -10,7 +10,7 @@ import signal
 
 import pytest
 import torch
-from eventful_vit import EventfulViT, TopR, count_operations
+from eventful_vit import EventfulViT, TopR, count_operations, weights
 from eventful_vit.layers import Mlp
 from eventful_vit.models.vitdet_layers import Attention
 from torch import nn
@@ -102,6 +102,32 @@ def test_a_few_tokens_in_every_type(dtype):
     out = run(make_vit(policy=TopR(12)).to(dtype), video.to(dtype))
     assert out.dtype == dtype
     assert (out.float() - reference).abs().mean() < 0.05 * reference.abs().mean()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+@pytest.mark.parametrize("compute_dtype", [None, torch.bfloat16])
+@pytest.mark.parametrize("enabled", [True, False])
+def test_frames_of_another_type_under_autocast(dtype, compute_dtype, enabled):
+    """Tokens have the type of the weights, as those of any frame."""
+    vit, video = make_vit(policy=TopR(12), compute_dtype=compute_dtype, enabled=enabled), make_video(3).to(dtype)
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        out = run(vit, video)
+        vit.reset()
+        assert out.dtype is torch.float32 and torch.equal(out, run(vit, video.float()))
+        with pytest.raises(ValueError, match="got torch.uint8"):
+            vit(video[:1].to(torch.uint8))
+
+
+@pytest.mark.parametrize("weights, products", [(torch.float16, torch.bfloat16), (torch.bfloat16, torch.float16)])
+@pytest.mark.parametrize("enabled", [True, False])
+def test_weights_and_products_of_two_short_types(weights, products, enabled):
+    """The residual stream keeps the type of the weights."""
+    video, expected = make_video(3), dense(make_vit(), make_video(3))
+    vit = make_vit(policy=TopR(35), compute_dtype=products, enabled=enabled).to(weights)
+    with torch.no_grad():
+        out = run(vit, video.to(weights))
+    assert out.dtype is weights
+    assert (out.float() - expected).abs().max() < TYPES[torch.bfloat16] * expected.abs().max()
 
 
 def test_a_bright_frame_in_half_precision():
@@ -465,10 +491,25 @@ def test_a_process_forked_after_frames_were_run(kernels_or_not):
     expected.copy_(dense(vit, video[2:]))
     vit.enabled = False
     child.start()
+    assert exit_code(child) == 0
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_process_forked_while_a_thread_looks_at_weights(needs_kernels):
+    vit, video = make_vit(policy=TopR(12)), make_video(1)
+    expected = run(vit, video)
+    vit.reset()
+    child = multiprocessing.get_context("fork").Process(target=_child, args=(vit, video, expected))
+    with weights._looking.lock:  # as a thread does that the child will not have
+        child.start()
+    assert exit_code(child) == 0
+
+
+def exit_code(child):
     child.join(20)
     if child.is_alive():
         os.kill(child.pid, signal.SIGKILL)
-    assert child.exitcode == 0
+    return child.exitcode
 
 
 # Other arguments of Detectron2's ViT.

@@ -109,19 +109,18 @@ def test_the_same_frames_are_computed_alike(vit, budget):
         vit(make_video(1, 24, seed=4)[0], other)
 
 
-def test_copies_continue_as_the_original_does(vit, budget):
-    video = make_video(10, 24)
+@pytest.mark.parametrize(
+    "move", [copy.deepcopy, lambda state: pickle.loads(pickle.dumps(state)), lambda state: state.to("cpu")]
+)
+def test_copies_continue_as_the_original_does(vit, budget, move):
+    """What the last frame cost goes with them."""
+    video, original = make_video(10, 24), vit.new_state()
     vit.set_policy(budget)
+    expected = [vit(frame, original)["last_feat"] for frame in video]
     state = vit.new_state()
-    for frame in video[:8]:
-        vit(frame, state)
-    twin, moved = copy.deepcopy(state), pickle.loads(pickle.dumps(state))
-    # The cost of the last frame is known to the original alone; thresholds before it, and savings, to all three.
-    vit(video[8], state), vit(video[8], twin), vit(video[8], moved)
-    assert torch.equal(vit(video[9], twin)["last_feat"], vit(video[9], moved)["last_feat"])
-    first = vit.new_state()
-    vit(video[7], first), vit(video[8], first)
-    assert counts_of(twin) != counts_of(first)
+    for number, frame in enumerate(video):
+        assert torch.equal(vit(frame, state)["last_feat"], expected[number]), number
+        state = move(state)
 
 
 def counts_of(state) -> list:

@@ -1,13 +1,16 @@
 """Explicit state: any number of states for one model, kept aside, copied, moved, dropped, and used by threads."""
 
+import contextlib
 import copy
 import io
 import pickle
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
-from eventful_vit import Streams, TopR
+from eventful_vit import Streams, TopR, weights
+from eventful_vit.ops.cpu import library
 
 from .small_models import CLOSE, make_video, make_vit, run, run_in_threads
 
@@ -77,6 +80,43 @@ def test_threads_with_states_of_their_own():
     videos = [make_video(12, seed) for seed in range(4)]
     for result, video in zip(run_in_threads(vit, videos), videos):
         torch.testing.assert_close(result, run(vit, video, vit.new_state()), **CLOSE)
+
+
+def test_threads_find_the_same_change_of_weights(monkeypatch):
+    """However long one of them takes to look: no stream begins a second time."""
+    vit, frame = make_vit(policy=TopR(6)), make_video(1)
+    states, make_sampler = [vit.new_state(), vit.new_state()], weights._make_sampler
+    together = threading.Barrier(2)
+
+    def take_a_while(tensors):
+        with contextlib.suppress(threading.BrokenBarrierError):
+            together.wait(0.2)
+        return make_sampler(tensors)
+
+    with monkeypatch.context() as patch, ThreadPoolExecutor(2) as threads:
+        patch.setattr(weights, "_make_sampler", take_a_while)
+        list(threads.map(lambda state: vit(frame, state), states))
+    for state in states:
+        vit(frame, state)
+        assert state.trace.flushed == (False,)
+
+
+def test_threads_that_look_at_weights_at_once(needs_kernels, monkeypatch):
+    """Each gets the number of what it saw itself."""
+    tensor, sample, calls = torch.zeros(10), library.kernel("sample"), []
+    sampler = library.Sampler([tensor])
+    before = sampler.value()
+
+    def interrupted(address, threads):
+        status = sample(address, threads)
+        calls.append(status)
+        if len(calls) == 1:
+            tensor.add_(1)
+            assert sampler.value() != before  # another thread's
+        return status
+
+    monkeypatch.setattr(library, "kernel", lambda name: interrupted)
+    assert sampler.value() == before
 
 
 def test_one_state_in_two_threads_is_an_error():

@@ -148,7 +148,7 @@ class EventfulBlock:
     def _dense_attention(self, spec: BlockSpec, x: Tensor, layout: AttentionLayout) -> Tensor:
         if spec.other_attention is not None:
             y = run_norm(spec.norm1, x)
-            return x + self._branch(spec, spec.layer_scale1, _attend_by(spec.other_attention, y, layout))
+            return self._with_branch(spec, x, spec.layer_scale1, _attend_by(spec.other_attention, y, layout))
         y = run_norm(spec.norm1, x, self._type_of_rows(spec.qkv))
         qkv = self._queries_keys_values(spec, y, None, layout)
         return self._project(spec, self._attention_spec(spec, layout, x).attend(qkv, qkv.dtype, layout), x)
@@ -240,7 +240,7 @@ class EventfulBlock:
         result = run_linear(spec.projection, rows, self.options.compute_dtype, added=added, used=used)
         if residual is None or added is not None:
             return result if added is not None else self._scaled(spec.layer_scale1, result)
-        return residual + self._branch(spec, spec.layer_scale1, result)
+        return self._with_branch(spec, residual, spec.layer_scale1, result)
 
     def _mlp(self, spec: BlockSpec, rows: Tensor, residual: Tensor | None = None, used: Tensor | None = None) -> Tensor:
         """The MLP; of all tokens, with the residual stream added."""
@@ -249,11 +249,13 @@ class EventfulBlock:
         result = run_mlp(spec.mlp, rows, self.options.compute_dtype, added, used) if plain else call(spec.mlp, rows)
         if residual is None or added is not None:
             return result if added is not None else self._scaled(spec.layer_scale2, result)
-        return residual + self._branch(spec, spec.layer_scale2, result)
+        return self._with_branch(spec, residual, spec.layer_scale2, result)
 
-    def _branch(self, spec: BlockSpec, scale: Scale, y: Tensor) -> Tensor:
+    def _with_branch(self, spec: BlockSpec, residual: Tensor, scale: Scale, y: Tensor) -> Tensor:
+        """The residual stream, which keeps its type, with a branch added."""
         y = self._scaled(scale, y)
-        return y if spec.drop_path is None else spec.drop_path(y)
+        y = y if spec.drop_path is None else spec.drop_path(y)
+        return residual + y.to(residual.dtype)
 
     def _scaled(self, scale: Scale, rows: Tensor) -> Tensor:
         if scale is None:

@@ -115,7 +115,7 @@ def run_linear(
         return ops.linear(x, layer.weight, layer.bias, gelu, added, used, dtype or autocast_dtype(x))
     result = _run_side_by_side(layer.layers, x, dtype, used) if isinstance(layer, SideBySide) else call(layer, x)
     result = F.gelu(result) if gelu else result
-    return result if added is None else added + result
+    return result if added is None else added + result.to(added.dtype)
 
 
 def type_of_rows(layer: Linear | MlpParts, dtype: torch.dtype | None) -> torch.dtype | None:

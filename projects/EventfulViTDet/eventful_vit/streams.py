@@ -55,7 +55,8 @@ class Streams:
         self._form: FrameForm | None = None
         self._weights: int | None = None
         self._of_policy: Any = None  # what a policy remembers of these streams
-        self._asked_about: FrameTrace | None = None
+        self._policy: Policy | None = None  # the one that was asked last, ...
+        self._asked_about: FrameTrace | None = None  # ... and what it was told of
         self._in_use = threading.Lock()
 
     @property
@@ -95,13 +96,13 @@ class Streams:
         self._running = []
         self._slots = {}
         self._missing = {}
-        self._of_policy = None
         self.recorded.clear()
-        self.trace = self._asked_about = None
+        self._of_policy = self._policy = self.trace = self._asked_about = None
 
     def to(self, device: torch.device | str) -> Streams:
         """Move everything to a device, for instance to set a paused stream aside in host memory."""
         self.recorded.clear()
+        self._of_policy = self._learnt()  # the trace, which knows what the last frame cost, is not moved
         self.trace = self._asked_about = None
         self._slots = {name: slot.to(device) for name, slot in self._slots.items()}
         if self._form is not None:
@@ -141,10 +142,20 @@ class Streams:
     def next_policy(self, policy: Policy) -> Policy:
         """What a policy says of these streams' next frame, after what it remembers of earlier ones. To be asked once
         for each frame, before anything of it is computed."""
-        trace = None if self.trace is self._asked_about else self.trace
-        says, self._of_policy = policy.next(self._of_policy, trace)
-        self._asked_about = self.trace
+        says, self._of_policy = policy.next(self._of_policy, self._news)
+        self._policy, self._asked_about = policy, self.trace
         return says
+
+    @property
+    def _news(self) -> FrameTrace | None:
+        """The last frame's trace, if no policy was told of it yet."""
+        return None if self.trace is self._asked_about else self.trace
+
+    def _learnt(self) -> Any:
+        """What the policy remembers, with the last frame."""
+        if self._policy is None or self._news is None:
+            return self._of_policy
+        return self._policy.next(self._of_policy, self._news)[1]
 
     def note_missing(self, part: str, streams: int) -> None:
         """Say that the first `streams` streams came through a part of the model that did not bring its slots up to
@@ -231,7 +242,8 @@ class Streams:
 
     def __getstate__(self) -> dict:
         """For copies and pickles: everything but what cannot be copied or points to memory."""
-        return {**vars(self), "_in_use": None, "recorded": RecordedFrames(), "trace": None, "_asked_about": None}
+        gone = dict.fromkeys(("_in_use", "_policy", "trace", "_asked_about"))
+        return {**vars(self), **gone, "recorded": RecordedFrames(), "_of_policy": self._learnt()}
 
     def __setstate__(self, state: dict) -> None:
         vars(self).update(state, _in_use=threading.Lock())

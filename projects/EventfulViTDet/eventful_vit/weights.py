@@ -15,7 +15,9 @@ from torch.utils.hooks import RemovableHandle
 from . import ops
 from .layers import is_observed
 from .ops import derived
+from .ops.fork_safe_lock import ForkSafeLock
 
+_looking = ForkSafeLock()
 _version_of = Tensor._version.__get__
 _is_training = attrgetter("training")
 _numbers = count(1 + secrets.randbits(48))
@@ -52,7 +54,7 @@ class WeightWatch:
     """Looks at a model's parameters, buffers and modules in every eventful frame.
 
     Seen are: writes that PyTorch tracks, other parameters or modules in place of the old ones, moves, changes of type,
-    modules of another class.
+    modules of another class. Threads may share it: after a change, all of them find the same new version.
     Writes that it does not track (`parameter.data.copy_(...)`) are seen on a CPU with compiled kernels if they change
     some of a few dozen values of a parameter. For all others there is `EventfulModel.weights_changed`.
 
@@ -77,6 +79,10 @@ class WeightWatch:
 
     def version(self) -> int:
         """A number that is another one whenever the weights may be."""
+        with _looking.lock:
+            return self._current_version()
+
+    def _current_version(self) -> int:
         self._look_again()
         found = list(chain.from_iterable(map(dict.values, self._owners)))
         ids = list(map(id, found))
@@ -87,20 +93,21 @@ class WeightWatch:
         if stamps != self._stamps:
             if self._number:  # other values may lie where the old ones did, in the same version
                 self._forget()
-            self._stamps, self._sampler, self._sample = stamps, _make_sampler(self._tensors), None
             self._number = next(_numbers)
+            self._stamps, self._sampler, self._sample = stamps, _make_sampler(self._tensors), None
         if self._sampler is not None:
-            sample, before = self._sampler.value(), self._sample
-            self._sample = sample
-            if before is not None and sample != before:
+            sample = self._sampler.value()
+            if self._sample not in (None, sample):
                 self._number = next(_numbers)
                 self._forget()
+            self._sample = sample
         return self._number
 
     def changed(self) -> None:
         """Count the weights as changed."""
-        self._stamps = None
-        self._forget()
+        with _looking.lock:
+            self._stamps = None
+            self._forget()
 
     @property
     def last_version(self) -> int:
@@ -109,7 +116,8 @@ class WeightWatch:
 
     def is_observed(self) -> bool:
         """Whether somebody hooked into a module inside, or gave one another `forward`."""
-        self._look_again()
+        with _looking.lock:
+            self._look_again()
         return self.is_observed_as_known()
 
     def is_observed_as_known(self) -> bool:
@@ -135,14 +143,15 @@ class WeightWatch:
         model = self._model()
         assert model is not None
         modules = list(model.modules())
-        self._children = [m._modules for m in modules if m._modules or m is model]
-        self._known_children = [child for children in self._children for child in children.values()]
+        children = [m._modules for m in modules if m._modules or m is model]
         self._owners = [owner for m in modules for owner in (m._parameters, m._buffers) if owner]
         self._modules = modules[1:]
         self._classes = list(map(type, self._modules))
         self._hooks = HookWatch(self._modules)  # whoever hooks into the model itself sees it called in any case
         self._ids = []
         self._stamps = None
+        self._known_children = [child for each in children for child in each.values()]
+        self._children = children  # last: a process forked before this looks again
 
 
 def _stamps(tensors: list[Tensor]) -> tuple:

@@ -4,6 +4,8 @@ import _ctypes
 import logging
 import os
 import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import pytest
@@ -70,6 +72,27 @@ def test_the_first_use_says_why_it_takes_time(kept, caplog):
         load()
     (record,) = caplog.records
     assert again and "compiling the CPU kernels" in record.message
+
+
+def test_threads_that_begin_together_compile_once(kept, monkeypatch):
+    library, again = kept
+    library.unlink()
+    copy, inside, go_on = build.build, threading.Event(), threading.Event()
+
+    def take_a_while(*args):
+        inside.set()
+        assert go_on.wait(60)
+        return copy(*args)
+
+    monkeypatch.setattr(build, "build", take_a_while)
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(load)
+        assert inside.wait(60)
+        second = threads.submit(load)
+        wait([second], timeout=0.2)
+        go_on.set()
+        assert first.result() and second.result()
+    assert len(again) == 1
 
 
 def test_no_compiler(monkeypatch, caplog):

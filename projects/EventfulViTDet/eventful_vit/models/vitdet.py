@@ -179,6 +179,7 @@ class EventfulViT(EventfulModel):
                 before the call.
         """
         grid = self._check_images(images)
+        images = images.to(self.patch_embed.proj.weight.dtype)  # under autocast they may be of another type
         if self.training or not self.enabled:
             x = self._forward_dense(images, grid)
         else:
@@ -191,7 +192,7 @@ class EventfulViT(EventfulModel):
         channels, patch = weight.shape[1], self.patch_size
         if images.dim() != 4 or images.shape[1] != channels or not len(images):
             raise ValueError(f"frames (B, {channels}, H, W) with B of 1 or more are needed, got {tuple(images.shape)}")
-        if images.dtype != weight.dtype and not _autocasts(images):
+        if images.dtype != weight.dtype and not (_autocasts(images) and images.is_floating_point()):
             raise ValueError(f"normalised frames of {weight.dtype} are needed, as the weights are, got {images.dtype}")
         height, width = images.shape[-2:]
         if height % patch or width % patch or not height or not width:

@@ -47,7 +47,7 @@ def linear(
     """x W^T + bias, the exact GELU of it where asked for, and plus `added`: (..., inputs) -> (..., outputs).
 
     Args:
-        added: (..., outputs), such as the residual stream.
+        added: (..., outputs), such as the residual stream; the sum has its type.
         used: () int64, how many of the rows count; the others' results are undefined. None: all.
         dtype: type that operands are rounded to and the product has; None keeps that of the weights.
     """
@@ -55,7 +55,7 @@ def linear(
         weight, bias = rounded(weight, dtype), None if bias is None else rounded(bias, dtype)
     result = F.linear(x if dtype is None else x.to(dtype), weight, bias)
     result = F.gelu(result) if gelu else result
-    return result if added is None else added + result
+    return result if added is None else added + result.to(added.dtype)
 
 
 def _side_by_side_shapes(x: Tensor, weights: Sequence[Tensor], biases, used, dtype: torch.dtype | None) -> Tensor:

@@ -19,6 +19,8 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 
+from ..fork_safe_lock import ForkSafeLock
+
 SWITCH = "EVENTFUL_VITDET_KERNELS"
 """Environment variable: `off` never compiles or loads anything."""
 SOURCES = ("attend.cpp", "update.cpp", "gates.cpp", "products.cpp", "frame.cpp", "pool.cpp")
@@ -34,6 +36,8 @@ KERNELS = (
 
 logger = logging.getLogger(__name__)
 
+_loading = ForkSafeLock()
+
 
 class UnsafeCacheError(Exception):
     """A folder or file that somebody else could have written."""
@@ -42,6 +46,11 @@ class UnsafeCacheError(Exception):
 @lru_cache(maxsize=1)
 def load_library() -> ctypes.CDLL | None:
     """The compiled kernels; None, with the reason in the log, where there are none."""
+    with _loading.lock:  # threads that begin together compile once
+        return _find_library()
+
+
+def _find_library() -> ctypes.CDLL | None:
     if os.environ.get(SWITCH, "").lower() in ("off", "0"):
         logger.info("%s is off: everything runs as PyTorch operations", SWITCH)
         return None

@@ -94,15 +94,14 @@ class Sampler:
         count = len(tensors)
         self._data = (POINTER * count)(*(x.data_ptr() for x in tensors))
         self._sizes = (LONG * count)(*(x.numel() * x.element_size() for x in tensors))
-        self._result = ctypes.c_uint64()
-        self._arguments = Sample(
-            ctypes.addressof(self._data), ctypes.addressof(self._sizes), count, ctypes.addressof(self._result)
-        )
+        self._what = ctypes.addressof(self._data), ctypes.addressof(self._sizes), count
 
     def value(self) -> int:
         """A number that depends on them."""
-        _check(kernel("sample")(ctypes.addressof(self._arguments), 1))
-        return self._result.value
+        result = ctypes.c_uint64()  # of this call: threads that share a model look at the same time
+        arguments = Sample(*self._what, ctypes.addressof(result))
+        _check(kernel("sample")(ctypes.addressof(arguments), 1))
+        return result.value
 
 
 def _check(status: int) -> None:

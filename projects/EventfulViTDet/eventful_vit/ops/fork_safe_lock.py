@@ -1,0 +1,21 @@
+"""A lock that is free in a forked process, whoever held it in the parent: the child has none of its other threads."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+
+class ForkSafeLock:
+    """For locks that live as long as the process. Use it as `with fork_safe.lock:`.
+
+    The lock itself is entered, as a context manager in Python could be interrupted between its lock and the caller.
+    """
+
+    def __init__(self) -> None:
+        self._renew()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._renew)
+
+    def _renew(self) -> None:
+        self.lock = threading.Lock()

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 from eventful_vit import PerGate, Policy, Threshold, TopFraction, TopR
@@ -107,3 +108,29 @@ def test_one_policy_is_that_of_all_gates():
 def test_a_policy_needs_a_rule():
     with pytest.raises(NotImplementedError, match="Policy needs choose"):
         Policy().choose(NORMS)
+
+
+class OwnPolicy(Policy):
+    """A user's."""
+
+    def __init__(self, count: object) -> None:
+        self.count = count
+
+    def limits(self, tokens: int) -> tuple:
+        return self.count, float("-inf")
+
+
+@pytest.mark.parametrize("count", [-1, 2.5, None, "3"])
+def test_numbers_of_a_users_policy_are_checked_before_kernels_get_them(count):
+    model = make_vit()
+    frame = torch.randn(1, 3, 40, 56)
+    model(frame)
+    model.policy = OwnPolicy(count)
+    with pytest.raises(ValueError, match=r"OwnPolicy.limits\(\) must give a whole number of tokens, 0 or more"):
+        model(frame)
+    with pytest.raises(ValueError, match="must give a whole number of tokens"):
+        model.policy.choose(torch.ones(1, 16))
+    model.policy = OwnPolicy(np.int64(3))
+    for _ in range(2):  # the first one computes all that the refused frame left undone
+        model(frame)
+    assert model.state.trace.gates["blocks.1.mlp"].selection.counts == (3,)

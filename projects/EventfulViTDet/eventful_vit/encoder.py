@@ -16,7 +16,7 @@ from . import ops
 from .block import BlockSpec, EventfulBlock, EventfulOptions
 from .frame import Frame, FrameTrace
 from .ops.tape import Recorder
-from .policies import Policy
+from .policies import Policy, limits_of
 from .recorded import BudgetNumbers, RecordedFrame, arithmetic, is_on_gpu, is_plain_call
 
 TAPED_VALUES = 2**18
@@ -137,9 +137,9 @@ class EventfulEncoder:
     def _limits(self, policy: Policy, tokens: int) -> list[tuple[int, float]] | None:
         """The two numbers of each gate's policy; None if one of them is not of this kind."""
         if type(policy).for_gate is Policy.for_gate:  # the same for all
-            limits = policy.limits(tokens)
+            limits = limits_of(policy, tokens)
             return None if limits is None else [limits] * len(self.gate_names)
-        limits = [policy.for_gate(name, tokens).limits(tokens) for name in self.gate_names]
+        limits = [limits_of(policy.for_gate(name, tokens), tokens) for name in self.gate_names]
         return None if None in limits else limits
 
     @staticmethod

@@ -10,6 +10,7 @@ from torch import Tensor
 from . import ops
 from .frame import Frame, GateBudget, GateTrace
 from .layers import Norm, call, norm_arguments
+from .policies import limits_of
 from .selection import Selection
 
 GateReference = Literal["last-sent", "previous-frame"]
@@ -78,7 +79,7 @@ class TokenGate:
         if any(frame.flush) or not self._last_sent:
             return None
         streams, tokens, _ = x.shape
-        limits = frame.policy.for_gate(self.name, tokens).limits(tokens)
+        limits = limits_of(frame.policy.for_gate(self.name, tokens), tokens)
         if limits is None or limits[0] >= tokens:
             return None
         return GateBudget.of(*limits, streams, x.device)

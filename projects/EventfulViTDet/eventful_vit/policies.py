@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import lru_cache
+from numbers import Integral
 from operator import index
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +36,7 @@ class Policy:
         Returns:
             Boolean mask (B, N); every row is chosen independently of the others.
         """
-        limits = self.limits(norms.shape[-1])
+        limits = limits_of(self, norms.shape[-1])
         if limits is None:
             raise NotImplementedError(f"{type(self).__name__} needs choose() or limits()")
         return largest_above(norms, *limits)
@@ -69,6 +70,15 @@ class Policy:
 
     def check(self, gates: Sequence[str]) -> None:
         """Raise ValueError if this policy does not suit a model with these gates."""
+
+
+def limits_of(policy: Policy, tokens: int) -> tuple[int, float] | None:
+    """`policy.limits`, checked: kernels rely on these numbers, and a policy may be anyone's."""
+    limits = policy.limits(tokens)
+    if limits is not None and not (isinstance(limits[0], Integral) and limits[0] >= 0):
+        name = f"{type(policy).__name__}.limits()"
+        raise ValueError(f"{name} must give a whole number of tokens, 0 or more, and a threshold; found {limits}")
+    return limits
 
 
 @dataclass(frozen=True)

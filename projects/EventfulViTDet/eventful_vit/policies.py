@@ -75,10 +75,13 @@ class Policy:
 def limits_of(policy: Policy, tokens: int) -> tuple[int, float] | None:
     """`policy.limits`, checked: kernels rely on these numbers, and a policy may be anyone's."""
     limits = policy.limits(tokens)
-    if limits is not None and not (isinstance(limits[0], Integral) and limits[0] >= 0):
+    if limits is None:
+        return None
+    count, threshold = limits
+    if not (isinstance(count, Integral) and count >= 0):
         name = f"{type(policy).__name__}.limits()"
         raise ValueError(f"{name} must give a whole number of tokens, 0 or more, and a threshold; found {limits}")
-    return limits
+    return int(count), threshold
 
 
 @dataclass(frozen=True)

@@ -26,17 +26,22 @@ def family_of(model: nn.Module) -> Family:
     """How a model is laid out.
 
     Raises:
+        TypeError: it is no module.
         ValueError: it is none of those that are known.
     """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"a Vision Transformer (a torch.nn.Module) is needed, got {model!r}")
     family = _find(model)
     if family is not None:
         return family
     name = type(model).__name__
     for place, inner in model.named_modules():
         if place and _find(inner) is not None:
+            # A compiled module would run what was compiled, whatever is put in the place of its `_orig_mod`.
+            target = ".".join(["model", *place.split(".")]).removesuffix("._orig_mod")
             raise ValueError(
                 f"{name} is not a Vision Transformer itself, but its {place} is one ({type(inner).__name__}): "
-                f"model.{place} = make_eventful(model.{place})"
+                f"{target} = make_eventful(model.{place})"
             )
     raise ValueError(f"{name} is no plain Vision Transformer that is known; known are {KNOWN}")
 

@@ -40,6 +40,8 @@ def test_budgets_end_at_the_first_other_word(words, budgets, options):
     [
         (["--eval-only", "--budgets"], "--budgets needs"),
         (["--eval-only", "--budgets", "-3"], "found '-3'"),
+        (["--eval-only", "--budgets", "dense", "-3"], "found '-3'"),
+        (["--eval-only", "--budgets", "dense", "0.5", "MODEL.DEVICE", "cpu"], "whole numbers of tokens, found '0.5'"),
         (["--budgets", "64"], "add --eval-only"),
         # argparse would take each of these for its own and leave the budgets out.
         (["--eval-only", "--budgets=64"], "write --budgets in full and once"),

@@ -227,7 +227,8 @@ def take_budgets(parser: argparse.ArgumentParser, words: list[str]) -> tuple[lis
     while end < len(words) and (words[end] in ("dense", "calibrated") or words[end].isdigit()):
         end += 1
     budgets = list(dict.fromkeys(words[start + 1 : end]))
-    if not budgets:
-        found = f", found {words[end]!r}" if end < len(words) else ""
+    follows = words[end] if end < len(words) else None
+    if not budgets or not (follows is None or re.match(r"--?[a-zA-Z]|[a-zA-Z_]+\.\w|[A-Z_]+$", follows)):
+        found = "" if follows is None else f", found {follows!r}"
         parser.error(f"--budgets needs 'dense', 'calibrated' or whole numbers of tokens{found}")
     return words[:start] + words[end:], budgets

@@ -9,11 +9,13 @@ from ..small_models import CLOSE
 from .tiny_library_models import (
     DEPTH,
     DIM,
+    DINOV2,
     HEADS,
     HIDDEN,
     HUGGING_FACE,
     MODELS,
     PATCH,
+    RELATIVES,
     SIZE,
     hugging_face,
     prepared,
@@ -72,6 +74,30 @@ class TestOtherCalls:
             ours, theirs = (which(frame, output_hidden_states=True) for which in (model, vit))
             assert len(ours.hidden_states) == DEPTH + 1
             assert_same(ours, theirs)
+
+    @pytest.mark.parametrize("name", RELATIVES)
+    def test_relatives(self, name):
+        vit = hugging_face(name, **RELATIVES[name])
+        model = make_eventful(vit, policy=ALL)
+        for frame in tiny_video(3):
+            assert_same(model(frame), vit(frame))
+        assert model.state.trace.flushed == (False,)
+        for block in model.state.trace.blocks:
+            assert block.attention.kind != "other"
+
+    def test_a_backbone_of_a_larger_model(self):
+        transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+        sizes = {"reassemble_hidden_size": DIM, "reassemble_factors": [4, 2, 1], "neck_hidden_sizes": [8, 8, 8]}
+        stages = {"out_features": ["stage1", "stage2", "stage3"], "reshape_hidden_states": False}
+        backbone = transformers.Dinov2Config(**HUGGING_FACE, **DINOV2, **stages)
+        sizes.update(fusion_hidden_size=8, patch_size=PATCH)
+        config = transformers.DepthAnythingConfig(backbone_config=backbone, **sizes)
+        depth, video = prepared(transformers.DepthAnythingForDepthEstimation(config)), tiny_video(3)
+        expected = [depth(frame).predicted_depth for frame in video]
+        depth.backbone = make_eventful(depth.backbone, policy=ALL)
+        for frame, theirs in zip(video, expected):
+            torch.testing.assert_close(depth(frame).predicted_depth, theirs, **CLOSE)
+        assert depth.backbone.state.trace.flushed == (False,)
 
     def test_hidden_states_of_few_tokens_are_those_that_the_output_came_from(self):
         vit = MODELS["Hugging Face ViT"]()

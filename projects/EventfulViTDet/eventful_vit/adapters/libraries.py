@@ -16,9 +16,9 @@ ADAPTERS = {
 }
 """The adapter (a file beside this one) for each library."""
 KNOWN = (
-    "timm's VisionTransformer and Eva, Hugging Face's ViTModel, Dinov2Model, Dinov2WithRegistersModel, DINOv3ViTModel, "
-    "CLIPVisionModel, SiglipVisionModel, YolosModel, VitDetModel, SamVisionEncoder and SamVisionModel, torchvision's "
-    "VisionTransformer, and segment_anything's ImageEncoderViT"
+    "timm's VisionTransformer and Eva, Hugging Face's ViT, DeiT, ViT-MSN, I-JEPA, DINOv2, DINOv3 (also as backbones), "
+    "CLIP, AltCLIP, Chinese-CLIP, CLIPSeg, MetaCLIP 2, OWL-ViT, OWLv2, SigLIP, YOLOS, ViTDet, SAM and SAM-HQ, "
+    "torchvision's VisionTransformer, and segment_anything's ImageEncoderViT"
 )
 
 

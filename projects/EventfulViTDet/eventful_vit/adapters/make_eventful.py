@@ -25,10 +25,10 @@ def make_eventful(
 ) -> AdaptedViT:
     """Make a Vision Transformer eventful.
 
-    Known are timm's `VisionTransformer` and `Eva`, Hugging Face's ViT, DINOv2, DINOv3, CLIP, SigLIP, YOLOS, ViTDet and
-    SAM models, torchvision's `VisionTransformer`, and the image encoder of segment_anything. The result is called like
-    the model, returns the same, and shares its parameters and modules; `vit` can be used as before. See
-    `EventfulOptions` for the options that are not explained here.
+    Known are timm's `VisionTransformer` and `Eva`, Hugging Face's ViT, DeiT, DINOv2, DINOv3, CLIP, SigLIP, OWL-ViT,
+    YOLOS, ViTDet and SAM models and their relatives (docs/your-own-vit.md), torchvision's `VisionTransformer`, and the
+    image encoder of segment_anything. The result is called like the model, returns the same, and shares its parameters
+    and modules; `vit` can be used as before. See `EventfulOptions` for the options that are not explained here.
 
     Args:
         policy: which tokens to update; a quarter of them by default.

@@ -55,7 +55,8 @@ def command_parser(description: str | None) -> argparse.ArgumentParser:
 
 def add_pairs(parser: argparse.ArgumentParser) -> None:
     """Let a command end with KEY VALUE pairs, `opts`."""
-    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="configuration, as in train_net.py")
+    # The default tells argparse that they may be missing: else it names them wherever something else is.
+    parser.add_argument("opts", nargs="*", default=[], metavar="KEY VALUE", help="configuration, as in train_net.py")
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:

@@ -75,6 +75,7 @@ STAGES = {"out_features": ["stage1", "stage3"]}
 RELATIVES: dict[str, dict] = {
     **dict.fromkeys(("DeiT", "IJepa", "ViTMSN", "AltCLIPVision", "CLIPSegVision", "ChineseCLIPVision"), WIDE),
     **dict.fromkeys(("MetaClip2Vision", "OwlViTVision", "Owlv2Vision"), WIDE),
+    "Dinov2Backbone": {**STAGES, **DINOV2},
     "Dinov2WithRegistersBackbone": {**STAGES, **DINOV2},
     "DINOv3ViTBackbone": {**STAGES, **WIDE},
     "VitDetBackbone": {**STAGES, "mlp_ratio": 2, "pretrain_image_size": SIZE},
@@ -109,7 +110,6 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
     "Hugging Face DINOv2 with registers": lambda: hugging_face("Dinov2WithRegisters", **DINOV2),
     "Hugging Face DINOv3": lambda: hugging_face("DINOv3ViT", num_register_tokens=4, layerscale_value=0.5, **WIDE),
     "Hugging Face DINOv3 with SwiGLU": lambda: hugging_face("DINOv3ViT", use_gated_mlp=True, **WIDE),
-    "Hugging Face DINOv2 backbone": lambda: hugging_face("Dinov2Backbone", **STAGES, **DINOV2),
     "Hugging Face CLIP": lambda: hugging_face("CLIPVision", **WIDE),
     "Hugging Face SigLIP": lambda: hugging_face("SiglipVision", **WIDE),
     "Hugging Face YOLOS": lambda: hugging_face("Yolos", use_mid_position_embeddings=False, **YOLOS),

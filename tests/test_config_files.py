@@ -52,7 +52,8 @@ def test_integers_are_numbers_too(tmp_path):
     ("file", "options", "message"),
     [
         ("absent.yaml", [], "there is no file absent.yaml"),
-        ("", ["MODEL.VIT.DEPTHS", "3"], "MODEL.VIT.DEPTHS"),
+        ("", ["MODEL.VIT.DEPTHS", "3"], "MODEL.VIT.DEPTHS; did you mean MODEL.VIT.DEPTH"),
+        ("", ["MODEL.NOTHING_LIKE_IT", "3"], "Non-existent key: MODEL.NOTHING_LIKE_IT\n"),
         ("", ["MODEL.VIT.DEPTH"], "KEY VALUE pairs"),
         ("", ["MODEL.VIT.DEPTH", "three"], "MODEL.VIT.DEPTH"),
         ("", ["MODEL.VIT", "5"], "for config key: MODEL.VIT"),

@@ -64,7 +64,9 @@ def test_a_single_number_is_a_schedule():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "'' in schedule '' is not FRAME:TOKENS"),
+        ("", "'' is neither a number of tokens nor a schedule such as 0:512,120:128$"),
+        ("-3", "'-3' is neither a number of tokens nor a schedule"),
+        ("dense", "'dense' is neither .*; for the dense model, set MODEL.EVENTFUL.ENABLED False"),
         ("0:512,", "is not FRAME:TOKENS"),
         ("0:many", "'0:many'"),
         ("0:-3", "'0:-3'"),
@@ -358,7 +360,7 @@ def test_controllers_from_the_configuration():
     ("keys", "message"),
     [
         ({"NAME": "fuzzy"}, r"CONTROLLER.NAME = 'fuzzy' is unknown; choose one of '', 'schedule'"),
-        ({"NAME": "schedule"}, r"CONTROLLER.SCHEDULE: '' in schedule"),
+        ({"NAME": "schedule"}, r"CONTROLLER.SCHEDULE: '' is neither"),
         ({"NAME": "latency", "TARGET_MS": 0.0}, r"CONTROLLER.TARGET_MS: a target is a number above 0, found 0 ms"),
         ({"NAME": "latency", "TARGET_MS": float("nan")}, r"found nan ms"),
         ({"NAME": "gflops", "TARGET_GFLOPS": -1.0}, r"CONTROLLER.TARGET_GFLOPS: .* found -1 GFlops"),

@@ -151,8 +151,8 @@ def test_a_target_is_told_with_what_was_reached_and_r(visualize, images, tmp_pat
     [
         (["--show-tokens", "7"], {}, "'7' names no tokens to show: choose 'any', a block from 0 to 1"),
         (["--budget", "5:1"], {}, "--budget: schedule '5:1': a schedule begins at frame 0"),
-        (["--budget", "[1]"], {}, "--budget: '[1]' in schedule '[1]' is not FRAME:TOKENS"),
-        ([], {"MODEL__EVENTFUL__CONTROLLER__NAME": "schedule"}, "CONTROLLER.SCHEDULE: '' in schedule"),
+        (["--budget", "[1]"], {}, "--budget: '[1]' is neither a number of tokens nor a"),
+        ([], {"MODEL__EVENTFUL__CONTROLLER__NAME": "schedule"}, "CONTROLLER.SCHEDULE: '' is neither"),
         ([], {"MODEL__WEIGHTS": ""}, "MODEL.WEIGHTS is empty"),
         (["--output", "v.avi"], {}, "v.avi: videos are written as .mp4"),
         (["--show-tokens", "any"], {"MODEL__EVENTFUL__ENABLED": False}, "MODEL.EVENTFUL.ENABLED is False"),

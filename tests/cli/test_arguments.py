@@ -5,6 +5,7 @@ import argparse
 import pytest
 from eventful_vitdet.cli.arguments import (
     KEYS_WITHOUT_SECTION,
+    add_pairs,
     command_parser,
     factor,
     parse_training,
@@ -40,6 +41,8 @@ def test_budgets_end_at_the_first_other_word(words, budgets, options):
     [
         (["--eval-only", "--budgets"], "--budgets needs"),
         (["--eval-only", "--budgets", "-3"], "found '-3'"),
+        (["--eval-only", "--budgets", "dense", "-3"], "found '-3'"),
+        (["--eval-only", "--budgets", "dense", "0.5", "MODEL.DEVICE", "cpu"], "whole numbers of tokens, found '0.5'"),
         (["--budgets", "64"], "add --eval-only"),
         # argparse would take each of these for its own and leave the budgets out.
         (["--eval-only", "--budgets=64"], "write --budgets in full and once"),
@@ -99,3 +102,14 @@ def test_all_keys_without_a_section_are_known():
 def test_two_names_of_the_root_of_a_file(option):
     words = ["--config-file", "f.yaml", "--eval-only", "--test-json", "set.json", option, "here"]
     assert parse_training(training_parser(), words).root == "here"
+
+
+def test_only_what_is_needed_is_called_missing(capsys):
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder")
+    add_pairs(parser)
+    with pytest.raises(SystemExit):
+        parser.parse_intermixed_args([])
+    assert capsys.readouterr().err.strip().endswith("required: folder")
+    assert parser.parse_intermixed_args(["a", "SEED", "1"]).opts == ["SEED", "1"]
+    assert parser.parse_intermixed_args(["a"]).opts == []

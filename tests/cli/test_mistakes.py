@@ -141,6 +141,13 @@ def test_training_finds_an_evaluation_that_must_fail_before_it_begins(train_net,
     assert written(tmp_path) == set()
 
 
+def test_data_sets_by_their_paths(train_net, tmp_path, data_set, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = {"DATASETS__TRAIN": "('set.json',)", "DATASETS__TEST": "('set.json',)"}
+    assert train_net(SOLVER__MAX_ITER=1, **names) == 0
+    assert written(tmp_path) >= {"model_final.pth", "results.json"}
+
+
 def test_training_without_evaluation(train_net, tmp_path):
     assert train_net(DATASETS__TEST="()", SOLVER__MAX_ITER=1) == 0
     assert written(tmp_path) >= {"model_final.pth"}

@@ -43,6 +43,8 @@ def test_ties_still_select_exactly_r():
         (lambda: Threshold(float("nan")), ValueError),
         (lambda: Threshold(1.0, at_most=1.1), ValueError),
         (lambda: Threshold(1.0, at_most=float("nan")), ValueError),
+        (lambda: Threshold("1"), TypeError),
+        (lambda: TopFraction("0.5"), TypeError),
         (lambda: TopFraction(1.1), ValueError),
         (lambda: TopFraction(-0.1), ValueError),
         (lambda: TopFraction(float("nan")), ValueError),

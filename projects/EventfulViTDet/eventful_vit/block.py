@@ -24,6 +24,9 @@ from .gate import GATE_REFERENCES, GateReference, TokenGate
 from .layers import Linear, MlpParts, Norm, call, is_plain, run_linear, run_mlp, run_norm, type_of_rows
 from .selection import Selection
 
+FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+"""Types of state and of products."""
+
 
 @dataclass(frozen=True)
 class EventfulOptions:
@@ -46,6 +49,12 @@ class EventfulOptions:
                 f"gate_reference = {self.gate_reference!r} is unknown; choose one of "
                 f"{', '.join(map(repr, GATE_REFERENCES))}"
             )
+        for name in ("state_dtype", "compute_dtype"):
+            dtype = getattr(self, name)
+            if dtype is not None and not isinstance(dtype, torch.dtype):
+                raise TypeError(f"{name} needs a type such as torch.bfloat16, or None, got {dtype!r}")
+            if dtype not in (None, *FLOATS):
+                raise ValueError(f"{name} = {dtype} is not supported; choose one of {', '.join(map(str, FLOATS))}")
 
 
 Scale = Union[nn.Module, Tensor, None]

@@ -14,12 +14,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import ops
-from .ops import tape
+from .ops import derived, tape
 
 MLP_ROWS = 1024
 """Rows of an MLP computed at a time on a CPU: their hidden values are still in cache when they are read again."""
 PASSIVE_HOOKS = ("eventful_vit.cost", "transformers.utils.output_capturing")
 """Python modules whose forward hooks only look on, and need no frame to be computed in another way for it."""
+READABLE = {*derived.ORDINARY, type(None)}
+"""Classes of parameters that operators can read. Libraries for quantisation put others in the place of weights."""
 
 
 # Layers as data: what a model keeps in modules of other kinds.
@@ -74,8 +76,11 @@ class MlpParts:
 
 
 def is_plain(module: object, *kinds: type[nn.Module]) -> bool:
-    """Whether something is a module of one of these very classes, and the `forward` of that class is all that runs."""
-    return type(module) in kinds and not is_observed(module)
+    """Whether something is a module of one of these very classes, and the `forward` of that class is all that runs, on
+    parameters that an operator can read."""
+    if type(module) not in kinds or is_observed(module):
+        return False
+    return READABLE.issuperset(map(type, module._parameters.values()))
 
 
 def is_observed(module: nn.Module) -> bool:

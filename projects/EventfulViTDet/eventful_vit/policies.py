@@ -114,6 +114,7 @@ class TopFraction(Policy):
     fraction: float
 
     def __post_init__(self) -> None:
+        _check_number("TopFraction", self.fraction)
         if not 0.0 <= self.fraction <= 1.0:  # NaN fails this too
             raise ValueError(f"TopFraction needs a fraction between 0 and 1, got {self.fraction!r}")
 
@@ -133,6 +134,8 @@ class Threshold(Policy):
     """Share of a frame's tokens; if more exceed the threshold, those with the largest errors are updated."""
 
     def __post_init__(self) -> None:
+        for number in (self.threshold, self.at_most):
+            _check_number("Threshold", number)
         if math.isnan(self.threshold):
             raise ValueError("Threshold needs a number, got NaN")
         if not 0.0 <= self.at_most <= 1.0:  # NaN fails this too
@@ -204,6 +207,11 @@ def fixed_form(policy: Policy) -> Policy | tuple | None:
     if type(policy) is PerGate and all(type(each) in _FIXED for each in policy.gates.values()):
         return tuple(policy.gates.items())
     return None
+
+
+def _check_number(policy: str, value: object) -> None:
+    if isinstance(value, bool) or not hasattr(value, "__float__"):
+        raise TypeError(f"{policy} needs a number, got {value!r}")
 
 
 def _write_number(value: float) -> str:

@@ -163,5 +163,5 @@ def _stamps(tensors: list[Tensor]) -> tuple:
 
 
 def _make_sampler(tensors: list[Tensor]) -> ops.cpu.Sampler | None:
-    readable = [t for t in tensors if t.device.type == "cpu" and t.is_contiguous()]
+    readable = [t for t in tensors if derived.is_ordinary(t) and t.device.type == "cpu" and t.is_contiguous()]
     return ops.cpu.Sampler(readable) if readable and ops.cpu.available() else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -90,7 +90,26 @@ def merge(into: Callable[[], None], origin: str) -> None:
             text = f"expected a mapping of keys to values ({text})"
         # Where a whole group of keys meets a single value, the message lists the group.
         text = re.sub(r" with values \(.*\n.*\)(?= for )", "", text, flags=re.DOTALL)
-        raise ConfigError(f"{origin}: {text.removeprefix(origin + ': ')}") from error
+        raise ConfigError(f"{origin}: {text.removeprefix(origin + ': ')}{near_keys(text)}") from error
+
+
+def near_keys(message: str) -> str:
+    """What to add to a message about a key that does not exist: keys that look like it."""
+    unknown = re.fullmatch(r"Non-existent key: (\S+)", message)
+    if unknown is None:
+        return ""
+    cfg = get_cfg()
+    add_eventful_vitdet_config(cfg)
+    near = difflib.get_close_matches(unknown[1], list(all_keys(cfg)), 2, cutoff=0.75)
+    return f"; did you mean {' or '.join(near)}?" if near else ""
+
+
+def all_keys(node: CfgNode, prefix: str = "") -> Iterator[str]:
+    """The keys of a configuration and of its groups, in full."""
+    for key, value in node.items():
+        yield prefix + key
+        if isinstance(value, CfgNode):
+            yield from all_keys(value, f"{prefix}{key}.")
 
 
 def check_device(name: str) -> None:

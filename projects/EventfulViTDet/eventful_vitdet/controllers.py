@@ -143,6 +143,9 @@ class Schedule(Controller):
         steps = []
         if re.fullmatch(r"[0-9]+", text.strip()):
             text = f"0:{text.strip()}"
+        if ":" not in text:
+            dense = "; for the dense model, set MODEL.EVENTFUL.ENABLED False" if text.strip() == "dense" else ""
+            raise ConfigError(f"{text!r} is neither a number of tokens nor a schedule such as 0:512,120:128{dense}")
         for word in text.split(","):
             found = re.fullmatch(r"\s*([0-9]+)\s*:\s*([0-9]+)\s*", word)
             if found is None:

@@ -9,11 +9,13 @@ from ..small_models import CLOSE
 from .tiny_library_models import (
     DEPTH,
     DIM,
+    DINOV2,
     HEADS,
     HIDDEN,
     HUGGING_FACE,
     MODELS,
     PATCH,
+    RELATIVES,
     SIZE,
     hugging_face,
     prepared,
@@ -72,6 +74,30 @@ class TestOtherCalls:
             ours, theirs = (which(frame, output_hidden_states=True) for which in (model, vit))
             assert len(ours.hidden_states) == DEPTH + 1
             assert_same(ours, theirs)
+
+    @pytest.mark.parametrize("name", RELATIVES)
+    def test_relatives(self, name):
+        vit = hugging_face(name, **RELATIVES[name])
+        model = make_eventful(vit, policy=ALL)
+        for frame in tiny_video(3):
+            assert_same(model(frame), vit(frame))
+        assert model.state.trace.flushed == (False,)
+        for block in model.state.trace.blocks:
+            assert block.attention.kind != "other"
+
+    def test_a_backbone_of_a_larger_model(self):
+        transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+        sizes = {"reassemble_hidden_size": DIM, "reassemble_factors": [4, 2, 1], "neck_hidden_sizes": [8, 8, 8]}
+        stages = {"out_features": ["stage1", "stage2", "stage3"], "reshape_hidden_states": False}
+        backbone = transformers.Dinov2Config(**HUGGING_FACE, **DINOV2, **stages)
+        sizes.update(fusion_hidden_size=8, patch_size=PATCH)
+        config = transformers.DepthAnythingConfig(backbone_config=backbone, **sizes)
+        depth, video = prepared(transformers.DepthAnythingForDepthEstimation(config)), tiny_video(3)
+        expected = [depth(frame).predicted_depth for frame in video]
+        depth.backbone = make_eventful(depth.backbone, policy=ALL)
+        for frame, theirs in zip(video, expected):
+            torch.testing.assert_close(depth(frame).predicted_depth, theirs, **CLOSE)
+        assert depth.backbone.state.trace.flushed == (False,)
 
     def test_hidden_states_of_few_tokens_are_those_that_the_output_came_from(self):
         vit = MODELS["Hugging Face ViT"]()
@@ -166,6 +192,24 @@ def exchange(model: nn.Module, path: str, module: nn.Module) -> None:
     setattr(model.get_submodule(parent), name, module)
 
 
+class Packed(torch.Tensor):
+    """Weights as libraries for quantisation keep them: the values are those of another tensor."""
+
+    @staticmethod
+    def __new__(cls, values):
+        return torch.Tensor._make_wrapper_subclass(cls, values.shape, dtype=values.dtype)
+
+    def __init__(self, values):
+        self.values_of = values
+
+    @classmethod
+    def __torch_dispatch__(cls, function, types, args=(), kwargs=None):
+        if function is torch.ops.aten.detach.default:
+            return cls(args[0].values_of)
+        args = [arg.values_of if isinstance(arg, cls) else arg for arg in args]
+        return function(*args, **(kwargs or {}))
+
+
 class TestOtherCode:
     """User code inside is run."""
 
@@ -205,6 +249,35 @@ class TestOtherCode:
         vit.layers[1].attention.__class__ = Other
         self._check(vit)
 
+    @pytest.mark.parametrize("use", [lambda x, seen: x * 1.1, lambda x, seen: x + sum(seen)], ids=["last", "all"])
+    def test_a_subclass_that_uses_what_each_block_returns(self, use):
+        vit = timm_vit()
+
+        class Other(type(vit)):
+            def forward_features(self, x, **kwargs):
+                x, seen = self._pos_embed(self.patch_embed(x)), []
+                for block in self.blocks:
+                    seen.append(block(x))
+                    x = use(seen[-1], seen)
+                return self.norm(x)
+
+        vit.__class__ = Other
+        self._check(vit)
+
+    def test_one_block_in_two_places(self):
+        vit = timm_vit()
+        vit.blocks[2] = vit.blocks[0]
+        self._check(vit)
+
+    @pytest.mark.parametrize("path", ["mlp.fc1", "attn.qkv", "norm1"])
+    @pytest.mark.usefixtures("kernels_or_not")
+    def test_weights_of_a_class_that_has_no_values_at_its_address(self, path):
+        vit = timm_vit()
+        for block in vit.blocks:
+            layer = block.get_submodule(path)
+            layer.weight = nn.Parameter(Packed(layer.weight.detach()), requires_grad=False)
+        self._check(vit)
+
     def _check(self, vit):
         model = make_eventful(vit, policy=ALL)
         for frame in tiny_video(3):
@@ -227,6 +300,58 @@ class TestRefusals:
             make_eventful(SwinTransformer([4, 4], 16, [2], [2], [2, 2]))
         with pytest.raises(ValueError, match=r"Sequential is not .* model.0 = make_eventful\(model.0\)"):
             make_eventful(nn.Sequential(torchvision_vit()))
+
+    def test_what_is_no_model(self):
+        with pytest.raises(TypeError, match="a torch.nn.Module.* got 'vit_small_patch16_224'"):
+            make_eventful("vit_small_patch16_224")
+
+    def test_an_eventful_model(self):
+        with pytest.raises(ValueError, match="is eventful already; set_policy"):
+            make_eventful(make_eventful(torchvision_vit()))
+
+    @pytest.mark.parametrize("name, value", [("state_dtype", "bfloat16"), ("compute_dtype", torch.int8)])
+    def test_types_that_are_none(self, name, value):
+        with pytest.raises((TypeError, ValueError), match=f"{name} .*{value}"):
+            make_eventful(torchvision_vit(), **{name: value})
+
+    def test_the_advice_for_compiled_models_works(self):
+        compiled = torch.compile(timm_vit(), backend="eager")
+        with pytest.raises(ValueError, match=r"its _orig_mod is one .*: model = make_eventful\(model._orig_mod\)"):
+            make_eventful(compiled)
+        with pytest.raises(ValueError, match=r": model.vit = make_eventful\(model.vit._orig_mod\)"):
+            make_eventful(nn.ModuleDict({"vit": compiled}))
+        model = make_eventful(compiled._orig_mod, policy=FEW)
+        model(tiny_video(1)[0])
+        assert model.state.nbytes > 0
+
+    def test_a_block_with_another_forward(self):
+        vit, video = timm_vit(), tiny_video(2)
+        model = make_eventful(vit, policy=FEW)
+        model(video[0])
+        vit.blocks[1].forward = lambda x, **kwargs: x
+        for call in (lambda: model(video[1]), lambda: make_eventful(vit)):
+            with pytest.raises(ValueError, match=r"Block \(VisionTransformer.blocks.1\) was given another `forward`"):
+                call()
+        del vit.blocks[1].forward
+        model(video[1])
+        assert model.state.trace.flushed == (False,)
+
+    def test_a_model_with_another_forward(self):
+        vit = timm_vit()
+        vit.forward = vit.forward  # bound to this model, as programs that replace it do
+        with pytest.raises(ValueError, match="0 of 3 blocks ran.*not by the `forward` that this model was given"):
+            make_eventful(vit)(tiny_video(1)[0])
+
+    def test_two_passes_in_one_call(self):
+        vit = timm_vit()
+
+        class Flipped(type(vit)):
+            def forward(self, x):
+                return super().forward(x) + super().forward(x.flip(-1))
+
+        vit.__class__ = Flipped
+        with pytest.raises(ValueError, match="block 0 was called after 3 blocks .* once and in order"):
+            make_eventful(vit)(tiny_video(1)[0])
 
     def test_post_norm(self):
         blocks = pytest.importorskip("timm.models.vision_transformer", reason="timm is not installed")

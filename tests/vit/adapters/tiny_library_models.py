@@ -37,10 +37,10 @@ def eva(**options) -> nn.Module:
 
 
 def hugging_face(name: str, **options) -> nn.Module:
-    """A model such as "ViT" or "CLIPVision"."""
+    """A model such as "ViT" or "CLIPVision", or a backbone such as "Dinov2Backbone"."""
     transformers = pytest.importorskip("transformers", reason="transformers is not installed")
-    config = getattr(transformers, f"{name}Config")(**{**HUGGING_FACE, **options})
-    return prepared(getattr(transformers, f"{name}Model")(config))
+    config = getattr(transformers, f"{name.removesuffix('Backbone')}Config")(**{**HUGGING_FACE, **options})
+    return prepared(getattr(transformers, name if name.endswith("Backbone") else f"{name}Model")(config))
 
 
 def torchvision_vit() -> nn.Module:
@@ -70,6 +70,18 @@ def prepared(model: nn.Module) -> nn.Module:
 DINOV2 = {"mlp_ratio": 2, "layerscale_value": 0.5}
 WIDE = {"intermediate_size": HIDDEN}
 YOLOS = {**WIDE, "image_size": [SIZE, SIZE], "num_detection_tokens": 6}
+SAM = {"mlp_dim": HIDDEN, "window_size": 3, "global_attn_indexes": [1], "output_channels": 8, "num_pos_feats": 4}
+STAGES = {"out_features": ["stage1", "stage3"]}
+RELATIVES: dict[str, dict] = {
+    **dict.fromkeys(("DeiT", "IJepa", "ViTMSN", "AltCLIPVision", "CLIPSegVision", "ChineseCLIPVision"), WIDE),
+    **dict.fromkeys(("MetaClip2Vision", "OwlViTVision", "Owlv2Vision"), WIDE),
+    "Dinov2Backbone": {**STAGES, **DINOV2},
+    "Dinov2WithRegistersBackbone": {**STAGES, **DINOV2},
+    "DINOv3ViTBackbone": {**STAGES, **WIDE},
+    "VitDetBackbone": {**STAGES, "mlp_ratio": 2, "pretrain_image_size": SIZE},
+    "SamHQVision": SAM,
+}
+"""Models of Hugging Face whose layers are those of one of MODELS under other names."""
 MODELS: dict[str, Callable[[], nn.Module]] = {
     "timm": timm_vit,
     "timm without class token": lambda: timm_vit(class_token=False, global_pool="avg"),
@@ -106,9 +118,7 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
         "VitDet", mlp_ratio=2, pretrain_image_size=SIZE, window_size=3, window_block_indices=[0, 1],
         residual_block_indices=[1], use_relative_position_embeddings=True,
     ),
-    "Hugging Face SAM": lambda: hugging_face(
-        "SamVision", mlp_dim=HIDDEN, window_size=3, global_attn_indexes=[1], output_channels=8, num_pos_feats=4
-    ),
+    "Hugging Face SAM": lambda: hugging_face("SamVision", **SAM),
     "torchvision": torchvision_vit,
     "segment_anything": segment_anything,
 }  # fmt: skip
@@ -123,7 +133,7 @@ def tensors(output: object) -> dict[str, Tensor]:
         return {"output": output}
     found = {}
     for name, value in output.items():
-        for number, part in enumerate(value if isinstance(value, tuple) else (value,)):
+        for number, part in enumerate(value if isinstance(value, (tuple, list)) else (value,)):
             found[f"{name}.{number}"] = part
     return found
 

@@ -7,7 +7,7 @@ from torch import nn
 from ..block import BlockSpec
 from ..layers import is_observed
 from .family import BlockCall, BlockParts, TokenForm, UnsuitableModule
-from .libraries import family_of
+from .libraries import ADAPTERS, family_of
 
 NOT_SERVED = ("attn_mask", "attention_mask", "head_mask", "is_causal", "output_attentions")
 """Arguments of blocks that are not supported on changed tokens, unless they are None or False."""
@@ -35,8 +35,8 @@ class Adaptation:
 
     @property
     def blocks(self) -> tuple[nn.Module, ...]:
-        """The blocks, as they are now."""
-        return tuple(self.model.get_submodule(self.family.blocks).children())
+        """The blocks, as they are now. One that is there twice is two blocks, each with state of its own."""
+        return tuple(self.model.get_submodule(self.family.blocks)._modules.values())
 
     @property
     def dim(self) -> int:
@@ -47,6 +47,15 @@ class Adaptation:
     def form(self) -> TokenForm:
         """The form in which blocks take tokens."""
         return self.family.form
+
+    def is_library_code(self) -> bool:
+        """Whether only code of the library and of PyTorch runs between the model's methods and the blocks. That of a
+        subclass may do more with what the blocks return."""
+        path = self.family.blocks.split(".")
+        inside = [self.model.get_submodule(".".join(path[: depth + 1])) for depth in range(len(path))]
+        functions = [getattr(type(self.model), name) for name in self.family.methods if hasattr(self.model, name)]
+        functions += [type(module).forward for module in inside]
+        return all(function.__module__.split(".")[0] in ("torch", *ADAPTERS) for function in functions)
 
     def grid(self, size: tuple[int, int]) -> tuple[int, int]:
         """The token grid (h, w) of images of a height and width in pixels."""
@@ -67,6 +76,8 @@ class Adaptation:
             if value is not None and value is not False:
                 raise ValueError(f"{name} cannot be served on changed tokens; ask the dense model: enabled = False")
         try:
+            if "forward" in block.__dict__:
+                raise UnsuitableModule(block, "was given another `forward`, which an eventful frame would not run")
             parts = self.family.describe(block, call)
             _check(parts, in_use)
         except UnsuitableModule as error:

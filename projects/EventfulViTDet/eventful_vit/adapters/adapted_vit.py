@@ -135,7 +135,8 @@ class AdaptedViT(EventfulModel):
         refuse_others = check_finite(images) if is_picture else _accept
         family, arguments = self._adaptation.family, self._named(args, kwargs)
         family.prepare(self.original, arguments)
-        chained = family.is_chain(self.original, method, arguments) and not self._weights().is_observed()
+        chained = family.is_chain(self.original, method, arguments) and self._adaptation.is_library_code()
+        chained = chained and not self._weights().is_observed()
         kind = ChainedRun if chained else SteppedRun
         run = kind(self._adaptation, _size(images), self._encoder, partial(self._checked_frame, refuse_others, state))
         return self._run_with(run, method, args, kwargs)

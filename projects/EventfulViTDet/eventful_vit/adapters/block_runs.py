@@ -42,7 +42,10 @@ class BlockRun:
 
         def forward(x: Tensor, *args: Any, **kwargs: Any) -> Any:
             if number != self._done:
-                raise RuntimeError(f"block {number} was called where block {self._done} was due")
+                raise ValueError(
+                    f"block {number} was called after {self._done} blocks had run; an eventful frame needs each of the "
+                    f"{len(self.blocks)} blocks once and in order (two passes in one call would be two frames)"
+                )
             self._done += 1
             result = self.run(number, block, x, named_arguments(type(block), args, kwargs))
             return (result,) if wraps else result
@@ -84,9 +87,10 @@ class EventfulRun(BlockRun):
             ValueError: blocks were left out.
         """
         if self._done < len(self.blocks):
+            replaced = "forward" in self.adaptation.model.__dict__
             raise ValueError(
                 f"{self._done} of {len(self.blocks)} blocks ran; an eventful frame needs all of them, called by the "
-                "code of the model's own class"
+                f"code of the model's own class{', not by the `forward` that this model was given' if replaced else ''}"
             )
 
     def _tokens(self, x: Tensor) -> Tensor:

@@ -41,12 +41,23 @@ class Layer:
 
 DINO = {"idle": ("drop_path",), "scales": ("layer_scale1", "layer_scale2")}
 CLIP = Layer(("layer_norm1", "layer_norm2"), ("self_attn",), "self_attn", projection="self_attn.out_proj")
+SAM = Layer(("layer_norm1", "layer_norm2"), ("attn",), "attn", layers=("mlp.lin1", "mlp.act", "mlp.lin2"))
+VIT = Layer(("layernorm_before", "layernorm_after"), idle=("dropout",))
 LAYERS = {
-    "ViTLayer": Layer(("layernorm_before", "layernorm_after"), idle=("dropout",)),
+    "DeiTLayer": VIT,
+    "IJepaLayer": VIT,
+    "ViTLayer": VIT,
+    "ViTMSNLayer": VIT,
     "Dinov2Layer": Layer(**DINO),
     "Dinov2WithRegistersLayer": Layer(**DINO),
     "DINOv3ViTLayer": Layer(layers=("mlp.up_proj", "mlp.act_fn", "mlp.down_proj"), **DINO),
+    "AltCLIPEncoderLayer": CLIP,
     "CLIPEncoderLayer": CLIP,
+    "CLIPSegEncoderLayer": CLIP,
+    "ChineseCLIPVisionLayer": CLIP,
+    "MetaClip2EncoderLayer": CLIP,
+    "OwlViTEncoderLayer": CLIP,
+    "Owlv2EncoderLayer": CLIP,
     "SiglipEncoderLayer": CLIP,
     "YolosLayer": Layer(
         ("layernorm_before", "layernorm_after"),
@@ -58,18 +69,20 @@ LAYERS = {
         ("intermediate.dense", "intermediate.intermediate_act_fn", "output.dense"),
         ("attention.output.dropout", "output.dropout"),
     ),
-    "SamVisionLayer": Layer(
-        ("layer_norm1", "layer_norm2"), ("attn",), "attn", layers=("mlp.lin1", "mlp.act", "mlp.lin2")
-    ),
+    "SamHQVisionLayer": SAM,
+    "SamVisionLayer": SAM,
     "VitDetLayer": Layer(layers=("mlp.fc1", "mlp.act", "mlp.fc2"), idle=("drop_path", "mlp.drop")),
 }
 PARTS = {
-    "CLIPAttention", "CLIPMLP", "DINOv3ViTAttention", "DINOv3ViTGatedMLP", "DINOv3ViTLayerScale", "DINOv3ViTMLP",
-    "Dinov2Attention", "Dinov2LayerScale", "Dinov2MLP", "Dinov2SwiGLUFFN", "Dinov2WithRegistersAttention",
-    "Dinov2WithRegistersLayerScale", "Dinov2WithRegistersMLP", "Dinov2WithRegistersSwiGLUFFN", "SamMLPBlock",
-    "SamVisionAttention", "SamVisionSdpaAttention", "SiglipAttention", "SiglipMLP", "ViTAttention", "ViTMLP",
-    "VitDetAttention", "VitDetMlp", "YolosAttention", "YolosIntermediate", "YolosOutput", "YolosSelfAttention",
-    "YolosSelfOutput",
+    "AltCLIPAttention", "AltCLIPMLP", "CLIPAttention", "CLIPMLP", "CLIPSegAttention", "CLIPSegMLP",
+    "ChineseCLIPVisionAttention", "ChineseCLIPVisionMLP", "DINOv3ViTAttention", "DINOv3ViTGatedMLP",
+    "DINOv3ViTLayerScale", "DINOv3ViTMLP", "DeiTAttention", "DeiTMLP", "Dinov2Attention", "Dinov2LayerScale",
+    "Dinov2MLP", "Dinov2SwiGLUFFN", "Dinov2WithRegistersAttention", "Dinov2WithRegistersLayerScale",
+    "Dinov2WithRegistersMLP", "Dinov2WithRegistersSwiGLUFFN", "IJepaAttention", "IJepaMLP", "MetaClip2Attention",
+    "MetaClip2MLP", "OwlViTAttention", "OwlViTMLP", "Owlv2Attention", "Owlv2MLP", "SamHQMLPBlock",
+    "SamHQVisionAttention", "SamHQVisionSdpaAttention", "SamMLPBlock", "SamVisionAttention", "SamVisionSdpaAttention",
+    "SiglipAttention", "SiglipMLP", "ViTAttention", "ViTMLP", "ViTMSNAttention", "ViTMSNMLP", "VitDetAttention",
+    "VitDetMlp", "YolosAttention", "YolosIntermediate", "YolosOutput", "YolosSelfAttention", "YolosSelfOutput",
 }  # fmt: skip
 """Classes whose code is known, so that a frame may compute the same in another way."""
 

@@ -16,9 +16,9 @@ ADAPTERS = {
 }
 """The adapter (a file beside this one) for each library."""
 KNOWN = (
-    "timm's VisionTransformer and Eva, Hugging Face's ViTModel, Dinov2Model, Dinov2WithRegistersModel, DINOv3ViTModel, "
-    "CLIPVisionModel, SiglipVisionModel, YolosModel, VitDetModel, SamVisionEncoder and SamVisionModel, torchvision's "
-    "VisionTransformer, and segment_anything's ImageEncoderViT"
+    "timm's VisionTransformer and Eva, Hugging Face's ViT, DeiT, ViT-MSN, I-JEPA, DINOv2, DINOv3 (also as backbones), "
+    "CLIP, AltCLIP, Chinese-CLIP, CLIPSeg, MetaCLIP 2, OWL-ViT, OWLv2, SigLIP, YOLOS, ViTDet, SAM and SAM-HQ, "
+    "torchvision's VisionTransformer, and segment_anything's ImageEncoderViT"
 )
 
 
@@ -26,17 +26,22 @@ def family_of(model: nn.Module) -> Family:
     """How a model is laid out.
 
     Raises:
+        TypeError: it is no module.
         ValueError: it is none of those that are known.
     """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"a Vision Transformer (a torch.nn.Module) is needed, got {model!r}")
     family = _find(model)
     if family is not None:
         return family
     name = type(model).__name__
     for place, inner in model.named_modules():
         if place and _find(inner) is not None:
+            # A compiled module would run what was compiled, whatever is put in the place of its `_orig_mod`.
+            target = ".".join(["model", *place.split(".")]).removesuffix("._orig_mod")
             raise ValueError(
                 f"{name} is not a Vision Transformer itself, but its {place} is one ({type(inner).__name__}): "
-                f"model.{place} = make_eventful(model.{place})"
+                f"{target} = make_eventful(model.{place})"
             )
     raise ValueError(f"{name} is no plain Vision Transformer that is known; known are {KNOWN}")
 

@@ -7,6 +7,7 @@ from torch import nn
 
 from ..block import EventfulOptions
 from ..gate import GateReference
+from ..model import EventfulModel
 from ..policies import Policy
 from .adapted_vit import AdaptedViT
 
@@ -24,10 +25,10 @@ def make_eventful(
 ) -> AdaptedViT:
     """Make a Vision Transformer eventful.
 
-    Known are timm's `VisionTransformer` and `Eva`, Hugging Face's ViT, DINOv2, DINOv3, CLIP, SigLIP, YOLOS, ViTDet and
-    SAM models, torchvision's `VisionTransformer`, and the image encoder of segment_anything. The result is called like
-    the model, returns the same, and shares its parameters and modules; `vit` can be used as before. See
-    `EventfulOptions` for the options that are not explained here.
+    Known are timm's `VisionTransformer` and `Eva`, Hugging Face's ViT, DeiT, DINOv2, DINOv3, CLIP, SigLIP, OWL-ViT,
+    YOLOS, ViTDet and SAM models and their relatives (docs/your-own-vit.md), torchvision's `VisionTransformer`, and the
+    image encoder of segment_anything. The result is called like the model, returns the same, and shares its parameters
+    and modules; `vit` can be used as before. See `EventfulOptions` for the options that are not explained here.
 
     Args:
         policy: which tokens to update; a quarter of them by default.
@@ -37,6 +38,7 @@ def make_eventful(
         enabled: run on changed tokens in eval mode; may be changed at any time.
 
     Raises:
+        TypeError: something is no module, policy or type.
         ValueError: the model, or a module inside, cannot run on changed tokens.
 
     Example:
@@ -45,5 +47,7 @@ def make_eventful(
         >>> logits = [model(frame) for frame in video]  # (1, 3, 224, 224) each, in order
         >>> model.reset()  # before another video
     """
+    if isinstance(vit, EventfulModel):
+        raise ValueError(f"{type(vit).__name__} is eventful already; set_policy and enabled change how it runs")
     options = EventfulOptions(attention, gate_before_norm, gate_reference, state_dtype, compute_dtype)
     return AdaptedViT(vit, options, policy, enabled)

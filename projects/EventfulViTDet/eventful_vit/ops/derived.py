@@ -31,6 +31,14 @@ class _Entry:
 
 
 _entries: dict[int, _Entry] = {}
+ORDINARY = frozenset((Tensor, nn.Parameter))
+"""Classes of tensors whose values lie at their address."""
+
+
+def is_ordinary(tensor: Tensor) -> bool:
+    """Whether a tensor's values lie at its address, as those of a quantised or fake one, of a class of its own, do
+    not."""
+    return type(tensor) in ORDINARY
 
 
 def derive(parameter: Tensor, kind: Hashable, make: Callable[[], Value]) -> Value:
@@ -39,7 +47,7 @@ def derive(parameter: Tensor, kind: Hashable, make: Callable[[], Value]) -> Valu
     A change is seen if the parameter is replaced, moved, or written to in a way that PyTorch tracks. After others
     (through `.data` or another framework), call `forget`.
     """
-    if torch.compiler.is_compiling() or type(parameter) not in (nn.Parameter, Tensor):
+    if torch.compiler.is_compiling() or not is_ordinary(parameter):
         return make()  # in a compiled graph, or from a fake or wrapped tensor, nothing may be kept
     entry = _entries.get(id(parameter))
     now = stamp(parameter)
@@ -69,4 +77,5 @@ def forget(parameters: Iterable[Tensor]) -> None:
 def stamp(tensor: Tensor) -> tuple:
     """A value that changes when a tensor is moved, or written to in a way that PyTorch tracks."""
     version = -1 if tensor.is_inference() else tensor._version
-    return tensor.data_ptr(), version, tensor.dtype, tensor.shape
+    address = tensor.data_ptr() if is_ordinary(tensor) else 0
+    return address, version, tensor.dtype, tensor.shape

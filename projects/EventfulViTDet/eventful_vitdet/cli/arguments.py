@@ -55,7 +55,8 @@ def command_parser(description: str | None) -> argparse.ArgumentParser:
 
 def add_pairs(parser: argparse.ArgumentParser) -> None:
     """Let a command end with KEY VALUE pairs, `opts`."""
-    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="configuration, as in train_net.py")
+    # The default tells argparse that they may be missing: else it names them wherever something else is.
+    parser.add_argument("opts", nargs="*", default=[], metavar="KEY VALUE", help="configuration, as in train_net.py")
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
@@ -234,7 +235,8 @@ def take_budgets(parser: argparse.ArgumentParser, words: list[str]) -> tuple[lis
     while end < len(words) and (words[end] in ("dense", "calibrated") or words[end].isdigit()):
         end += 1
     budgets = list(dict.fromkeys(words[start + 1 : end]))
-    if not budgets:
-        found = f", found {words[end]!r}" if end < len(words) else ""
+    follows = words[end] if end < len(words) else None
+    if not budgets or not (follows is None or re.match(r"--?[a-zA-Z]|[a-zA-Z_]+\.\w|[A-Z_]+$", follows)):
+        found = "" if follows is None else f", found {follows!r}"
         parser.error(f"--budgets needs 'dense', 'calibrated' or whole numbers of tokens{found}")
     return words[:start] + words[end:], budgets

@@ -15,7 +15,7 @@ from detectron2.utils.logger import setup_logger
 
 from ..actions import register_action_csv
 from ..config_files import build_cfg
-from ..data import register_test_json
+from ..data import register_paths, register_test_json
 from ..errors import ConfigError, FileError
 from ..modeling.lazy_model import lazy_settings
 from .console import take_console
@@ -29,6 +29,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
     if args.test_json:
         register = register_action_csv if args.test_json.endswith(".csv") else register_test_json
         cfg.DATASETS.TEST = (register(args.test_json, args.root),)
+    cfg.DATASETS.TEST = tuple(register_paths(cfg.DATASETS.TEST))
     check_output_dir(cfg.OUTPUT_DIR)
     cfg.freeze()
     try:

@@ -46,14 +46,14 @@ def execute(arguments: argparse.Namespace) -> None:
 
 def find_dataset(arguments: argparse.Namespace, cfg: CfgNode) -> str | None:
     """The evaluated data set's name: of --test-json, or of the configuration."""
-    from ..data import register_test_json
+    from ..data import register_paths, register_test_json
     from ..evaluation.targets import folder_name
 
     if arguments.test_json:
         return register_test_json(arguments.test_json, arguments.root)
     if not arguments.config_file and not arguments.opts:
         return None
-    names = cfg.DATASETS.TEST
+    names = register_paths(cfg.DATASETS.TEST)
     if len(names) > 1:  # each has a folder called after it
         here = Path(arguments.folder).resolve().name
         names = [name for name in names if folder_name(name) == here]

@@ -13,6 +13,7 @@ from .registration import (
     load_frames,
     register_builtin_datasets,
     register_coco_vid,
+    register_paths,
     register_test_json,
 )
 from .video_data import BadVideo
@@ -35,6 +36,7 @@ __all__ = [
     "load_coco_vid",
     "load_frames",
     "register_coco_vid",
+    "register_paths",
     "register_test_json",
     "split_sequences",
     "thin_frames",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
@@ -43,6 +43,12 @@ def register_test_json(json_file: str, root: str | None = None) -> str:
     name = f"coco_vid:{os.path.abspath(json_file)}"
     register_coco_vid(name, json_file, default_test_root(json_file) if root is None else root)
     return name
+
+
+def register_paths(names: Iterable[str]) -> list[str]:
+    """The names of data sets, of which one that ends in .json and is not registered is the path of a COCO-VID file."""
+    known = DatasetCatalog.list()
+    return [register_test_json(name) if name.endswith(".json") and name not in known else name for name in names]
 
 
 def default_test_root(json_file: str) -> str:

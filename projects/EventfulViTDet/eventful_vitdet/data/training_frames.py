@@ -6,14 +6,14 @@ import logging
 from collections.abc import Sequence
 
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import MetadataCatalog
 
 from ..errors import ConfigError, DatasetError
 from .coco_vid import group_by_video
 from .earlier_frames import attach_earlier
 from .frame_cache import thin_frames
 from .read_rules import ReadRules
-from .registration import check_classes, load_frames, register_test_json
+from .registration import check_classes, load_frames, register_paths
 
 logger = logging.getLogger(__name__)
 
@@ -31,11 +31,7 @@ def load_train_sets(cfg: CfgNode) -> list[list[dict]]:
     """
     if not cfg.DATASETS.TRAIN:
         raise DatasetError("DATASETS.TRAIN is empty: name at least one registered data set")
-    registered = DatasetCatalog.list()
-    names = [
-        register_test_json(name) if name.endswith(".json") and name not in registered else name
-        for name in cfg.DATASETS.TRAIN
-    ]
+    names = register_paths(cfg.DATASETS.TRAIN)
     sets = [_load_train_set(cfg, name) for name in names]
     check_same_classes(names)
     return sets

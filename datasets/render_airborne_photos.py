@@ -23,6 +23,8 @@ from airborne_pictures import CLASSES, HEIGHT, WIDTH, Picture, write_set
 from eventful_vitdet.cli.arguments import whole_number
 from tqdm import tqdm
 
+OPTIONS = ("--airplanes", "--birds", "--drones", "--helicopters")
+"""For each of CLASSES."""
 ENDINGS = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
 
 
@@ -66,23 +68,22 @@ def objects(found: Sequence[Sequence[Cutout]], poses: int, seed: int) -> Iterato
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Render stills of objects cut out of photos for training.")
-    for name in CLASSES:
-        parser.add_argument(
-            f"--{name}s", type=Path, nargs="+", default=[], metavar="FOLDER", help=f"folders with photos of {name}s"
-        )
+    for option, name in zip(OPTIONS, CLASSES):
+        text = f"folders with photos of {name}s"
+        parser.add_argument(option, dest=name, type=Path, nargs="+", default=[], metavar="FOLDER", help=text)
     parser.add_argument("--output", type=Path, required=True, help="the data set's folder: datasets/airborne_photos")
     parser.add_argument("--poses", type=whole_number(1), default=4, help="frames of each object (default: 4)")
     parser.add_argument("--seed", type=whole_number(0), default=0, help="default: 0")
     options = parser.parse_args(arguments)
-    if not any(getattr(options, f"{name}s") for name in CLASSES):
-        parser.error("give folders with photos: " + ", ".join(f"--{name}s" for name in CLASSES))
+    if not any(getattr(options, name) for name in CLASSES):
+        parser.error(f"give folders with photos: {', '.join(OPTIONS)}")
     return options
 
 
 def main(arguments: list[str] | None = None) -> int:
     options = parse_arguments(arguments)
     try:
-        photos = [photos_below(getattr(options, f"{name}s")) for name in CLASSES]
+        photos = [photos_below(getattr(options, name)) for name in CLASSES]
         found = [cutouts(paths, name) for paths, name in zip(photos, CLASSES)]
         if not any(found):
             print("error: no photo has one object on an even background: nothing is written", file=sys.stderr)

@@ -17,6 +17,14 @@ from .config_values import check_values
 from .errors import ConfigError
 from .known_models import CONFIGS, names_of_configs
 
+WRONG_TYPE = re.compile(
+    r"Type mismatch \(<class '(.+?)'> vs\. <class '(.+?)'>\)"
+    r"(?: with values \((.*) vs\. (.*)\))? for config key: (\S+)",
+    flags=re.DOTALL,
+)
+"""The message about a value of another type than that of its key, with the known type, then the given one."""
+TYPE_NAMES = {"int": "a whole number", "float": "a number", "bool": "True or False", "str": "text", "NoneType": "None"}
+
 
 def build_cfg(config_file: str, options: Sequence[str] = ()) -> CfgNode:
     """Defaults, then a configuration file, then KEY VALUE pairs; device and values are checked."""
@@ -88,9 +96,24 @@ def merge(into: Callable[[], None], origin: str) -> None:
         text = str(error.args[0]) if isinstance(error, (AssertionError, KeyError)) and error.args else str(error)
         if isinstance(error, (TypeError, AttributeError)):  # yaml of no, or another, content
             text = f"expected a mapping of keys to values ({text})"
-        # Where a whole group of keys meets a single value, the message lists the group.
-        text = re.sub(r" with values \(.*\n.*\)(?= for )", "", text, flags=re.DOTALL)
+        text = name_wrong_type(text)
         raise ConfigError(f"{origin}: {text.removeprefix(origin + ': ')}{near_keys(text)}") from error
+
+
+def name_wrong_type(message: str) -> str:
+    """Say of which type a value has to be; other messages stay as they are.
+
+    The original names classes, and where a whole group of keys meets a single value, it lists the group.
+    """
+    found = WRONG_TYPE.fullmatch(message)
+    if found is None:
+        return message
+    known, given, example, value, key = found.groups()
+    if known.endswith("CfgNode"):
+        return f"{key} is a group of keys: set those inside it, such as {key}.NAME, not {key} itself"
+    such_as = f", such as {example}" if example and known != "bool" and "\n" not in example else ""
+    needed, found_type = (TYPE_NAMES.get(name, f"a {name}") for name in (known, given))
+    return f"{key} needs {needed}{such_as}, found {value} ({found_type})"
 
 
 def near_keys(message: str) -> str:

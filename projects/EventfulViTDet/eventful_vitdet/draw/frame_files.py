@@ -63,12 +63,16 @@ class FrameFiles:
 
 
 def selected_frames(source: VideoSource, options: AnnotateOptions) -> Iterator[SourceFrame]:
-    """The frames of a source that are asked for, in order."""
+    """The frames of a source that are asked for, in order. Raises VideoReadError if it ends before the first one."""
+    is_empty = True
     with closing(source.frames(options.start, options.every)) as frames:
         for frame in itertools.islice(frames, options.max_frames):
             if options.end is not None and frame.index >= options.end:
                 return
+            is_empty = False
             yield frame
+    if is_empty and options.start:
+        raise VideoReadError(f"{source.name}: ends before frame {options.start}, with which it was to start")
 
 
 def count_frames(source: VideoSource, options: AnnotateOptions) -> int | None:

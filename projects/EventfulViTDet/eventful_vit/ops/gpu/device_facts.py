@@ -15,7 +15,7 @@ LARGE_GPUS = {(8, 0), (9, 0), (10, 0), (10, 3)}
 
 def capability(device: torch.device | None = None) -> tuple[int, int] | None:
     """The compute capability of a GPU, or of the current one; None where there is none, as in Triton's interpreter."""
-    is_there = torch.cuda.is_available() if device is None else device.type == "cuda"
+    is_there = torch.cuda.is_available() and (device is None or device.type == "cuda")
     return torch.cuda.get_device_capability(device) if is_there else None
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 from airborne_pictures import Picture, finish, sky
+from eventful_vitdet.turned_layers import turn_layer
 
 LONGEST_SIDE = 96
 """Pixels of a photo that is looked at; larger ones are shrunk. Objects in videos are rarely larger."""
@@ -131,10 +132,6 @@ def _turned(cutout: Cutout, rng: np.random.Generator) -> tuple[np.ndarray, np.nd
     width, height = (max(4, round(side * factor)) for side in reversed(cutout.opacity.shape))
     filters = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
     layer = cv2.resize(layer, (width, height), interpolation=filters)
-    turn = cv2.getRotationMatrix2D((width / 2, height / 2), rng.uniform(-TURN, TURN), 1.0)
-    cos, sin = abs(turn[0, 0]), abs(turn[0, 1])
-    out = (int(np.ceil(width * cos + height * sin)) + 2, int(np.ceil(height * cos + width * sin)) + 2)
-    turn[:, 2] += ((out[0] - width) / 2, (out[1] - height) / 2)
     around = (*cutout.background.tolist(), 0.0)
-    layer = cv2.warpAffine(layer, turn, out, flags=cv2.INTER_LINEAR, borderValue=around)
+    layer, _ = turn_layer(layer, rng.uniform(-TURN, TURN), 2, around)
     return layer[..., :3], np.clip(layer[..., 3], 0, 1)

@@ -17,6 +17,8 @@ import cv2
 import numpy as np
 from detectron2.structures import BoxMode
 
+from ..turned_layers import turn_layer
+
 TRIES = 2
 """Objects that may be carried to an image, each with the set probability."""
 SCALES = (0.6, 1.6)
@@ -187,13 +189,10 @@ class Separated:
         layer = cv2.resize(self.layer, (width, height), interpolation=filters)
         x, y = width / self.layer.shape[1], height / self.layer.shape[0]
         box = (self.box[0] * x, self.box[1] * y, self.box[2] * x, self.box[3] * y)
-        turn = cv2.getRotationMatrix2D((width / 2, height / 2), angle, 1.0)
+        layer, turn = turn_layer(layer, angle)
         cos, sin = abs(turn[0, 0]), abs(turn[0, 1])
-        out = (math.ceil(width * cos + height * sin), math.ceil(width * sin + height * cos))
-        turn[:, 2] += ((out[0] - width) / 2, (out[1] - height) / 2)
         centre = turn @ (box[0] + box[2] / 2, box[1] + box[3] / 2, 1)
         sides = math.hypot(box[2] * cos, box[3] * sin), math.hypot(box[2] * sin, box[3] * cos)
-        layer = cv2.warpAffine(layer, turn, out, flags=cv2.INTER_LINEAR)
         return layer, (centre[0] - sides[0] / 2, centre[1] - sides[1] / 2, *sides)
 
 

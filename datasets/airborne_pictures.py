@@ -12,8 +12,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from airborne_labels import CLASSES
+from eventful_vitdet.files import write_atomically
 
-CLASSES = ("airplane", "bird", "drone", "helicopter")
 HEIGHT, WIDTH = 512, 640
 JPEG_QUALITY = 92
 
@@ -88,9 +89,7 @@ def write_set(output: Path, description: str, objects: Iterable[tuple[int, str, 
         document = _write_frames(Path(scratch, "frames"), description, objects)
         shutil.rmtree(frames, ignore_errors=True)
         os.replace(Path(scratch, "frames"), frames)
-        unfinished = Path(scratch, annotation_file.name)
-        unfinished.write_text(json.dumps(document) + "\n", encoding="utf-8")
-        os.replace(unfinished, annotation_file)
+        write_atomically(str(annotation_file), json.dumps(document) + "\n")
     return len(document["images"])
 
 

@@ -16,16 +16,17 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 from airborne_cutouts import Cutout, cut_out, place
-from airborne_pictures import CLASSES, HEIGHT, WIDTH, Picture, write_set
+from airborne_labels import CLASSES
+from airborne_pictures import HEIGHT, WIDTH, Picture, write_set
 from eventful_vitdet.cli.arguments import whole_number
+from eventful_vitdet.errors import VideoReadError
+from eventful_vitdet.video.image_files import has_image_suffix, read_image_file
 from tqdm import tqdm
 
 OPTIONS = ("--airplanes", "--birds", "--drones", "--helicopters")
 """For each of CLASSES."""
-ENDINGS = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
 
 
 def photos_below(folders: Sequence[Path]) -> list[Path]:
@@ -36,15 +37,16 @@ def photos_below(folders: Sequence[Path]) -> list[Path]:
     for folder in folders:
         if not folder.is_dir():
             raise FileNotFoundError(f"{folder}: there is no such folder")
-    return [path for folder in folders for path in sorted(folder.rglob("*")) if path.suffix.lower() in ENDINGS]
+    return [path for folder in folders for path in sorted(folder.rglob("*")) if has_image_suffix(str(path))]
 
 
 def cutouts(photos: Sequence[Path], name: str) -> list[Cutout]:
     """The objects of photos that have one on an even background."""
     found = []
     for path in tqdm(photos, desc=f"{name}s", unit="photo"):
-        photo = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR) if path.stat().st_size else None
-        if photo is None:
+        try:
+            photo = read_image_file(str(path))
+        except VideoReadError:
             print(f"{path}: not a picture that can be read; left out", file=sys.stderr)
             continue
         cutout = cut_out(photo)

@@ -15,6 +15,7 @@ SCRIPTS = Path(__file__).resolve().parents[2] / "datasets"
 sys.path.insert(0, str(SCRIPTS))
 
 import airborne_cutouts as cutouts  # noqa: E402
+import airborne_labels as labels  # noqa: E402
 import airborne_pictures as pictures  # noqa: E402
 import airborne_shapes as shapes  # noqa: E402
 import render_airborne_photos as script  # noqa: E402
@@ -120,4 +121,4 @@ def test_what_is_wrong_is_said(tmp_path, capsys):
 
 
 def test_classes_are_those_of_the_drawn_objects():
-    assert tuple(shapes.SHAPES) == pictures.CLASSES
+    assert tuple(shapes.SHAPES) == labels.CLASSES

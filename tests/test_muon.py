@@ -84,3 +84,11 @@ def test_without_a_gradient_nothing_is_done():
     optimizer = Muon([weight], lr=0.1, weight_decay=0.5)
     optimizer.step()
     assert torch.equal(weight, torch.ones(3, 2)) and not optimizer.state
+
+
+@pytest.mark.parametrize(("capability", "expected"), [((7, 5), torch.float32), ((8, 0), torch.bfloat16)])
+def test_each_gpu_is_asked_whether_it_multiplies_bfloat16(monkeypatch, capability, expected):
+    asked = []
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: asked.append(device) or capability)
+    device = torch.device("cuda", 1)
+    assert muon._product_type(device) is expected and asked == [device]

@@ -68,7 +68,8 @@ def orthogonalised(matrix: Tensor, dtype: torch.dtype) -> Tensor:
 def _product_type(device: torch.device) -> torch.dtype:
     """bfloat16 where the processor multiplies it, float32 elsewhere."""
     if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+        has_instructions = torch.cuda.get_device_capability(device) >= (8, 0)  # PyTorch counts emulation as support
+        return torch.bfloat16 if has_instructions else torch.float32
     return torch.bfloat16 if has_bfloat16_instructions() else torch.float32
 
 

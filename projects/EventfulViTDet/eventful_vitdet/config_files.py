@@ -28,8 +28,7 @@ TYPE_NAMES = {"int": "a whole number", "float": "a number", "bool": "True or Fal
 
 def build_cfg(config_file: str, options: Sequence[str] = ()) -> CfgNode:
     """Defaults, then a configuration file, then KEY VALUE pairs; device and values are checked."""
-    cfg = get_cfg()
-    add_eventful_vitdet_config(cfg)
+    cfg = defaults()
     if config_file:
         path = str(find_config(config_file))
         merge(lambda: merge_file(cfg, path), path)
@@ -37,6 +36,13 @@ def build_cfg(config_file: str, options: Sequence[str] = ()) -> CfgNode:
     merge(lambda: cfg.merge_from_list(pairs_as_floats(cfg, options)), "the command line")
     check_device(cfg.MODEL.DEVICE)
     check_values(cfg)
+    return cfg
+
+
+def defaults() -> CfgNode:
+    """All keys with their default values."""
+    cfg = get_cfg()
+    add_eventful_vitdet_config(cfg)
     return cfg
 
 
@@ -121,9 +127,7 @@ def near_keys(message: str) -> str:
     unknown = re.fullmatch(r"Non-existent key: (\S+)", message)
     if unknown is None:
         return ""
-    cfg = get_cfg()
-    add_eventful_vitdet_config(cfg)
-    near = difflib.get_close_matches(unknown[1], list(all_keys(cfg)), 2, cutoff=0.75)
+    near = difflib.get_close_matches(unknown[1], list(all_keys(defaults())), 2, cutoff=0.75)
     return f"; did you mean {' or '.join(near)}?" if near else ""
 
 

@@ -17,6 +17,9 @@ DEFAULT_PORT = 2**15 + 2**14 + (os.getuid() if hasattr(os, "getuid") else 1) % 2
 KEYS_WITHOUT_SECTION = ("CUDNN_BENCHMARK", "FLOAT32_PRECISION", "OUTPUT_DIR", "SEED", "VERSION", "VIS_PERIOD")
 """Keys of the configuration that have no dot to be told by."""
 
+BEHIND_BUDGETS = re.compile(r"--?[a-zA-Z]|[a-zA-Z_]+\.\w|[A-Z_]+$")
+"""How a word begins that may follow budgets: as an option, or as a key, perhaps a misspelt one."""
+
 INSTALLED = "eventful-vitdet"
 """The installed command (main_command.py)."""
 INSTALLED_NAMES = {
@@ -235,8 +238,8 @@ def take_budgets(parser: argparse.ArgumentParser, words: list[str]) -> tuple[lis
     while end < len(words) and (words[end] in ("dense", "calibrated") or words[end].isdigit()):
         end += 1
     budgets = list(dict.fromkeys(words[start + 1 : end]))
-    follows = words[end] if end < len(words) else None
-    if not budgets or not (follows is None or re.match(r"--?[a-zA-Z]|[a-zA-Z_]+\.\w|[A-Z_]+$", follows)):
-        found = "" if follows is None else f", found {follows!r}"
+    rest = words[end:]
+    if not budgets or (rest and not BEHIND_BUDGETS.match(rest[0])):
+        found = f", found {rest[0]!r}" if rest else ""
         parser.error(f"--budgets needs 'dense', 'calibrated' or whole numbers of tokens{found}")
-    return words[:start] + words[end:], budgets
+    return words[:start] + rest, budgets

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import shutil
@@ -71,6 +72,25 @@ def _loosen(box: tuple, rng: np.random.Generator, height: int, width: int) -> tu
     x0, y0 = max(0.0, box[0] - left), max(0.0, box[1] - top)
     x1, y1 = min(float(width), box[0] + box[2] + right), min(float(height), box[1] + box[3] + bottom)
     return (round(x0, 2), round(y0, 2), round(x1 - x0, 2), round(y1 - y0, 2))
+
+
+def add_class_options(parser: argparse.ArgumentParser, metavar: str, text: str) -> None:
+    """Add --airplanes, --birds and so on, with any number of paths each, to a parser.
+
+    Args:
+        text: explains an option; {} is the class.
+    """
+    for name in CLASSES:
+        help = text.format(name)
+        parser.add_argument(f"--{name}s", dest=name, type=Path, nargs="+", default=[], metavar=metavar, help=help)
+
+
+def sources(parser: argparse.ArgumentParser, options: argparse.Namespace) -> list[list[Path]]:
+    """The paths given for each class; ends the program where none is given."""
+    paths = [getattr(options, name) for name in CLASSES]
+    if not any(paths):
+        parser.error("one of the arguments " + " ".join(f"--{name}s" for name in CLASSES) + " is required")
+    return paths
 
 
 def write_set(output: Path, description: str, objects: Iterable[tuple[int, str, Iterable[Picture]]]) -> int:

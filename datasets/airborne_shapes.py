@@ -89,7 +89,7 @@ class Shape:
                 self.plate([*corners, point(0.05 * radius, a + width)], colour, float(self.rng.uniform(0.4, 1)))
 
 
-def _paint(rng: np.random.Generator) -> np.ndarray:
+def paint(rng: np.random.Generator) -> np.ndarray:
     """A colour, dark in half of all cases, most almost grey: alike for all classes, so that it tells nothing."""
     level = rng.uniform(15, 70) if rng.random() < 0.5 else rng.uniform(90, 250)
     return np.clip(level + rng.normal(0, 45 if rng.random() < 0.25 else 6, 3), 0, 255)
@@ -97,7 +97,7 @@ def _paint(rng: np.random.Generator) -> np.ndarray:
 
 def airplane(rng: np.random.Generator) -> Shape:
     """An airliner or a light aircraft."""
-    shape, body, trim = Shape(rng), _paint(rng), _paint(rng)
+    shape, body, trim = Shape(rng), paint(rng), paint(rng)
     jet = rng.random() < 0.6
     radius = rng.uniform(0.045, 0.065) if jet else rng.uniform(0.06, 0.09)
     shape.ellipsoid((0, 0, 0), (0.5, radius, radius * rng.uniform(1, 1.3)), body)
@@ -130,7 +130,7 @@ def airplane(rng: np.random.Generator) -> Shape:
 
 def helicopter(rng: np.random.Generator) -> Shape:
     """A body with a boom, a large rotor above and a small one at its end."""
-    shape, body, dark = Shape(rng), _paint(rng), _paint(rng)
+    shape, body, dark = Shape(rng), paint(rng), paint(rng)
     height, width = rng.uniform(0.1, 0.15), rng.uniform(0.08, 0.12)
     shape.ellipsoid((0.1, 0, 0), (rng.uniform(0.2, 0.27), width, height), body)
     shape.ellipsoid((0.02, 0, height * 0.8), (0.13, width * 0.6, height * 0.45), body * 0.8, 8, 5)
@@ -155,7 +155,7 @@ def helicopter(rng: np.random.Generator) -> Shape:
 
 def drone(rng: np.random.Generator) -> Shape:
     """A flat body with four arms, a rotor on each, and often legs and a camera."""
-    shape, body, dark = Shape(rng), _paint(rng), _paint(rng)
+    shape, body, dark = Shape(rng), paint(rng), paint(rng)
     length, width = rng.uniform(0.14, 0.24), rng.uniform(0.07, 0.13)
     shape.ellipsoid((0, 0, 0), (length, width, rng.uniform(0.04, 0.07)), body)
     reach, spread, lift = rng.uniform(0.24, 0.32), rng.uniform(0.24, 0.36), rng.uniform(-0.02, 0.06)
@@ -175,7 +175,7 @@ def drone(rng: np.random.Generator) -> Shape:
 
 def bird(rng: np.random.Generator) -> Shape:
     """A body with a tail and two wings of two parts each, at any moment of their beat."""
-    shape, body = Shape(rng), _paint(rng)
+    shape, body = Shape(rng), paint(rng)
     length = rng.uniform(0.16, 0.24)
     shape.ellipsoid((0, 0, 0), (length, 0.055, 0.055), body, 8, 5)
     shape.ellipsoid((length, 0, 0.015), (0.06, 0.035, 0.035), body, 8, 4)

@@ -19,14 +19,11 @@ from pathlib import Path
 import numpy as np
 from airborne_cutouts import Cutout, cut_out, place
 from airborne_labels import CLASSES
-from airborne_pictures import HEIGHT, WIDTH, Picture, write_set
+from airborne_pictures import HEIGHT, WIDTH, Picture, add_class_options, sources, write_set
 from eventful_vitdet.cli.arguments import whole_number
 from eventful_vitdet.errors import VideoReadError
 from eventful_vitdet.video.image_files import has_image_suffix, read_image_file
 from tqdm import tqdm
-
-OPTIONS = ("--airplanes", "--birds", "--drones", "--helicopters")
-"""For each of CLASSES."""
 
 
 def photos_below(folders: Sequence[Path]) -> list[Path]:
@@ -70,22 +67,19 @@ def objects(found: Sequence[Sequence[Cutout]], poses: int, seed: int) -> Iterato
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Render stills of objects cut out of photos for training.")
-    for option, name in zip(OPTIONS, CLASSES):
-        text = f"folders with photos of {name}s"
-        parser.add_argument(option, dest=name, type=Path, nargs="+", default=[], metavar="FOLDER", help=text)
+    add_class_options(parser, "FOLDER", "folders with photos of {}s")
     parser.add_argument("--output", type=Path, required=True, help="the data set's folder: datasets/airborne_photos")
     parser.add_argument("--poses", type=whole_number(1), default=4, help="frames of each object (default: 4)")
     parser.add_argument("--seed", type=whole_number(0), default=0, help="default: 0")
     options = parser.parse_args(arguments)
-    if not any(getattr(options, name) for name in CLASSES):
-        parser.error(f"give folders with photos: {', '.join(OPTIONS)}")
+    options.sources = sources(parser, options)
     return options
 
 
 def main(arguments: list[str] | None = None) -> int:
     options = parse_arguments(arguments)
     try:
-        photos = [photos_below(getattr(options, name)) for name in CLASSES]
+        photos = [photos_below(folders) for folders in options.sources]
         found = [cutouts(paths, name) for paths, name in zip(photos, CLASSES)]
         if not any(found):
             print("error: no photo has one object on an even background: nothing is written", file=sys.stderr)

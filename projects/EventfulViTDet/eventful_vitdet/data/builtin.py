@@ -49,6 +49,7 @@ BUILTIN_COCO_VID = {
     "airborne_ir_train": ("airborne_ir", "annotations/train.json", AIRBORNE_CLASSES),
     "airborne_ir_val": ("airborne_ir", "annotations/val.json", AIRBORNE_CLASSES),
     "airborne_drawn_train": ("airborne_drawn", "annotations/train.json", AIRBORNE_CLASSES),
+    "airborne_models_train": ("airborne_models", "annotations/train.json", AIRBORNE_CLASSES),
     "airborne_photos_train": ("airborne_photos", "annotations/train.json", AIRBORNE_CLASSES),
     "demo_vid_train": ("demo_vid", "annotations/train.json", DEMO_VID_CLASSES),
     "demo_vid_test": ("demo_vid", "annotations/test.json", DEMO_VID_CLASSES),

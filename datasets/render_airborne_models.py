@@ -1,0 +1,82 @@
+"""Render stills of aircraft from three-dimensional models, in skies: more kinds of aircraft to train on.
+
+    python datasets/render_airborne_models.py --airplanes FILE.ac ... --helicopters FILE.ac ... \\
+        --output datasets/airborne_models
+
+The models are AC3D files, as FlightGear's aircraft have them. Writes `annotations/train.json` (COCO-VID) and
+`frames/<class>_NNNNN_P/000000.jpg`: each pose of a model is a video of one frame. The same files and options give the
+same pictures with the same OpenCV and NumPy.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from airborne_labels import CLASSES
+from airborne_models import Model, ModelFileError, read_model, shape_of
+from airborne_pictures import HEIGHT, WIDTH, Picture, add_class_options, sources, write_set
+from airborne_shapes import draw
+from eventful_vitdet.cli.arguments import whole_number
+from tqdm import tqdm
+
+LONGEST = (12, 180)
+"""Range of an object's longer side in pixels; small ones are more frequent."""
+
+
+def pose(task: tuple[int, int, int, Model], seed: int) -> tuple[int, str, list[Picture]]:
+    """Class, name and frame of one pose: class, number of the model in it, number of the pose, and the model."""
+    category, number, frame, model = task
+    rng = np.random.default_rng((seed, category, number, frame))
+    shape = shape_of(model, rng, rotor=CLASSES[category] == "helicopter")
+    longest = float(np.exp(rng.uniform(*np.log(LONGEST))))
+    return category, f"{CLASSES[category]}_{number:05d}_{frame}", [draw(shape, rng, HEIGHT, WIDTH, longest)]
+
+
+def objects(models: Sequence[Sequence[Model]], poses: int, seed: int) -> Iterator[tuple[int, str, list[Picture]]]:
+    """Class, name and frame of each pose of the models of each class."""
+    tasks = [
+        (category, number, frame, model)
+        for category, of_class in enumerate(models)
+        for number, model in enumerate(of_class)
+        for frame in range(poses)
+    ]
+    with ProcessPoolExecutor() as pool:
+        drawn = pool.map(partial(pose, seed=seed), tasks, chunksize=8)
+        yield from tqdm(drawn, desc="rendering", unit="frame", total=len(tasks))
+
+
+def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Render stills of aircraft from models for training.")
+    add_class_options(parser, "FILE", "AC3D models of {}s")
+    parser.add_argument("--output", type=Path, required=True, help="the data set's folder: datasets/airborne_models")
+    parser.add_argument("--poses", type=whole_number(1), default=40, help="frames of each model (default: 40)")
+    parser.add_argument("--seed", type=whole_number(0), default=0, help="default: 0")
+    options = parser.parse_args(arguments)
+    options.sources = sources(parser, options)
+    return options
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = parse_arguments(arguments)
+    try:
+        models = [[read_model(path) for path in paths] for paths in options.sources]
+        drawn = objects(models, options.poses, options.seed)
+        frames = write_set(options.output, "airborne objects from models", drawn)
+    except (OSError, ModelFileError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted: nothing is left half-written; run it again", file=sys.stderr)
+        return 130
+    print(f"{options.output}: {frames} frames of {sum(map(len, models))} models")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

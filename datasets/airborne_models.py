@@ -6,6 +6,7 @@ tree of objects with vertices and polygons.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,11 +19,17 @@ CELLS = 100
 """Vertices are moved to a grid with so many cells along the model, which leaves no faces too small to be seen."""
 LARGEST_FILE = 64 * 2**20
 """Bytes."""
+DEEPEST = 64
+"""Objects in objects."""
 UNSEEN = re.compile("shadow|light|beam|glow|disc|disk|blur|flare|smoke|trail|fire|flame|interior|cockpit|panel")
 """Names of objects that are inside, or transparent images that are not told from solid ones here."""
 ROTOR = re.compile("rotor|blade|prop")
 TO_SHAPE = np.asarray(((-1, 0, 0), (0, 0, 1), (0, 1, 0)), np.float64)
 """From AC3D's axes to those of shapes: x forward, y to the left, z up."""
+
+
+_Object = tuple[str, np.ndarray]
+"""Name and triangles (N, 3, 3), in AC3D's axes."""
 
 
 class ModelFileError(ValueError):
@@ -55,24 +62,27 @@ def read_model(path: Path) -> Model:
         raise ModelFileError(f"{path}: not an AC3D model, as it does not begin with AC3D")
     triangles, parts, names = [], [], []
     try:
-        for name, of_object in _objects(lines):
+        for name, of_object in _objects(lines, math.inf, np.eye(3), np.zeros(3)):
             if not UNSEEN.search(name.lower()):
                 parts += [len(names)] * len(of_object)
                 names.append(name)
                 triangles += [of_object]
-    except (ValueError, IndexError) as error:
+    except (ValueError, IndexError) as error:  # IndexError: a keyword without its values
         raise ModelFileError(f"{path}: line {lines.number}: {error}") from error
-    corners = np.concatenate(triangles) @ TO_SHAPE.T if parts else np.zeros((0, 3, 3))
-    if not len(corners) or not np.isfinite(corners).all():
-        raise ModelFileError(f"{path}: no polygons, or some that are not finite")
-    return _simplified(corners, np.asarray(parts), names)
+    if not parts:
+        raise ModelFileError(f"{path}: no polygons")
+    corners = np.concatenate(triangles)
+    if not (np.abs(corners) < 1e6).all():
+        raise ModelFileError(f"{path}: vertices that are too large or not finite")
+    if not np.ptp(corners, axis=(0, 1))[[0, 2]].any():
+        raise ModelFileError(f"{path}: a model of no size")
+    return _simplified(corners @ TO_SHAPE.T, np.asarray(parts), names)
 
 
 class _Lines:
     """Lines of a file, and how far it was read."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
         self.lines = path.read_text(encoding="latin-1").splitlines()
         self.number = 0
 
@@ -85,6 +95,13 @@ class _Lines:
                 return line
         return ""
 
+    def numbers(self, count: str, columns: int) -> np.ndarray:
+        """(count, columns), float64: the first columns of so many lines that follow."""
+        if not 0 <= int(count) <= len(self.lines) - self.number:
+            raise ValueError(f"{count} lines should follow, but the file has {len(self.lines) - self.number} more")
+        rows = [self.next().split()[:columns] for _ in range(int(count))]
+        return np.asarray(rows, np.float64).reshape(-1, columns)
+
     def skip_characters(self, count: int) -> None:
         """Skip a text of so many characters that follows as lines."""
         while count > 0 and self.number < len(self.lines):
@@ -92,17 +109,23 @@ class _Lines:
             self.number += 1
 
 
-def _objects(lines: _Lines) -> Iterator[tuple[str, np.ndarray]]:
-    """Name and triangles (N, 3, 3), in AC3D's axes, of each object with polygons."""
-    while line := lines.next():
+def _objects(
+    lines: _Lines, count: float, rotation: np.ndarray, origin: np.ndarray, depth: int = 0
+) -> Iterator[_Object]:
+    """So many objects that follow, and those below them; fewer where the file ends, as some that are in use do."""
+    if depth > DEEPEST:
+        raise ValueError(f"objects lie more than {DEEPEST} deep in each other")
+    while count > 0 and (line := lines.next()):
+        count -= 1
         if line.startswith("OBJECT"):
-            yield from _object(lines, np.eye(3), np.zeros(3))
+            yield from _object(lines, rotation, origin, depth)
+        elif depth:
+            raise ValueError(f"an object should begin here, not {line[:40]!r}")
 
 
-def _object(lines: _Lines, rotation: np.ndarray, origin: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
-    """An object and those below it, placed as its parents are."""
-    name, vertices, triangles = "", np.zeros((0, 3)), []
-    rotation, origin = rotation.copy(), origin.copy()
+def _object(lines: _Lines, rotation: np.ndarray, origin: np.ndarray, depth: int) -> Iterator[_Object]:
+    """An object, if it has polygons, and those below it, placed as its parents are."""
+    name, vertices, triangles, of_parents = "", np.zeros((0, 3)), [], rotation
     while line := lines.next():
         key, *values = line.split()
         if key == "name":
@@ -110,21 +133,17 @@ def _object(lines: _Lines, rotation: np.ndarray, origin: np.ndarray) -> Iterator
         elif key == "data":
             lines.skip_characters(int(values[0]))
         elif key == "rot":
-            rotation = rotation @ np.asarray([float(value) for value in values], np.float64).reshape(3, 3).T
+            rotation = of_parents @ np.asarray(values, np.float64).reshape(3, 3).T
         elif key == "loc":
-            origin = origin + rotation @ np.asarray([float(value) for value in values[:3]])
+            origin = origin + of_parents @ np.asarray(values[:3], np.float64)
         elif key == "numvert":
-            rows = [lines.next().split()[:3] for _ in range(int(values[0]))]
-            vertices = np.asarray(rows, np.float64).reshape(-1, 3) @ rotation.T + origin
+            vertices = lines.numbers(values[0], 3) @ rotation.T + origin
         elif key == "SURF":
             triangles += _polygon(lines, int(values[0], 16), vertices)
         elif key == "kids":
             if triangles:
                 yield name, np.asarray(triangles)
-            for _ in range(int(values[0])):
-                if not lines.next().startswith("OBJECT"):
-                    raise ValueError(f"object {name!r} has fewer objects below it than it says")
-                yield from _object(lines, rotation, origin)
+            yield from _objects(lines, int(values[0]), rotation, origin, depth + 1)
             return
 
 
@@ -133,14 +152,14 @@ def _polygon(lines: _Lines, flags: int, vertices: np.ndarray) -> list[np.ndarray
     while line := lines.next():
         key, *values = line.split()
         if key == "refs":
-            corners = [int(lines.next().split()[0]) for _ in range(int(values[0]))]
-            if min(corners, default=0) < 0:
-                raise ValueError("a negative number of a vertex")
-            if flags & 0xF or len(corners) < 3:
+            corners = lines.numbers(values[0], 1)[:, 0].astype(np.int64)
+            if len(corners) and not 0 <= corners.min() <= corners.max() < len(vertices):
+                raise ValueError(f"a polygon has a corner that is none of the object's {len(vertices)} vertices")
+            if flags & 0xF:
                 return []
             points = vertices[corners]
             return [points[[0, i, i + 1]] for i in range(1, len(corners) - 1)]
-    raise ValueError("a polygon without vertices")
+    raise ValueError("a polygon without corners")
 
 
 def _simplified(corners: np.ndarray, parts: np.ndarray, names: list[str]) -> Model:

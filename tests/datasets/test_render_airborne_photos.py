@@ -112,7 +112,7 @@ def test_what_is_wrong_is_said(tmp_path, capsys):
     output = ["--output", str(tmp_path / "set")]
     with pytest.raises(SystemExit):
         script.main(output)
-    assert "give folders with photos: --airplanes, --birds, --drones, --helicopters" in capsys.readouterr().err
+    assert "one of the arguments --airplanes --birds --drones --helicopters is required" in capsys.readouterr().err
     assert script.main(["--birds", str(tmp_path / "gone"), *output]) == 1
     assert f"{tmp_path / 'gone'}: there is no such folder" in capsys.readouterr().err
     assert script.main(["--birds", str(tmp_path), *output]) == 1

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from eventful_vit import PerGate, Policy, Threshold, TopFraction, TopR
+from eventful_vit import PerGate, Policy, SharedBudget, Threshold, TopFraction, TopR
 
 from .small_models import make_vit
 
@@ -98,6 +98,11 @@ class TestPerGate:
     def test_values_must_be_policies(self, value):
         with pytest.raises(TypeError, match="for 'blocks.0.qkv'"):
             PerGate({"blocks.0.qkv": value})
+
+    def test_policies_that_decide_for_gates_or_learn_are_refused(self):
+        shared = SharedBudget(1.0, 16, {"blocks.0.qkv": 1.0}, {"blocks.0.qkv": 0.5})
+        with pytest.raises(TypeError, match="the same for all gates and frames.* for '\\*'; a SharedBudget decides"):
+            PerGate({"*": shared})
 
     def test_its_name(self):
         assert str(self.policy) == "per gate blocks.0.*: top-r 1, *.mlp: threshold 0.5, *: top-r 3"

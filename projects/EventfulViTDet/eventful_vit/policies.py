@@ -170,6 +170,11 @@ class PerGate(Policy):
         for name, policy in self.gates.items():
             if not isinstance(policy, Policy) or isinstance(policy, PerGate):
                 raise TypeError(f"PerGate needs a policy such as TopR(256) for {name!r}, got {policy!r}")
+            if type(policy).next is not Policy.next or type(policy).for_gate is not Policy.for_gate:
+                raise TypeError(
+                    f"PerGate needs a policy that is the same for all gates and frames, such as TopR(256), for "
+                    f"{name!r}; a {type(policy).__name__} decides for gates by itself, or learns from frames"
+                )
 
     def for_gate(self, name: str, tokens: int) -> Policy:
         return self.gates[_first_match(tuple(self.gates), name)]

@@ -3,9 +3,10 @@ again."""
 
 from __future__ import annotations
 
+import os
 import secrets
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, count, repeat
 from operator import attrgetter, contains
 
@@ -20,9 +21,19 @@ from .ops.fork_safe_lock import ForkSafeLock
 _looking = ForkSafeLock()
 _version_of = Tensor._version.__get__
 _is_training = attrgetter("training")
-_numbers = count(1 + secrets.randbits(48))
+_numbers: Iterator[int]
 """Versions differ between models and processes, too: a state that is handed to another model, or loaded where other
 weights may be, begins again."""
+
+
+def _restart_numbers() -> None:
+    global _numbers
+    _numbers = count(1 + secrets.randbits(48))
+
+
+_restart_numbers()
+if hasattr(os, "register_at_fork"):  # a forked process would give the numbers that its parent gives
+    os.register_at_fork(after_in_child=_restart_numbers)
 
 
 class HookWatch:

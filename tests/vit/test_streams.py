@@ -3,13 +3,15 @@
 import contextlib
 import copy
 import io
+import os
 import pickle
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 import torch
-from eventful_vit import Streams, TopR, weights
+from eventful_vit import Policy, Streams, TopR, weights
 from eventful_vit.ops.cpu import library
 
 from .small_models import CLOSE, make_video, make_vit, run, run_in_threads
@@ -64,6 +66,60 @@ def test_reset_and_release():
     assert state.nbytes == 0
     with pytest.raises(ValueError, match="a stream is a position in the batch, got -1"):
         state.reset([-1])
+
+
+@pytest.mark.parametrize("streams", [np.array([0]), torch.tensor([0]), (0,), range(1)])
+def test_streams_to_reset_come_in_any_sequence(streams):
+    vit, video = make_vit(), make_video(2)
+    state = vit.new_state()
+    run(vit, video, state)
+    state.reset([])
+    assert state.running == (True,)
+    state.reset(streams)
+    assert state.running == (False,)
+    with pytest.raises(TypeError, match="not iterable"):
+        state.reset(0)
+
+
+class CountingPolicy(Policy):
+    """Remembers how many frames it was asked about."""
+
+    def limits(self, tokens):
+        return 6, float("-inf")
+
+    def next(self, memory, trace):
+        self.memory, self.trace = memory, trace
+        return self, (memory or 0) + 1
+
+
+def test_a_policy_remembers_the_first_frame_and_frames_of_another_size():
+    policy = CountingPolicy()
+    vit, state = make_vit(policy=policy), Streams()
+    found = []
+    for video in (make_video(3), make_video(2, size=(32, 24))):
+        state.reset()
+        for frame in video:
+            vit(frame[None], state)
+            found.append((policy.memory, policy.trace and policy.trace.flushed))
+    assert found == [(None, None), (1, (True,)), (2, (False,)), (3, (False,)), (4, (True,))]
+    state.release()
+    vit(make_video(1), state)
+    assert policy.memory is None
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_forked_processes_give_versions_of_their_own():
+    vit = make_vit()
+    before = vit._weights().version()
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        os.write(writing, str(next(weights._numbers)).encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert int(os.read(reading, 100)) != next(weights._numbers)
+    assert vit._weights().version() == before
+    os.close(reading), os.close(writing)
 
 
 def test_using_a_state_where_it_cannot_be_handed_in():

@@ -71,7 +71,8 @@ class Streams:
         """
         if streams is None:
             self._running = []
-        for stream in streams or ():
+            return
+        for stream in streams:
             if stream < 0:
                 raise ValueError(f"a stream is a position in the batch, got {stream}")
             if stream < len(self._running):
@@ -93,11 +94,16 @@ class Streams:
 
     def release(self) -> None:
         """Free the memory of all streams, whose next frame is a flush."""
+        self._release_slots()
+        self._of_policy = self._policy = None
+
+    def _release_slots(self) -> None:
+        """The same, but for what a policy remembers: it was asked about the next frame already."""
         self._running = []
         self._slots = {}
         self._missing = {}
         self.recorded.clear()
-        self._of_policy = self._policy = self.trace = self._asked_about = None
+        self.trace = self._asked_about = None
 
     def to(self, device: torch.device | str) -> Streams:
         """Move everything to a device, for instance to set a paused stream aside in host memory."""
@@ -237,7 +243,7 @@ class Streams:
                 f"{form.grid[0]} x {form.grid[1]}; call reset() before a video of another size"
             )
         if form != self._form:
-            self.release()
+            self._release_slots()
         self._form, self._weights = form, weights
 
     def __getstate__(self) -> dict:

@@ -81,7 +81,8 @@ class DetectorState:
         if streams is None:
             self.positions = []
             self.canvas = None
-        for stream in streams or ():
+            return
+        for stream in streams:
             if stream < len(self.positions):
                 self.positions[stream] = None
 

@@ -96,21 +96,38 @@ def sources(parser: argparse.ArgumentParser, options: argparse.Namespace) -> lis
 def write_set(output: Path, description: str, objects: Iterable[tuple[int, str, Iterable[Picture]]]) -> int:
     """Write a data set; returns the number of its frames.
 
-    The annotation file comes last, so that one that exists belongs to its frames.
+    It takes the place of an earlier one of that description when all its frames are there. The annotation file comes
+    last, so that one that exists belongs to its frames.
 
     Args:
         output: its folder.
         objects: number of the class, from 0; name of the video; its frames.
+
+    Raises FileExistsError where another data set is in the folder.
     """
     annotation_file, frames = output / "annotations" / "train.json", output / "frames"
+    _refuse_others(annotation_file, frames, description)
     annotation_file.parent.mkdir(parents=True, exist_ok=True)
-    annotation_file.unlink(missing_ok=True)
     with tempfile.TemporaryDirectory(prefix=".rendering_", dir=output) as scratch:
         document = _write_frames(Path(scratch, "frames"), description, objects)
+        annotation_file.unlink(missing_ok=True)
         shutil.rmtree(frames, ignore_errors=True)
         os.replace(Path(scratch, "frames"), frames)
         write_atomically(str(annotation_file), json.dumps(document) + "\n")
     return len(document["images"])
+
+
+def _refuse_others(annotation_file: Path, frames: Path, description: str) -> None:
+    """Raise FileExistsError for files that are not those of an earlier data set of this description."""
+    try:
+        known = json.loads(annotation_file.read_text(encoding="utf-8"))["info"]["description"] == description
+    except FileNotFoundError:
+        known = not frames.exists()
+    except (ValueError, KeyError, TypeError):
+        known = False
+    if not known:
+        found = annotation_file if annotation_file.exists() else frames
+        raise FileExistsError(f"{found} was not written by this script: choose another --output, or delete it")
 
 
 def _write_frames(folder: Path, description: str, objects: Iterable[tuple[int, str, Iterable[Picture]]]) -> dict:

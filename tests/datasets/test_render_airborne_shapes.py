@@ -89,15 +89,16 @@ def test_rendering_again_gives_the_same_bytes(rendered, tmp_path):
     assert all((rendered / path).read_bytes() == (tmp_path / path).read_bytes() for path in files)
 
 
-def test_an_interrupted_rendering_leaves_no_annotation_file(rendered, tmp_path, monkeypatch, capsys):
+def test_an_interrupted_rendering_leaves_what_was_there(rendered, tmp_path, monkeypatch, capsys):
     assert script.main(["--output", str(tmp_path), "--objects", "1", "--poses", "1"]) == 0
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(script, "pose", interrupt)
     assert script.main(["--output", str(tmp_path), "--objects", "1", "--poses", "1"]) == 130
-    assert not list((tmp_path / "annotations").iterdir())
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
     assert "run it again" in capsys.readouterr().err
 
 

@@ -108,6 +108,9 @@ def main(arguments: list[str] | None = None) -> int:
     except (RenderError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("interrupted: the split is incomplete; the same command renders it again", file=sys.stderr)
+        return 130
     print(f"{options.output}: {options.split} {'rendered' if done else 'is already there'}")
     return 0
 

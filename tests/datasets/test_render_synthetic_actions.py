@@ -86,3 +86,13 @@ def test_verbs_do_what_they_say(seed):
 
 def is_outside(pose: np.ndarray) -> bool:
     return min(pose[:2]) < -pose[2] or max(pose[:2]) > 64 + pose[2]
+
+
+def test_an_interruption_ends_without_a_traceback(tmp_path, monkeypatch, capsys):
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(script, "write_video", interrupt)
+    assert script.main(["--output", str(tmp_path), "--split", "test"]) == 130
+    assert "the same command renders it again" in capsys.readouterr().err
+    assert not (tmp_path / "test.csv").exists()

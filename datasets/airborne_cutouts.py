@@ -44,12 +44,12 @@ class Cutout:
 
 def cut_out(photo: np.ndarray) -> Cutout | None:
     """The only object of a photo (H, W, 3), uint8; None where there are several, or the background is uneven."""
-    shrink = LONGEST_SIDE / max(photo.shape[:2])
+    shrink = min(1.0, LONGEST_SIDE / max(photo.shape[:2]))
+    if round(shrink * min(photo.shape[:2])) < SMALLEST_SIDE:
+        return None
     if shrink < 1:
         photo = cv2.resize(photo, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
     image = photo.astype(np.float32)
-    if min(image.shape[:2]) < SMALLEST_SIDE:
-        return None
     found = _distances(image)
     if found is None:
         return None

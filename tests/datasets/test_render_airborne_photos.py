@@ -60,6 +60,7 @@ def test_photos_that_are_left_out():
         "small": photo(TRIANGLE // 12 + 30),
         "large": photo(TRIANGLE * 3 - 60),
         "a thin line": photo(side=400)[:4],
+        "a hair": photo(side=400)[:1],
     }
     for name, image in left_out.items():
         assert cutouts.cut_out(image) is None, name

@@ -76,7 +76,10 @@ def read_model(path: Path) -> Model:
         raise ModelFileError(f"{path}: vertices that are too large or not finite")
     if not np.ptp(corners, axis=(0, 1))[[0, 2]].any():
         raise ModelFileError(f"{path}: a model of no size")
-    return _simplified(corners @ TO_SHAPE.T, np.asarray(parts), names)
+    model = _simplified(corners @ TO_SHAPE.T, np.asarray(parts), names)
+    if not len(model.triangles):
+        raise ModelFileError(f"{path}: no polygon has an area")
+    return model
 
 
 class _Lines:
@@ -124,8 +127,11 @@ def _objects(
 
 
 def _object(lines: _Lines, rotation: np.ndarray, origin: np.ndarray, depth: int) -> Iterator[_Object]:
-    """An object, if it has polygons, and those below it, placed as its parents are."""
-    name, vertices, triangles, of_parents = "", np.zeros((0, 3)), [], rotation
+    """An object, if it has polygons, and those below it, placed as its parents are.
+
+    Its last line says how many those are; where the file ends before, there are none.
+    """
+    name, vertices, triangles, of_parents, kids = "", np.zeros((0, 3)), [], rotation, 0
     while line := lines.next():
         key, *values = line.split()
         if key == "name":
@@ -141,10 +147,11 @@ def _object(lines: _Lines, rotation: np.ndarray, origin: np.ndarray, depth: int)
         elif key == "SURF":
             triangles += _polygon(lines, int(values[0], 16), vertices)
         elif key == "kids":
-            if triangles:
-                yield name, np.asarray(triangles)
-            yield from _objects(lines, int(values[0]), rotation, origin, depth + 1)
-            return
+            kids = int(values[0])
+            break
+    if triangles:
+        yield name, np.asarray(triangles)
+    yield from _objects(lines, kids, rotation, origin, depth + 1)
 
 
 def _polygon(lines: _Lines, flags: int, vertices: np.ndarray) -> list[np.ndarray]:

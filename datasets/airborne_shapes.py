@@ -270,4 +270,5 @@ def draw(shape: Shape, rng: np.random.Generator, height: int, width: int, longes
     image = sky(rng, height, width)
     x, y = int(rng.integers(0, width - side + 1)), int(rng.integers(0, height - side + 1))
     image[y : y + side, x : x + side] += clear * (colours - opacity * image[y : y + side, x : x + side])
-    return finish(image, x, y, opacity[..., 0], 0.1, rng)
+    # Of a thin shape, such as a glider from the side, no pixel may be covered by a tenth.
+    return finish(image, x, y, opacity[..., 0], min(0.1, 0.3 * float(opacity.max())), rng)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -23,6 +23,8 @@ from airborne_models import Model, ModelFileError, read_model, shape_of
 from airborne_pictures import HEIGHT, WIDTH, Picture, add_class_options, sources, write_set
 from airborne_shapes import draw
 from eventful_vitdet.cli.arguments import whole_number
+from eventful_vitdet.data.parallel_map import map_in_processes
+from eventful_vitdet.errors import DataError
 from tqdm import tqdm
 
 LONGEST = (12, 180)
@@ -46,8 +48,7 @@ def objects(models: Sequence[Sequence[Model]], poses: int, seed: int) -> Iterato
         for number, model in enumerate(of_class)
         for frame in range(poses)
     ]
-    with ProcessPoolExecutor() as pool:
-        drawn = pool.map(partial(pose, seed=seed), tasks, chunksize=8)
+    with closing(map_in_processes(partial(pose, seed=seed), tasks)) as drawn:
         yield from tqdm(drawn, desc="rendering", unit="frame", total=len(tasks))
 
 
@@ -68,7 +69,7 @@ def main(arguments: list[str] | None = None) -> int:
         models = [[read_model(path) for path in paths] for paths in options.sources]
         drawn = objects(models, options.poses, options.seed)
         frames = write_set(options.output, "airborne objects from models", drawn)
-    except (OSError, ModelFileError) as error:
+    except (OSError, ModelFileError, DataError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -16,8 +17,10 @@ sys.path.insert(0, str(SCRIPTS))
 
 import airborne_models as models  # noqa: E402
 import airborne_pictures as pictures  # noqa: E402
+import airborne_shapes as shapes  # noqa: E402
 import render_airborne_models as script  # noqa: E402
 
+POSE = script.pose
 HEAD = 'AC3Db\nMATERIAL "" rgb 1 1 1  amb 1 1 1  emis 0 0 0  spec 0 0 0  shi 10  trans 0\n'
 
 
@@ -80,6 +83,8 @@ def test_what_is_not_seen_is_left_out(tmp_path):
 def test_a_file_may_end_before_the_last_object(tmp_path):
     text = world(polygon(WING, "wing"), polygon(BODY, "body")).replace("kids 2", "kids 3")
     assert len(models.read_model(write(tmp_path, text)).triangles) == 3
+    # Or before the line that ends it.
+    assert len(models.read_model(write(tmp_path, text.removesuffix("kids 0\n"))).triangles) == 3
 
 
 GOOD = world(polygon(WING, "wing"), polygon(BODY, "body"))
@@ -104,6 +109,7 @@ GOOD = world(polygon(WING, "wing"), polygon(BODY, "body"))
         (GOOD.replace("kids 2", "kids 2\nOOPS"), "an object should begin here, not 'OOPS'"),
         (HEAD + "OBJECT group\nkids 1\n" * 99, "more than 64 deep"),
         (world(polygon([(1, 1, 1)] * 3, "dot")), "no size"),
+        (world(polygon([(1, 0, 0), (2, 0, 0), (3, 0, 0)], "line")), "no polygon has an area"),
     ],
 )
 def test_damaged_files_are_refused(tmp_path, text, message):
@@ -120,6 +126,47 @@ def test_a_helicopter_gets_the_rotor_that_its_file_lacks(tmp_path, name, added):
     shape = models.shape_of(model, np.random.default_rng(0), rotor=True)
     assert (len(shape.faces) > len(model.triangles)) == added
     assert len(models.shape_of(model, np.random.default_rng(0), rotor=False).faces) == len(model.triangles)
+
+
+def test_thin_models_have_boxes_too(tmp_path):
+    wing = [(0, 0, -10), (0.3, 0, -10), (0.3, 0, 10), (0, 0, 10)]
+    body = [(-1, -0.1, 0), (4, -0.1, 0), (4, 0.1, 0), (-1, 0.1, 0)]
+    model = models.read_model(write(tmp_path, world(polygon(wing, "wing"), polygon(body, "body"))))
+    for seed in range(40):  # seen from the side, none of the pixels is covered by a tenth in some
+        rng = np.random.default_rng(seed)
+        picture = shapes.draw(models.shape_of(model, rng, rotor=False), rng, 64, 64, 12.0)
+        assert min(picture.box[2:]) > 0
+
+
+def counted_pose(task: tuple, seed: int) -> tuple:
+    with open(os.environ["COUNTED_POSES"], "a") as file:
+        file.write("x")
+    return POSE(task, seed)
+
+
+def test_an_error_does_not_wait_for_all_poses(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("COUNTED_POSES", str(tmp_path / "poses"))
+    monkeypatch.setattr(script, "pose", counted_pose)
+    monkeypatch.setattr(pictures.cv2, "imwrite", lambda *_: False)  # a full disk
+    arguments = ["--airplanes", str(write(tmp_path, GOOD)), "--output", str(tmp_path / "set")]
+    assert script.main([*arguments, "--poses", "500"]) == 1
+    assert "could not be written" in capsys.readouterr().err
+    assert (tmp_path / "poses").stat().st_size < 250
+
+
+def test_other_data_sets_stay(tmp_path, capsys):
+    annotations, frame = tmp_path / "annotations" / "train.json", tmp_path / "frames" / "clip" / "0.jpg"
+    arguments = ["--airplanes", str(write(tmp_path / "models", GOOD)), "--output", str(tmp_path), "--poses", "1"]
+    frame.parent.mkdir(parents=True)
+    frame.write_text("mine")
+    assert script.main(arguments) == 1
+    assert f"{tmp_path / 'frames'} was not written by this script: choose another --output" in capsys.readouterr().err
+    annotations.parent.mkdir()
+    for text in ('{"images": []}', "[]", "{", '{"info": {"description": "clips"}}'):
+        annotations.write_text(text)
+        assert script.main(arguments) == 1
+        assert f"{annotations} was not written by this script" in capsys.readouterr().err
+        assert frame.read_text() == "mine" and annotations.read_text() == text
 
 
 def test_the_set_is_registered_and_complete(tmp_path, monkeypatch, capsys):

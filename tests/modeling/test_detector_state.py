@@ -147,6 +147,9 @@ def test_policies_per_gate_from_the_configuration(tiny_model):
     [
         ([["*", "best", 3]], r"MODEL.EVENTFUL.GATES has \['\*', 'best', 3\]; expected \[NAME, POLICY, VALUE\]"),
         ([["*", "top-r"]], "MODEL.EVENTFUL.GATES has"),
+        ([5], "MODEL.EVENTFUL.GATES has 5; expected"),
+        ([[1, "top-r", 2]], r"MODEL.EVENTFUL.GATES has \[1, 'top-r', 2\]; expected"),
+        ([["*", ["top-r"], 2]], "MODEL.EVENTFUL.GATES has"),
         ([["*", "top-r", -1]], r"MODEL.EVENTFUL.GATES, \*: TopR needs r >= 0"),
         ([["*", "top-r", 2.5]], "whole number"),
         ([["blocks.0.*", "top-r", 3]], "no policy for gate 'blocks.1.qkv'"),

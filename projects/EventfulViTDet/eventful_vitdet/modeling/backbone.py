@@ -72,6 +72,7 @@ def build_vit(cfg: CfgNode) -> EventfulViT:
     """Build the ViT without the rest of the detector."""
     vit = cfg.MODEL.VIT
     check_vit(cfg)
+    policy, options = policy_to_build_with(cfg), eventful_options(cfg)
     try:
         vit = EventfulViT(
             img_size=tuple(vit.IMG_SIZE_HW) or vit.IMG_SIZE,
@@ -89,8 +90,8 @@ def build_vit(cfg: CfgNode) -> EventfulViT:
             window_size=vit.WINDOW_SIZE,
             window_block_indexes=vit.WINDOW_BLOCKS,
             pretrain_img_size=vit.PRETRAIN_IMG_SIZE,
-            policy=policy_to_build_with(cfg),
-            **eventful_options(cfg),
+            policy=policy,
+            **options,
         )
     except ValueError as error:
         raise ConfigError(f"MODEL.VIT or MODEL.EVENTFUL: {error}") from error
@@ -160,7 +161,8 @@ def _policy(settings: CfgNode, node: str) -> Policy:
 def _per_gate(gates: Sequence, node: str) -> PerGate:
     policies = {}
     for entry in gates:
-        if len(entry) != 3 or entry[1] not in _POLICIES:
+        fits = isinstance(entry, (list, tuple)) and len(entry) == 3 and isinstance(entry[0], str)
+        if not fits or not isinstance(entry[1], str) or entry[1] not in _POLICIES:
             raise ConfigError(
                 f"{node} has {entry!r}; expected [NAME, POLICY, VALUE], such as ['blocks.*.mlp', 'top-r', 128], with a "
                 f"policy out of {', '.join(map(repr, _POLICIES))}"
@@ -177,7 +179,7 @@ def parse_dtype(cfg: CfgNode, key: str) -> torch.dtype | None:
     """The type that a key of MODEL.EVENTFUL names. Raises ConfigError where it is unknown, or the GPU has none such."""
     name = cfg.MODEL.EVENTFUL[key]
     if name not in DTYPES:
-        raise ConfigError(f"{key} = {name!r} is unknown; choose one of {', '.join(map(repr, DTYPES))}")
+        raise ConfigError(f"MODEL.EVENTFUL.{key} = {name!r} is unknown; choose one of {', '.join(map(repr, DTYPES))}")
     if name == "bfloat16" and cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_bf16_supported():
-        raise ConfigError(f"{key} = {name!r}: this GPU has no bfloat16; choose 'float16' or ''")
+        raise ConfigError(f"MODEL.EVENTFUL.{key} = {name!r}: this GPU has no bfloat16; choose 'float16' or ''")
     return DTYPES[name]

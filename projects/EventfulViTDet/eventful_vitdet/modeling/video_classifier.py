@@ -143,6 +143,8 @@ def build_vivit(cfg: CfgNode) -> FactorisedViViT:
     vivit, vit, eventful = cfg.MODEL.VIVIT, cfg.MODEL.VIT, cfg.MODEL.EVENTFUL
     if eventful.KV_POOL != 1 or eventful.PYRAMID.ENABLED:
         raise ConfigError("MODEL.EVENTFUL.KV_POOL and PYRAMID belong to detectors; a VideoClassifier has none")
+    policy = policy_to_build_with(cfg)
+    types = {f"{kind}_dtype": parse_dtype(cfg, f"{kind.upper()}_DTYPE") for kind in ("state", "compute")}
     try:
         model = FactorisedViViT(
             parse_heads(vivit.CLASSES),
@@ -158,12 +160,11 @@ def build_vivit(cfg: CfgNode) -> FactorisedViViT:
             dropout=vivit.DROPOUT,
             train_with_gates=vivit.TRAIN_WITH_GATES,
             enabled=eventful.ENABLED,
-            policy=policy_to_build_with(cfg),
+            policy=policy,
             attention=eventful.ATTENTION,
             gate_before_norm=eventful.GATE_BEFORE_NORM,
             gate_reference=eventful.GATE_REFERENCE,
-            state_dtype=parse_dtype(cfg, "STATE_DTYPE"),
-            compute_dtype=parse_dtype(cfg, "COMPUTE_DTYPE"),
+            **types,
         )
     except ValueError as error:
         raise ConfigError(f"MODEL.VIVIT, MODEL.VIT or MODEL.EVENTFUL: {error}") from error

@@ -23,6 +23,10 @@ def test_reached_but_left_again():
     assert step_response([200.0] * 5 + [100.0] * 5 + [150.0] * 5 + [100.0] * 5, 100, before=200)[:2] == (5, 15)
 
 
+def test_flush_frames_only():
+    assert step_response([], target=10.0, before=20.0) == (None, None, 0.0)
+
+
 def test_a_single_slow_frame_does_not_count():
     assert step_response([100.0] * 10 + [300.0] + [100.0] * 10, 100, before=200) == (0, 0, 0.0)
 

@@ -53,7 +53,7 @@ def step_response(costs: Sequence[float], target: float, before: float) -> tuple
     """`reached_after`, `settled_after` and `overshoot` of a series of costs.
 
     Args:
-        costs: one per frame, beginning with the first under the new target.
+        costs: one per frame, beginning with the first under the new target; none where all frames were flushes.
         before: the cost before the change, which tells the side that the target is approached from.
     """
     half = SMOOTHING_FRAMES // 2
@@ -62,7 +62,7 @@ def step_response(costs: Sequence[float], target: float, before: float) -> tuple
     reached = inside.index(True) if True in inside else None
     settled = len(inside) - inside[::-1].index(False) if False in inside else 0
     past = [target - cost if before > target else cost - target for cost in smooth]
-    return reached, (settled if settled < len(costs) else None), max(0.0, *past) / target
+    return reached, (settled if settled < len(costs) else None), max([0.0, *past]) / target
 
 
 def measure_responses(
@@ -92,7 +92,7 @@ def measure_responses(
             r = tuple(int(result.budget.split()[-1]) for result in results)
             means = statistics.fmean(costs), statistics.fmean(r[frames // 2 :])
             responses.append(StepResponse(target, *step_response(later, target, last), *means, costs, r, flushed))
-            last = statistics.median(later)
+            last = statistics.median(later) if later else last
     return responses
 
 

@@ -19,6 +19,7 @@ OURS = (
     "structures.py",
     "timing.py",
     "data/input_preparation.py",
+    "data/listed_frames.py",
     "data/video_shards.py",
     "data/video_test_loader.py",
     "evaluation/detection_table.py",

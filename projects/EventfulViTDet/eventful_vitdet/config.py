@@ -236,12 +236,13 @@ def _add_incremental_pyramid_config(eventful: CfgNode) -> None:
 def _add_solver_config(cfg: CfgNode) -> None:
     # "adamw", "sgd", or "muon": Muon for the matrices of the Transformer's blocks and AdamW for the rest.
     cfg.SOLVER.OPTIMIZER = "adamw"
-    # muon: learning rate of the matrices of the blocks. BASE_LR is that of the rest.
+    # muon: learning rate of the matrices of all blocks, without LAYER_DECAY. BASE_LR is that of the rest.
     cfg.SOLVER.MUON_LR = 0.003
     # Layer-wise learning rate decay: the learning rate of a block of the ViT is this factor times that of the next one;
     # 1.0: off.
     cfg.SOLVER.LAYER_DECAY = 1.0
-    # Decay of an exponential moving average of the weights, which evaluations and the final checkpoint use; 0: off.
+    # Decay of an exponential moving average of the weights, which evaluations use, and which is saved as model_ema.pth
+    # when training is complete; 0: off. model_final.pth has the weights themselves.
     cfg.SOLVER.EMA_DECAY = 0.0
 
 

@@ -21,7 +21,7 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
 
     No weight decay on absolute positions, SOLVER.WEIGHT_DECAY_NORM on PyTorch's norms (the Transformer's; those of
     pyramid and heads are Detectron2's own class, and decay), and learning rates that fall by SOLVER.LAYER_DECAY from
-    one block to the one before it.
+    one block to the one before it, but for the matrices that Muon takes.
 
     Raises:
         ConfigError: an unknown optimiser.

@@ -193,6 +193,8 @@ def test_mistakes_are_one_line(tiny, images, capsys, words, message):
         (["a.mp4", "--target-ms", "nan"], "'nan' is not a number"),
         (["a.mp4", "--target-ms", "5", "--min-agreement", "101"], "'101' is not a number from 0 to 100"),
         (["a.mp4", "--target-ms", "5", "--frames", "3"], "'3' is not a number, 4 or larger"),
+        (["a.mp4", "--target-ms", "5", "--budgets", "64", "calibrated"], "calibrated budgets are not measured here"),
+        (["a.mp4", "--target-ms", "5", "--budgets", "\N{SUPERSCRIPT TWO}"], "--budgets needs 'dense', 'calibrated' or"),
         (["a.mp4", "b.mp4", "--target-ms", "5"], "give one video, folder, address or camera, found 2"),
     ],
 )

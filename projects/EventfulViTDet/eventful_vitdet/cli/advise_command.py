@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from ..budget_advice import Candidate, MeasuredBudget
 
 FRAMES = 30
-DENSE = "dense"  # as in budgets.py, which imports torch
+DENSE, CALIBRATED = "dense", "calibrated"  # as in budgets.py, which imports torch
 
 
 def execute(arguments: argparse.Namespace) -> None:
@@ -124,6 +124,8 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     arguments = parser.parse_intermixed_args(words)
     if arguments.budgets is not None:
         parser.error("write --budgets in full and once, followed by its numbers: --budgets 64 128")
+    if CALIBRATED in budgets:
+        parser.error("--budgets: calibrated budgets are not measured here, only whole numbers of tokens")
     arguments.budgets = [int(budget) for budget in budgets if budget != DENSE]  # that one is always measured
     take_one_input(parser, arguments)
     return arguments

@@ -235,7 +235,7 @@ def take_budgets(parser: argparse.ArgumentParser, words: list[str]) -> tuple[lis
         return words, []
     start = words.index("--budgets")
     end = start + 1
-    while end < len(words) and (words[end] in ("dense", "calibrated") or words[end].isdigit()):
+    while end < len(words) and (words[end] in ("dense", "calibrated") or words[end].isdecimal()):
         end += 1
     budgets = list(dict.fromkeys(words[start + 1 : end]))
     rest = words[end:]

@@ -72,7 +72,7 @@ def print_outputs(cfg: CfgNode, args: argparse.Namespace) -> None:
     given = {"--config-file": args.config_file, "--test-json": args.test_json, "--root": args.root}
     options = [word for option, value in given.items() if value for word in (option, value)]
     settings = dict(zip(args.opts[::2], args.opts[1::2]))
-    dataset = ["DATASETS.TEST", settings["DATASETS.TEST"]] if "DATASETS.TEST" in settings else []
+    dataset = [word for key, value in settings.items() if key.startswith("DATASETS.") for word in (key, value)]
     for folder in result_folders(cfg).values():
         print(f"table: {Path(folder, BUDGETS_TABLE if args.budgets else RESULTS_TABLE)}")
         print(f"report: {call_of('report')}", shlex.join([folder, *options, *dataset]))

@@ -1,8 +1,8 @@
 """Measure how quickly the latency or GFlops controller follows a target that jumps, or which scene cuts are seen.
 
-python tools/measure_control.py --config-file configs/airborne_vid/vitdet_small.yaml --input VIDEO \
+python tools/measure_control.py --config-file configs/airborne_vid/vitdet_small.yaml --input VIDEO \\
     --controller latency --targets 130 100 130 --frames 60 MODEL.WEIGHTS weights/airborne_vitdet_small.safetensors
-python tools/measure_control.py --config-file configs/airborne_vid/vitdet_small.yaml --input FOLDER \
+python tools/measure_control.py --config-file configs/airborne_vid/vitdet_small.yaml --input FOLDER \\
     --controller scene-cuts --frames 60 MODEL.WEIGHTS weights/airborne_vitdet_small.safetensors
 """
 

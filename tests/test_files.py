@@ -5,7 +5,7 @@ import os
 import tempfile
 
 import pytest
-from eventful_vitdet.files import open_atomically, remove_temporary_files, write_atomically
+from eventful_vitdet.files import open_atomically, remove_temporary_files, user_cache_folder, write_atomically
 
 
 def test_text_and_bytes_replace_what_was_there(tmp_path):
@@ -63,3 +63,13 @@ def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path):
         (tmp_path / name).write_text("half")
     remove_temporary_files(str(tmp_path))
     assert {path.name for path in tmp_path.iterdir()} == {"a.txt", ".hidden"}
+
+
+def test_a_cache_folder_that_is_relative_is_ignored(monkeypatch, tmp_path):
+    """As the XDG specification says; otherwise every folder that a command runs in would get one."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for value in ("", "relative"):
+        monkeypatch.setenv("XDG_CACHE_HOME", value)
+        assert user_cache_folder() == str(tmp_path / ".cache" / "eventful_vitdet")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "other"))
+    assert user_cache_folder() == str(tmp_path / "other" / "eventful_vitdet")

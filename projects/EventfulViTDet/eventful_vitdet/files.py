@@ -64,7 +64,9 @@ def open_atomically(path: str, *, durable: bool = False) -> Iterator[IO[bytes]]:
 
 def user_cache_folder() -> str:
     """Where this package keeps what it can make again: below XDG_CACHE_HOME, or ~/.cache. It may not exist."""
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    if not os.path.isabs(base):  # a relative one is to be ignored, as its specification says
+        base = os.path.join(os.path.expanduser("~"), ".cache")
     return os.path.join(base, "eventful_vitdet")
 
 

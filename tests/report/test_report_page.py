@@ -32,7 +32,7 @@ from eventful_vitdet.report.charts import (
 )
 from eventful_vitdet.report.charts import Series as Line
 from eventful_vitdet.report.disagreement import box_iou, compare_frames
-from eventful_vitdet.report.evaluation_folder import Budget
+from eventful_vitdet.report.evaluation_folder import Budget, read_budgets
 from eventful_vitdet.report.pictures import choose_view, whole_view
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'&\x00\ud800"
@@ -90,6 +90,16 @@ def folder(tmp_path):
     (folder / "9" / "videos.csv").write_text("video,video_id,AP25,AP50\nx,1,88.35,77.25\ny,2,,\n")
     (folder / "budgets.json").write_text(json.dumps([result("dense", 60.0, 4.0), sparse]))
     return folder
+
+
+@pytest.mark.parametrize("policy", ["calibrated 1.5 (0a1b2c)", "shared 1.5 GFlops (0a1b2c)"])
+def test_calibrated_budgets_have_their_videos(folder, policy):
+    (folder / "9").rename(folder / "calibrated")
+    content = json.loads((folder / "budgets.json").read_text())
+    content[1]["policy"] = policy
+    (folder / "budgets.json").write_text(json.dumps(content))
+    calibrated = read_budgets(str(folder))[1]
+    assert len(calibrated.records) == 2 and calibrated.video_rows["1"]["AP50"] == "77.25"
 
 
 def report(folder, **options) -> str:

@@ -57,6 +57,14 @@ def describe_budget(policy: Policy | None) -> str:
     return DENSE if policy is None else str(policy)
 
 
+def name_of_budget(policy: str) -> str | None:
+    """The word of a command line that `describe_budget` gave this for; None where no word does."""
+    if policy.startswith((f"{CALIBRATED} ", "shared ")):  # a budget per gate, or one that gates share
+        return CALIBRATED
+    found = re.fullmatch(r"(?:top-r )?(\d+|dense)", policy)
+    return found[1] if found else None
+
+
 def short_label(policy: str) -> str:
     """What `describe_budget` gives, for axes and legends: "r = 64"."""
     return policy.replace("top-r ", "r = ")

@@ -6,12 +6,11 @@ import csv
 import json
 import math
 import os
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..budgets import DENSE, short_label
+from ..budgets import DENSE, name_of_budget, short_label
 from ..errors import ReportError
 from ..evaluation.collect import VIDEOS_FILE
 from ..evaluation.machine_times import comparable_times
@@ -105,9 +104,8 @@ def _make_budgets(folder: str, path: str, entries: object, alone: bool) -> Itera
         if policy in seen:
             raise ReportError(f"{path}: policy {policy!r} occurs twice")
         seen.add(policy)
-        # A budget's folder is called as on the command line: "dense", or the r of top-r.
-        match = re.fullmatch(r"(?:top-r )?(\d+|dense)", policy)
-        own = folder if alone else os.path.join(folder, match[1]) if match else None
+        name = name_of_budget(policy)
+        own = folder if alone else os.path.join(folder, name) if name else None
         paths = record_paths(own) if own is not None and os.path.isdir(own) else []
         rows = _read_video_rows(os.path.join(own, VIDEOS_FILE)) if own is not None else {}
         yield Budget(policy, entry, {Path(record).name: record for record in paths}, rows)

@@ -281,6 +281,7 @@ def test_looks_that_cannot_be_are_refused(grid):
         ('{"tiles": 99999}', "from 1 to 1280"),
         ('{"tiles": 200, "camera": 0}', "one thing can be looked at"),
         ('{"file": "/etc/passwd"}', "'file' is unknown"),
+        (f'{{"{60 * chr(0x4E2D)}": 1}}', "\N{CJK UNIFIED IDEOGRAPH-4E2D}"),  # three bytes each
         ("nonsense", "'next' or a JSON object"),
         ("[" * 9999, "longer than 200 characters"),
     ):

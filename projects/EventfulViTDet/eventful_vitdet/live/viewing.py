@@ -79,7 +79,8 @@ class _Watching:
             try:
                 self._look = check_look(_parse(text), len(self._session.cameras))
             except RequestError as error:
-                self.refusal = REFUSED, str(error)[:120]  # a close frame has room for 123 bytes
+                # A close frame has room for 123 bytes.
+                self.refusal = REFUSED, str(error).encode()[:123].decode(errors="ignore")
                 return
             self._viewer.look_again()
 

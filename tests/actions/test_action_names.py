@@ -52,6 +52,7 @@ def test_lists_of_the_configuration_come_first(epic, tmp_path):
         ([["adverb", "synthetic_nouns"]], r"has \['adverb', 'synthetic_nouns'\]; expected \[HEAD, FILE\].*verb, noun"),
         (["verb"], "has 'verb'; expected"),
         ([["verb", "synthetic_verbs"]], "synthetic_verbs has 8 names, but verb has 4 classes"),
+        ([[["verb"], "verbs.txt"]], "expected \\[HEAD, FILE\\]"),
         ([["verb", "absent.txt"]], "MODEL.VIVIT.CLASS_NAMES is 'absent.txt': give one of coco, lvis"),
     ],
 )

@@ -52,7 +52,7 @@ def action_names(cfg: CfgNode) -> dict[str, list[str]]:
 def _listed_names(lists: Sequence, heads: dict[str, int]) -> dict[str, list[str]]:
     names = {}
     for entry in lists:
-        if not isinstance(entry, (list, tuple)) or len(entry) != 2 or entry[0] not in heads:
+        if not isinstance(entry, (list, tuple)) or len(entry) != 2 or entry[0] not in list(heads):
             raise ConfigError(
                 f"{KEY} has {entry!r}; expected [HEAD, FILE], with a head of MODEL.VIVIT.CLASSES ({', '.join(heads)})"
             )

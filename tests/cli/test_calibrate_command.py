@@ -88,6 +88,16 @@ def test_a_run_that_fails_leaves_the_file_as_it_was(words, tmp_path, capsys, mon
     assert not list(tmp_path.glob(".*"))
 
 
+@pytest.mark.parametrize("name", ["folder", "file/budgets.json"])
+def test_a_file_that_cannot_be_written_is_told_before_the_work(words, name, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("eventful_vitdet.predictor.load_detector", interrupt)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("")
+    path = str(tmp_path / name)
+    assert calibrate_command.main([*words, "--like", "6", "--output", path]) == 1
+    assert path in capsys.readouterr().err
+
+
 def interrupt(*args, **kwargs):
     raise KeyboardInterrupt
 

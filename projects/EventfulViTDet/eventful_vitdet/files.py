@@ -33,6 +33,18 @@ def write_json(path: str, value: object) -> None:
     write_atomically(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
+def check_can_be_written(path: str) -> None:
+    """Raise FileError, naming it, for a file that cannot be written; to be asked before the work that it is to hold."""
+    if os.path.isdir(path):
+        raise FileError(f"{path}: is a folder; name a file")
+    folder = os.path.dirname(os.path.abspath(path))
+    try:
+        os.makedirs(folder, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise FileError(error.errno, error.strerror, path) from error
+
+
 @contextmanager
 def open_atomically(path: str, *, durable: bool = False) -> Iterator[IO[bytes]]:
     """A binary file to write, which becomes `path` when the block ends, and vanishes if it ends by an error.

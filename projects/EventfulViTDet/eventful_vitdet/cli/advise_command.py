@@ -12,13 +12,11 @@ See docs/runtime-control.md.
 from __future__ import annotations
 
 import argparse
-import os
 import shlex
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ..errors import FileError
 from .arguments import (
     add_inputs,
     add_model,
@@ -43,13 +41,13 @@ DENSE, CALIBRATED = "dense", "calibrated"  # as in budgets.py, which imports tor
 def execute(arguments: argparse.Namespace) -> None:
     from ..budget_advice import advice_as_json, describe_noise, format_measured, measure_budgets, recommend, ways_out
     from ..config_files import build_cfg
-    from ..files import write_json
+    from ..files import check_can_be_written, write_json
     from ..predictor import load_detector
     from ..video import open_source
 
     # What may be wrong is found out before the model is made, or even fetched.
-    if arguments.output and os.path.isdir(arguments.output):
-        raise FileError(f"--output {arguments.output}: is a folder; name a file")
+    if arguments.output:
+        check_can_be_written(arguments.output)
     cfg = build_cfg(arguments.config_file, model_pairs(arguments))
     source = open_source(arguments.input)
     model = load_detector(cfg)

@@ -32,12 +32,14 @@ def execute(arguments: argparse.Namespace) -> None:
     from ..config_files import build_cfg
     from ..data.input_preparation import InputPreparation
     from ..errors import ConfigError
+    from ..files import check_can_be_written
     from ..policy_files import write_policy_file
     from ..predictor import load_detector
     from ..video import open_sources
 
     cfg = build_cfg(arguments.config_file, model_pairs(arguments))
     path = arguments.output or os.path.join(cfg.OUTPUT_DIR, FILE)
+    check_can_be_written(path)
     sources = spread(open_sources(arguments.input), arguments.videos)
     cfg.MODEL.EVENTFUL.POLICY = "top-r"  # an older file of budgets may not be there any more
     model = load_detector(cfg)

@@ -89,6 +89,7 @@ def test_without_a_gradient_nothing_is_done():
 @pytest.mark.parametrize(("capability", "expected"), [((7, 5), torch.float32), ((8, 0), torch.bfloat16)])
 def test_each_gpu_is_asked_whether_it_multiplies_bfloat16(monkeypatch, capability, expected):
     asked = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: asked.append(device) or capability)
     device = torch.device("cuda", 1)
     assert muon._product_type(device) is expected and asked == [device]

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Iterable
 
 import torch
+from eventful_vit.ops.gpu.device_facts import multiplies_bfloat16
 from torch import Tensor, nn
 
 MOMENTUM = 0.95
@@ -67,10 +68,8 @@ def orthogonalised(matrix: Tensor, dtype: torch.dtype) -> Tensor:
 
 def _product_type(device: torch.device) -> torch.dtype:
     """bfloat16 where the processor multiplies it, float32 elsewhere."""
-    if device.type == "cuda":
-        has_instructions = torch.cuda.get_device_capability(device) >= (8, 0)  # PyTorch counts emulation as support
-        return torch.bfloat16 if has_instructions else torch.float32
-    return torch.bfloat16 if has_bfloat16_instructions() else torch.float32
+    multiplies = multiplies_bfloat16(device) if device.type == "cuda" else has_bfloat16_instructions()
+    return torch.bfloat16 if multiplies else torch.float32
 
 
 def has_bfloat16_instructions() -> bool:

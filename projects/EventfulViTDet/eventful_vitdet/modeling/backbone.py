@@ -13,6 +13,7 @@ from detectron2.modeling.backbone.fpn import LastLevelMaxPool
 from detectron2.modeling.backbone.vit import SimpleFeaturePyramid
 from eventful_vit import PerGate, Policy, Threshold, TopFraction, TopR
 from eventful_vit.model import EventfulModel
+from eventful_vit.ops.gpu.device_facts import multiplies_bfloat16
 
 from ..errors import ConfigError
 from ..policy_files import CALIBRATED, calibrated_policy
@@ -180,6 +181,9 @@ def parse_dtype(cfg: CfgNode, key: str) -> torch.dtype | None:
     name = cfg.MODEL.EVENTFUL[key]
     if name not in DTYPES:
         raise ConfigError(f"MODEL.EVENTFUL.{key} = {name!r} is unknown; choose one of {', '.join(map(repr, DTYPES))}")
-    if name == "bfloat16" and cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_bf16_supported():
-        raise ConfigError(f"MODEL.EVENTFUL.{key} = {name!r}: this GPU has no bfloat16; choose 'float16' or ''")
+    is_gpu = cfg.MODEL.DEVICE.startswith("cuda")
+    if name == "bfloat16" and is_gpu and not multiplies_bfloat16(torch.device(cfg.MODEL.DEVICE)):
+        raise ConfigError(
+            f"MODEL.EVENTFUL.{key} = {name!r}: this GPU only emulates bfloat16, slowly; choose 'float16' or ''"
+        )
     return DTYPES[name]

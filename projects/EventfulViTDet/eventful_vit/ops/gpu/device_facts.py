@@ -25,6 +25,12 @@ def is_too_old(device: torch.device | None = None) -> bool:
     return found is not None and found < OLDEST
 
 
+def multiplies_bfloat16(device: torch.device) -> bool:
+    """Whether a GPU has instructions for bfloat16. PyTorch's own answer counts emulation, which is slow, as support."""
+    found = capability(device)
+    return found is None or found >= (8, 0)
+
+
 def is_large() -> bool:
     """Whether the current GPU is one of LARGE_GPUS."""
     return capability() in LARGE_GPUS

@@ -20,6 +20,7 @@ from eventful_vit import (
     count_operations,
     make_eventful,
 )
+from eventful_vit.streams import FrameForm
 from torch import Tensor
 
 LENGTH = 40
@@ -230,6 +231,13 @@ def test_gates(vit, budget):
 def test_what_it_cannot_hold(vit):
     with pytest.raises(ValueError, match="a shared budget needs target_gflops or like"):
         calibrate(vit, make_video(3), max_change=0.1, shared=True)
+
+
+def test_frames_that_a_gpu_computes_in_full_teach_no_thresholds(vit, monkeypatch):
+    monkeypatch.setattr("eventful_vit.model.is_on_gpu", lambda x: isinstance(x, FrameForm))
+    monkeypatch.setattr("eventful_vit.encoder.is_on_gpu", lambda x: True)
+    with pytest.raises(ValueError, match="so many .* that a GPU computes them all"):
+        calibrate(vit, make_video(4), like=32, rounds=0, shared=True)
 
 
 def test_a_still_video(vit, budget):

@@ -405,7 +405,13 @@ class _Search:
 
         def watch(trace: FrameTrace) -> None:
             for name in sums:
-                errors = trace.gates[name].norms.double().sort(dim=1, descending=True).values.mean(dim=0)
+                norms = trace.gates[name].norms
+                if norms is None:
+                    raise ValueError(
+                        f"no thresholds can be learnt: of {trial.tokens} tokens, gates take so many "
+                        f"({gates[name]} at {name}) that a GPU computes them all; choose a lower target, or use a CPU"
+                    )
+                errors = norms.double().sort(dim=1, descending=True).values.mean(dim=0)
                 sums[name] += errors[[0, min(gates[name], trial.tokens - 1)]].cpu()
 
         trial.run(trial.counts_policy(gates), watch)

@@ -16,6 +16,8 @@ import numpy as np
 from airborne_labels import CLASSES
 from eventful_vitdet.files import write_atomically
 
+OPTIONS = ("--airplanes", "--birds", "--drones", "--helicopters")
+"""Where objects of each of CLASSES come from."""
 HEIGHT, WIDTH = 512, 640
 JPEG_QUALITY = 92
 
@@ -75,21 +77,21 @@ def _loosen(box: tuple, rng: np.random.Generator, height: int, width: int) -> tu
 
 
 def add_class_options(parser: argparse.ArgumentParser, metavar: str, text: str) -> None:
-    """Add --airplanes, --birds and so on, with any number of paths each, to a parser.
+    """Add OPTIONS, with any number of paths each, to a parser.
 
     Args:
         text: explains an option; {} is the class.
     """
-    for name in CLASSES:
+    for name, option in zip(CLASSES, OPTIONS):
         help = text.format(name)
-        parser.add_argument(f"--{name}s", dest=name, type=Path, nargs="+", default=[], metavar=metavar, help=help)
+        parser.add_argument(option, dest=name, type=Path, nargs="+", default=[], metavar=metavar, help=help)
 
 
 def sources(parser: argparse.ArgumentParser, options: argparse.Namespace) -> list[list[Path]]:
     """The paths given for each class; ends the program where none is given."""
     paths = [getattr(options, name) for name in CLASSES]
     if not any(paths):
-        parser.error("one of the arguments " + " ".join(f"--{name}s" for name in CLASSES) + " is required")
+        parser.error("one of the arguments " + " ".join(OPTIONS) + " is required")
     return paths
 
 

@@ -63,8 +63,12 @@ def commands(text: str) -> Iterator[list[str]]:
 
 
 def source_of(script: str) -> str:
-    """The text of a script, of the command that it opens, and of the options that all commands have."""
+    """The text of a script and what it imports from its folder, of the command that it opens, and of the options that
+    all commands have."""
     text = (REPOSITORY / script).read_text(encoding="utf-8")
+    for module in re.findall(r"^from (\w+) import", text, re.MULTILINE):
+        beside = (REPOSITORY / script).with_name(f"{module}.py")
+        text += beside.read_text(encoding="utf-8") if beside.exists() else ""
     for command in re.findall(r'Door\("(\w+)"\)', text):
         text += (PACKAGES / "eventful_vitdet" / "cli" / f"{command}.py").read_text(encoding="utf-8")
     return text + (PACKAGES / "eventful_vitdet" / "cli" / "arguments.py").read_text(encoding="utf-8")

@@ -138,6 +138,9 @@ def test_export_weights(tmp_path, capsys):
     error = capsys.readouterr().err
     assert error.startswith("error: ") and "x.safetensors cannot be written" in error
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.pth", "weights.safetensors"]
+    torch.save({"model": {"a": torch.tensor([1.0, 70000.0]), "b": torch.tensor(2)}}, tmp_path / "large.pth")
+    assert export_weights_command.main([str(tmp_path / "large.pth"), str(tmp_path / "x.safetensors"), "--half"]) == 1
+    assert "float16 ends at 65504, and there are larger values in a" in capsys.readouterr().err
 
 
 def test_benchmark(detector, tmp_path, capsys, monkeypatch):

@@ -10,7 +10,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, shorten
 from .arguments import command_parser
 from .console import run
 
@@ -30,7 +30,12 @@ def execute(arguments: argparse.Namespace) -> None:
     # Copies: parameters that share memory could not be stored.
     weights = {name: value.clone().contiguous() for name, value in stored.items()}
     if arguments.half:
-        weights = {name: value.half() if value.is_floating_point() else value for name, value in weights.items()}
+        floats = {name: value for name, value in weights.items() if value.is_floating_point()}
+        most = torch.finfo(torch.float16).max
+        large = [name for name, value in floats.items() if bool((value.abs() > most).any())]
+        if large:
+            raise CheckpointError(f"--half: float16 ends at 65504, and there are larger values in {shorten(large)}")
+        weights.update({name: value.half() for name, value in floats.items()})
     output = Path(arguments.output)
     if os.path.isdir(output):
         raise CheckpointError(f"{output} is a folder; name a file")

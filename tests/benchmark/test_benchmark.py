@@ -102,6 +102,15 @@ def test_peak_memory_sees_a_large_tensor():
     assert peak[0] is None or 2e8 < peak[0] < 4e8
 
 
+def test_peak_memory_is_unknown_where_the_system_does_not_tell(monkeypatch):
+    """As on Windows, where there is no C library to ask either."""
+    monkeypatch.setattr("eventful_vitdet.benchmark.measure.resident_bytes", lambda: None)
+    monkeypatch.setattr("eventful_vitdet.benchmark.measure.return_free_memory", lambda: 1 / 0)
+    with peak_memory(torch.device("cpu")) as peak:
+        pass
+    assert peak == [None]
+
+
 class TestModels:
     """Vision Transformers of timm."""
 

@@ -159,11 +159,11 @@ def peak_memory(device: torch.device) -> Iterator[list[float | None]]:
         yield result
         result[0] = torch.cuda.max_memory_allocated(device) - before
         return
-    return_free_memory()
-    before_resident = resident_bytes()
-    if before_resident is None:
+    if resident_bytes() is None:
         yield result
         return
+    return_free_memory()
+    before_resident = resident_bytes()
     highest, done = [before_resident], threading.Event()
 
     def watch() -> None:

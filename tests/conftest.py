@@ -23,6 +23,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.append(str(REPOSITORY / "tests"))  # whatever pytest's import mode: folders use each other's fixtures
 
 from modeling.conftest import tiny_cfg, tiny_model  # noqa: E402
+from quick_interpreter import patch_language_once  # noqa: E402
 from vit.conftest import full_float32  # noqa: E402
 
 __all__ = ["full_float32", "tiny_cfg", "tiny_model"]
@@ -67,6 +68,14 @@ def own_video_indices(tmp_path_factory) -> Iterator[None]:
     folder = str(tmp_path_factory.mktemp("cache"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("eventful_vitdet.video.index_files.user_cache_folder", lambda: folder)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_interpreter() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        if not torch.cuda.is_available():
+            patch_language_once(patch)
         yield
 
 

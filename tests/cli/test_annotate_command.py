@@ -291,7 +291,7 @@ def test_a_part_that_is_none(visualize, tmp_path, capsys, monkeypatch):
 
 
 def test_sound_is_copied_unless_it_is_not_wanted(visualize, tmp_path):
-    source = add_sound(tmp_path / "in.mp4", encode(tmp_path / "v.mp4", b_frames=0), seconds=1.4)
+    source = add_sound(tmp_path / "in.mp4", encode(tmp_path / "v.mp4", count=12, b_frames=0), seconds=0.4)
     for words, expected in (([], ["video", "audio"]), (["--no-audio"], ["video"])):
         assert visualize(*words, source=str(source)) == 0
         with av.open(str(tmp_path / "out" / "v.mp4")) as container:

@@ -14,6 +14,8 @@ pytestmark = pytest.mark.usefixtures("full_float32")
 
 SIZE = (32, 48)
 """4 x 6 tokens: a frame takes the interpreter about a second."""
+SMALLER = (24, 40)
+"""3 x 5 tokens, still with windows that are filled up."""
 POLICIES = [
     TopR(5), Threshold(0.4), TopR(24), TopFraction(0.3), TopR(0), TopR(1), Threshold(float("inf")),
     Threshold(0.3, at_most=0.25),
@@ -65,9 +67,9 @@ def one_by_one(monkeypatch, vit, frame):
         return vit(frame)["last_feat"]
 
 
-def compare(monkeypatch, on_gpu_kernels, ours, theirs, frames, policy_of, resets=()):
+def compare(monkeypatch, on_gpu_kernels, ours, theirs, frames, policy_of, resets=(), size=SIZE):
     """Both models see the same frames of two streams, with the same policies and flushes."""
-    streams = torch.stack([make_video(frames, 0, SIZE), make_video(frames, 1, SIZE)], dim=1)
+    streams = torch.stack([make_video(frames, 0, size), make_video(frames, 1, size)], dim=1)
     for number, frame in enumerate(streams):
         for vit in (ours, theirs):
             vit.set_policy(policy_of(number))
@@ -78,12 +80,14 @@ def compare(monkeypatch, on_gpu_kernels, ours, theirs, frames, policy_of, resets
         assert ours.state.trace.flushed == theirs.state.trace.flushed
 
 
-def small_vit(**options):
-    return make_vit(SIZE, **{"depth": 2, **options})
+def small_vit(size=SIZE, **options):
+    return make_vit(size, **{"depth": 2, **options})
 
 
 def test_equals_the_cpu(monkeypatch, on_gpu_kernels):
-    compare(monkeypatch, on_gpu_kernels, small_vit(), small_vit(), 6, lambda n: TopR((5, 7, 8, 6)[n % 4]), resets=[4])
+    """Frames are computed, recorded and repeated; then a stream begins again."""
+    models, budgets = [small_vit(SMALLER) for _ in range(2)], (5, 7, 8, 6)
+    compare(monkeypatch, on_gpu_kernels, *models, 6, lambda n: TopR(budgets[n % 4]), resets=[4], size=SMALLER)
 
 
 @pytest.mark.long

@@ -28,10 +28,26 @@ def order_of(scores, wanted) -> torch.Tensor:
     return places[scores[places].sort(descending=True, stable=True).indices]
 
 
-@pytest.mark.parametrize("pairs", [0, 2**29], ids=["sorted first", "in one launch"])
-@pytest.mark.parametrize(("count", "most"), [(700, 60), (700, 700), (20, 1), (20, 0)])
+SORTED_FIRST, IN_ONE_LAUNCH = 0, 2**29
+
+
+@pytest.mark.parametrize(
+    ("pairs", "count", "most"),
+    [
+        (IN_ONE_LAUNCH, 700, 60),
+        (IN_ONE_LAUNCH, 700, 700),  # never sorted first
+        (IN_ONE_LAUNCH, 20, 1),
+        (IN_ONE_LAUNCH, 20, 0),
+        (SORTED_FIRST, 700, 60),
+        (SORTED_FIRST, 20, 1),
+        (SORTED_FIRST, 20, 0),
+    ],
+)
 def test_order(ranking, device, monkeypatch, pairs, count, most):
     monkeypatch.setattr(ranking, "MOST_PAIRS", pairs)
+    if device.type == "cpu":  # as many pieces of fewer candidates
+        count, most = (140 if n == 700 else n for n in (count, most))
+        monkeypatch.setattr(ranking, "CHUNK", 64)
     scores, wanted, boxes, labels = candidates(count)
     found = ranking.best(scores.to(device), wanted.to(device), boxes.to(device), most, labels=labels.to(device))
     if most:
@@ -46,7 +62,7 @@ def test_order(ranking, device, monkeypatch, pairs, count, most):
         assert not found.scores[image, size:].any() and not found.boxes[image, size:].any()
 
 
-@pytest.mark.parametrize("pairs", [0, 2**29], ids=["sorted first", "in one launch"])
+@pytest.mark.parametrize("pairs", [SORTED_FIRST, IN_ONE_LAUNCH], ids=["sorted first", "in one launch"])
 @pytest.mark.parametrize("has_box_per_class", [False, True])
 def test_classes_and_places(ranking, device, monkeypatch, pairs, has_box_per_class):
     monkeypatch.setattr(ranking, "MOST_PAIRS", pairs)

@@ -14,6 +14,9 @@ SMALL = {
     "MODEL__RPN__PRE_NMS_TOPK_TEST": 40,
     "MODEL__RPN__POST_NMS_TOPK_TEST": 8,
     "MODEL__ROI_BOX_HEAD__POOLER_RESOLUTION": 2,
+    # Cells as large as these would else have dozens of samples (test_region_pooling.py).
+    "MODEL__ROI_BOX_HEAD__POOLER_SAMPLING_RATIO": 1,
+    "MODEL__ROI_MASK_HEAD__POOLER_SAMPLING_RATIO": 1,
 }
 CASCADE = {
     "MODEL__ROI_HEADS__NAME": "CascadeROIHeads",

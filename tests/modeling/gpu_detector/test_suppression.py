@@ -40,8 +40,21 @@ def kept_by_torchvision(boxes, scores, groups, allowed, threshold) -> list[int]:
     return found[scores[found].sort(descending=True, stable=True).indices].tolist()
 
 
-@pytest.mark.parametrize("threshold", [0.1, 0.5, 0.7])
-@pytest.mark.parametrize("sizes", [[70, 33, 1, 100], [64], [1], [31, 32, 33]])
+@pytest.mark.parametrize(
+    ("sizes", "threshold"),
+    [
+        ([70, 33, 1, 100], 0.5),
+        ([64], 0.1),
+        ([64], 0.7),
+        ([1], 0.5),
+        ([31, 32, 33], 0.7),
+        # What is compared does not depend on the groups.
+        *(pytest.param(sizes, threshold, marks=pytest.mark.long) for sizes, threshold in [
+            ([70, 33, 1, 100], 0.1), ([70, 33, 1, 100], 0.7), ([64], 0.5), ([1], 0.1), ([1], 0.7),
+            ([31, 32, 33], 0.1), ([31, 32, 33], 0.5),
+        ]),
+    ],
+)  # fmt: skip
 def test_groups(suppression, device, sizes, threshold):
     boxes, scores = candidates(sizes)
     allowed = torch.rand(scores.shape, generator=torch.Generator().manual_seed(1)) > 0.1

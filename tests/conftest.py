@@ -1,7 +1,6 @@
 """Fixtures for the whole suite. Importing eventful_vitdet also makes the embedded Detectron2 importable."""
 
 import importlib
-import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -12,7 +11,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
-from eventful_vitdet.cli.console import LOGGERS  # noqa: E402
 
 if not torch.cuda.is_available():  # before anybody imports Triton
     os.environ.setdefault("TRITON_INTERPRET", "1")
@@ -22,6 +20,8 @@ import eventful_vitdet  # noqa: E402, F401
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.append(str(REPOSITORY / "tests"))  # whatever pytest's import mode: folders use each other's fixtures
 
+from forked_programs import ForkedPrograms  # noqa: E402
+from kept_loggers import kept_loggers  # noqa: E402
 from modeling.conftest import tiny_cfg, tiny_model  # noqa: E402
 from quick_interpreter import patch_language_once  # noqa: E402
 from vit.conftest import full_float32  # noqa: E402
@@ -54,6 +54,13 @@ def render_videos(repository) -> Callable[..., None]:
 
 
 @pytest.fixture(scope="session")
+def forked_programs(tmp_path_factory) -> Iterator[ForkedPrograms]:
+    programs = ForkedPrograms(tmp_path_factory.mktemp("programs"))
+    yield programs
+    programs.end()
+
+
+@pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Folder that holds airborne_vid, where it is there; tests that need it are skipped elsewhere."""
     folder = REPOSITORY.parent / "shared" / "data"
@@ -81,18 +88,15 @@ def quick_interpreter() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def seeded() -> None:
-    torch.manual_seed(0)
+    if torch.cuda.is_available():
+        torch.manual_seed(0)
+    else:  # without a formatted stack for each kind of device that might come to be used: seconds in thousands of tests
+        torch.default_generator.manual_seed(0)
 
 
 @pytest.fixture(autouse=True)
 def loggers_as_before(monkeypatch) -> Iterator[None]:
     """Commands keep these loggers to themselves, which would hide them from `caplog`, and print, in later tests."""
     monkeypatch.delenv("TQDM_DISABLE", raising=False)  # what a quiet command sets ends with its test
-    loggers = [logging.getLogger(name) for name in LOGGERS]
-    states = [(list(logger.handlers), logger.level) for logger in loggers]
-    yield
-    logging.captureWarnings(False)
-    for logger, (handlers, level) in zip(loggers, states):
-        logger.handlers[:] = handlers
-        logger.setLevel(level)
-        logger.propagate = True
+    with kept_loggers():
+        yield

@@ -1,16 +1,11 @@
-"""Which parts can do without which: a camera needs no metrics."""
+"""What imports bring, in fresh processes: a camera needs no metrics."""
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
-import eventful_vitdet
-
-PROGRAM = """
+CAMERA = """
 import sys
 import eventful_vitdet.predictor, eventful_vitdet.video
 import eventful_vitdet.control, eventful_vitdet.draw.annotated_video, eventful_vitdet.live.detector_session
@@ -20,29 +15,38 @@ heavy = ("eventful_vitdet.evaluation", *(["pycocotools"] if "embedded" in detect
 found = sorted(name for name in sys.modules if name.startswith(heavy))
 assert not found, found
 """
+MODELS = """
+import sys, eventful_vitdet.modeling, detectron2.modeling
+assert "embedded" not in detectron2.__version__ or "fvcore.nn" not in sys.modules
+packages = ("eventful_vit.ops.gpu.", "eventful_vitdet.modeling.gpu_detector.")
+found = {name for name in sys.modules if name.startswith(packages)}
+without_kernels = {"eventful_vit.ops.gpu.graph", "eventful_vit.ops.gpu.device_facts"}
+assert "eventful_vit.ops.gpu" in sys.modules and found <= without_kernels, found
+"""
+KEYS = """
+import eventful_vitdet
+from detectron2.config import get_cfg
+from detectron2.data import DatasetCatalog
+from detectron2.modeling import META_ARCH_REGISTRY
+from eventful_vitdet import add_eventful_vitdet_config
+add_eventful_vitdet_config(get_cfg())
+assert "VideoRCNN" in META_ARCH_REGISTRY and "imagenet_vid_val" in DatasetCatalog.list()
+"""
 
 
-def run(program: str) -> None:
-    environment = {**os.environ, "PYTHONPATH": str(Path(eventful_vitdet.__file__).parents[1])}
-    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+def test_running_a_camera_needs_no_evaluation(forked_programs):
+    forked_programs.check(CAMERA)
 
 
-def test_running_a_camera_needs_no_evaluation():
-    run(PROGRAM)
-
-
-def test_building_models_needs_no_analysis_tools_and_no_kernels_of_a_gpu():
+def test_building_models_needs_no_analysis_tools_and_no_kernels_of_a_gpu(forked_programs):
     """fvcore.nn counts and prints operations; importing it takes long, and warns. Kernels are imported by the first
     frame on a GPU. (Triton itself is imported by PyTorch, where it is installed.)"""
-    run(
-        "import sys, eventful_vitdet.modeling, detectron2.modeling\n"
-        "assert 'embedded' not in detectron2.__version__ or 'fvcore.nn' not in sys.modules\n"
-        "packages = ('eventful_vit.ops.gpu.', 'eventful_vitdet.modeling.gpu_detector.')\n"
-        "found = {name for name in sys.modules if name.startswith(packages)}\n"
-        "without_kernels = {'eventful_vit.ops.gpu.graph', 'eventful_vit.ops.gpu.device_facts'}\n"
-        "assert 'eventful_vit.ops.gpu' in sys.modules and found <= without_kernels, found"
-    )
+    forked_programs.check(MODELS)
+
+
+def test_adding_the_keys_registers_what_they_name(forked_programs):
+    """Also where nothing else of the package was imported before."""
+    forked_programs.check(KEYS)
 
 
 def required_versions(repository: Path, name: str) -> dict[str, str]:

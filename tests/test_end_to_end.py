@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from eventful_vitdet.cli import export_weights_command, train_command
+from kept_loggers import kept_loggers
 from safetensors.torch import load_file
 
 SMALL_MODEL = {
@@ -53,13 +54,21 @@ def train_net(folder: Path, repository: Path, *words: str, **variables: str) -> 
     return command(folder, str(repository / "tools" / "train_net.py"), *config, *words, **variables)
 
 
+def train_here(repository: Path, *words: str) -> int:
+    """The same in this process, and in its current folder."""
+    return train_command.main(["--config-file", str(repository / "configs" / "demo" / "vitdet_tiny.yaml"), *words])
+
+
 @pytest.fixture(scope="module")
 def trained(workspace, repository) -> Path:
-    """Twelve iterations in two runs, the second resumed, and evaluated at its end."""
-    for iterations, words, tested in ((6, [], {"DATASETS__TEST": "()"}), (12, ["--resume"], {})):
-        more = {"SOLVER__MAX_ITER": iterations, "SOLVER__CHECKPOINT_PERIOD": 6, "SOLVER__WARMUP_ITERS": 2, **tested}
-        done = train_net(workspace, repository, *words, *options(OUTPUT_DIR="output", **more))
-        assert done.returncode == 0, done.stderr[-3000:]
+    """Twelve iterations in two runs, the second resumed, and evaluated at its end. The first runs in this process: a
+    new one imports for seconds."""
+    more = {"OUTPUT_DIR": "output", "SOLVER__CHECKPOINT_PERIOD": 6, "SOLVER__WARMUP_ITERS": 2}
+    with pytest.MonkeyPatch.context() as patch, kept_loggers():
+        patch.chdir(workspace)
+        assert train_here(repository, *options(SOLVER__MAX_ITER=6, DATASETS__TEST="()", **more)) == 0
+    done = train_net(workspace, repository, "--resume", *options(SOLVER__MAX_ITER=12, **more))
+    assert done.returncode == 0, done.stderr[-3000:]
     assert "Starting training from iteration 6" in done.stdout + done.stderr
     return workspace / "output"
 
@@ -74,12 +83,11 @@ def test_training_writes_checkpoints_and_metrics(trained):
     assert any("bbox/AP50" in line for line in lines)  # the evaluation at the end of training
 
 
-def test_evaluation_at_budgets(trained, workspace, repository):
+def test_evaluation_at_budgets(trained, workspace, repository, monkeypatch, capsys):
+    monkeypatch.chdir(workspace)
     budgets = ["--eval-only", "--budgets", "dense", "12", "80"]
-    done = train_net(
-        workspace, repository, *budgets, *options(OUTPUT_DIR="evaluated", MODEL__WEIGHTS="output/model_ema.pth")
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    weights = options(OUTPUT_DIR="evaluated", MODEL__WEIGHTS="output/model_ema.pth")
+    assert train_here(repository, *budgets, *weights) == 0
     folder = workspace / "evaluated" / "inference"
     combined = json.loads((folder / "budgets.json").read_text())
     assert [result["policy"] for result in combined] == ["dense", "top-r 12", "top-r 80"]
@@ -91,16 +99,15 @@ def test_evaluation_at_budgets(trained, workspace, repository):
     # r = N gives the dense model's detections, to rounding: AP is a step function of the scores' order.
     assert everything["bbox"]["AP50"] == pytest.approx(dense["bbox"]["AP50"], abs=0.5)
     table = (folder / "budgets.md").read_text()
-    assert table.split("\n\n")[0] in done.stdout  # the other tables are in the file
+    assert table.split("\n\n")[0] in capsys.readouterr().out  # the other tables are in the file
     assert {"dense", "top-r 12", "top-r 80"} <= {line.split("|")[1].strip() for line in table.splitlines() if line}
 
 
 def test_evaluation_of_a_json_by_path(trained, workspace, repository, monkeypatch):
     monkeypatch.chdir(workspace)
-    config = ["--config-file", str(repository / "configs" / "demo" / "vitdet_tiny.yaml")]
     words = ["--eval-only", "--test-json", "datasets/demo_vid/annotations/test.json"]
     pairs = options(OUTPUT_DIR="by_path", MODEL__WEIGHTS="output/model_final.pth")
-    assert train_command.main([*config, *words, *pairs]) == 0
+    assert train_here(repository, *words, *pairs) == 0
     results = json.loads((workspace / "by_path" / "inference" / "results.json").read_text())
     assert results["policy"] == "top-r 64" and results["frames"] == 18
     assert {"AP", "AP50", "AP75", "AP-disc"} <= set(results["bbox"])
@@ -126,8 +133,7 @@ def test_published_weights_are_smaller_and_equal(trained, workspace):
 )
 def test_mistakes_get_one_line_and_an_exit_code(workspace, repository, words, message, monkeypatch, capsys):
     monkeypatch.chdir(workspace)
-    config = ["--config-file", str(repository / "configs" / "demo" / "vitdet_tiny.yaml")]
-    assert train_command.main([*config, *words, "MODEL.DEVICE", "cpu"]) == 1
+    assert train_here(repository, *words, "MODEL.DEVICE", "cpu") == 1
     check_mistake(capsys.readouterr().err, message)
 
 

@@ -2,15 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
-import eventful_vitdet
 import pytest
-
-PACKAGES = Path(eventful_vitdet.__file__).parents[1]
 
 PREPARE = '''
 import builtins, importlib, os, pkgutil, select, signal, socket, sys, time, types
@@ -102,8 +94,5 @@ with interruption.held_back(), interruption.signals_handled(print), handlers_kep
 
 
 @pytest.mark.parametrize("program", [IMPORT_ALL, WORK], ids=["import", "work"])
-def test_without_what_linux_alone_has(program):
-    environment = {**os.environ, "PYTHONPATH": str(PACKAGES)}
-    words = [sys.executable, "-W", "ignore", "-c", PREPARE + program]
-    done = subprocess.run(words, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+def test_without_what_linux_alone_has(program, forked_programs):
+    forked_programs.check(PREPARE + program)

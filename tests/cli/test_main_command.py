@@ -126,6 +126,7 @@ def test_names_of_outputs(tmp_path, images, monkeypatch):
 
 def test_classes_are_chosen_in_pictures_and_lines(model, tmp_path, capsys):
     video, lines = encode(tmp_path / "street.mp4", count=3), tmp_path / "street.jsonl"
+    model = [*model, "TEST.DETECTIONS_PER_IMAGE", "100"]  # of all classes
     found = []
     for classes in ([], ["--classes", "Star", "ring"]):
         assert main(["predict", str(video), "--save-json", str(lines), *classes, *model]) == 0

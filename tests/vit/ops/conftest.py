@@ -11,6 +11,20 @@ TYPES = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 2e-2}
 """Rounding of numbers around 1 in each type, some times over."""
 
 
+def in_types(case: tuple, *types: torch.dtype) -> list:
+    """Parameters `dtype` and those of a case: in some types, or all. In other types it is only for the long suite."""
+    parameters = []
+    for dtype in TYPES:
+        name = "-".join(map(str, (name_of(dtype), *case)))
+        marks = () if dtype in (types or TYPES) else pytest.mark.long
+        parameters.append(pytest.param(dtype, *case, marks=marks, id=name))
+    return parameters
+
+
+def name_of(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
 @pytest.fixture
 def no_gradients():
     with torch.no_grad():
@@ -25,7 +39,7 @@ def two_threads():
     torch.set_num_threads(before)
 
 
-@pytest.fixture(params=TYPES, ids=lambda dtype: str(dtype).removeprefix("torch."))
+@pytest.fixture(params=TYPES, ids=name_of)
 def dtype(request):
     return request.param
 

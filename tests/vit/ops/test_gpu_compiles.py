@@ -45,9 +45,16 @@ def check(compiled: list[dict], architecture: int, dtype: str) -> None:
         assert kernel["stack"] is None or kernel["stack"] <= STACK[dtype], kernel
 
 
-def test_some_kernels(tmp_path):
+@pytest.fixture
+def kept(request, tmp_path) -> Path:
+    """Where Triton keeps what it compiled from run to run, and finds it as long as source, version and target agree."""
+    cache = getattr(request.config, "cache", None)  # none with `-p no:cacheprovider`
+    return tmp_path if cache is None else cache.mkdir("triton")
+
+
+def test_some_kernels(kept):
     """Those of gates and of a detector, for every run of the suite; the next test compiles all."""
-    compiled = compile_for(90, "bfloat16", tmp_path, "--operators", "gate", "detector")
+    compiled = compile_for(90, "bfloat16", kept, "--operators", "gate", "detector")
     found = {kernel["kernel"] for kernel in compiled}
     assert found >= {"_error_norms", "_select_one", "_write_all", "_send"} | DETECTOR_KERNELS
     check(compiled, 90, "bfloat16")

@@ -9,7 +9,7 @@ from eventful_vit import ops
 from eventful_vit.ops import gpu
 from eventful_vit.ops.attention import DENSE_ABOVE
 
-from .conftest import TYPES, in_double
+from .conftest import in_double, in_types
 
 pytestmark = pytest.mark.usefixtures("no_gradients")
 
@@ -199,7 +199,15 @@ def attention_arguments(grid, window, pool, heads, channels, positions=True):
 
 
 class TestAttend:
-    @pytest.mark.parametrize("grid, channels", [((5, 7), 5), ((1, 1), 16), ((2, 35), 24), ((3, 5), 80)])
+    @pytest.mark.parametrize(
+        "dtype, grid, channels",
+        [
+            *in_types(((5, 7), 5)),
+            *in_types(((1, 1), 16), torch.float32),
+            *in_types(((2, 35), 24), torch.float32, torch.float16),
+            *in_types(((3, 5), 80), torch.float32, torch.bfloat16),
+        ],
+    )
     @pytest.mark.parametrize("positions", [True, False])
     def test_whole_frames(self, run, close, dtype, grid, channels, positions):
         """Also rows of the grid that are longer than a tile of keys."""
@@ -209,8 +217,17 @@ class TestAttend:
         result, _ = run(ops.attend, qkv, None, *sizes, dtype)
         close(result, in_double(ops.attend, qkv, None, *sizes, dtype)[0], 2)
 
-    @pytest.mark.parametrize("window, pool", [(3, 1), (9, 1), (0, 2)])
-    @pytest.mark.parametrize("padding", [True, False])
+    @pytest.mark.parametrize(
+        "dtype, window, pool, padding",
+        [
+            *in_types((3, 1, True)),
+            *in_types((3, 1, False)),
+            *in_types((9, 1, True), torch.float32),
+            *in_types((9, 1, False), torch.float16),
+            *in_types((0, 2, True), torch.bfloat16),
+            *in_types((0, 2, False), torch.float32),
+        ],
+    )
     def test_windows_and_pooling(self, run, close, dtype, window, pool, padding):
         """Also windows that are larger than the grid, and than a tile of queries or keys."""
         sizes = attention_arguments((4, 6), window, pool, 2, 16)
@@ -232,7 +249,14 @@ class TestAttend:
         # Scores of this size are themselves rounded by up to |score| 2^-24.
         torch.testing.assert_close(result.cpu().double(), expected, atol=1e-6 * abs(score) + 1e-5, rtol=0)
 
-    @pytest.mark.parametrize("index, used", [([0, 1, 39, 40], None), ([0, 1, 39, 40, 47, 47], 4), ([], None)])
+    @pytest.mark.parametrize(
+        "dtype, index, used",
+        [
+            *in_types(([0, 1, 39, 40], None), torch.float32, torch.bfloat16),
+            *in_types(([0, 1, 39, 40, 47, 47], 4), torch.float16),
+            *in_types(([], None), torch.float32),
+        ],
+    )
     def test_windows_with_a_selected_token(self, run, close, dtype, index, used):
         sizes, out = attention_arguments((5, 8), 3, 1, 2, 8), torch.randn(2, 40, 16).to(dtype)
         qkv, padding = torch.randn(2, 40, 48).to(dtype), torch.randn(48).to(dtype)
@@ -248,14 +272,14 @@ class TestSums:
     @pytest.mark.parametrize(
         "dtype, positions, pool, changed",
         [
-            *((dtype, True, 1, [[3, 17], []]) for dtype in TYPES),
-            *((dtype, False, 1, [[0, 1, 2, 23], [4]]) for dtype in TYPES),
-            *((dtype, True, 2, [[3, 17], []]) for dtype in TYPES),
+            *in_types((True, 1, [[3, 17], []])),
+            *in_types((False, 1, [[0, 1, 2, 23], [4]]), torch.float32, torch.float16),
+            *in_types((True, 2, [[3, 17], []]), torch.float32, torch.bfloat16),
             # Which sums are computed again, and which keys a pool has, does not depend on the type.
-            *(pytest.param(dtype, True, pool, changed, marks=() if dtype is torch.float32 else pytest.mark.long)
-              for dtype in TYPES for pool, changed in [(1, [list(range(20)), [7, 8]]), (2, [[0, 1, 2, 23], [4]])]),
+            *in_types((True, 1, [list(range(20)), [7, 8]]), torch.float32),
+            *in_types((True, 2, [[0, 1, 2, 23], [4]]), torch.float32),
         ],
-    )  # fmt: skip
+    )
     def test_a_change(self, run, close, dtype, positions, pool, changed):
         """Sums of the frame before, then those of a frame in which some tokens changed: attention is that of the
         new frame."""

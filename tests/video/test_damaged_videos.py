@@ -284,6 +284,18 @@ def test_what_a_decoder_of_hevc_passes_over(tmp_path):
     assert any(told), told
 
 
+def test_a_recording_of_hevc_that_begins_in_the_midst(tmp_path):
+    """What comes before the first key frame cannot be decoded, and is no damage."""
+    source, path = encode(tmp_path / "v.mp4", **HEVC), tmp_path / "later.ts"
+    with av.open(str(source)) as container, av.open(str(path), "w") as target:
+        stream = target.add_stream_from_template(container.streams.video[0])
+        for number, packet in enumerate(container.demux(container.streams.video[0])):
+            if packet.size and number >= GOP // 2:
+                packet.stream = stream
+                target.mux(packet)
+    assert collect(path) == (list(range(FRAMES - GOP)), "")
+
+
 def test_wrong_additional_information_in_hevc_is_no_damage(tmp_path):
     source, path = encode(tmp_path / "v.mkv", **HEVC), tmp_path / "wrong.mkv"
     message = bytes([39 << 1, 1, 5, 255, 255, 1, 2, 3, 128])  # ends before it should

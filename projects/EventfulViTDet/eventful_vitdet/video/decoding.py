@@ -297,17 +297,20 @@ def _outputs(
     """
     count = 0
     witness = _Witness(stream) if stream.codec_context.thread_count == 1 else None
+    # A recording may begin in the midst of a group of pictures. Strict decoders call that a fault, others pass over it.
+    awaits_key = place is None and stream.codec_context.codec.canonical_name == "hevc"
     for item, following in _with_following(read_packets(container, stream)):
+        awaits_key = awaits_key and isinstance(item, av.Packet) and not item.is_keyframe
         if place is not None and isinstance(item, av.Packet) and stamp_of(item) == place.stamp:
             if checksum(item) != place.checksum:
                 return
             place = None
         is_torn = isinstance(item, av.Packet) and item.pts is not None and item.pts in index.torn
         is_incomplete = is_torn or _is_incomplete(item, following, container.format.name)
-        if is_incomplete or (witness is not None and witness.sees_damage(item)):
+        if is_incomplete or (witness is not None and not awaits_key and witness.sees_damage(item)):
             yield _Output(None if index.stamps is None else index.number_of(item.pts), is_fault=True)
         decoded = decode_packet(stream, item)
-        if decoded.fault:
+        if decoded.fault and not awaits_key:
             yield _Output(is_fault=True)
         for frame in decoded.frames:
             number = count if index.stamps is None else index.number_of(frame.pts)

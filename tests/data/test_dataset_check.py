@@ -8,6 +8,7 @@ from eventful_vitdet.data import parallel_map as processes_module
 from eventful_vitdet.data import register_test_json
 from eventful_vitdet.data.dataset_check import check_dataset, format_report
 from eventful_vitdet.errors import DatasetError
+from video.encoded_videos import encode
 
 from .conftest import make_document
 from .imagenet_vid.conftest import full_tree, tree, write_jpeg  # noqa: F401  (fixtures)
@@ -74,6 +75,23 @@ def test_video_files(write_dataset, tmp_path):
     (bad,) = report.bad_videos
     assert bad.video_id == 2 and "2.avi: frame 13 cannot be read" in bad.reason
     assert (report.totals["videos"], report.totals["sequences"], report.totals["frames"]) == (3, 2, 4)
+
+
+def test_a_quick_look_at_video_files(write_dataset, tmp_path):
+    document = make_document({1: [0, 1], 2: [0, 13], 3: [11], 4: [12], 5: [0], 6: [0]})
+    document["videos"][4]["width"] = 80
+    json_file, _ = write_dataset(document)
+    for number in (3, 4):  # whose packets do not tell how many frames there are
+        encode(tmp_path / f"videos/{number}.avi", "mpeg4", count=12, size=(64, 48))
+    cut = tmp_path / "videos" / "6.avi"
+    cut.write_bytes(cut.read_bytes()[:6000])
+    report = check_dataset(register_test_json(json_file), quick=True)
+    reasons = {bad.video_id: bad.reason for bad in report.bad_videos}
+    assert set(reasons) == {2, 4, 5, 6}
+    assert "2.avi: frame 13 cannot be read; the video ends after 12 frames" in reasons[2]
+    assert "4.avi: frame 12 cannot be read; the video ends after 12 frames" in reasons[4]
+    assert "5.avi: frame 0 is 64 x 48 pixels, but the annotation file lists 80 x 48" in reasons[5]
+    assert "6.avi: the file is cut short" in reasons[6]
 
 
 def test_unknown_name():

@@ -148,6 +148,7 @@ def change(table: str, position: int, **values):
 
 BAD_EXPORTS = {
     "no number": (change("images", 1, file_name="a.png"), r"images\[1\]: file_name 'a.png' has no number; --pattern"),
+    "NUL in a name": (change("images", 1, file_name="1\0.png"), r"images\[1\] has no usable .* \(found '1\\x00.png'\)"),
     "no name": (change("images", 1, file_name=None), r"images\[1\] has no usable 'file_name' \(found None\)"),
     "same frame": (
         change("images", 1, file_name="a_01.png"),

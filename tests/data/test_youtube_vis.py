@@ -123,6 +123,7 @@ def drop_last(document: dict, key: str) -> None:
         (lambda d: d["annotations"][1].pop("category_id"), r"annotations\[1\] has no key 'category_id'"),
         (lambda d: d["annotations"].append(7), r"annotations\[2\] must be an object, found 7"),
         (lambda d: d["videos"][1].update(file_names=[]), r"videos\[1\] has file_names \[\]; expected a list"),
+        (lambda d: put(d["videos"][1]["file_names"], 1, "a\0.png"), r"videos\[1\] has file_names .*a\\x00.png"),
         (lambda d: put(d["videos"][1]["file_names"], 1, "../x.png"), r"videos\[1\], file_names\[1\] names the"),
         (lambda d: d["videos"][1].update(height=None), r"videos\[1\] has height None"),
         (lambda d: d["videos"][1].update(id=9), "id 9 occurs more than once in 'videos'"),

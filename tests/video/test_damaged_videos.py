@@ -5,10 +5,20 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 
+import av
 import numpy as np
 import pytest
 from eventful_vitdet.errors import VideoReadError
-from eventful_vitdet.video import FileSource, VideoFile, decoding, frame_index, iterate_frames, probe_video, read_frame
+from eventful_vitdet.video import (
+    FileSource,
+    VideoFile,
+    decoding,
+    frame_index,
+    iterate_frames,
+    probe_video,
+    read_frame,
+    stated_length,
+)
 
 from .encoded_videos import FRAMES, GOP, add_sound, encode, number_in
 from .encoded_videos import damage as zero
@@ -206,6 +216,98 @@ def test_a_hole_in_an_avi_file(tmp_path):
     assert 30 < len(numbers) < FRAMES and "the file is cut short: " in error
     with pytest.raises(VideoReadError, match="the file is cut short"):
         read_frame(str(path), 2)
+
+
+@pytest.mark.parametrize("stated", [True, False])
+def test_a_chunk_of_an_avi_file_without_its_header(tmp_path, stated):
+    """FFmpeg goes on with the next one that it finds; a recorder that was killed states no number of frames."""
+    path = encode(tmp_path / "v.avi", **MJPEG)
+    content = bytearray(path.read_bytes())
+    place = content.index(b"movi") + 4
+    for _ in range(20):
+        length = int.from_bytes(content[place + 4 : place + 8], "little")
+        place += 8 + length + length % 2
+    content[place : place + 8] = bytes(8)
+    if not stated:
+        for name, offset in ((b"avih", 24), (b"strh", 40)):
+            at = content.index(name) + offset
+            content[at : at + 4] = bytes(4)
+    path.write_bytes(content)
+    count = "39 of 40 frames are there" if stated else "nothing tells how many frames are lost there"
+    numbers, error = collect(path)
+    assert len(numbers) == FRAMES - 1
+    assert f"the file is cut short: what it has at byte {place} is damaged, and {count}" in error
+    with pytest.raises(VideoReadError, match=f"at byte {place} is damaged"):
+        read_frame(str(path), 2)
+
+
+def pad_with_zeros(content: bytes) -> bytes:
+    return content + bytes(1000)
+
+
+def leave_odd_lengths(content: bytes) -> bytes:
+    """Without the bytes that make lengths even, as some writers do; the index at the end is dropped."""
+    place = begin = content.index(b"movi") + 4
+    parts = [content[:begin]]
+    while content[place : place + 4] == b"00dc":
+        end = place + 8 + int.from_bytes(content[place + 4 : place + 8], "little")
+        parts.append(content[place:end])
+        place = end + end % 2
+    return b"".join(parts)
+
+
+@pytest.mark.parametrize("change", [bytes, pad_with_zeros, leave_odd_lengths])
+def test_avi_files_whose_chunks_can_be_followed(tmp_path, change):
+    path = encode(tmp_path / "v.avi", **MJPEG)
+    path.write_bytes(change(path.read_bytes()))
+    assert stated_length.find_lost_chunks(str(path), 0) is None
+
+
+HEVC = {"codec": "libx265", "options": {"x265-params": "keyint=12:min-keyint=12:bframes=0:log-level=none"}}
+
+
+def test_what_a_decoder_of_hevc_passes_over(tmp_path):
+    """It gives pictures of which a part could not be decoded, as if nothing were."""
+    content = encode(tmp_path / "v.mp4", size=(320, 256), **HEVC).read_bytes()
+    with av.open(str(tmp_path / "v.mp4")) as container:
+        packets = [bytes(packet) for packet in container.demux(container.streams.video[0]) if packet.size]
+    told = []
+    for number in range(GOP + 2, GOP + 5):
+        data = packets[number]
+        some = np.random.default_rng(number).integers(0, 256, min(200, len(data) // 3), np.uint8).tobytes()
+        place = content.index(data) + len(data) // 3
+        path = tmp_path / f"{number}.mp4"
+        path.write_bytes(content[:place] + some + content[place + len(some) :])
+        numbers, error = collect(path)
+        wanted = f"{2 * GOP - number} frames can only be decoded in part, the first is frame {number} "
+        told.append(numbers == list(range(FRAMES)) and wanted in error)
+    assert any(told), told
+
+
+def test_a_recording_of_hevc_that_begins_in_the_midst(tmp_path):
+    """What comes before the first key frame cannot be decoded, and is no damage."""
+    source, path = encode(tmp_path / "v.mp4", **HEVC), tmp_path / "later.ts"
+    with av.open(str(source)) as container, av.open(str(path), "w") as target:
+        stream = target.add_stream_from_template(container.streams.video[0])
+        for number, packet in enumerate(container.demux(container.streams.video[0])):
+            if packet.size and number >= GOP // 2:
+                packet.stream = stream
+                target.mux(packet)
+    assert collect(path) == (list(range(FRAMES - GOP)), "")
+
+
+def test_wrong_additional_information_in_hevc_is_no_damage(tmp_path):
+    source, path = encode(tmp_path / "v.mkv", **HEVC), tmp_path / "wrong.mkv"
+    message = bytes([39 << 1, 1, 5, 255, 255, 1, 2, 3, 128])  # ends before it should
+    with av.open(str(source)) as container, av.open(str(path), "w") as target:
+        stream = target.add_stream_from_template(container.streams.video[0])
+        for packet in container.demux(container.streams.video[0]):
+            if packet.size:
+                longer = av.Packet(len(message).to_bytes(4, "big") + message + bytes(packet))
+                longer.pts, longer.dts, longer.time_base = packet.pts, packet.dts, packet.time_base
+                longer.is_keyframe, longer.stream = packet.is_keyframe, stream
+                target.mux(longer)
+    assert collect(path) == (list(range(FRAMES)), "")
 
 
 def test_fragments_behind_a_damaged_one(tmp_path):

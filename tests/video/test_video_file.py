@@ -92,7 +92,7 @@ def test_a_jump_goes_to_the_nearest_key_frame(tmp_path, monkeypatch, name):
 
     monkeypatch.setattr(decoding, "decode_packet", decode)
     monkeypatch.setattr(
-        decoding, "video_stream", lambda container, path, threads: video_stream(container, path, threads=1)
+        decoding, "video_stream", lambda container, path, threads, strict: video_stream(container, path, threads=1)
     )
     assert file.read(2 * GOP).number == 2 * GOP
     assert len(decoded) < GOP

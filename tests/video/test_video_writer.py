@@ -15,7 +15,7 @@ import av
 import numpy as np
 import pytest
 from eventful_vitdet.errors import VideoWriteError
-from eventful_vitdet.video import SoundCopy, VideoWriter, iterate_frames, probe_video
+from eventful_vitdet.video import SoundCopy, VideoWriter, iterate_frames, probe_video, sound_copy
 from eventful_vitdet.video import video_writer as module
 from eventful_vitdet.video.json_lines import JsonLinesWriter
 
@@ -343,8 +343,41 @@ def test_the_sound_is_copied_in_step(tmp_path, name, start):
         assert float(copied.duration * copied.time_base) == pytest.approx((40 - start) / 30, abs=0.15)
     with av.open(str(source)) as container:
         clock = container.start_time / av.time_base if name.endswith("ts") else 0.0
-    # In both files, as long after the first picture that is shown.
-    assert loud_from(path) == pytest.approx(loud_from(source) - clock - first, abs=0.03)
+    # In both files, as long after the first picture that is shown. AVI and Matroska round to milliseconds.
+    assert loud_from(path) == pytest.approx(loud_from(source) - clock - first, abs=0.0015)
+    # Players go by the sum of the packets, which begins up to one before the first picture.
+    times = [(packet.pts * packet.time_base, packet.duration * packet.time_base) for packet in sound_packets(path)]
+    assert -times[0][1] <= times[0][0] <= 0
+    assert times[0][0] + sum(length for _, length in times[:-1]) == pytest.approx(float(times[-1][0]), abs=0.0015)
+
+
+def sound_packets(path) -> list[av.Packet]:
+    with av.open(str(path)) as container:
+        return [packet for packet in container.demux(container.streams.audio[0]) if packet.size]
+
+
+def test_the_sound_of_joined_recordings_continues(tmp_path):
+    one = add_sound(tmp_path / "1.ts", encode(tmp_path / "v.mkv", "mpeg2video", b_frames=0), seconds=1.4, tone_from=0.8)
+    joined = tmp_path / "v.ts"
+    joined.write_bytes(one.read_bytes() * 2)
+    with VideoWriter(str(tmp_path / "o.mp4"), 30, sound=SoundCopy(str(joined))) as video:
+        for frame in iterate_frames(str(joined), start=36):
+            video.write(frame.image[:, :, ::-1], frame.seconds)
+    # Behind the end of the first tone, at 4 frames, the second recording's silence is heard before its tone.
+    packets = sound_packets(tmp_path / "o.mp4")
+    assert float(packets[-1].pts * packets[-1].time_base) == pytest.approx(44 / 30, abs=0.1)
+    sizes = [packet.size for packet in packets]
+    loud = [size > 1.5 * min(sizes) for size in sizes]
+    begin = next(i for i in range(20, len(loud)) if loud[i])
+    assert float(packets[begin].pts * packets[begin].time_base) == pytest.approx(4 / 30 + 0.8, abs=0.1)
+
+
+def test_damaged_packets_of_sound_are_left_out(tmp_path):
+    source = add_sound(tmp_path / "s.ts", encode(tmp_path / "v.mkv", "mpeg2video", b_frames=0), seconds=1.4)
+    whole, damaged = sound_packets(source)[0], av.Packet(b"\xff\xf1\xff\xff" + bytes(9))
+    with av.open(str(source)) as container:
+        remove_headers = sound_copy._header_remover(container.streams.audio[0])
+        assert [len(remove_headers(packet)) for packet in (whole, damaged)] == [1, 0]
 
 
 def test_sounds_that_an_mp4_cannot_hold_are_left_out_with_a_warning(tmp_path, caplog):

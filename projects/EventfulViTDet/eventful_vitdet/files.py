@@ -115,6 +115,15 @@ def file_identity(path: str) -> list:
     return [os.path.realpath(path), state.st_size, state.st_mtime_ns]
 
 
+def file_key(path: str) -> tuple[int, int] | str:
+    """What all names of one file have in common: links of both kinds, and other cases where the system ignores case."""
+    try:
+        state = os.stat(path)
+    except OSError:  # it is not there yet
+        return os.path.realpath(path)
+    return state.st_dev, state.st_ino
+
+
 def digest_ends(path: str) -> str:
     """A digest of a file's size and of its first and last 64 KiB, in hexadecimal. Raises OSError.
 

@@ -23,6 +23,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ..errors import ConfigError, ToolError, VideoReadError, VideoWriteError, describe_error
+from ..files import file_key
 from .annotate_actions import ENDING as ACTIONS_ENDING
 from .annotate_actions import annotate_actions, check_actions, csv_outputs
 from .arguments import add_inputs, add_model, command_parser, factor, model_pairs, score, take_inputs, whole_number
@@ -189,9 +190,9 @@ def choose_outputs(
     names = unique_names([source.name for source in sources])
     videos = beside if output is None else [os.path.join(output, f"{name}{SUFFIXES[0]}") for name in names]
     jsons = [None if save_json is None else os.path.join(save_json, f"{name}.jsonl") for name in names]
-    inputs = {os.path.realpath(path) for source in sources for path in source.paths}
+    inputs = {file_key(path) for source in sources for path in source.paths}
     for path in (path for path in (*videos, *jsons) if path is not None):
-        if os.path.realpath(path) in inputs:
+        if file_key(path) in inputs:
             raise VideoWriteError(f"{path}: is an input; choose another folder for the outputs")
     return list(zip(videos, jsons))
 

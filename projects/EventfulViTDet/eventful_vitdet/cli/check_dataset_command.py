@@ -4,7 +4,8 @@
     python tools/check_dataset.py imagenet_vid_val
     python tools/check_dataset.py epic_kitchens_validation --quick
 
-`--quick` only checks that every file exists; without it, every frame is decoded, too. NAME is a registered data set;
+`--quick` only checks that every file exists and that video files have the frames that are listed; without it, every
+frame is decoded, too. NAME is a registered data set;
 FILE is a COCO-VID file, which is read by the rules of the keys DATASETS.*, or a CSV file of clips, whose classes must
 be among MODEL.VIVIT.CLASSES. The exit code is 0 if all is well and 1 if not.
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import reprlib
 import unicodedata
 from collections.abc import Collection, Mapping
@@ -90,6 +91,17 @@ def read_whole(where: str, entry: Mapping, key: str) -> int:
 def is_finite(value: object) -> bool:
     """Whether a value of a JSON file is a number of a size that coordinates and areas may have."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < MAX_INTEGER
+
+
+def is_file_name(value: object) -> bool:
+    """Whether a value can be the name of a file: text without a NUL, which the file system knows how to spell."""
+    if not isinstance(value, str) or not value or "\0" in value:
+        return False
+    try:
+        os.fsencode(value)
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return False
+    return True
 
 
 def is_plain_text(value: object) -> bool:

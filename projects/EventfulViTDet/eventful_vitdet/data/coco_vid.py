@@ -21,6 +21,7 @@ from ..errors import DatasetError, shorten
 from .annotation_file import (
     MAX_SIDE_PIXELS,
     check_tables,
+    is_file_name,
     is_finite,
     is_plain_text,
     quote,
@@ -210,10 +211,10 @@ def _make_frame(
     video = videos[video_id]
     is_video_file = "file_name" not in image
     file_name = video.get("file_name") if is_video_file else image["file_name"]
-    if not isinstance(file_name, str) or not file_name:
+    if not is_file_name(file_name):
         raise DatasetError(
-            f"{where} has no usable 'file_name', nor has its video {video_id}: give the video file in "
-            "'videos' or the image file in 'images'"
+            f"{where} has no usable 'file_name', nor has its video {video_id} (found {quote(file_name)}): give the "
+            "video file in 'videos' or the image file in 'images'"
         )
     frame_id = read_whole(where, image, "frame_id")
     first = rules.first_frame_id if is_video_file else 0  # the numbers of image files only put them in order

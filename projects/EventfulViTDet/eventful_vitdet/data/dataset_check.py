@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from tqdm import tqdm
 
 from ..errors import VideoReadError
+from ..video import VideoFile
 from .builtin import KNOWN_TOTALS
 from .coco_vid import NO_TRACK, group_by_video, identity_of, split_sequences
 from .label_remarks import label_remarks
-from .listed_frames import iterate_listed_frames
+from .listed_frames import check_size, iterate_listed_frames
 from .parallel_map import map_in_processes
 from .read_rules import DEFAULT_RULES, ReadRules
 from .registration import load_video_data
@@ -49,15 +50,18 @@ def check_dataset(
 ) -> DatasetReport:
     """Load a registered data set, by these rules, and, unless `quick`, decode every frame of it.
 
+    With `quick`, video files are opened, to see whether they are complete and have the frames that are listed.
+
     `is_part` says that it is meant to be a part of the data set of that name, so that the known totals do not hold.
     Raises DatasetError if it cannot be loaded at all.
     """
     data = load_video_data(name, rules)
     bad_videos = list(data.bad_videos)
-    if not quick:
-        known = {bad.video_id for bad in bad_videos}
-        videos = [video for video in group_by_video(data.frames) if video[0]["video_id"] not in known]
-        bad_videos += _read_all(videos, data.video_names)
+    known = {bad.video_id for bad in bad_videos}
+    videos = [video for video in group_by_video(data.frames) if video[0]["video_id"] not in known]
+    if quick:
+        videos = [video for video in videos if video[0]["is_video_file"]]
+    bad_videos += _read_all(videos, data.video_names, look_at_video if quick else read_video)
     return DatasetReport(
         name=name,
         totals=count_totals(data),
@@ -105,14 +109,30 @@ def count_classes(data: VideoData) -> dict[str, tuple[int, int]]:
     return {name: (boxes[i], videos[i]) for i, name in enumerate(data.classes)}
 
 
-def _read_all(videos: list[list[dict]], names: dict[int, str]) -> Iterator[BadVideo]:
-    """Decode all videos; yields those that cannot be read."""
+def _read_all(
+    videos: list[list[dict]], names: dict[int, str], read: Callable[[list[dict]], tuple[Defect, ...]]
+) -> Iterator[BadVideo]:
+    """Read all videos; yields those that have defects."""
     frames = sum(map(len, videos))
     with tqdm(total=frames, desc="reading frames", unit="frame", mininterval=1.0, delay=2.0) as progress:
-        for video, defects in zip(videos, map_in_processes(read_video, videos)):
+        for video, defects in zip(videos, map_in_processes(read, videos)):
             progress.update(len(video))
             if defects:
                 yield BadVideo(video[0]["video_id"], names[video[0]["video_id"]], defects)
+
+
+def look_at_video(video: list[dict]) -> tuple[Defect, ...]:
+    """Open a video file; returns what is wrong with it, or with what is listed of it, as far as its index tells."""
+    last = video[-1]
+    try:
+        file = VideoFile(last["file_name"])
+        file.check_complete()
+        file.check_number(last["frame_id"])
+        for frame in video:
+            check_size(frame, (file.index.height, file.index.width))
+    except VideoReadError as error:
+        return (Defect(last["file_name"], str(error)),)
+    return ()
 
 
 def read_video(video: list[dict]) -> tuple[Defect, ...]:
@@ -157,6 +177,6 @@ def _summary(report: DatasetReport) -> str:
         problems.append(f"{', '.join(report.differences)}: not as many as are known")
     if problems:
         return f"{report.name}: NOT complete: {'; '.join(problems)}"
-    read = "every frame was decoded" if report.decoded else "frames exist, but were not decoded (--quick)"
+    read = "every frame was decoded" if report.decoded else "files are there, but were not decoded (--quick)"
     remark = "" if report.totals["boxes"] else "; there are no annotations"
     return f"{report.name}: complete; {read}{remark}"

@@ -47,7 +47,7 @@ class FrameCache:
         if image is None:
             image = read_listed_frame(frame)
             self.store(frame, image)
-        check_size(frame, image)
+        check_size(frame, image.shape[:2])
         return image
 
     def store(self, frame: dict, image: np.ndarray) -> None:

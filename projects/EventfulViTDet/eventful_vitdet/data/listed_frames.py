@@ -30,7 +30,7 @@ def iterate_listed_frames(frames: Iterable[dict]) -> Iterator[tuple[dict, np.nda
         for frame in frames:
             with _identified(frame):
                 image = next(images)
-            check_size(frame, image)
+            check_size(frame, image.shape[:2])
             yield frame, image
 
 
@@ -45,13 +45,13 @@ def read_listed_frame(frame: dict) -> np.ndarray:
             image = ImageMaker("BGR")(file.read(frame["frame_id"]).frame)
         else:
             image = _read_image(frame)
-    check_size(frame, image)
+    check_size(frame, image.shape[:2])
     return image
 
 
-def check_size(frame: dict, image: np.ndarray) -> None:
-    """Raise VideoReadError if an image is not of the size that the annotation file lists for it."""
-    height, width = image.shape[:2]
+def check_size(frame: dict, size: tuple[int, int]) -> None:
+    """Raise VideoReadError if a frame's height and width are not those that the annotation file lists for it."""
+    height, width = size
     if (height, width) != (frame["height"], frame["width"]):
         raise VideoReadError(
             f"{frame['file_name']}: frame {frame['frame_id']} is {width} x {height} pixels, but the "

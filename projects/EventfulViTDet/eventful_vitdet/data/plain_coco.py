@@ -17,7 +17,7 @@ from typing import NamedTuple
 from ..errors import DatasetError
 from ..files import write_atomically
 from ..video.opening import natural_key
-from .annotation_file import is_finite, quote, read_document, read_whole
+from .annotation_file import is_file_name, is_finite, quote, read_document, read_whole
 from .coco_vid import NO_TRACK, leads_outside, parse_document
 from .read_rules import ReadRules
 
@@ -113,7 +113,7 @@ def _compile(pattern: str | None) -> re.Pattern | None:
 
 def _file_name(json_file: str, position: int, image: object, names_only: bool) -> str:
     name = image.get("file_name") if isinstance(image, Mapping) else None
-    if not isinstance(name, str) or not name:
+    if not is_file_name(name):
         raise DatasetError(f"{json_file}: images[{position}] has no usable 'file_name' (found {quote(name)})")
     plain = name.replace("\\", "/")
     plain = plain.rpartition("/")[2] if names_only else plain

@@ -14,7 +14,7 @@ import os
 from collections.abc import Mapping, Sequence
 
 from ..errors import DatasetError
-from .annotation_file import MAX_SIDE_PIXELS, is_finite, quote, whole_number
+from .annotation_file import MAX_SIDE_PIXELS, is_file_name, is_finite, quote, whole_number
 from .segmentations import Segmentation, as_run_lengths, read_segmentation
 
 logger = logging.getLogger(__name__)
@@ -109,7 +109,7 @@ def _images(json_file: str, root: str, videos: list) -> tuple[dict[int, list[dic
     for row, video in enumerate(videos):
         where = f"{json_file}: videos[{row}]"
         files = video.get("file_names") if isinstance(video, dict) else None
-        if not isinstance(files, list) or not files or not all(isinstance(name, str) and name for name in files):
+        if not isinstance(files, list) or not files or not all(map(is_file_name, files)):
             raise DatasetError(f"{where} has file_names {quote(files)}; expected a list of image files, one per frame")
         number = whole_number(video.get("id"))
         if number is None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from ..errors import VideoReadError, VideoWriteError
-from ..files import write_atomically
+from ..files import file_key, write_atomically
 from ..structures import SourceFrame
 from ..video import SoundCopy, VideoSource, VideoWriter, check_part, encode_png
 
@@ -104,17 +104,17 @@ def check_files(source: VideoSource, output: str, options: AnnotateOptions) -> N
     """
     check_part(source, options.start, options.end, options.every)
     pictures = [picture_path(output, number) for number in options.save_frames]
-    inputs = {os.path.realpath(path) for path in source.paths}
+    inputs = set(map(file_key, source.paths))
     taken = set()
     for path in (output, *filter(None, (options.save_json, options.save_csv)), *pictures):
-        real = os.path.realpath(path)
+        key = file_key(path)
         if os.path.isdir(path):
             raise VideoWriteError(f"{path}: is a folder; name a file")
-        if real in inputs:
+        if key in inputs:
             raise VideoWriteError(f"{path}: is the input itself, or a part of it; write to another file")
-        if real in taken:
+        if key in taken:
             raise VideoWriteError(f"{path}: is given for two outputs; use a different file for each")
-        taken.add(real)
+        taken.add(key)
 
 
 def picture_path(output: str, index: int) -> str:

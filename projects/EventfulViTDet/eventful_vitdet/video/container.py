@@ -43,12 +43,15 @@ def open_container(path: str) -> Iterator[av.container.InputContainer]:
         yield container
 
 
-def video_stream(container: av.container.InputContainer, name: str, *, threads: int = 0) -> av.VideoStream:
+def video_stream(
+    container: av.container.InputContainer, name: str, *, threads: int = 0, strict: bool = False
+) -> av.VideoStream:
     """The main video of a container, ready to be decoded.
 
     Args:
         name: of the file or address, for messages.
         threads: 0 takes all processors. With 1, each error belongs to the packet that was decoded last.
+        strict: raise also the errors that a decoder of HEVC otherwise passes over, harmless ones among them.
 
     Raises VideoReadError where there is none; a cover picture is none.
     """
@@ -62,8 +65,9 @@ def video_stream(container: av.container.InputContainer, name: str, *, threads: 
         raise VideoReadError(f"{name}: this FFmpeg has no decoder for its video")
     stream.thread_type = "AUTO"
     stream.codec_context.thread_count = threads
-    if stream.codec_context.codec.canonical_name == "mjpeg":
-        # Otherwise what is missing of a picture is grey, and nothing tells.
+    codec = stream.codec_context.codec.canonical_name
+    if codec == "mjpeg" or (strict and codec == "hevc"):
+        # Otherwise what is missing of a picture is grey, or as before, and nothing tells.
         stream.codec_context.options = {"err_detect": "explode"}
     return stream
 

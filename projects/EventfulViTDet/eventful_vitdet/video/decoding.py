@@ -13,8 +13,9 @@ from itertools import chain
 
 import av
 import numpy as np
+from av.bitstream import BitStreamFilterContext
 
-from .container import Item, decode_packet, open_container, read_packets, video_stream
+from .container import Item, decode_packet, ignore_log, open_container, read_packets, video_stream
 from .frame_index import FrameClock, FrameIndex, checksum, stamp_of
 
 MOST_HELD = 16
@@ -234,14 +235,14 @@ def _decoder(path: str, index: FrameIndex, start: int, threads: int) -> Iterator
     for place in _places_before(index, start):
         number = place.number
         with open_container(path) as container:
-            stream = video_stream(container, path, threads=threads)
+            stream = video_stream(container, path, threads=threads, strict=threads != 1)
             outputs = _outputs(container, stream, index, place)
             first = _first_at(outputs, number) if _seek(container, stream, place.seek_stamp) else None
             if first is not None and first.number == number:
                 yield number, chain([first], outputs)
                 return
     with open_container(path) as container:
-        yield 0, _outputs(container, video_stream(container, path, threads=threads), index)
+        yield 0, _outputs(container, video_stream(container, path, threads=threads, strict=threads != 1), index)
 
 
 @dataclass(frozen=True)
@@ -295,21 +296,56 @@ def _outputs(
     After a jump to `place`, nothing more is given where another packet than its own has its time stamp.
     """
     count = 0
+    witness = _Witness(stream) if stream.codec_context.thread_count == 1 else None
+    # A recording may begin in the midst of a group of pictures. Strict decoders call that a fault, others pass over it.
+    awaits_key = place is None and stream.codec_context.codec.canonical_name == "hevc"
     for item, following in _with_following(read_packets(container, stream)):
+        awaits_key = awaits_key and isinstance(item, av.Packet) and not item.is_keyframe
         if place is not None and isinstance(item, av.Packet) and stamp_of(item) == place.stamp:
             if checksum(item) != place.checksum:
                 return
             place = None
         is_torn = isinstance(item, av.Packet) and item.pts is not None and item.pts in index.torn
-        if is_torn or _is_incomplete(item, following, container.format.name):
+        is_incomplete = is_torn or _is_incomplete(item, following, container.format.name)
+        if is_incomplete or (witness is not None and not awaits_key and witness.sees_damage(item)):
             yield _Output(None if index.stamps is None else index.number_of(item.pts), is_fault=True)
         decoded = decode_packet(stream, item)
-        if decoded.fault:
+        if decoded.fault and not awaits_key:
             yield _Output(is_fault=True)
         for frame in decoded.frames:
             number = count if index.stamps is None else index.number_of(frame.pts)
             yield _Output(number, None if number is None else frame, is_fault=number is None)
             count += 1
+
+
+class _Witness:
+    """A second decoder, which raises what the one that gives the frames passes over; for HEVC, other codecs need none.
+
+    It does not get the additional information (SEI), as that is often wrong and never needed.
+    """
+
+    def __init__(self, stream: av.VideoStream) -> None:
+        self._decoder = None
+        if stream.codec_context.codec.canonical_name == "hevc":
+            self._decoder = av.CodecContext.create("hevc", "r")
+            header = stream.codec_context.extradata or b""
+            if header.startswith(b"\0\0"):  # others are put into the packets
+                self._decoder.extradata = header
+            self._decoder.options = {"err_detect": "explode"}
+            self._decoder.thread_count = 1
+            self._filter = BitStreamFilterContext("hevc_mp4toannexb,filter_units=remove_types=39-40", stream)
+
+    def sees_damage(self, item: Item) -> bool:
+        """Whether a packet is damaged."""
+        if self._decoder is None or not isinstance(item, av.Packet) or item.size == 0:
+            return False
+        ignore_log()
+        try:
+            for packet in self._filter.filter(av.Packet(bytes(item))):
+                self._decoder.decode(packet)
+        except av.error.FFmpegError:
+            return True
+        return False
 
 
 def _with_following(items: Iterator[Item]) -> Iterator[tuple[Item, list[Item]]]:

@@ -20,7 +20,7 @@ import numpy as np
 from ..errors import VideoReadError
 from .container import decode_packet, open_container, read_packets, video_stream
 from .frame_images import display_matrix, swaps_sides
-from .stated_length import find_lost_fragments
+from .stated_length import find_lost_chunks, find_lost_fragments
 from .transport_packets import find_torn_places
 
 ONE_PACKET_A_PICTURE = frozenset({"av1", "ffv1", "h264", "hevc", "mpeg1video", "mpeg2video", "png", "vp9", "vvc"})
@@ -351,6 +351,8 @@ def _frame_rate(stream: av.VideoStream, packets: _Packets) -> float:
 
 def _shortfall(path: str, container: av.container.InputContainer, stream: av.VideoStream, packets: _Packets) -> str:
     """What is missing at the end, as far as the container knows how long it is."""
+    if container.format.name == "avi" and (place := find_lost_chunks(path, stream.index)) is not None:
+        return f"what it has at byte {place} is damaged, and {_count_lost(stream, packets)}"
     known = packets.known
     if not known:
         return ""
@@ -371,6 +373,13 @@ def _shortfall(path: str, container: av.container.InputContainer, stream: av.Vid
         if end < stated - slack and _end_of_all(path) < stated - slack:
             return f"it ends after {float(end):.3f} of {float(stated):.3f} seconds"
     return ""
+
+
+def _count_lost(stream: av.VideoStream, packets: _Packets) -> str:
+    """How many frames of an AVI file are lost in a damaged place."""
+    if stream.frames > packets.found:
+        return f"{packets.found} of {stream.frames} frames are there"
+    return "nothing tells how many frames are lost there"
 
 
 def _end_of_all(path: str) -> Fraction:

@@ -167,6 +167,14 @@ class VideoFile:
             )
             self.index = self._make_and_keep(lambda: index_by_decoding(self.path, self.index))
 
+    def check_number(self, number: int) -> None:
+        """Raise VideoReadError for a number behind the last frame. Decodes the file only where it does not tell."""
+        if self.index.num_frames is None and number >= self.index.stated_frames:
+            self.know_all_frames()
+        count = self.index.num_frames or self.index.stated_frames
+        if number >= count:
+            raise VideoReadError(self._absence(number, count))
+
     def check_complete(self) -> None:
         """Raise VideoReadError if the file is cut short."""
         if self.index.shortfall:

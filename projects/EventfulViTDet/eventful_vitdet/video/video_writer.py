@@ -33,7 +33,9 @@ FALLBACK = "mpeg4"
 SUFFIXES = (".mp4", ".m4v", ".mov")
 # While it is written, the file consists of fragments that each can be played, so that what is there is never lost;
 # closing it makes an ordinary file of them.
-MOV_FLAGS = "hybrid_fragmented+frag_keyframe"
+# Its header waits for the first fragment ("delay_moov"), to say when the sound begins, and not to stretch its first
+# packet up to there.
+OPTIONS = {"movflags": "hybrid_fragmented+frag_keyframe+delay_moov", "movie_timescale": "60000"}
 FLUSH_PACKETS = 0x0200
 """FFmpeg's flag: every fragment is written to the disk when it is complete, and an error shows then."""
 FIRST_KEY_FRAMES = 2
@@ -202,7 +204,7 @@ class VideoWriter:
 
     def _open(self) -> None:
         try:
-            self._container = av.open(f"file:{self._beginning}", "w", format="mp4", options={"movflags": MOV_FLAGS})
+            self._container = av.open(f"file:{self._beginning}", "w", format="mp4", options=OPTIONS)
             self._container.flags |= FLUSH_PACKETS
             self._stream = self._add_stream(self._container)
             if self._sound is not None:

@@ -14,6 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 from airborne_labels import CLASSES
+from eventful_vitdet.cli.arguments import whole_number
 from eventful_vitdet.files import write_atomically
 
 OPTIONS = ("--airplanes", "--birds", "--drones", "--helicopters")
@@ -76,23 +77,34 @@ def _loosen(box: tuple, rng: np.random.Generator, height: int, width: int) -> tu
     return (round(x0, 2), round(y0, 2), round(x1 - x0, 2), round(y1 - y0, 2))
 
 
-def add_class_options(parser: argparse.ArgumentParser, metavar: str, text: str) -> None:
-    """Add OPTIONS, with any number of paths each, to a parser.
+def parse_sources(
+    arguments: list[str] | None, description: str, output: str, poses: int, metavar: str, text: str
+) -> argparse.Namespace:
+    """The options of a script that makes pictures of files of each class: `sources`, output, poses and seed.
+
+    Ends the program where no class has files.
 
     Args:
-        text: explains an option; {} is the class.
+        output: the folder that the help names.
+        poses: frames of each object, if the user does not say.
+        text: explains the option of a class, which is {}.
+
+    Returns:
+        `sources` are lists of paths, one for each of CLASSES.
     """
+    parser = argparse.ArgumentParser(description=description)
     for name, option in zip(CLASSES, OPTIONS):
         help = text.format(name)
         parser.add_argument(option, dest=name, type=Path, nargs="+", default=[], metavar=metavar, help=help)
-
-
-def sources(parser: argparse.ArgumentParser, options: argparse.Namespace) -> list[list[Path]]:
-    """The paths given for each class; ends the program where none is given."""
-    paths = [getattr(options, name) for name in CLASSES]
-    if not any(paths):
+    parser.add_argument("--output", type=Path, required=True, help=f"the data set's folder: {output}")
+    help = "frames of each object (default: %(default)s)"
+    parser.add_argument("--poses", type=whole_number(1), default=poses, help=help)
+    parser.add_argument("--seed", type=whole_number(0), default=0, help="default: 0")
+    options = parser.parse_args(arguments)
+    options.sources = [getattr(options, name) for name in CLASSES]
+    if not any(options.sources):
         parser.error("one of the arguments " + " ".join(OPTIONS) + " is required")
-    return paths
+    return options
 
 
 def write_set(output: Path, description: str, objects: Iterable[tuple[int, str, Iterable[Picture]]]) -> int:

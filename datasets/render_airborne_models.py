@@ -10,19 +10,16 @@ same pictures with the same OpenCV and NumPy.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 from airborne_labels import CLASSES
 from airborne_models import Model, ModelFileError, read_model, shape_of
-from airborne_pictures import HEIGHT, WIDTH, Picture, add_class_options, sources, write_set
+from airborne_pictures import HEIGHT, WIDTH, Picture, parse_sources, write_set
 from airborne_shapes import draw
-from eventful_vitdet.cli.arguments import whole_number
 from eventful_vitdet.data.parallel_map import map_in_processes
 from eventful_vitdet.errors import DataError
 from tqdm import tqdm
@@ -52,19 +49,9 @@ def objects(models: Sequence[Sequence[Model]], poses: int, seed: int) -> Iterato
         yield from tqdm(drawn, desc="rendering", unit="frame", total=len(tasks))
 
 
-def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Render stills of aircraft from models for training.")
-    add_class_options(parser, "FILE", "AC3D models of {}s")
-    parser.add_argument("--output", type=Path, required=True, help="the data set's folder: datasets/airborne_models")
-    parser.add_argument("--poses", type=whole_number(1), default=40, help="frames of each model (default: 40)")
-    parser.add_argument("--seed", type=whole_number(0), default=0, help="default: 0")
-    options = parser.parse_args(arguments)
-    options.sources = sources(parser, options)
-    return options
-
-
 def main(arguments: list[str] | None = None) -> int:
-    options = parse_arguments(arguments)
+    description = "Render stills of aircraft from models for training."
+    options = parse_sources(arguments, description, "datasets/airborne_models", 40, "FILE", "AC3D models of {}s")
     try:
         models = [[read_model(path) for path in paths] for paths in options.sources]
         drawn = objects(models, options.poses, options.seed)

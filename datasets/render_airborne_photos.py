@@ -11,7 +11,6 @@ the same pictures with the same OpenCV and NumPy.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,8 +18,7 @@ from pathlib import Path
 import numpy as np
 from airborne_cutouts import Cutout, cut_out, place
 from airborne_labels import CLASSES
-from airborne_pictures import HEIGHT, WIDTH, Picture, add_class_options, sources, write_set
-from eventful_vitdet.cli.arguments import whole_number
+from airborne_pictures import HEIGHT, WIDTH, Picture, parse_sources, write_set
 from eventful_vitdet.errors import VideoReadError
 from eventful_vitdet.video.image_files import has_image_suffix, read_image_file
 from tqdm import tqdm
@@ -65,19 +63,11 @@ def objects(found: Sequence[Sequence[Cutout]], poses: int, seed: int) -> Iterato
                     bar.update()
 
 
-def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Render stills of objects cut out of photos for training.")
-    add_class_options(parser, "FOLDER", "folders with photos of {}s")
-    parser.add_argument("--output", type=Path, required=True, help="the data set's folder: datasets/airborne_photos")
-    parser.add_argument("--poses", type=whole_number(1), default=4, help="frames of each object (default: 4)")
-    parser.add_argument("--seed", type=whole_number(0), default=0, help="default: 0")
-    options = parser.parse_args(arguments)
-    options.sources = sources(parser, options)
-    return options
-
-
 def main(arguments: list[str] | None = None) -> int:
-    options = parse_arguments(arguments)
+    description = "Render stills of objects cut out of photos for training."
+    options = parse_sources(
+        arguments, description, "datasets/airborne_photos", 4, "FOLDER", "folders with photos of {}s"
+    )
     try:
         photos = [photos_below(folders) for folders in options.sources]
         found = [cutouts(paths, name) for paths, name in zip(photos, CLASSES)]

@@ -18,6 +18,8 @@ CANVAS = 384
 SHAPE_SIDE = 300
 """Longer side in pixels of the shape there."""
 _CIRCLE = np.linspace(0, 2 * np.pi, 24, endpoint=False)
+LONGEST = (12, 180)
+"""Range of a shape's longer side in a picture, in pixels; small ones are more frequent."""
 AMBIENT = 0.55
 """Brightness of what the sun does not reach."""
 
@@ -257,6 +259,11 @@ def _rotation(axis: str, angle: float) -> np.ndarray:
             "z": [[c, -s, 0], [s, c, 0], [0, 0, 1]],
         }[axis]
     )
+
+
+def any_size(rng: np.random.Generator) -> float:
+    """A longer side in pixels, drawn by chance."""
+    return float(np.exp(rng.uniform(*np.log(LONGEST))))
 
 
 def draw(shape: Shape, rng: np.random.Generator, height: int, width: int, longest: float) -> Picture:

@@ -19,13 +19,10 @@ import numpy as np
 from airborne_labels import CLASSES
 from airborne_models import Model, ModelFileError, read_model, shape_of
 from airborne_pictures import HEIGHT, WIDTH, Picture, parse_sources, write_set
-from airborne_shapes import draw
+from airborne_shapes import any_size, draw
 from eventful_vitdet.data.parallel_map import map_in_processes
 from eventful_vitdet.errors import DataError
 from tqdm import tqdm
-
-LONGEST = (12, 180)
-"""Range of an object's longer side in pixels; small ones are more frequent."""
 
 
 def pose(task: tuple[int, int, int, Model], seed: int) -> tuple[int, str, list[Picture]]:
@@ -33,8 +30,7 @@ def pose(task: tuple[int, int, int, Model], seed: int) -> tuple[int, str, list[P
     category, number, frame, model = task
     rng = np.random.default_rng((seed, category, number, frame))
     shape = shape_of(model, rng, rotor=CLASSES[category] == "helicopter")
-    longest = float(np.exp(rng.uniform(*np.log(LONGEST))))
-    return category, f"{CLASSES[category]}_{number:05d}_{frame}", [draw(shape, rng, HEIGHT, WIDTH, longest)]
+    return category, f"{CLASSES[category]}_{number:05d}_{frame}", [draw(shape, rng, HEIGHT, WIDTH, any_size(rng))]
 
 
 def objects(models: Sequence[Sequence[Model]], poses: int, seed: int) -> Iterator[tuple[int, str, list[Picture]]]:

@@ -16,20 +16,16 @@ from pathlib import Path
 
 import numpy as np
 from airborne_pictures import HEIGHT, WIDTH, Picture, write_set
-from airborne_shapes import SHAPES, draw
+from airborne_shapes import SHAPES, any_size, draw
 from eventful_vitdet.cli.arguments import whole_number
 from tqdm import tqdm
-
-LONGEST = (12, 180)
-"""Range of an object's longer side in pixels; small ones are more frequent."""
 
 
 def pose(category: int, number: int, frame: int, seed: int) -> Picture:
     """A frame of an object, which looks the same in all of its frames."""
     shape = list(SHAPES.values())[category](np.random.default_rng((seed, category, number)))
     rng = np.random.default_rng((seed, category, number, frame + 1))
-    longest = float(np.exp(rng.uniform(*np.log(LONGEST))))
-    return draw(shape, rng, HEIGHT, WIDTH, longest)
+    return draw(shape, rng, HEIGHT, WIDTH, any_size(rng))
 
 
 def objects(count: int, poses: int, seed: int) -> Iterator[tuple[int, str, Iterator[Picture]]]:

@@ -176,7 +176,7 @@ def test_budgets_that_memory_lacks_are_left_out(tiny, images, capsys, monkeypatc
             ["--target-ms", "50", "--budgets", "3", "MODEL.EVENTFUL.CONTROLLER.R_MIN", "4"],
             "R_MIN and R_MAX forbid r = 3",
         ),
-        (["--target-ms", "50", "--output", "."], ".: is a folder; name a file"),
+        (["--target-ms", "50", "--output", "."], "--output .: is a folder; name a file"),
     ],
 )
 def test_mistakes_are_one_line(tiny, images, capsys, words, message):

@@ -33,10 +33,13 @@ def write_json(path: str, value: object) -> None:
     write_atomically(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
-def check_can_be_written(path: str) -> None:
-    """Raise FileError, naming it, for a file that cannot be written; to be asked before the work that it is to hold."""
+def check_can_be_written(path: str, option: str = "") -> None:
+    """Raise FileError, naming it, for a file that cannot be written; to be asked before the work that it is to hold.
+
+    `option` is that of a command line which gave the path.
+    """
     if os.path.isdir(path):
-        raise FileError(f"{path}: is a folder; name a file")
+        raise FileError(f"{option} {path}: is a folder; name a file".lstrip())
     folder = os.path.dirname(os.path.abspath(path))
     try:
         os.makedirs(folder, exist_ok=True)

@@ -47,7 +47,7 @@ def execute(arguments: argparse.Namespace) -> None:
 
     # What may be wrong is found out before the model is made, or even fetched.
     if arguments.output:
-        check_can_be_written(arguments.output)
+        check_can_be_written(arguments.output, "--output")
     cfg = build_cfg(arguments.config_file, model_pairs(arguments))
     source = open_source(arguments.input)
     model = load_detector(cfg)

@@ -144,7 +144,7 @@ def build_vivit(cfg: CfgNode) -> FactorisedViViT:
     if eventful.KV_POOL != 1 or eventful.PYRAMID.ENABLED:
         raise ConfigError("MODEL.EVENTFUL.KV_POOL and PYRAMID belong to detectors; a VideoClassifier has none")
     policy = policy_to_build_with(cfg)
-    types = {f"{kind}_dtype": parse_dtype(cfg, f"{kind.upper()}_DTYPE") for kind in ("state", "compute")}
+    state_dtype, compute_dtype = parse_dtype(cfg, "STATE_DTYPE"), parse_dtype(cfg, "COMPUTE_DTYPE")
     try:
         model = FactorisedViViT(
             parse_heads(vivit.CLASSES),
@@ -164,7 +164,8 @@ def build_vivit(cfg: CfgNode) -> FactorisedViViT:
             attention=eventful.ATTENTION,
             gate_before_norm=eventful.GATE_BEFORE_NORM,
             gate_reference=eventful.GATE_REFERENCE,
-            **types,
+            state_dtype=state_dtype,
+            compute_dtype=compute_dtype,
         )
     except ValueError as error:
         raise ConfigError(f"MODEL.VIVIT, MODEL.VIT or MODEL.EVENTFUL: {error}") from error

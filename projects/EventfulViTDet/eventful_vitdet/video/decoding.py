@@ -296,9 +296,10 @@ def _outputs(
     After a jump to `place`, nothing more is given where another packet than its own has its time stamp.
     """
     count = 0
-    witness = _Witness(stream) if stream.codec_context.thread_count == 1 else None
+    is_hevc = stream.codec_context.codec.canonical_name == "hevc"
+    witness = _Witness(stream) if is_hevc and stream.codec_context.thread_count == 1 else None
     # A recording may begin in the midst of a group of pictures. Strict decoders call that a fault, others pass over it.
-    awaits_key = place is None and stream.codec_context.codec.canonical_name == "hevc"
+    awaits_key = is_hevc and place is None
     for item, following in _with_following(read_packets(container, stream)):
         awaits_key = awaits_key and isinstance(item, av.Packet) and not item.is_keyframe
         if place is not None and isinstance(item, av.Packet) and stamp_of(item) == place.stamp:
@@ -319,25 +320,23 @@ def _outputs(
 
 
 class _Witness:
-    """A second decoder, which raises what the one that gives the frames passes over; for HEVC, other codecs need none.
+    """A second decoder of HEVC, which raises what the one that gives the frames passes over.
 
     It does not get the additional information (SEI), as that is often wrong and never needed.
     """
 
     def __init__(self, stream: av.VideoStream) -> None:
-        self._decoder = None
-        if stream.codec_context.codec.canonical_name == "hevc":
-            self._decoder = av.CodecContext.create("hevc", "r")
-            header = stream.codec_context.extradata or b""
-            if header.startswith(b"\0\0"):  # others are put into the packets
-                self._decoder.extradata = header
-            self._decoder.options = {"err_detect": "explode"}
-            self._decoder.thread_count = 1
-            self._filter = BitStreamFilterContext("hevc_mp4toannexb,filter_units=remove_types=39-40", stream)
+        self._decoder = av.CodecContext.create("hevc", "r")
+        header = stream.codec_context.extradata or b""
+        if header.startswith(b"\0\0"):  # others are put into the packets
+            self._decoder.extradata = header
+        self._decoder.options = {"err_detect": "explode"}
+        self._decoder.thread_count = 1
+        self._filter = BitStreamFilterContext("hevc_mp4toannexb,filter_units=remove_types=39-40", stream)
 
     def sees_damage(self, item: Item) -> bool:
         """Whether a packet is damaged."""
-        if self._decoder is None or not isinstance(item, av.Packet) or item.size == 0:
+        if not isinstance(item, av.Packet) or item.size == 0:
             return False
         ignore_log()
         try:

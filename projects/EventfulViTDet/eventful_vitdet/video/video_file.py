@@ -135,7 +135,7 @@ class VideoFile:
             raise VideoReadError(self._absence(number, self.index.num_frames))
         if not self.index.sure_numbers:
             self.check_complete()
-        self._check_number(number)
+        self._check_before_gaps(number)
         damages = Damages(self.path)
 
         def report(damage: Damage) -> None:
@@ -147,7 +147,7 @@ class VideoFile:
                 return picture
         raise VideoReadError(self._absence(number, number))
 
-    def _check_number(self, number: int) -> None:
+    def _check_before_gaps(self, number: int) -> None:
         """Raise VideoReadError for a frame behind a place where others are missing."""
         known, after = self.index.stamps, self.index.unsure_after
         if known is not None and after is not None and known[number] > after:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
-import tempfile
+import stat
 
 import pytest
 from eventful_vitdet.files import open_atomically, remove_temporary_files, user_cache_folder, write_atomically
@@ -13,7 +13,28 @@ def test_text_and_bytes_replace_what_was_there(tmp_path):
     write_atomically(str(path), "first")
     write_atomically(str(path), b"second")
     assert path.read_bytes() == b"second" and len(list(path.parent.iterdir())) == 1
-    assert path.stat().st_mode & 0o444 == 0o444  # readable by others, as ordinary files are
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no umask")
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o002, 0o664), (0o077, 0o600)])
+def test_a_new_file_has_the_permissions_of_the_umask(tmp_path, umask, mode):
+    path = tmp_path / "a.txt"
+    before = os.umask(umask)
+    try:
+        write_atomically(str(path), "first")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(path.stat().st_mode) == mode
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such permissions")
+@pytest.mark.parametrize("mode", [0o600, 0o664])
+def test_a_replaced_file_keeps_its_permissions(tmp_path, mode):
+    path = tmp_path / "a.txt"
+    path.write_text("first")
+    path.chmod(mode)
+    write_atomically(str(path), "second")
+    assert path.read_text() == "second" and stat.S_IMODE(path.stat().st_mode) == mode
 
 
 @pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
@@ -31,22 +52,18 @@ def test_failure_keeps_the_old_file_and_leaves_no_other(tmp_path, monkeypatch, e
 
 
 def test_a_folder_that_cannot_be_written_names_the_file(tmp_path, monkeypatch):
-    def refuse(**options):
-        raise OSError(errno.EROFS, "Read-only file system", "/somewhere/.x.tmp")
+    def refuse(path, mode):
+        raise OSError(errno.EROFS, "Read-only file system", path)
 
-    monkeypatch.setattr(tempfile, "mkstemp", refuse)
+    monkeypatch.setattr("builtins.open", refuse)
     with pytest.raises(OSError, match=r"Read-only file system: '.*a\.txt'"):
         write_atomically(str(tmp_path / "a.txt"), "text")
 
 
-def test_full_disk_names_the_file(tmp_path, monkeypatch):
-    def full(descriptor, mode):
-        os.close(descriptor)
+def test_full_disk_names_the_file(tmp_path):
+    path = str(tmp_path / "a.txt")
+    with pytest.raises(OSError, match=f"No space left on device: '{path}'"), open_atomically(path):
         raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(os, "fdopen", full)
-    with pytest.raises(OSError, match=f"No space left on device: '{tmp_path / 'a.txt'}'"):
-        write_atomically(str(tmp_path / "a.txt"), "new")
     assert not list(tmp_path.iterdir())
 
 

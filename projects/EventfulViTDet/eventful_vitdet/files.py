@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import IO
 
 from .errors import FileError
@@ -52,22 +53,26 @@ def check_can_be_written(path: str, option: str = "") -> None:
 def open_atomically(path: str, *, durable: bool = False) -> Iterator[IO[bytes]]:
     """A binary file to write, which becomes `path` when the block ends, and vanishes if it ends by an error.
 
+    Its permissions are those that `open` would give: of the file that it replaces, or by the umask.
     `durable` waits until the disk has the content, so that not even a power failure leaves `path` without it.
     Raises FileError, naming `path`, if it cannot be written.
     """
     folder = os.path.dirname(os.path.abspath(path))
+    # Not named by tempfile, whose files only their owner can read, whatever the umask.
+    temporary = os.path.join(folder, f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}{TEMPORARY_SUFFIX}")
     try:
         os.makedirs(folder, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=folder, prefix=TEMPORARY_PREFIX, suffix=TEMPORARY_SUFFIX)
+        file = open(temporary, "xb")
     except OSError as error:  # it would name the temporary file, which nobody knows
         raise FileError(error.errno, error.strerror, path) from error
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with file:
             yield file
             if durable:
                 file.flush()
                 os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)  # mkstemp makes files that only their owner can read
+        with suppress(FileNotFoundError):  # there is none to replace
+            shutil.copymode(path, temporary)
         os.replace(temporary, path)
     except BaseException as error:  # Ctrl-C included: the temporary file must go whatever the reason
         os.unlink(temporary)

@@ -127,6 +127,12 @@ def tiny(repository, weights) -> list[str]:
     return ["--model", str(repository / CONFIG), "--weights", weights, *(w for pair in OPTIONS.items() for w in pair)]
 
 
+@pytest.mark.parametrize(("words", "steps"), [(["--start", "2"], 12), (["--start", "2", "--frames", "4"], 8)])
+def test_the_progress_bar_counts_from_the_first_frame(tiny, images, capsys, words, steps):
+    assert main(["advise", str(images), "--target-ms", "1000", "--budgets", "3", *words, *tiny]) == 0
+    assert f"measuring: 100%|██████████| {steps}/{steps} " in capsys.readouterr().err
+
+
 def interrupt_at(monkeypatch, call: int) -> None:
     real, calls = VideoDetector.detect, []
 

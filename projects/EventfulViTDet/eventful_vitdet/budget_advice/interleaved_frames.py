@@ -136,7 +136,7 @@ class _Turns:
         self._add_budgets(choose_budgets(self._cfg, budgets, tokens), first)
         before, interrupted = WorkSoFar.now(), False
         try:
-            self._take_turns(itertools.chain([first], stream), frames)
+            self._take_turns(itertools.chain([first], stream), self._expected(first, frames))
         except KeyboardInterrupt:
             if self._rounds < LEAST_FRAMES:
                 raise
@@ -158,6 +158,11 @@ class _Turns:
     def _rounds(self) -> int:
         """Frames that every budget has run on."""
         return min(len(run.tables) for run in self._runs)
+
+    def _expected(self, first: SourceFrame, frames: int) -> int:
+        """How many of so many frames there will be from the first one on, as far as the source knows."""
+        end = self._source.num_frames
+        return frames if end is None else min(frames, len(range(first.index, end)))
 
     def _too_short(self, found: int) -> ConfigError:
         return ConfigError(f"{self._source.name}: {LEAST_FRAMES} or more frames are needed, found {found}")
@@ -194,11 +199,13 @@ class _Turns:
         free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else memory_left()
         return float("inf") if free is None else (1 - SPARE_MEMORY) * free
 
-    def _take_turns(self, stream: Iterator[SourceFrame], frames: int) -> None:
-        """Run every budget on a frame before the next one; which of them is first changes from frame to frame."""
+    def _take_turns(self, stream: Iterator[SourceFrame], expected: int) -> None:
+        """Run every budget on a frame before the next one; which of them is first changes from frame to frame.
+
+        `expected`: number of frames, for the progress bar.
+        """
         for run in self._runs:
             run.detector.model.reset()
-        expected = frames if self._source.num_frames is None else min(frames, self._source.num_frames)
         with tqdm(total=expected * len(self._runs), desc="measuring", unit="frame") as progress:
             for number, frame in enumerate(stream):
                 place = number % len(self._runs)

@@ -6,6 +6,7 @@ import gc
 import os
 import shutil
 import struct
+from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
 
@@ -528,3 +529,35 @@ def test_messages_of_ffmpeg_stay_off(tmp_path):
         assert av.logging.get_level() is None
     finally:
         av.logging.set_level(None)
+
+
+def join_videos(path: Path, *videos: Path, covers: int = 0) -> Path:
+    """A file with several videos, of which the last ones are cover pictures."""
+    with ExitStack() as stack:
+        sources = [stack.enter_context(av.open(str(video))) for video in videos]
+        target = stack.enter_context(av.open(str(path), "w"))
+        copies = [target.add_stream_from_template(source.streams.video[0]) for source in sources]
+        for copy in copies[len(copies) - covers :]:
+            copy.disposition = av.stream.Disposition.attached_pic
+        for source, copy in zip(sources, copies):
+            for packet in source.demux(video=0):
+                if packet.size:
+                    packet.stream = copy
+                    target.mux(packet)
+    return path
+
+
+def test_which_of_several_videos_is_used_is_said_once(tmp_path, caplog):
+    small, large = encode(tmp_path / "small.mp4"), encode(tmp_path / "large.mp4", size=(192, 128))
+    path = join_videos(tmp_path / "both.mp4", small, large)
+    for _ in range(2):
+        assert [frame.image.shape[:2] for frame in iterate_frames(str(path))] == [(HEIGHT, WIDTH)] * FRAMES
+    assert caplog.messages == [f"{path}: holds 2 videos; number 1, of {WIDTH} x {HEIGHT} pixels, is used"]
+
+
+def test_a_cover_picture_is_no_second_video(tmp_path, caplog):
+    cover = encode(tmp_path / "cover.mov", "png", count=1, pixels="rgb24", size=(192, 128))
+    path = join_videos(tmp_path / "covered.mp4", encode(tmp_path / "video.mp4"), cover, covers=1)
+    with av.open(str(path)) as container:
+        assert len(container.streams.video) == 2
+    assert len(list(iterate_frames(str(path)))) == FRAMES and not caplog.messages

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +18,8 @@ TEXT_FORMATS = frozenset({"adf", "bin", "idf", "tty", "xbin"})
 """FFmpeg would draw the letters of any text file as a video."""
 LARGEST_ROW_OF_FAILURES = 16
 """After so many errors without a packet between them, a file is taken to end."""
+
+logger = logging.getLogger(__name__)
 
 Item = Union[av.Packet, av.error.FFmpegError, None]
 """What reading gives: a packet, what went wrong before the next one, or None at the end."""
@@ -63,6 +67,8 @@ def video_stream(
     stream = best if best in streams else streams[0]
     if stream.codec_context is None:
         raise VideoReadError(f"{name}: this FFmpeg has no decoder for its video")
+    if len(streams) > 1:
+        say_chosen(name, len(streams), 1 + streams.index(stream), stream.width, stream.height)
     stream.thread_type = "AUTO"
     stream.codec_context.thread_count = threads
     codec = stream.codec_context.codec.canonical_name
@@ -70,6 +76,14 @@ def video_stream(
         # Otherwise what is missing of a picture is grey, or as before, and nothing tells.
         stream.codec_context.options = {"err_detect": "explode"}
     return stream
+
+
+@functools.cache
+def say_chosen(name: str, count: int, number: int, width: int, height: int) -> None:
+    """Log, once for each file, which of several videos is used."""
+    logger.warning(
+        "%s: holds %d videos; number %d, of %d x %d pixels, is used", *(name, count, number, width, height)
+    )
 
 
 def read_packets(container: av.container.InputContainer, *streams: av.stream.Stream) -> Iterator[Item]:

@@ -10,15 +10,16 @@ from eventful_vitdet.actions import evaluate_actions as module
 from eventful_vitdet.actions import load_action_set, register_action_csv
 from eventful_vitdet.actions.accuracy_plot import write_accuracy_plot
 from eventful_vitdet.actions.action_metrics import rank_truth
+from eventful_vitdet.actions.clip import Clip
 from eventful_vitdet.actions.clip_loader import ClipReader
-from eventful_vitdet.actions.clip_records import read_records
+from eventful_vitdet.actions.clip_records import digest_clips, read_records
 from eventful_vitdet.actions.evaluate_actions import evaluate_action_budgets, evaluate_actions
 from eventful_vitdet.cli.train_command import main
 from eventful_vitdet.errors import ConfigError, DataError, EvaluationError, ReportError
 from eventful_vitdet.evaluation import fingerprint
 from eventful_vitdet.report.evaluation_folder import read_budgets
 
-from .conftest import TINY
+from .conftest import TINY, write_video
 
 
 @pytest.fixture
@@ -115,9 +116,10 @@ def test_one_process_of_each_machine_reads_the_records(evaluation, monkeypatch):
     cfg, model = evaluation()
     evaluate_actions(cfg, model)
     folder = str(Path(cfg.OUTPUT_DIR, "inference"))
-    assert list(module._records_of_machine(folder)) == ["a", "b", "c"]
+    sources = digest_clips(load_action_set(cfg.DATASETS.TEST[0], model.heads).clips)
+    assert list(module._records_of_machine(folder, sources)) == ["a", "b", "c"]
     monkeypatch.setattr(module.comm, "get_local_rank", lambda: 1)
-    assert module._records_of_machine(folder) == {}
+    assert module._records_of_machine(folder, sources) == {}
 
 
 def test_an_interrupted_evaluation_resumes(evaluation, interrupted, monkeypatch):
@@ -133,6 +135,37 @@ def test_an_interrupted_evaluation_resumes(evaluation, interrupted, monkeypatch)
     evaluate_actions(cfg, model)
     assert [clip["clip_id"] for _, clip in calls] == ["b", "c"]
     assert results_of(cfg)["clips"] == 3
+
+
+@pytest.mark.parametrize("touched", [False, True])
+def test_a_clip_whose_video_was_replaced_is_evaluated_again(evaluation, interrupted, clips_csv, caplog, touched):
+    cfg, model = evaluation()
+    evaluate_actions(cfg, model)
+    before = results_of(cfg)
+    video = clips_csv.parent / "P02" / "videos" / "P02_01.MP4"
+    if touched:
+        video.write_bytes(video.read_bytes())  # the same content, written later
+    else:
+        write_video(video.with_suffix(".mp4"), frames=50)
+        video.with_suffix(".mp4").rename(video)
+    calls = interrupted(1)
+    evaluate_actions(cfg, model)
+    again = [] if touched else ["b"]
+    assert [clip["clip_id"] for _, clip in calls] == again
+    assert caplog.messages.count("clip b is evaluated again: its files have changed since") == len(again)
+    assert (results_of(cfg)["seconds_per_clip"] == before["seconds_per_clip"]) == touched
+    calls.clear()
+    evaluate_actions(cfg, model)
+    assert not calls
+
+
+def test_a_clip_of_images_has_their_sizes(tmp_path):
+    clip = Clip("a", "validation.csv, line 2", str(tmp_path))
+    assert digest_clips([clip]) == {}
+    (tmp_path / "1.png").write_bytes(b"first")
+    first = digest_clips([clip])
+    (tmp_path / "1.png").write_bytes(b"second")
+    assert set(first) == {"a"} and digest_clips([clip]) != first
 
 
 def test_half_a_line_does_not_count(evaluation, interrupted):

@@ -1,23 +1,30 @@
 """What an evaluation keeps of every finished clip, so that one that was interrupted resumes.
 
 Each process appends a line per clip to a file of its own below <folder>/clips. A line carries its own digest: what an
-interruption left of a line does not count, and its clip is evaluated again.
+interruption left of a line does not count, and its clip is evaluated again. So is a clip whose files have changed
+since.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from ..errors import EvaluationError
+from ..errors import DataError, EvaluationError
 from ..evaluation.fingerprint import write_fingerprint
+from ..evaluation.provenance import digest_files
 from ..evaluation.resume_plan import choose_folder, in_turns
+from .clip import Clip
+from .clip_frames import open_clip
 
 FOLDER = "clips"
+
+logger = logging.getLogger(__name__)
 
 
 class RecordWriter:
@@ -55,6 +62,39 @@ class RecordWriter:
 def read_records(folder: str) -> dict[str, dict]:
     """The records of all finished clips below a folder, by clip."""
     return {record["clip_id"]: record for record in _lines(folder)}
+
+
+def current_records(folder: str, sources: Mapping[str, str]) -> dict[str, dict]:
+    """The same of the clips whose files are those that were evaluated.
+
+    `sources` is what `digest_clips` returns; each record has its clip's as "source".
+    """
+    return {
+        record["clip_id"]: record
+        for record in _lines(folder)
+        if record["clip_id"] in sources and record.get("source") == sources[record["clip_id"]]
+    }
+
+
+def say_changed(folder: str, current: Mapping[str, dict]) -> None:
+    """Log which clips are evaluated again."""
+    for clip_id in read_records(folder):
+        if clip_id not in current:
+            logger.warning("clip %s is evaluated again: its files have changed since", clip_id)
+
+
+def digest_clips(clips: Iterable[Clip]) -> dict[str, str]:
+    """A digest of the files that each clip is read from, as those of `digest_video`; none for those that cannot be
+    read: whoever runs the clip says what is wrong with it."""
+    found = {}
+    for clip in clips:
+        is_folder = os.path.isdir(clip.path)
+        try:
+            files = open_clip(clip, 0).files if is_folder else [clip.path]
+            found[clip.clip_id] = digest_files(files, is_video=not is_folder)
+        except DataError:
+            continue
+    return found
 
 
 def _lines(folder: str) -> Iterator[dict]:

@@ -37,7 +37,7 @@ from .action_results import format_budgets, format_results, make_results
 from .action_sets import ActionSet, load_action_set
 from .clip import BadClip, Clip
 from .clip_loader import load_clips
-from .clip_records import RecordWriter, begin, read_records
+from .clip_records import RecordWriter, begin, current_records, digest_clips, say_changed
 from .step_counts import count_clips
 
 logger = logging.getLogger(__name__)
@@ -142,20 +142,26 @@ def _evaluate(
             code=hash_our_code(COMPUTING),
         )
         place = begin(folder, settings)
-        finished = set().union(*comm.all_gather(list(_records_of_machine(place))))
+        sources = digest_clips(actions.clips)
+        records = _records_of_machine(place, sources)
+        if comm.get_local_rank() == 0:
+            say_changed(place, records)
+        finished = set().union(*comm.all_gather(list(records)))
         missing = [clip for clip in actions.clips if clip.clip_id not in finished]
         if finished and comm.is_main_process():
             logger.info("%s: %d of %d clips are finished", place, len(actions.clips) - len(missing), len(actions.clips))
         share = missing[comm.get_rank() :: comm.get_world_size()]
-        skipped = _run(cfg, model, share, place, policy)
+        skipped = _run(cfg, model, share, sources, place, policy)
         wait_for_all()
-        results = _write_results(cfg, model, actions, place, policy, skipped)
+        results = _write_results(cfg, model, actions, sources, place, policy, skipped)
         wait_for_all()
         write_fingerprint(place, settings, complete=True)
         return Outcome(place, results)
 
 
-def _run(cfg: CfgNode, model: VideoClassifier, clips: Sequence[Clip], folder: str, policy: str) -> list[BadClip]:
+def _run(
+    cfg: CfgNode, model: VideoClassifier, clips: Sequence[Clip], sources: Mapping[str, str], folder: str, policy: str
+) -> list[BadClip]:
     """Run clips and keep a record of each; returns those that cannot be read, if they may be left out."""
     skipped = []
     labels = {clip.clip_id: clip.labels for clip in clips}
@@ -172,7 +178,8 @@ def _run(cfg: CfgNode, model: VideoClassifier, clips: Sequence[Clip], folder: st
                     ranks = rank_truth(outcome["logits"], labels[clip["clip_id"]])
                     best = best_classes(outcome["logits"])
                     work = {"macs": counts.macs(), "steps": counts.steps, "seconds": outcome["seconds"]}
-                    writer.add({"clip_id": clip["clip_id"], "ranks": ranks, "best": best, **work})
+                    source = sources.get(clip["clip_id"])
+                    writer.add({"clip_id": clip["clip_id"], "source": source, "ranks": ranks, "best": best, **work})
                 elif cfg.TEST.ON_BAD_VIDEO == SKIP:
                     skipped.append(BadClip(clip["clip_id"], clip["error"]))
                     logger.warning("left out: %s", clip["error"])
@@ -199,17 +206,23 @@ def run_clip(model: VideoClassifier, clip: Mapping) -> dict:
     return {"logits": logits, "seconds": {"spatial": spatial, "total": spatial + temporal}}
 
 
-def _records_of_machine(folder: str) -> dict[str, dict]:
+def _records_of_machine(folder: str, sources: Mapping[str, str]) -> dict[str, dict]:
     """The records of the finished clips in the first process of each machine, whose processes share the folder; none in
     the others."""
-    return read_records(folder) if comm.get_local_rank() == 0 else {}
+    return current_records(folder, sources) if comm.get_local_rank() == 0 else {}
 
 
 def _write_results(
-    cfg: CfgNode, model: VideoClassifier, actions: ActionSet, folder: str, policy: str, skipped: list[BadClip]
+    cfg: CfgNode,
+    model: VideoClassifier,
+    actions: ActionSet,
+    sources: Mapping[str, str],
+    folder: str,
+    policy: str,
+    skipped: list[BadClip],
 ) -> dict | None:
     """Bring the records of all processes, and machines, together, and make results of them in the first one."""
-    parts = comm.gather((_records_of_machine(folder), skipped), dst=0)
+    parts = comm.gather((_records_of_machine(folder, sources), skipped), dst=0)
     if not comm.is_main_process():
         return None
     records = {name: record for part, _ in parts for name, record in part.items()}

@@ -6,6 +6,7 @@ import functools
 import hashlib
 import os
 import platform
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -23,9 +24,15 @@ def digest_video(video: Video) -> str:
 
     Of a video file, its size, beginning and end; of a folder of images, their sizes.
     """
+    paths = dict.fromkeys(frame["file_name"] for frame in video)
+    return digest_files(paths, is_video=bool(video[0].get("is_video_file")))
+
+
+def digest_files(paths: Iterable[str], *, is_video: bool) -> str:
+    """The same of video files, or of images, by path."""
     digest = hashlib.blake2b(digest_size=16)
-    describe = digest_ends if video[0].get("is_video_file") else os.path.getsize
-    for path in dict.fromkeys(frame["file_name"] for frame in video):
+    describe = digest_ends if is_video else os.path.getsize
+    for path in paths:
         try:
             digest.update(f"{describe(path)};".encode())
         except OSError as error:

@@ -157,6 +157,25 @@ def test_threads_find_the_same_change_of_weights(monkeypatch):
         assert state.trace.flushed == (False,)
 
 
+def test_threads_that_begin_together_share_a_watch(monkeypatch):
+    """With one each, of which the model keeps one, the streams of the other would begin a second time."""
+    vit, frame = make_vit(policy=TopR(6)), make_video(1)
+    states, make_watch = [vit.new_state(), vit.new_state()], weights.WeightWatch.__init__
+    together = threading.Barrier(2)
+
+    def take_a_while(watch, model):
+        with contextlib.suppress(threading.BrokenBarrierError):
+            together.wait(0.2)
+        make_watch(watch, model)
+
+    with monkeypatch.context() as patch, ThreadPoolExecutor(2) as threads:
+        patch.setattr(weights.WeightWatch, "__init__", take_a_while)
+        list(threads.map(lambda state: vit(frame, state), states))
+    for state in states:
+        vit(frame, state)
+        assert state.trace.flushed == (False,)
+
+
 def test_threads_that_look_at_weights_at_once(needs_kernels, monkeypatch):
     """Each gets the number of what it saw itself."""
     tensor, sample, calls = torch.zeros(10), library.kernel("sample"), []

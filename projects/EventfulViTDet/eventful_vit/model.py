@@ -21,7 +21,7 @@ from .policies import Policy, fixed_form
 from .recorded import RecordedFrame, RecordedFrames, RecordedInput, arithmetic, is_on_gpu, is_plain_call
 from .repetition import Repetition
 from .streams import FrameForm, Streams
-from .weights import WeightWatch
+from .weights import WeightWatch, watch_of
 
 if TYPE_CHECKING:
     from .encoder import EventfulEncoder
@@ -164,9 +164,7 @@ class EventfulModel(Traced):
         return super()._apply(*args, **kwargs)
 
     def _weights(self) -> WeightWatch:
-        if self._watch is None:
-            self._watch = WeightWatch(self)
-        return self._watch
+        return watch_of(self, self)
 
     def __getstate__(self) -> dict:
         return {**super().__getstate__(), "_own_state": None, "_watch": None, "_of_thread": None}

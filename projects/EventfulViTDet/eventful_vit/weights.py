@@ -165,6 +165,18 @@ class WeightWatch:
         self._children = children  # last: a process forked before this looks again
 
 
+def watch_of(owner: nn.Module, model: nn.Module) -> WeightWatch:
+    """The watch of `model` that `owner` keeps as `_watch`, made on first use: one, also where threads begin together.
+
+    With two of them, streams that began with one would begin again with the other.
+    """
+    if owner._watch is None:
+        with _looking.lock:
+            if owner._watch is None:
+                owner._watch = WeightWatch(model)
+    return owner._watch
+
+
 def _stamps(tensors: list[Tensor]) -> tuple:
     """What changes when one of them is written to or moved."""
     try:

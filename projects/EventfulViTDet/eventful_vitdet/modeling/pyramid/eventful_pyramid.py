@@ -14,7 +14,7 @@ from eventful_vit.gate import TokenGate
 from eventful_vit.model import Traced
 from eventful_vit.policies import Policy
 from eventful_vit.streams import FrameForm, Streams
-from eventful_vit.weights import WeightWatch
+from eventful_vit.weights import WeightWatch, watch_of
 from torch import Tensor, nn
 
 from ...errors import ConfigError
@@ -116,9 +116,7 @@ class EventfulPyramid(Traced):
         self._weights().changed()
 
     def _weights(self) -> WeightWatch:
-        if self._watch is None:
-            self._watch = WeightWatch(self._layers[0])
-        return self._watch
+        return watch_of(self, self._layers[0])
 
     def _compute(self, tokens: Tensor, frame: Frame) -> tuple[dict[str, _Map], list[list[Tensor]]]:
         """The maps by name, and logits and deltas of each of the proposal network's levels."""

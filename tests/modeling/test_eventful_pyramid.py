@@ -2,8 +2,9 @@
 
 import pytest
 import torch
-from eventful_vit import Streams
+from eventful_vit import Policy, Streams
 from eventful_vitdet import Threshold, TopFraction, TopR, count_operations
+from eventful_vitdet.errors import ConfigError
 from eventful_vitdet.modeling.pyramid import EventfulPyramid
 from eventful_vitdet.modeling.pyramid.convolution import IncrementalConvolution
 from eventful_vitdet.modeling.pyramid.strips import STRIP_WIDTH, STRIPS_AT_ONCE
@@ -420,6 +421,28 @@ def test_policies(detector):
     assert detector(
         MODEL__EVENTFUL__PYRAMID__POLICY="top-r", MODEL__EVENTFUL__PYRAMID__R=5
     ).eventful_pyramid.policy == TopR(5)
+
+
+class OneMore(Policy):
+    """In each frame a token more than in the last one."""
+
+    def next(self, memory, trace):
+        tokens = (memory or 0) + 1
+        return TopR(tokens), tokens
+
+
+def test_the_pyramid_follows_a_policy_that_learns(detector):
+    model = detector()
+    model.set_policy(OneMore())
+    for t, frame in enumerate(clip(4)):
+        detect(model, frame, t)
+        assert model.state.trace.pyramid.gates["pyramid"].selection.counts == ((36,) if t == 0 else (t + 1,))
+    model.set_pyramid_policy(TopR(5))
+    with pytest.raises(ConfigError, match="same for all frames.* a OneMore learns"):
+        model.set_pyramid_policy(OneMore())
+    assert model.eventful_pyramid.policy == TopR(5)
+    with pytest.raises(ConfigError, match="same for all frames"):
+        EventfulPyramid(model.backbone, model.proposal_generator, OneMore())
 
 
 def test_a_frame_with_nan_changes_nothing(detector):

@@ -72,6 +72,11 @@ class Policy:
         """Raise ValueError if this policy does not suit a model with these gates."""
 
 
+def learns(policy: Policy) -> bool:
+    """Whether a policy says what it does after what it remembers of earlier frames (`Policy.next`)."""
+    return type(policy).next is not Policy.next
+
+
 def limits_of(policy: Policy, tokens: int) -> tuple[int, float] | None:
     """`policy.limits`, checked: kernels rely on these numbers, and a policy may be anyone's."""
     limits = policy.limits(tokens)
@@ -170,7 +175,7 @@ class PerGate(Policy):
         for name, policy in self.gates.items():
             if not isinstance(policy, Policy) or isinstance(policy, PerGate):
                 raise TypeError(f"PerGate needs a policy such as TopR(256) for {name!r}, got {policy!r}")
-            if type(policy).next is not Policy.next or type(policy).for_gate is not Policy.for_gate:
+            if learns(policy) or type(policy).for_gate is not Policy.for_gate:
                 raise TypeError(
                     f"PerGate needs a policy that is the same for all gates and frames, such as TopR(256), for "
                     f"{name!r}; a {type(policy).__name__} decides for gates by itself, or learns from frames"

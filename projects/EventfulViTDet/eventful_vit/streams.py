@@ -47,6 +47,8 @@ class Streams:
         self.trace: FrameTrace | None = None
         """What the last frame selected and executed. Its tensors belong to this state: read them before the next
         frame."""
+        self.frame_policy: Policy | None = None
+        """What the policy said of the last frame."""
         self.recorded = RecordedFrames()
         """Recorded frames (recorded.py); they point to this state's memory, and are dropped with it."""
         self._slots: dict[str, Tensor] = {}
@@ -148,9 +150,9 @@ class Streams:
     def next_policy(self, policy: Policy) -> Policy:
         """What a policy says of these streams' next frame, after what it remembers of earlier ones. To be asked once
         for each frame, before anything of it is computed."""
-        says, self._of_policy = policy.next(self._of_policy, self._news)
+        self.frame_policy, self._of_policy = policy.next(self._of_policy, self._news)
         self._policy, self._asked_about = policy, self.trace
-        return says
+        return self.frame_policy
 
     @property
     def _news(self) -> FrameTrace | None:
@@ -248,7 +250,7 @@ class Streams:
 
     def __getstate__(self) -> dict:
         """For copies and pickles: everything but what cannot be copied or points to memory."""
-        gone = dict.fromkeys(("_in_use", "_policy", "trace", "_asked_about"))
+        gone = dict.fromkeys(("_in_use", "_policy", "frame_policy", "trace", "_asked_about"))
         return {**vars(self), **gone, "recorded": RecordedFrames(), "_of_policy": self._learnt()}
 
     def __setstate__(self, state: dict) -> None:

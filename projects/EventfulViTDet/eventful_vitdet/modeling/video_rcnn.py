@@ -108,7 +108,7 @@ class VideoRCNN(GeneralizedRCNN):
         """Exchange the eventful pyramid's policy from the next frame on; None follows the backbone's policy.
 
         Raises:
-            ConfigError: the detector was built without an eventful pyramid.
+            ConfigError: the detector was built without an eventful pyramid, or the policy learns from frames.
         """
         if self.eventful_pyramid is None:
             raise ConfigError("this detector has no eventful pyramid: set MODEL.EVENTFUL.PYRAMID.ENABLED to True")
@@ -276,7 +276,7 @@ class VideoRCNN(GeneralizedRCNN):
     def _eventful_proposals(self, images: ImageList, state: DetectorState) -> tuple[dict[str, Tensor], list[Instances]]:
         """Features and proposals, where pyramid and proposal network are eventful."""
         tokens = self.backbone.net(images.tensor)[self.backbone.in_feature]
-        maps = self.eventful_pyramid(tokens, state.vit.trace.flushed, self.vit.policy, state.pyramid)
+        maps = self.eventful_pyramid(tokens, state.vit.trace.flushed, state.vit.frame_policy, state.pyramid)
         rpn = self.proposal_generator
         anchors = rpn.anchor_generator([maps.features[name] for name in rpn.in_features])
         return maps.features, rpn.predict_proposals(anchors, maps.logits, maps.deltas, images.image_sizes)

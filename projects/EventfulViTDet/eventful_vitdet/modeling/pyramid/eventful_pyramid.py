@@ -12,7 +12,7 @@ from detectron2.modeling.proposal_generator.rpn import StandardRPNHead
 from eventful_vit.frame import Frame, FrameTrace
 from eventful_vit.gate import TokenGate
 from eventful_vit.model import Traced
-from eventful_vit.policies import Policy
+from eventful_vit.policies import Policy, learns
 from eventful_vit.streams import FrameForm, Streams
 from eventful_vit.weights import WeightWatch, watch_of
 from torch import Tensor, nn
@@ -67,6 +67,7 @@ class EventfulPyramid(Traced):
 
         Raises:
             ValueError: layers that cannot be updated in parts.
+            ConfigError: a policy that learns from frames.
         """
         super().__init__()
         _check_detector(backbone, proposal_generator)
@@ -82,6 +83,20 @@ class EventfulPyramid(Traced):
         self._layers = [nn.ModuleList([*backbone.stages, proposal_generator.rpn_head])]
         self._watch: WeightWatch | None = None
 
+    @property
+    def policy(self) -> Policy | None:
+        """Which tokens to update; None follows what the backbone's policy says of each frame."""
+        return self._policy
+
+    @policy.setter
+    def policy(self, policy: Policy | None) -> None:
+        if policy is not None and learns(policy):
+            raise ConfigError(
+                "the eventful pyramid needs a policy that is the same for all frames, such as TopR(256), or the "
+                f"backbone's (None); a {type(policy).__name__} learns from the frames of a backbone"
+            )
+        self._policy = policy
+
     def __getstate__(self) -> dict:
         return {**super().__getstate__(), "_watch": None}
 
@@ -94,7 +109,7 @@ class EventfulPyramid(Traced):
         Args:
             features: the backbone's output, (B, D, h, w).
             flushed: for each stream, whether the backbone began a sequence with this frame.
-            backbone_policy: the backbone's policy, for a pyramid without one of its own.
+            backbone_policy: what the backbone's policy says of this frame, for a pyramid without one of its own.
             state: what the pyramid keeps of these streams.
         """
         grid = (features.shape[2], features.shape[3])

@@ -1,3 +1,5 @@
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -68,6 +70,19 @@ def test_nan_counts_as_the_largest_error():
     norms = torch.tensor([[1.0, torch.nan, 3.0, 2.0]])
     assert TopR(2).choose(norms).tolist() == [[False, True, True, False]]
     assert Threshold(2.5).choose(norms).tolist() == [[False, True, True, False]]
+
+
+def test_equal_policies_have_one_hash():
+    gates = {"blocks.0.*": TopR(1), "*": Threshold(0.5)}
+    shared = (1.0, 16, {"blocks.0.qkv": 1.0}, {"blocks.0.qkv": 0.5})
+    makers = (
+        lambda: TopR(3), lambda: TopFraction(0.5), lambda: Threshold(0.5), lambda: PerGate(dict(gates)),
+        lambda: PerGate(dict(gates), "title"), lambda: PerGate(dict(reversed(gates.items()))),
+        lambda: SharedBudget(*copy.deepcopy(shared)), lambda: SharedBudget(2.0, *copy.deepcopy(shared[1:])),
+    )  # fmt: skip
+    names = {make(): number for number, make in enumerate(makers)}
+    assert len(names) == len(makers)
+    assert [names[make()] for make in makers] == list(range(len(makers)))
 
 
 class TestPerGate:

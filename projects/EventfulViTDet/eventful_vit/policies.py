@@ -181,6 +181,16 @@ class PerGate(Policy):
                     f"{name!r}; a {type(policy).__name__} decides for gates by itself, or learns from frames"
                 )
 
+    def __eq__(self, other: object) -> bool:
+        """With the order of the gates, as the first name that matches counts."""
+        if type(other) is not type(self):
+            return NotImplemented
+        return (list(self.gates.items()), self.title) == (list(other.gates.items()), other.title)
+
+    def __hash__(self) -> int:
+        """Without the gates' policies, which may be exchanged in place."""
+        return hash((tuple(self.gates), self.title))
+
     def for_gate(self, name: str, tokens: int) -> Policy:
         return self.gates[_first_match(tuple(self.gates), name)]
 

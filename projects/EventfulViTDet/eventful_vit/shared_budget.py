@@ -71,6 +71,10 @@ class SharedBudget(Policy):
             raise ValueError("SharedBudget needs a threshold and a share for each gate")
         _ = self._first  # refuses what is no threshold and no share
 
+    def __hash__(self) -> int:
+        """Without the mappings, which have none."""
+        return hash((self.gflops, self.tokens))
+
     def next(self, memory: Any, trace: FrameTrace | None) -> tuple[Policy, Pace]:
         """The thresholds of the next frame, after what the last one cost."""
         is_mine = isinstance(memory, Pace) and memory.budget == self

@@ -46,8 +46,6 @@ class Model:
     """(N,): number of the object that a triangle belongs to."""
     names: list[str]
     """Of the objects."""
-    length: float
-    """Of the aircraft, in the units of the file, which are meters as a rule."""
 
 
 def read_model(path: Path) -> Model:
@@ -179,7 +177,7 @@ def _simplified(corners: np.ndarray, parts: np.ndarray, names: list[str]) -> Mod
     sides = np.sort(cells @ np.asarray((1 << 40, 1 << 20, 1)), axis=1)
     _, once = np.unique(sides, axis=0, return_index=True)
     kept = np.intersect1d(np.flatnonzero(whole), once)
-    return Model(cells[kept] / CELLS, parts[kept], names, length)
+    return Model(cells[kept] / CELLS, parts[kept], names)
 
 
 def shape_of(model: Model, rng: np.random.Generator, rotor: bool) -> Shape:

@@ -21,6 +21,8 @@ OPTIONS = ("--airplanes", "--birds", "--drones", "--helicopters")
 """Where objects of each of CLASSES come from."""
 HEIGHT, WIDTH = 512, 640
 JPEG_QUALITY = 92
+NOTHING_HALF_WRITTEN = "interrupted: nothing is left half-written; run it again"
+"""What the scripts say that write a set of pictures."""
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import script_end
 from airborne_labels import CLASSES, LabelledBox, read_labels
 from eventful_vitdet.errors import UserError
 from eventful_vitdet.files import open_atomically, write_atomically
@@ -179,10 +180,6 @@ if __name__ == "__main__":
                         help="folder of all data sets (default: DETECTRON2_DATASETS, or datasets)")  # fmt: skip
     parser.add_argument("--only", nargs="+", choices=list(CAMERAS), help="make these only")
     parser.add_argument("--force", action="store_true", help="write COCO-VID files that exist again")
-    try:
-        main(parser.parse_args())
-    except (OSError, ValueError, UserError) as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        print("interrupted; videos that were copied are kept", file=sys.stderr)
-        sys.exit(130)
+    arguments = parser.parse_args()
+    kept = "interrupted; videos that were copied are kept"
+    sys.exit(script_end.run(lambda: main(arguments), (OSError, ValueError, UserError), kept))

@@ -10,15 +10,17 @@ same pictures with the same OpenCV and NumPy.
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from functools import partial
 
 import numpy as np
+import script_end
 from airborne_labels import CLASSES
 from airborne_models import Model, ModelFileError, read_model, shape_of
-from airborne_pictures import HEIGHT, WIDTH, Picture, parse_sources, write_set
+from airborne_pictures import HEIGHT, NOTHING_HALF_WRITTEN, WIDTH, Picture, parse_sources, write_set
 from airborne_shapes import any_size, draw
 from eventful_vitdet.data.parallel_map import map_in_processes
 from eventful_vitdet.errors import DataError
@@ -48,18 +50,14 @@ def objects(models: Sequence[Sequence[Model]], poses: int, seed: int) -> Iterato
 def main(arguments: list[str] | None = None) -> int:
     description = "Render stills of aircraft from models for training."
     options = parse_sources(arguments, description, "datasets/airborne_models", 40, "FILE", "AC3D models of {}s")
-    try:
-        models = [[read_model(path) for path in paths] for paths in options.sources]
-        drawn = objects(models, options.poses, options.seed)
-        frames = write_set(options.output, "airborne objects from models", drawn)
-    except (OSError, ModelFileError, DataError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted: nothing is left half-written; run it again", file=sys.stderr)
-        return 130
+    return script_end.run(lambda: render(options), (OSError, ModelFileError, DataError), NOTHING_HALF_WRITTEN)
+
+
+def render(options: argparse.Namespace) -> None:
+    models = [[read_model(path) for path in paths] for paths in options.sources]
+    drawn = objects(models, options.poses, options.seed)
+    frames = write_set(options.output, "airborne objects from models", drawn)
     print(f"{options.output}: {frames} frames of {sum(map(len, models))} models")
-    return 0
 
 
 if __name__ == "__main__":

@@ -11,15 +11,17 @@ the same pictures with the same OpenCV and NumPy.
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+import script_end
 from airborne_cutouts import Cutout, cut_out, place
 from airborne_labels import CLASSES
-from airborne_pictures import HEIGHT, WIDTH, Picture, parse_sources, write_set
-from eventful_vitdet.errors import VideoReadError
+from airborne_pictures import HEIGHT, NOTHING_HALF_WRITTEN, WIDTH, Picture, parse_sources, write_set
+from eventful_vitdet.errors import DataError, VideoReadError
 from eventful_vitdet.video.image_files import has_image_suffix, read_image_file
 from tqdm import tqdm
 
@@ -68,25 +70,20 @@ def main(arguments: list[str] | None = None) -> int:
     options = parse_sources(
         arguments, description, "datasets/airborne_photos", 4, "FOLDER", "folders with photos of {}s"
     )
-    try:
-        photos = [photos_below(folders) for folders in options.sources]
-        found = [cutouts(paths, name) for paths, name in zip(photos, CLASSES)]
-        if not any(found):
-            print("error: no photo has one object on an even background: nothing is written", file=sys.stderr)
-            return 1
-        drawn = objects(found, options.poses, options.seed)
-        frames = write_set(options.output, "airborne objects cut out of photos", drawn)
-    except OSError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted: nothing is left half-written; run it again", file=sys.stderr)
-        return 130
+    return script_end.run(lambda: render(options), (OSError, DataError), NOTHING_HALF_WRITTEN)
+
+
+def render(options: argparse.Namespace) -> None:
+    photos = [photos_below(folders) for folders in options.sources]
+    found = [cutouts(paths, name) for paths, name in zip(photos, CLASSES)]
+    if not any(found):
+        raise DataError("no photo has one object on an even background: nothing is written")
+    drawn = objects(found, options.poses, options.seed)
+    frames = write_set(options.output, "airborne objects cut out of photos", drawn)
     for name, paths, of_class in zip(CLASSES, photos, found):
         if paths:
             print(f"{name}s: {len(of_class)} of {len(paths)} photos have one object on an even background")
     print(f"{options.output}: {frames} frames of {sum(map(len, found))} objects")
-    return 0
 
 
 if __name__ == "__main__":

@@ -15,7 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from airborne_pictures import HEIGHT, WIDTH, Picture, write_set
+import script_end
+from airborne_pictures import HEIGHT, NOTHING_HALF_WRITTEN, WIDTH, Picture, write_set
 from airborne_shapes import SHAPES, any_size, draw
 from eventful_vitdet.cli.arguments import whole_number
 from tqdm import tqdm
@@ -47,17 +48,16 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
 
 def main(arguments: list[str] | None = None) -> int:
     options = parse_arguments(arguments)
+    return script_end.run(lambda: render(options), (OSError,), NOTHING_HALF_WRITTEN)
+
+
+def render(options: argparse.Namespace) -> None:
+    drawn = objects(options.objects, options.poses, options.seed)
     try:
-        drawn = objects(options.objects, options.poses, options.seed)
         frames = write_set(options.output, "drawn airborne objects", drawn)
     except OSError as error:
-        print(f"error: cannot write to --output {options.output}: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted: nothing is left half-written; run it again", file=sys.stderr)
-        return 130
+        raise OSError(f"cannot write to --output {options.output}: {error}") from error
     print(f"{options.output}: {frames} frames of {options.objects * len(SHAPES)} objects")
-    return 0
 
 
 if __name__ == "__main__":

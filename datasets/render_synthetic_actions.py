@@ -18,7 +18,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from render_synthetic_vid import encode
+import script_end
+from render_synthetic_vid import INCOMPLETE, encode
 from synthetic_actions import CLIP_FRAMES, NOUNS, VERBS, Settings, plan_video, render_video
 from synthetic_scene import FPS, RenderError
 from tqdm import tqdm
@@ -101,18 +102,14 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
 
 def main(arguments: list[str] | None = None) -> int:
     options = parse_arguments(arguments)
+    return script_end.run(lambda: render(options), (RenderError, OSError), INCOMPLETE)
+
+
+def render(options: argparse.Namespace) -> None:
     videos = DEFAULTS[options.split] if options.videos is None else options.videos
-    try:
-        settings = Settings(options.split, videos, options.side, options.seed)
-        done = render_split(options.output, settings, options.force)
-    except (RenderError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted: the split is incomplete; the same command renders it again", file=sys.stderr)
-        return 130
+    settings = Settings(options.split, videos, options.side, options.seed)
+    done = render_split(options.output, settings, options.force)
     print(f"{options.output}: {options.split} {'rendered' if done else 'is already there'}")
-    return 0
 
 
 if __name__ == "__main__":

@@ -21,12 +21,14 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import script_end
 from eventful_vitdet.video.connections import quiet_opencv
 from synthetic_scene import CLASSES, DYNAMICS, FPS, Box, RenderError, Settings, render_video
 from tqdm import tqdm
 
 DEFAULTS = {"train": (360, 8), "test": (8, 40)}  # videos, frames per video
 CODEC = "mp4v"  # MPEG-4 is in every OpenCV build, and one codec everywhere means one data set
+INCOMPLETE = "interrupted: the split is incomplete; the same command renders it again"
 
 
 def open_writer(path: Path, width: int, height: int) -> cv2.VideoWriter:
@@ -153,24 +155,20 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
 
 def main(arguments: list[str] | None = None) -> int:
     options = parse_arguments(arguments)
+    return script_end.run(lambda: render(options), (RenderError, OSError), INCOMPLETE)
+
+
+def render(options: argparse.Namespace) -> None:
     videos, frames = DEFAULTS[options.split]
     videos = videos if options.videos is None else options.videos
     frames = frames if options.frames is None else options.frames
+    settings = Settings(options.split, videos, frames, *options.size, options.seed, options.dynamics)
     try:
-        settings = Settings(options.split, videos, frames, *options.size, options.seed, options.dynamics)
         rendered = render_split(options.output, settings, options.force)
-    except RenderError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
     except OSError as error:
-        print(f"error: cannot write to --output {options.output}: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted: the split is incomplete; the same command renders it again", file=sys.stderr)
-        return 130
+        raise OSError(f"cannot write to --output {options.output}: {error}") from error
     state = "rendered" if rendered else "already complete (--force renders again)"
     print(f"{options.output}: {options.split}, {videos} videos of {frames} frames, {state}")
-    return 0
 
 
 if __name__ == "__main__":

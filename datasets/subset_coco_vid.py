@@ -16,6 +16,8 @@ from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+import script_end
+
 
 def subset(data: dict, start: int, frames: int, every: int, keeps: Callable[[str], bool] = lambda name: True) -> dict:
     """The part of a COCO-VID file with frame numbers start, start + every, ... below start + frames (0: no end), of the
@@ -83,10 +85,5 @@ if __name__ == "__main__":
     names = {"nargs": "+", "default": [], "metavar": "NAME"}
     parser.add_argument("--videos", **names, help="keep only videos of these names or patterns")
     parser.add_argument("--except", **names, dest="left_out", help="leave these out")
-    try:
-        main(parser.parse_args())
-    except (OSError, ValueError) as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
+    arguments = parser.parse_args()
+    sys.exit(script_end.run(lambda: main(arguments), (OSError, ValueError), "interrupted"))

@@ -176,7 +176,8 @@ def _add_eventful_config(cfg: CfgNode) -> None:
     eventful.POLICY_FILE = ""
     # How attention is updated. "exact": dense attention over the buffered tokens, computed incrementally. For
     # comparison, the paper's modes of the global blocks: "full" (approximate), "query-key", "tokenwise"; windowed
-    # blocks are then "tokenwise".
+    # blocks are then "tokenwise". "full" adds up changes: if values overflow inside the model, outputs stay NaN until
+    # the next flush; with the others, they recover.
     eventful.ATTENTION = "exact"
     # Gate tokens before the layer norms instead of after them.
     eventful.GATE_BEFORE_NORM = False

@@ -79,7 +79,9 @@ class QueryKeyAttention:
 class FullAttention(QueryKeyAttention):
     """`full`, the paper's attention: O = A V is updated too, by O += A_new v_delta + A_delta (v_new - v_delta).
 
-    Columns of A outside the selected set keep their stale values, so the result approximates `tokenwise`.
+    Columns of A outside the selected set keep their stale values, so the result approximates `tokenwise`. What became
+    NaN or infinite inside the model stays in O until the next flush: looking for it would make a GPU wait in each
+    block.
     """
 
     kind = "full"

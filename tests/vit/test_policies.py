@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from eventful_vit import PerGate, Policy, SharedBudget, Threshold, TopFraction, TopR
+from eventful_vit.policies import limits_of
 
 from .small_models import make_vit
 
@@ -135,11 +136,11 @@ def test_a_policy_needs_a_rule():
 class OwnPolicy(Policy):
     """A user's."""
 
-    def __init__(self, count: object) -> None:
-        self.count = count
+    def __init__(self, count: object, threshold: object = float("-inf")) -> None:
+        self.count, self.threshold = count, threshold
 
     def limits(self, tokens: int) -> tuple:
-        return self.count, float("-inf")
+        return self.count, self.threshold
 
 
 @pytest.mark.parametrize("count", [-1, 2.5, None, "3"])
@@ -156,3 +157,45 @@ def test_numbers_of_a_users_policy_are_checked_before_kernels_get_them(count):
     for _ in range(2):  # the first one computes all that the refused frame left undone
         model(frame)
     assert model.state.trace.gates["blocks.1.mlp"].selection.counts == (3,)
+
+
+@pytest.mark.parametrize("policy", [OwnPolicy(3, None), OwnPolicy(3, "1"), TopR(3)], ids=str)
+def test_what_is_no_pair_of_numbers(policy, monkeypatch):
+    if type(policy) is TopR:
+        monkeypatch.setattr(TopR, "limits", lambda policy, tokens: policy.r)
+    with pytest.raises(ValueError, match=r"limits\(\) must give a whole number of tokens, 0 or more, and a threshold"):
+        limits_of(policy, 35)
+
+
+def test_a_users_number_may_be_larger_than_any_that_kernels_take():
+    model, frame = make_vit(policy=OwnPolicy(10**30)), torch.randn(1, 3, 40, 56)
+    for _ in range(2):
+        model(frame)
+    assert model.state.trace.gates["blocks.1.mlp"].selection.counts == (35,)
+
+
+class OwnChoice(Policy):
+    """A user's, by any function of the norms."""
+
+    def __init__(self, choose) -> None:
+        self.choose = choose
+
+
+@pytest.mark.parametrize(
+    ("choose", "found"),
+    [
+        (lambda norms: norms.topk(3, dim=1).indices, r"torch.int64 \(1, 3\)"),
+        (lambda norms: (norms > 0).to(torch.uint8), r"torch.uint8 \(1, 35\)"),
+        (lambda norms: (norms > 0)[0], r"torch.bool \(35,\)"),
+        (lambda norms: torch.ones(1, 36, dtype=torch.bool), r"torch.bool \(1, 36\)"),
+        (lambda norms: None, "None"),
+    ],
+)
+def test_masks_of_a_users_policy_are_checked_before_kernels_get_them(choose, found):
+    model, frame = make_vit(policy=OwnChoice(choose)), torch.randn(1, 3, 40, 56)
+    model(frame)
+    with pytest.raises(ValueError, match=rf"OwnChoice.choose\(\) must give a boolean mask.*\(1, 35\); found {found}"):
+        model(frame)
+    model.set_policy(TopR(3))
+    model(frame)
+    assert model.state.trace.flushed == (True,)

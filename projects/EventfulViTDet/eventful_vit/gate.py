@@ -10,7 +10,7 @@ from torch import Tensor
 from . import ops
 from .frame import Frame, GateBudget, GateTrace
 from .layers import Norm, call, norm_arguments
-from .policies import limits_of
+from .policies import choice_of, limits_of
 from .selection import Selection
 
 GateReference = Literal["last-sent", "previous-frame"]
@@ -92,7 +92,7 @@ class TokenGate:
         if all(frame.flush):
             return Selection.everything(streams, tokens), None, ops.send(x, u, None, *affine, dtype)
         norms = ops.error_norms(x, u, *affine)
-        chosen = frame.policy.for_gate(self.name, tokens).choose(norms)
+        chosen = choice_of(frame.policy.for_gate(self.name, tokens), norms)
         if any(frame.flush):  # everything of these streams
             flush = torch.tensor(frame.flush, device=norms.device)[:, None]
             chosen, norms = chosen | flush, norms.masked_fill(flush, torch.inf)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from .block import BlockSpec, EventfulOptions
-from .policies import Policy
+from .policies import Policy, choice_of
 
 Run = Callable[[BlockSpec, Tensor], Tensor]
 
@@ -84,7 +84,7 @@ class _Gate:
         if self._sent is not None:
             with torch.no_grad():
                 norms = (tokens - self._reference).norm(dim=-1)
-                chosen = self._policy.for_gate(self._name, tokens.shape[1]).choose(norms)
+                chosen = choice_of(self._policy.for_gate(self._name, tokens.shape[1]), norms)
             sent = torch.where(chosen[..., None], tokens, self._sent)
         self._sent = sent
         self._reference = (sent if self._compares_with_sent else tokens).detach()

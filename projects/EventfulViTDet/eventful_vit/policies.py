@@ -16,6 +16,7 @@ from numbers import Integral
 from operator import index
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from .ops.gating import largest_above
@@ -82,11 +83,23 @@ def limits_of(policy: Policy, tokens: int) -> tuple[int, float] | None:
     limits = policy.limits(tokens)
     if limits is None:
         return None
-    count, threshold = limits
-    if not (isinstance(count, Integral) and count >= 0):
+    count, threshold = limits if isinstance(limits, Sequence) and len(limits) == 2 else (None, None)
+    if not (isinstance(count, Integral) and count >= 0 and hasattr(threshold, "__float__")):
         name = f"{type(policy).__name__}.limits()"
         raise ValueError(f"{name} must give a whole number of tokens, 0 or more, and a threshold; found {limits}")
-    return int(count), threshold
+    return min(int(count), tokens), float(threshold)
+
+
+def choice_of(policy: Policy, norms: Tensor) -> Tensor:
+    """`policy.choose`, checked: kernels write to the places that are marked, and a policy may be anyone's."""
+    chosen = policy.choose(norms)
+    if isinstance(chosen, Tensor) and chosen.dtype is torch.bool and chosen.shape == norms.shape:
+        return chosen
+    found = f"{chosen.dtype} {tuple(chosen.shape)}" if isinstance(chosen, Tensor) else repr(chosen)
+    raise ValueError(
+        f"{type(policy).__name__}.choose() must give a boolean mask of the shape of the norms, {tuple(norms.shape)}; "
+        f"found {found}"
+    )
 
 
 @dataclass(frozen=True)

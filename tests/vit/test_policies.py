@@ -199,3 +199,29 @@ def test_masks_of_a_users_policy_are_checked_before_kernels_get_them(choose, fou
     model.set_policy(TopR(3))
     model(frame)
     assert model.state.trace.flushed == (True,)
+
+
+class WithFirstToken(TopR):
+    """A subclass that chooses by itself."""
+
+    def choose(self, norms):
+        mask = super().choose(norms)
+        mask[:, 0] = True
+        return mask
+
+
+class Half(WithFirstToken):
+    """A subclass of that one that is numbers again."""
+
+    def limits(self, tokens):
+        return self.r // 2, float("-inf")
+
+
+def test_a_subclass_that_replaces_the_choice_is_asked():
+    model, frames = make_vit(policy=WithFirstToken(2)), torch.randn(4, 1, 3, 40, 56)
+    for frame in frames:
+        model(frame)
+        for gate in model.state.trace.gates.values():
+            assert bool(gate.selection.mask()[0, 0])
+    assert limits_of(WithFirstToken(2), 35) is None
+    assert limits_of(Half(2), 35) == (1, float("-inf"))

@@ -37,14 +37,15 @@ class Policy:
         Returns:
             Boolean mask (B, N); every row is chosen independently of the others.
         """
-        limits = limits_of(self, norms.shape[-1])
+        limits = _checked_limits(self, norms.shape[-1])
         if limits is None:
             raise NotImplementedError(f"{type(self).__name__} needs choose() or limits()")
         return largest_above(norms, *limits)
 
     def limits(self, tokens: int) -> tuple[int, float] | None:
         """The policy as two numbers: at most so many of a stream's N tokens, those with the largest norms, and only
-        norms above a threshold. None for a policy that is not of this kind; `choose` then decides."""
+        norms above a threshold. None for a policy that is not of this kind; `choose` then decides, as it does in a
+        subclass that replaces it."""
         return None
 
     def for_gate(self, name: str, tokens: int) -> Policy:
@@ -79,7 +80,23 @@ def learns(policy: Policy) -> bool:
 
 
 def limits_of(policy: Policy, tokens: int) -> tuple[int, float] | None:
-    """`policy.limits`, checked: kernels rely on these numbers, and a policy may be anyone's."""
+    """`policy.limits`, checked; None where `choose` decides."""
+    return None if _replaces_choose(type(policy)) else _checked_limits(policy, tokens)
+
+
+@lru_cache(maxsize=256)
+def _replaces_choose(kind: type[Policy]) -> bool:
+    """Whether `choose` was written for a class below that of `limits`, and so may say something else."""
+    for each in kind.__mro__:
+        if "limits" in vars(each):
+            return False
+        if "choose" in vars(each):
+            return True
+    return False
+
+
+def _checked_limits(policy: Policy, tokens: int) -> tuple[int, float] | None:
+    """Kernels rely on these numbers, and a policy may be anyone's."""
     limits = policy.limits(tokens)
     if limits is None:
         return None

@@ -384,6 +384,14 @@ def test_a_still_video_converges_with_user_code(edit):
     torch.testing.assert_close(run(vit, still)[-1], dense(vit, video[-1:])[0], **CLOSE)
 
 
+@pytest.mark.parametrize("enabled", [True, False])
+def test_blocks_that_were_added_are_refused(enabled):
+    vit, video = make_vit(policy=TopR(35), enabled=enabled), make_video(1)
+    vit.blocks.append(copy.deepcopy(vit.blocks[1]))
+    with pytest.raises(ValueError, match="has 4 blocks, and had 3 when it was made eventful"):
+        vit(video)
+
+
 @pytest.mark.parametrize("part", ["", "attn", "attn.proj", "mlp", "mlp.fc1", "norm1"])
 def test_whoever_hooks_into_a_block_sees_it_at_work(part):
     vit, video, seen = make_vit(policy=TopR(35)), make_video(9), []

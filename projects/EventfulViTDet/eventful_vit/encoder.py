@@ -46,6 +46,7 @@ class EventfulEncoder:
         gates = [gate for runner in self._runners for gate in runner.gates]
         self.gate_names = tuple(gate.name for gate in gates)
         """The gates in the order of their work, such as `blocks.0.qkv`."""
+        self.depth = depth
         self._can_record = all(gate.can_take_numbers() for gate in gates)
         self._is_exact = options.attention == "exact"
 
@@ -55,6 +56,7 @@ class EventfulEncoder:
         Args:
             trace: learns what was executed, if given.
         """
+        self.check_depth(blocks)
         if not torch.is_grad_enabled() and not torch.compiler.is_compiling():
             _make_room_for_kernels(x)
         for block, runner in zip(blocks, self._runners):
@@ -68,6 +70,7 @@ class EventfulEncoder:
             observed: whether somebody wants to see the modules at work.
             stays: whether later frames have their tokens where x is (recorded.py).
         """
+        self.check_depth(blocks)
         _make_room_for_kernels(x)
         if observed or not self._can_record or not frame.state.is_complete or not _can_be_recorded(x):
             return self._run(blocks, x.clone() if stays else x, frame, keep=observed)
@@ -96,6 +99,14 @@ class EventfulEncoder:
         overwritten."""
         _make_room_for_kernels(x)
         return self._runners[number].eventful(spec, x, frame.trace.grid, frame)
+
+    def check_depth(self, blocks: Sequence) -> None:
+        """Raise ValueError for blocks that were added to a model, and have no gates."""
+        if len(blocks) > self.depth:
+            raise ValueError(
+                f"the model has {len(blocks)} blocks, and had {self.depth} when it was made eventful; make it again, "
+                "so that all of them have gates"
+            )
 
     def is_beyond_crossover(self, policy: Policy, tokens: int) -> bool:
         """Whether a GPU computes all tokens of a frame in less time than those that a policy lets through.

@@ -1,5 +1,7 @@
 """Calls, hooks, refusals and counts of adapted models."""
 
+import copy
+
 import pytest
 import torch
 from eventful_vit import PerGate, Threshold, TopR, count_operations, make_eventful
@@ -341,6 +343,18 @@ class TestRefusals:
         vit.forward = vit.forward  # bound to this model, as programs that replace it do
         with pytest.raises(ValueError, match="0 of 3 blocks ran.*not by the `forward` that this model was given"):
             make_eventful(vit)(tiny_video(1)[0])
+
+    @pytest.mark.parametrize("hooked", [False, True])
+    def test_blocks_that_were_added(self, hooked):
+        vit, video = timm_vit(), tiny_video(2)
+        model = make_eventful(vit, policy=ALL)
+        model(video[0])
+        vit.blocks.append(copy.deepcopy(vit.blocks[1]))
+        if hooked:
+            vit.blocks[0].register_forward_hook(lambda *args: None)
+        with pytest.raises(ValueError, match="has 4 blocks, and had 3 when it was made eventful; make it again"):
+            model(video[1])
+        assert_same(make_eventful(vit, policy=ALL)(video[1]), vit(video[1]))
 
     def test_two_passes_in_one_call(self):
         vit = timm_vit()

@@ -80,6 +80,7 @@ class EventfulRun(BlockRun):
     ) -> None:
         super().__init__(adaptation, size)
         self._encoder, self._open_frame = encoder, open_frame
+        encoder.check_depth(self.blocks)
 
     def finish(self) -> None:
         """

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Union
 
 import torch
@@ -78,7 +79,7 @@ class MlpParts:
 def is_plain(module: object, *kinds: type[nn.Module]) -> bool:
     """Whether something is a module of one of these very classes, and the `forward` of that class is all that runs, on
     parameters that an operator can read."""
-    if type(module) not in kinds or is_observed(module):
+    if type(module) not in kinds or is_observed(module) or is_replaced(type(module)):
         return False
     return READABLE.issuperset(map(type, module._parameters.values()))
 
@@ -93,6 +94,16 @@ def is_observed(module: nn.Module) -> bool:
         or module._backward_pre_hooks
         or "forward" in module.__dict__
     )
+
+
+def is_replaced(kind: type[nn.Module]) -> bool:
+    """Whether somebody gave a class another `forward`: a function of a Python module that none of its classes is of."""
+    return getattr(kind.forward, "__module__", None) not in _python_modules(kind)
+
+
+@lru_cache(maxsize=1024)
+def _python_modules(kind: type[nn.Module]) -> frozenset[str]:
+    return frozenset(each.__module__ for each in kind.__mro__)
 
 
 def call(module: nn.Module, x: Tensor) -> Tensor:

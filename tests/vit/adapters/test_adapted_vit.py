@@ -266,6 +266,24 @@ class TestOtherCode:
         vit.__class__ = Other
         self._check(vit)
 
+    @pytest.mark.parametrize("name, path", [("timm", "blocks.0"), ("Hugging Face ViT", "layers.0")])
+    @pytest.mark.parametrize("part", ["attention", "mlp"])
+    def test_a_class_with_another_forward(self, name, path, part, monkeypatch):
+        """As programs do that replace the attention of a library."""
+        vit = MODELS[name]()
+        kind = type(getattr(vit.get_submodule(path), "attn" if (name, part) == ("timm", "attention") else part))
+        forward = kind.forward
+
+        def halved(module, *args, **kwargs):
+            result = forward(module, *args, **kwargs)
+            return (0.5 * result[0], *result[1:]) if isinstance(result, tuple) else 0.5 * result
+
+        expected = vit(tiny_video(1)[0])
+        monkeypatch.setattr(kind, "forward", halved)
+        with pytest.raises(AssertionError):  # it changes something
+            assert_same(vit(tiny_video(1)[0]), expected)
+        self._check(vit)
+
     def test_one_block_in_two_places(self):
         vit = timm_vit()
         vit.blocks[2] = vit.blocks[0]
@@ -337,6 +355,16 @@ class TestRefusals:
         del vit.blocks[1].forward
         model(video[1])
         assert model.state.trace.flushed == (False,)
+
+    def test_a_class_of_blocks_with_another_forward(self, monkeypatch):
+        vit, video = timm_vit(), tiny_video(3)
+        model = make_eventful(vit, policy=FEW)
+        for frame in video:
+            model(frame)
+        monkeypatch.setattr(type(vit.blocks[0]), "forward", lambda block, x, **kwargs: x)
+        for call in (lambda: model(video[1]), lambda: make_eventful(vit)):
+            with pytest.raises(ValueError, match=r"Block \(VisionTransformer.blocks.0\) was given another `forward`"):
+                call()
 
     def test_a_model_with_another_forward(self):
         vit = timm_vit()

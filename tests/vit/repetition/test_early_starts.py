@@ -151,8 +151,8 @@ def test_gradients_and_inference_mode_make_no_difference(started):
 @pytest.mark.parametrize("enabled", [True, False])
 def test_settings_that_decide_how_products_are_rounded(enabled, started, monkeypatch):
     vit, video, seen = make_vit(policy=TopR(6)), make_video(4), []
-    forward = type(vit.patch_embed).forward
-    monkeypatch.setattr(type(vit.patch_embed), "forward", lambda *args: seen.append(1) or forward(*args))
+    embed = type(vit)._embed
+    monkeypatch.setattr(type(vit), "_embed", lambda *args, **grid: seen.append(1) or embed(*args, **grid))
     dense_of(vit, video, enabled=enabled)
     assert len(seen) == 2  # the others are repeated
     monkeypatch.setattr(tf32, "settings", lambda: (True, True))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from ..block import BlockSpec
-from ..layers import is_observed
+from ..layers import is_observed, is_replaced
 from .family import BlockCall, BlockParts, TokenForm, UnsuitableModule
 from .libraries import ADAPTERS, family_of
 
@@ -76,7 +76,7 @@ class Adaptation:
             if value is not None and value is not False:
                 raise ValueError(f"{name} cannot be served on changed tokens; ask the dense model: enabled = False")
         try:
-            if "forward" in block.__dict__:
+            if "forward" in block.__dict__ or is_replaced(type(block)):
                 raise UnsuitableModule(block, "was given another `forward`, which an eventful frame would not run")
             parts = self.family.describe(block, call)
             _check(parts, in_use)
@@ -94,7 +94,7 @@ def _check(parts: BlockParts, in_use: bool) -> None:
     """Raise UnsuitableModule if a frame must not pass over a module."""
     for module in parts.idle:
         known = type(module) in (nn.Dropout, nn.Identity) or _is_drop_path(module)
-        if not known or is_observed(module):
+        if not known or is_observed(module) or is_replaced(type(module)):
             raise UnsuitableModule(module, "is in the place of a dropout, and may do more in inference")
     for module in (*parts.idle, parts.attention) if in_use else ():
         if module is not None and module.training:

@@ -144,6 +144,19 @@ class TestModes:
             model(video[1]).sum().backward()
         assert vit.blocks[0].mlp.fc1.weight.grad.abs().sum() > 0 and model.state.nbytes == 0
 
+    @pytest.mark.parametrize("name", ["timm", "Hugging Face ViT"])
+    def test_activations_recomputed_in_training_are_counted_once(self, name):
+        vit, (frame,) = MODELS[name](), tiny_video(1)
+        model = make_eventful(vit).train()
+        (vit.set_grad_checkpointing if name == "timm" else vit.gradient_checkpointing_enable)()
+        with torch.enable_grad(), count_operations(model) as counts:
+            sum(output.sum() for output in tensors(model(frame)).values()).backward()
+        assert vit.get_submodule("blocks.0" if name == "timm" else "layers.0").mlp.fc1.weight.grad.abs().sum() > 0
+        expected = make_eventful(MODELS[name](), enabled=False)
+        with count_operations(expected) as dense:
+            expected(frame)
+        assert counts.backbone() == dense.backbone()
+
     def test_streams_begin_again_with_other_weights(self):
         vit, video = timm_vit(), tiny_video(4)
         model = make_eventful(vit, policy=FEW)

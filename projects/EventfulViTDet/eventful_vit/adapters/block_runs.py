@@ -142,6 +142,19 @@ class CountedRun(BlockRun):
     """The library's own blocks, and a trace of what they executed."""
 
     trace: FrameTrace | None = None
+    _is_finished = False
+
+    def stand_in(self, number: int, block: nn.Module) -> Callable:
+        counted = super().stand_in(number, block)
+
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            # Checkpointing calls a block again in the backward pass.
+            return (block.forward if self._is_finished else counted)(*args, **kwargs)
+
+        return forward
+
+    def finish(self) -> None:
+        self._is_finished = True
 
     def run(self, number: int, block: nn.Module, x: Tensor, arguments: Arguments) -> Tensor:
         form = self._frame_form(x)

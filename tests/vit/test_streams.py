@@ -217,6 +217,37 @@ def test_one_state_in_two_threads_is_an_error():
     assert vit.state.trace.flushed == (False,)
 
 
+def within_a_frame(vit, frame, action):
+    """Compute a frame and do something when a part of its blocks have run, as another thread may."""
+    hook = vit.blocks[1].register_forward_hook(lambda *_: action())
+    try:
+        vit(frame[None])
+    finally:
+        hook.remove()
+
+
+@pytest.mark.parametrize("streams, flushed", [(None, True), ([0], True), ([1], False)])
+def test_a_reset_within_a_frame_concerns_the_next_one(streams, flushed):
+    vit, video = make_vit(policy=TopR(6)), make_video(4)
+    run(vit, video[:2])
+    within_a_frame(vit, video[2], lambda: vit.reset(streams))
+    assert vit.state.running == (not flushed,)
+    vit(video[3][None])
+    assert vit.state.trace.flushed == (flushed,)
+
+
+@pytest.mark.parametrize("action", ["release", "to", "swap"])
+def test_memory_of_a_state_stays_while_a_frame_is_computed(action):
+    vit, video = make_vit(policy=TopR(6)), make_video(4)
+    expected = run(make_vit(policy=TopR(6)), video[3:])
+    run(vit, video[:2])
+    arguments = {"release": (), "to": ("cpu",), "swap": (0, 1)}[action]
+    with pytest.raises(RuntimeError, match="this state is computing another frame"):
+        within_a_frame(vit, video[2], lambda: getattr(vit.state, action)(*arguments))
+    torch.testing.assert_close(run(vit, video[3:]), expected, **CLOSE)  # the interrupted stream begins again
+    getattr(vit.state, action)(*arguments)
+
+
 def test_frames_are_refused_before_anything_changes():
     vit, video = make_vit(policy=TopR(6)), make_video(3)
     expected = run(vit, video, vit.new_state())

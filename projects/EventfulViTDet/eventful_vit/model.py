@@ -136,7 +136,7 @@ class EventfulModel(Traced):
         self.state.reset(streams)
 
     def release(self) -> None:
-        """Free the state of all streams, whose next frame is a flush."""
+        """Free the state of all streams, whose next frame is a flush. Raises RuntimeError within a frame."""
         self.state.release()
 
     def state_bytes(self) -> int:
@@ -282,12 +282,12 @@ class EventfulModel(Traced):
             if not self._encoder.write_budget(repetition.kind, policy):
                 return None
             repetition = replace(repetition, policy=form)
-        state.mark(streams, running=False)
+        state.begin(streams)
         x, answer = repetition.start(inputs)
         if self._weights().version() != version:
             return None
         answer.refuse_others()
-        state.mark(streams, running=True)
+        state.end(streams)
         state.recorded.repetition, state.trace = repetition, repetition.new_trace()
         return x
 

@@ -53,7 +53,7 @@ class Streams:
         """Recorded frames (recorded.py); they point to this state's memory, and are dropped with it."""
         self._slots: dict[str, Tensor] = {}
         self._missing: dict[str, set[int]] = {}
-        self._running: list[bool] = []
+        self._running: list[bool | None] = []  # None: its frame is being computed
         self._form: FrameForm | None = None
         self._weights: int | None = None
         self._of_policy: Any = None  # what a policy remembers of these streams
@@ -64,12 +64,13 @@ class Streams:
     @property
     def running(self) -> tuple[bool, ...]:
         """For each stream, whether its next frame continues its video."""
-        return tuple(self._running)
+        return tuple(map(bool, self._running))
 
     def reset(self, streams: Sequence[int] | None = None) -> None:
         """Forget the past: the next frame of these streams (positions in the batch), or of all, is a flush.
 
-        Memory is kept for the next video; `release` frees it.
+        Memory is kept for the next video; `release` frees it. While a frame is being computed, this concerns the one
+        after it.
         """
         if streams is None:
             self._running = []
@@ -82,6 +83,10 @@ class Streams:
 
     def swap(self, first: int, second: int) -> None:
         """Exchange the places of two streams in the batch, with all that is kept of them."""
+        with self.exclusive():
+            self._swap(first, second)
+
+    def _swap(self, first: int, second: int) -> None:
         self._running += [False] * (max(first, second) + 1 - len(self._running))
         self._running[first], self._running[second] = self._running[second], self._running[first]
         for name, slot in list(self._slots.items()):
@@ -95,9 +100,13 @@ class Streams:
         }
 
     def release(self) -> None:
-        """Free the memory of all streams, whose next frame is a flush."""
-        self._release_slots()
-        self._of_policy = self._policy = None
+        """Free the memory of all streams, whose next frame is a flush.
+
+        Raises RuntimeError while a frame is being computed with it; so do `swap` and `to`.
+        """
+        with self.exclusive():
+            self._release_slots()
+            self._of_policy = self._policy = None
 
     def _release_slots(self) -> None:
         """The same, but for what a policy remembers: it was asked about the next frame already."""
@@ -109,13 +118,17 @@ class Streams:
 
     def to(self, device: torch.device | str) -> Streams:
         """Move everything to a device, for instance to set a paused stream aside in host memory."""
+        with self.exclusive():
+            self._move(device)
+        return self
+
+    def _move(self, device: torch.device | str) -> None:
         self.recorded.clear()
         self._of_policy = self._learnt()  # the trace, which knows what the last frame cost, is not moved
         self.trace = self._asked_about = None
         self._slots = {name: slot.to(device) for name, slot in self._slots.items()}
         if self._form is not None:
             self._form = replace(self._form, device=torch.empty(0, device=device).device)
-        return self
 
     @property
     def nbytes(self) -> int:
@@ -188,16 +201,21 @@ class Streams:
         """Whether the first `streams` streams are all running, with weights of this version."""
         return weights == self._weights and len(self._running) >= streams and all(self._running[:streams])
 
-    def mark(self, streams: int, running: bool) -> None:
-        """Say of the first `streams` streams whether they are running."""
-        self._running[:streams] = [running] * streams
+    def begin(self, streams: int) -> None:
+        """Say that a frame of the first `streams` streams is being computed: they are running again at its `end`."""
+        self._running[:streams] = [None] * streams
+
+    def end(self, streams: int) -> None:
+        """Say that their frame came through. Those that were reset meanwhile are not running."""
+        now = (self._running + [False] * streams)[:streams]
+        self._running[:streams] = [is_running is None for is_running in now]
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
         """Keep other threads out.
 
         Raises:
-            RuntimeError: another thread computes a frame with this state.
+            RuntimeError: another thread computes a frame with this state, or this one, which a hook was called from.
         """
         if not self._in_use.acquire(blocking=False):
             raise RuntimeError(
@@ -231,9 +249,9 @@ class Streams:
         """The same where this state is kept for the frame already (`exclusive`)."""
         self._prepare(form, weights)
         running = (self._running + [False] * streams)[:streams]
-        self.mark(streams, running=False)
+        self.begin(streams)
         yield tuple(not alive for alive in running)
-        self.mark(streams, running=True)
+        self.end(streams)
 
     def _prepare(self, form: FrameForm, weights: int) -> None:
         if weights != self._weights:

@@ -1,12 +1,17 @@
 """Operation counts against torch's own counter and against the reference's closed forms."""
 
+import copy
 import json
+import sys
+import threading
 
 import pytest
 import torch
-from eventful_vit import EventfulViT, TopR, count_operations
+from eventful_vit import EventfulViT, OperationCounts, TopR, count_operations
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
+
+from .small_models import make_video, make_vit
 
 PRODUCTS = ("linear", "matmul", "position", "embedding")
 
@@ -113,3 +118,33 @@ def test_layers_around_the_backbone_by_category_and_stream():
     with torch.no_grad(), count_operations(model) as counts:
         model(torch.zeros(1, 3, 8, 8), [[]])
     assert counts.by_category().get("heads", 0) == 0
+
+
+def test_threads_that_count_at_once_lose_nothing():
+    counts, threads, times = OperationCounts(), 4, 5000
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        added = [
+            threading.Thread(target=lambda: [counts.add("linear", [1, 2]) for _ in range(times)])
+            for _ in range(threads)
+        ]
+        for thread in added:
+            thread.start()
+        for thread in added:
+            thread.join()
+    finally:
+        sys.setswitchinterval(before)
+    assert counts.total(0) == threads * times and counts.total(1) == 2 * threads * times
+    assert copy.deepcopy(counts).by_category() == counts.by_category()
+
+
+def test_counting_that_ends_within_another_ones_frame():
+    vit, frame = make_vit(policy=TopR(6)), make_video(1)
+    with count_operations(vit) as first:
+        outer = count_operations(vit)
+        vit.observers.append(lambda trace: outer.__exit__(None, None, None))
+        second = outer.__enter__()
+        vit.observers.sort(key=lambda observer: hasattr(observer, "__self__"))  # the one that ends it comes first
+        vit(frame)
+        assert second.total() == first.total() > 0

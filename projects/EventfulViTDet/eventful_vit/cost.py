@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from .frame import AttentionWork, BlockTrace, FrameTrace
 from .layers import linear_sizes
 from .model import Traced
+from .ops.fork_safe_lock import ForkSafeLock
 
 BACKBONE_CATEGORIES = ("linear", "bias", "matmul", "position", "add", "gate", "accumulator")
 OTHER_CATEGORIES = ("embedding", "pyramid", "proposals", "heads")
@@ -29,6 +30,8 @@ Count = tuple[str, Sequence[int]]
 """A category and its MACs in each stream."""
 
 
+_adding = ForkSafeLock()
+"""One for all counts, so that they may be copied. Frames of several threads may be added at once."""
 MAX_WAITING = 1024
 """Frames on a GPU whose numbers are kept there until somebody asks: 1 or 2 MB for a large model."""
 
@@ -47,10 +50,11 @@ class OperationCounts:
         """Add operations of one category, one number per stream."""
         if category not in CATEGORIES:
             raise KeyError(f"unknown category {category!r}; known: {', '.join(CATEGORIES)}")
-        sums = self._macs.setdefault(category, [])
-        sums.extend([0] * (len(macs) - len(sums)))
-        for stream, number in enumerate(macs):
-            sums[stream] += int(number)
+        with _adding.lock:
+            sums = self._macs.setdefault(category, [])
+            sums.extend([0] * (len(macs) - len(sums)))
+            for stream, number in enumerate(macs):
+                sums[stream] += int(number)
 
     def add_frame(self, trace: FrameTrace) -> None:
         """Add the operations of a frame."""
@@ -69,13 +73,15 @@ class OperationCounts:
 
     def clear(self) -> None:
         """Start again from zero."""
-        self._macs.clear()
-        self._waiting.clear()
+        with _adding.lock:
+            self._macs.clear()
+            self._waiting.clear()
 
     def by_category(self, stream: int | None = None) -> dict[str, int]:
         """MACs of every category that ran, over all streams or for one stream of the batch."""
         self._read_waiting()
-        return {name: self._pick(sums, stream) for name, sums in self._macs.items()}
+        with _adding.lock:
+            return {name: self._pick(sums, stream) for name, sums in self._macs.items()}
 
     def total(self, stream: int | None = None) -> int:
         """Everything counted."""

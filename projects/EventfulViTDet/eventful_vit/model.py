@@ -62,7 +62,7 @@ class Traced(nn.Module):
 
     def report(self, trace: FrameTrace) -> None:
         """Show a finished frame to all observers."""
-        for observer in self.observers:
+        for observer in tuple(self.observers):  # another thread may begin or end its counting meanwhile
             observer(trace)
 
     def counted(self) -> Iterable[nn.Module]:

@@ -169,6 +169,22 @@ def test_what_is_derived_from_weights_goes_with_them():
     assert len(derived._entries) == before
 
 
+def test_what_is_derived_for_frames_of_many_sizes_is_bounded():
+    from eventful_vit.ops import derived
+
+    vit = make_vit(policy=TopR(6))
+    for tokens in range(2, 3 + 2 * derived.MAX_KINDS):
+        vit.reset()
+        vit(torch.randn(1, 3, 8, 8 * tokens))
+    parameters = [parameter for name, parameter in vit.named_parameters() if "rel_pos_w" in name or name == "pos_embed"]
+    kept = [len(derived._entries[id(parameter)].values) for parameter in parameters]
+    assert max(kept) == derived.MAX_KINDS
+    frames = make_video(3)
+    vit.set_policy(TopR(35))
+    vit.reset()
+    torch.testing.assert_close(run(vit, frames), dense(vit, frames), **CLOSE)
+
+
 # Weights that change in mid-stream.
 
 

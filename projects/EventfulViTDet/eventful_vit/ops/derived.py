@@ -31,6 +31,8 @@ class _Entry:
 
 
 _entries: dict[int, _Entry] = {}
+MAX_KINDS = 16
+"""Values kept of one parameter, such as positions for frames of so many sizes: 13 MB each for ViTDet-B at 1024 px."""
 ORDINARY = frozenset((Tensor, nn.Parameter))
 """Classes of tensors whose values lie at their address."""
 
@@ -42,7 +44,8 @@ def is_ordinary(tensor: Tensor) -> bool:
 
 
 def derive(parameter: Tensor, kind: Hashable, make: Callable[[], Value]) -> Value:
-    """The value that `make` computes from a parameter; kept under `kind` until the parameter changes.
+    """The value that `make` computes from a parameter; kept under `kind` until the parameter changes, or `MAX_KINDS`
+    others were made.
 
     A change is seen if the parameter is replaced, moved, or written to in a way that PyTorch tracks. After others
     (through `.data` or another framework), call `forget`.
@@ -57,6 +60,8 @@ def derive(parameter: Tensor, kind: Hashable, make: Callable[[], Value]) -> Valu
     if value is None:
         with torch.inference_mode(False), torch.no_grad():
             value = entry.values[kind] = make()
+        for oldest in list(entry.values)[:-MAX_KINDS]:
+            entry.values.pop(oldest, None)
     tape.hold(value)
     return value
 

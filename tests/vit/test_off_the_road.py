@@ -211,6 +211,11 @@ def of_a_table(vit):
         vit.blocks[2].attn.rel_pos_w.add_(0.3)
 
 
+def of_an_eps(vit):
+    for block in vit.blocks:
+        block.norm1.eps = 0.5
+
+
 def of_positions(vit):
     with torch.no_grad():
         vit.pos_embed.add_(0.3)
@@ -245,8 +250,8 @@ def one_element_and_a_word(vit):
 
 
 CHANGES = [
-    in_place, by_optimizer, by_state_dict, of_a_table, of_positions, by_replacing, by_another_module, by_data,
-    ema_swap_behind_pytorchs_back, one_seen_and_one_behind_pytorchs_back, one_element_and_a_word,
+    in_place, by_optimizer, by_state_dict, of_a_table, of_an_eps, of_positions, by_replacing, by_another_module,
+    by_data, ema_swap_behind_pytorchs_back, one_seen_and_one_behind_pytorchs_back, one_element_and_a_word,
 ]  # fmt: skip
 
 
@@ -264,6 +269,8 @@ def test_weights_that_change_in_mid_stream(change, compute_dtype, kernels_or_not
     assert flushed(vit) == (False,)
     new = make_vit(policy=TopR(6), compute_dtype=compute_dtype)
     new.load_state_dict(vit.state_dict())
+    for module, other in zip(vit.blocks, new.blocks):
+        other.norm1.eps = module.norm1.eps
     expected = run(new, video[5:])
     torch.testing.assert_close(torch.cat([out, later]), expected, **CLOSE)
 

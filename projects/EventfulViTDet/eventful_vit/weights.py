@@ -18,6 +18,9 @@ from .layers import is_observed
 from .ops import derived
 from .ops.fork_safe_lock import ForkSafeLock
 
+SETTINGS = ("approximate", "eps", "scale", "scaling")
+"""Of modules: settings of activations and norms, and factors of attention's scores. Recorded frames keep them."""
+
 _looking = ForkSafeLock()
 _version_of = Tensor._version.__get__
 _is_training = attrgetter("training")
@@ -65,9 +68,9 @@ class WeightWatch:
     """Looks at a model's parameters, buffers and modules in every eventful frame.
 
     Seen are: writes that PyTorch tracks, other parameters or modules in place of the old ones, moves, changes of type,
-    modules of another class. Threads may share it: after a change, all of them find the same new version.
-    Writes that it does not track (`parameter.data.copy_(...)`) are seen on a CPU with compiled kernels if they change
-    some of a few dozen values of a parameter. For all others there is `EventfulModel.weights_changed`.
+    modules of another class, other `SETTINGS`. Threads may share it: after a change, all of them find the same new
+    version. Writes that it does not track (`parameter.data.copy_(...)`) are seen on a CPU with compiled kernels if they
+    change some of a few dozen values of a parameter. For all others there is `EventfulModel.weights_changed`.
 
     A look runs over flat lists, without a line of Python for each of them: 35 microseconds for ViTDet-B's 171 tensors
     and 135 modules, where loops took 60.
@@ -86,6 +89,9 @@ class WeightWatch:
         self._owners: list[dict] = []
         self._tensors: list[Tensor] = []
         self._ids: list[int] = []
+        self._set_in: list[dict] = []
+        self._set_names: list[str] = []
+        self._settings: list[float | str] = []
         self._hooks = HookWatch(())
 
     def version(self) -> int:
@@ -100,6 +106,9 @@ class WeightWatch:
         if ids != self._ids:
             # They are kept until the next look, so that nothing else gets their identity.
             self._ids, self._tensors, self._stamps = ids, [tensor for tensor in found if tensor is not None], None
+        settings = list(map(dict.get, self._set_in, self._set_names))
+        if settings != self._settings:
+            self._settings, self._stamps = settings, None
         stamps = _stamps(self._tensors)
         if stamps != self._stamps:
             if self._number:  # other values may lie where the old ones did, in the same version
@@ -161,6 +170,8 @@ class WeightWatch:
         self._hooks = HookWatch(self._modules)  # whoever hooks into the model itself sees it called in any case
         self._ids = []
         self._stamps = None
+        settings = [(vars(m), name) for m in modules for name in SETTINGS if type(vars(m).get(name)) in (float, str)]
+        self._set_in, self._set_names = [place for place, _ in settings], [name for _, name in settings]
         self._known_children = [child for each in children for child in each.values()]
         self._children = children  # last: a process forked before this looks again
 

@@ -166,6 +166,21 @@ class TestModes:
         torch.testing.assert_close(model(video[3]), vit(video[3]), **CLOSE)
         assert model.state.trace.flushed == (True,)
 
+    @pytest.mark.parametrize("change", ["attn.scale", "norm1.eps", "mlp.act.approximate"])
+    def test_streams_begin_again_with_other_settings(self, change):
+        vit, video = timm_vit(), tiny_video(6)
+        for block in vit.blocks:
+            block.attn.fused_attn = False  # which has no scale
+        model = make_eventful(vit, policy=FEW)
+        for frame in video[:5]:
+            model(frame)
+        path, _, name = change.rpartition(".")
+        for block in vit.blocks:
+            setattr(block.get_submodule(path), name, {"scale": 2.0, "eps": 0.5, "approximate": "tanh"}[name])
+        for _ in range(4):  # recorded ones too
+            torch.testing.assert_close(model(video[5]), vit(video[5]), **CLOSE)
+        assert model.state.trace.flushed == (False,)
+
     def test_dense_frames_leave_state_alone(self):
         model, video = make_eventful(timm_vit(), policy=FEW), tiny_video(3)
         model(video[0])

@@ -127,6 +127,13 @@ class TestOtherCalls:
             classifier(frame)
         assert counts.by_category()["heads"] == 3 * DIM
 
+    @pytest.mark.parametrize("fused", [True, False])
+    def test_a_scale_of_scores_counts_where_timm_reads_it(self, fused):
+        vit, (frame,) = timm_vit(), tiny_video(1)
+        for block in vit.blocks:
+            block.attn.fused_attn, block.attn.scale = fused, 2.0
+        assert_same(make_eventful(vit, policy=ALL)(frame), vit(frame))
+
     def test_attributes_are_those_of_the_library(self):
         model = make_eventful(timm_vit())
         assert model.num_classes == 5 and model.patch_embed.patch_size == (PATCH, PATCH)

@@ -87,7 +87,7 @@ def describe(block: nn.Module, call: BlockCall) -> BlockParts:
         head_dim=attn.head_dim,
         qkv=_qkv(attn),
         projection=attn.proj,
-        scale=attn.scale,
+        scale=None if attn.fused_attn else attn.scale,  # PyTorch's fused attention is called without it
         rotary=_rotary(attn, call),
         **norms,
         **common,

@@ -127,6 +127,14 @@ class TestOtherCalls:
             classifier(frame)
         assert counts.by_category()["heads"] == 3 * DIM
 
+    def test_attributes_are_set_where_the_library_reads_them(self):
+        vit, (frame,) = timm_vit(), tiny_video(1)
+        model = make_eventful(vit, policy=ALL)
+        model.global_pool, model.head, model.policy, model.note = "avg", nn.Linear(DIM, 2), FEW, "mine"
+        assert vit.global_pool == "avg" and vit.head is model.head and model.policy == FEW
+        assert not hasattr(vit, "policy") and not hasattr(vit, "note") and model.note == "mine"
+        assert_same(model(frame), vit(frame))
+
     @pytest.mark.parametrize("fused", [True, False])
     def test_a_scale_of_scores_counts_where_timm_reads_it(self, fused):
         vit, (frame,) = timm_vit(), tiny_video(1)

@@ -79,6 +79,15 @@ class AdaptedViT(EventfulModel):
             return partial(self._run, name)
         return getattr(adaptation.model, name)
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """What only the library's model has is set there, where its code reads it."""
+        adaptation = self.__dict__.get("_adaptation")
+        is_own = adaptation is None or name in self.__dict__ or hasattr(type(self), name)
+        if is_own or name not in adaptation.model.__dict__:
+            super().__setattr__(name, value)
+        else:
+            setattr(adaptation.model, name, value)
+
     @property
     def gate_names(self) -> tuple[str, ...]:
         return self._encoder.gate_names

@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from eventful_vit import EventfulViT, Streams, TopR
+from eventful_vit.finite_frames import FiniteAnswer
 from torch import nn
 
 from .small_models import expected_of, make_video, make_vit, run
@@ -164,3 +165,14 @@ def test_a_spatial_model_of_steps(as_on_a_gpu):
         vivit.spatial_features(views)
         assert torch.equal(vivit.spatial_features(views), expected)
     assert vivit.spatial.state.recorded.input.recorder.replays > 0
+
+
+def test_the_answer_lies_on_the_host_whatever_the_default_device():
+    torch.set_default_device("meta")  # as programs set it to "cuda", whose memory cannot be pinned
+    try:
+        answer = FiniteAnswer(2, torch.device("cpu"))
+    finally:
+        torch.set_default_device(None)
+    answer.fetch(torch.tensor([True, False]))
+    with pytest.raises(ValueError, match="NaN or infinity in the frame of stream 1"):
+        answer.refuse_others()

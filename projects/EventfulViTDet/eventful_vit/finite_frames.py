@@ -29,7 +29,7 @@ class FiniteAnswer:
 
     def __init__(self, streams: int, device: torch.device) -> None:
         self._device = device
-        self._answer = torch.ones(streams, dtype=torch.bool, pin_memory=device.type == "cuda")
+        self._answer = torch.ones(streams, dtype=torch.bool, device="cpu", pin_memory=device.type == "cuda")
         self._arrived = torch.cuda.Event() if device.type == "cuda" else None
 
     def fetch(self, finite: Tensor) -> None:

@@ -29,8 +29,9 @@ detectron2: $(READY)
 		$(BIN)/python -m pip install $(CONSTRAIN) --no-build-isolation '$(DETECTRON2)'
 	@$(BIN)/python -c 'import detectron2; print("detectron2", detectron2.__version__, detectron2.__path__[0])'
 
+# In several processes, as most tests use one thread. A file stays in one of them, with what its tests share.
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile
 
 test-long: $(READY)
 	$(BIN)/python -m pytest -m ''

@@ -159,7 +159,9 @@ def test_numbers_of_a_users_policy_are_checked_before_kernels_get_them(count):
     assert model.state.trace.gates["blocks.1.mlp"].selection.counts == (3,)
 
 
-@pytest.mark.parametrize("policy", [OwnPolicy(3, None), OwnPolicy(3, "1"), TopR(3)], ids=str)
+@pytest.mark.parametrize(
+    "policy", [OwnPolicy(3, None), OwnPolicy(3, "1"), TopR(3)], ids=["None", "a word", "not even two"]
+)
 def test_what_is_no_pair_of_numbers(policy, monkeypatch):
     if type(policy) is TopR:
         monkeypatch.setattr(TopR, "limits", lambda policy, tokens: policy.r)

@@ -88,7 +88,9 @@ class OwnTopR(TopR):
     pass
 
 
-@pytest.mark.parametrize("policy", [Alternating(), OwnTopR(3), PerGate({"*": OwnTopR(3)})], ids=str)
+@pytest.mark.parametrize(
+    "policy", [Alternating(), OwnTopR(3), PerGate({"*": OwnTopR(3)})], ids=["alternating", "own", "own, per gate"]
+)
 def test_forms_of_unknown_policies(policy):
     assert fixed_form(policy) is None
 

@@ -24,7 +24,7 @@ DEMO = ("configs/demo/vitdet_tiny.yaml", "weights/demo_vitdet_tiny.safetensors",
 AIRBORNE = (
     "configs/airborne_vid/vitdet_small.yaml",
     "weights/airborne_vitdet_small.safetensors",
-    "0:512,60:128,120:32",
+    "0:800,60:200,120:50",
     180,
 )
 AIRBORNE_VIDEO = "videos/V_HELICOPTER_039.mp4"

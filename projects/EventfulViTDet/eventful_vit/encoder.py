@@ -46,7 +46,6 @@ class EventfulEncoder:
         gates = [gate for runner in self._runners for gate in runner.gates]
         self.gate_names = tuple(gate.name for gate in gates)
         """The gates in the order of their work, such as `blocks.0.qkv`."""
-        self.depth = depth
         self._can_record = all(gate.can_take_numbers() for gate in gates)
         self._is_exact = options.attention == "exact"
 
@@ -102,10 +101,11 @@ class EventfulEncoder:
 
     def check_depth(self, blocks: Sequence) -> None:
         """Raise ValueError for blocks that were added to a model, and have no gates."""
-        if len(blocks) > self.depth:
+        known = len(self._runners)
+        if len(blocks) > known:
             raise ValueError(
-                f"the model has {len(blocks)} blocks, and had {self.depth} when it was made eventful; make it again, "
-                "so that all of them have gates"
+                f"the model has {len(blocks)} blocks, and had {known} when it was made eventful; make it again, so "
+                "that all of them have gates"
             )
 
     def is_beyond_crossover(self, policy: Policy, tokens: int) -> bool:

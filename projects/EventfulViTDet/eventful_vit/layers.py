@@ -79,9 +79,14 @@ class MlpParts:
 def is_plain(module: object, *kinds: type[nn.Module]) -> bool:
     """Whether something is a module of one of these very classes, and the `forward` of that class is all that runs, on
     parameters that an operator can read."""
-    if type(module) not in kinds or is_observed(module) or is_replaced(type(module)):
+    if type(module) not in kinds or runs_other_code(module):
         return False
     return READABLE.issuperset(map(type, module._parameters.values()))
+
+
+def runs_other_code(module: nn.Module) -> bool:
+    """Whether calling a module runs anything but the `forward` that its class was written with."""
+    return is_observed(module) or is_replaced(type(module))
 
 
 def is_observed(module: nn.Module) -> bool:

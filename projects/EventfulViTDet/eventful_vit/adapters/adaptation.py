@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from ..block import BlockSpec
-from ..layers import is_observed, is_replaced
+from ..layers import is_replaced, runs_other_code
 from .family import BlockCall, BlockParts, TokenForm, UnsuitableModule
 from .libraries import ADAPTERS, family_of
 
@@ -94,7 +94,7 @@ def _check(parts: BlockParts, in_use: bool) -> None:
     """Raise UnsuitableModule if a frame must not pass over a module."""
     for module in parts.idle:
         known = type(module) in (nn.Dropout, nn.Identity) or _is_drop_path(module)
-        if not known or is_observed(module) or is_replaced(type(module)):
+        if not known or runs_other_code(module):
             raise UnsuitableModule(module, "is in the place of a dropout, and may do more in inference")
     for module in (*parts.idle, parts.attention) if in_use else ():
         if module is not None and module.training:

@@ -11,7 +11,7 @@ from transformers.activations import GELUActivation
 
 from ..attention.rotary import RotaryTables
 from ..block import BlockSpec
-from ..layers import MlpParts, SideBySide, is_observed, is_plain, is_replaced
+from ..layers import MlpParts, SideBySide, is_plain, runs_other_code
 from .family import BlockCall, BlockParts, UnsuitableModule, norm_of, on_rows, other_attention
 from .windowed import windowed_spec
 
@@ -125,7 +125,7 @@ def _is_part(kind: type) -> bool:
 
 
 def _is_known(module: nn.Module) -> bool:
-    return _is_part(type(module)) and not (is_observed(module) or is_replaced(type(module)))
+    return _is_part(type(module)) and not runs_other_code(module)
 
 
 def _unwindowed(

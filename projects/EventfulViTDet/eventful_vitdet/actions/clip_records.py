@@ -7,6 +7,7 @@ since.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import logging
@@ -86,12 +87,18 @@ def say_changed(folder: str, current: Mapping[str, dict]) -> None:
 def digest_clips(clips: Iterable[Clip]) -> dict[str, str]:
     """A digest of the files that each clip is read from, as those of `digest_video`; none for those that cannot be
     read: whoever runs the clip says what is wrong with it."""
+
+    @functools.cache
+    def digest_file(path: str) -> str:  # many clips may be parts of it
+        return digest_files([path], is_video=True)
+
     found = {}
     for clip in clips:
-        is_folder = os.path.isdir(clip.path)
         try:
-            files = open_clip(clip, 0).files if is_folder else [clip.path]
-            found[clip.clip_id] = digest_files(files, is_video=not is_folder)
+            if os.path.isdir(clip.path):
+                found[clip.clip_id] = digest_files(open_clip(clip, 0).files, is_video=False)
+            else:
+                found[clip.clip_id] = digest_file(clip.path)
         except DataError:
             continue
     return found

@@ -120,6 +120,79 @@ def test_layers_around_the_backbone_by_category_and_stream():
     assert counts.by_category().get("heads", 0) == 0
 
 
+class Stand(nn.Module):
+    """Stands in for a linear layer, as libraries for quantisation have them: it says its size, and where a bias is."""
+
+    def __init__(self, layer: nn.Linear):
+        super().__init__()
+        self.in_features, self.out_features = layer.in_features, layer.out_features
+        self.values, self.added = layer.weight.detach(), layer.bias.detach()
+
+    def bias(self):
+        return self.added
+
+    def forward(self, x):
+        return nn.functional.linear(x, self.values, self.added)
+
+
+class Adapter(nn.Module):
+    """Says what size it is, too, and consists of linear layers."""
+
+    def __init__(self, layer: nn.Linear):
+        super().__init__()
+        self.in_features, self.out_features, self.base = layer.in_features, layer.out_features, layer
+        self.down, self.up = nn.Linear(layer.in_features, 2, bias=False), nn.Linear(2, layer.out_features, bias=False)
+
+    def forward(self, x):
+        return self.base(x) + self.up(self.down(x))
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_layers_of_other_classes_count_as_the_linear_ones_that_they_replace(enabled):
+    vit, video = make_vit(policy=TopR(6), enabled=enabled), make_video(3)
+    expected = by_category(vit, video)
+    for block in vit.blocks:
+        block.attn.proj, block.mlp.fc1 = Stand(block.attn.proj), Stand(block.mlp.fc1)
+    vit.reset()
+    found = by_category(vit, video)
+    assert [found[name] for name in ("linear", "bias")] == [expected[name] for name in ("linear", "bias")]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:torch.quantize_per_tensor:UserWarning")
+def test_dynamically_quantised_layers_count_as_linear_ones():
+    if torch.backends.quantized.engine == "none":
+        pytest.skip("this PyTorch was built without quantised kernels")
+    model = nn.Sequential(make_vit(policy=TopR(35)), Head())
+    quantised, frame = torch.ao.quantization.quantize_dynamic(model, {nn.Linear}), make_video(1)
+    results = by_category(model, [frame]), by_category(quantised, [frame])
+    assert results[0]["linear"] == results[1]["linear"] > 0 and results[0]["bias"] == results[1]["bias"] > 0
+    assert results[0]["pyramid"] == results[1]["pyramid"] == 24 * 2
+
+
+class Head(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(24, 2)
+
+    def forward(self, features):
+        return self.fc(features["last_feat"].mean((2, 3)))
+
+
+def test_low_rank_adapters_are_counted_once():
+    vit, video = make_vit(policy=TopR(35)), make_video(1)
+    expected = by_category(vit, video)["linear"]
+    vit.blocks[1].mlp.fc2 = Adapter(vit.blocks[1].mlp.fc2)
+    vit.reset()
+    assert by_category(vit, video)["linear"] == expected + 35 * 2 * (4 * 24 + 24)
+
+
+def by_category(model: nn.Module, frames) -> dict[str, int]:
+    with torch.no_grad(), count_operations(model) as counts:
+        for frame in frames:
+            model(frame if frame.dim() == 4 else frame[None])
+    return counts.by_category()
+
+
 def test_threads_that_count_at_once_lose_nothing():
     counts, threads, times = OperationCounts(), 4, 5000
     before = sys.getswitchinterval()

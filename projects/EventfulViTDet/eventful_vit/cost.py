@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from .frame import AttentionWork, BlockTrace, FrameTrace
-from .layers import linear_sizes
+from .layers import is_linear, linear_sizes
 from .model import Traced
 from .ops.fork_safe_lock import ForkSafeLock
 
@@ -370,7 +370,7 @@ def _counting_hook(
 
 def _layer_macs(module: nn.Module) -> Callable[[Tensor, Tensor], int] | None:
     """How to count a layer from its input and output; None for modules that are not counted."""
-    if isinstance(module, nn.Linear):
+    if is_linear(module):
         return lambda x, y: y.numel() * module.in_features
     if isinstance(module, nn.ConvTranspose2d):
         fan_out = module.out_channels // module.groups * math.prod(module.kernel_size)

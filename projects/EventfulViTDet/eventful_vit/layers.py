@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from typing import Union
 
 import torch
@@ -248,5 +249,25 @@ def linear_sizes(part: Linear | MlpParts) -> Iterator[tuple[int, int, bool]]:
         yield from linear_sizes(part.fc2)
     else:
         for layer in part.modules():
-            if isinstance(layer, nn.Linear):
-                yield layer.in_features, layer.out_features, layer.bias is not None
+            if is_linear(layer):
+                yield layer.in_features, layer.out_features, _has_bias(layer)
+
+
+def is_linear(module: nn.Module) -> bool:
+    """Whether a module is a linear layer: of PyTorch, or of a class that stands in for one.
+
+    Classes for quantisation need not be those of `nn.Linear`, but say how many features they take and return. So do
+    wrappers, such as that of a low-rank adapter, whose linear layers are inside.
+    """
+    if isinstance(module, nn.Linear):
+        return True
+    return _has_features(module) and not any(map(_has_features, islice(module.modules(), 1, None)))
+
+
+def _has_features(module: nn.Module) -> bool:
+    return all(type(getattr(module, name, None)) is int for name in ("in_features", "out_features"))
+
+
+def _has_bias(layer: nn.Module) -> bool:
+    bias = getattr(layer, "bias", None)
+    return (bias() if callable(bias) else bias) is not None  # PyTorch's dynamically quantised layers have a method

@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 import torch
 from detectron2.config import get_cfg
+from eventful_vitdet import add_eventful_vitdet_config
 from eventful_vitdet.data import VideoTrainMapper, add_data_config, build_video_train_loader, register_test_json
 from eventful_vitdet.data.earlier_frames import EARLIER, all_frames, attach_earlier
 from eventful_vitdet.data.training_frames import load_train_sets
+from eventful_vitdet.errors import ConfigError
+from eventful_vitdet.training import check_earlier_frames
 
 from .conftest import HEIGHT, WIDTH, frame_number, make_document
 
@@ -90,3 +93,22 @@ def test_without_augmentation_they_are_the_frames(cfg):
         assert [frame_number(before.numpy()) for before in item[EARLIER]] == numbers(
             next(f for f in load_train_sets(cfg)[0] if f["image_id"] == item["image_id"])[EARLIER]
         )
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("MODEL.VIT.DROP_PATH_RATE", 0.1, "EARLIER_FRAMES = 2: .* set MODEL.VIT.DROP_PATH_RATE 0.0, found 0.1"),
+        ("MODEL.EVENTFUL.ENABLED", False, "EARLIER_FRAMES = 2 trains with gates on, but MODEL.EVENTFUL.ENABLED"),
+        ("MODEL.EVENTFUL.ATTENTION", "full", "EARLIER_FRAMES = 2: .* MODEL.EVENTFUL.ATTENTION exact or tokenwise"),
+        ("DATALOADER.EARLIER_FRAMES", -1, "must be 0 or larger, found -1"),
+    ],
+)
+def test_settings_that_gates_cannot_be_trained_with(key, value, message):
+    cfg = get_cfg()
+    add_eventful_vitdet_config(cfg)
+    cfg.DATALOADER.EARLIER_FRAMES, cfg.MODEL.VIT.DROP_PATH_RATE = 2, 0.0
+    check_earlier_frames(cfg)
+    cfg.merge_from_list([key, value])
+    with pytest.raises(ConfigError, match=message):
+        check_earlier_frames(cfg)

@@ -106,3 +106,13 @@ def test_attention_that_differs_from_the_dense_one_is_refused(attention):
     vit = make_vit(attention=attention).train()
     with pytest.raises(ValueError, match=f"exact or tokenwise attention, not '{attention}'"), vit.training_clip():
         pass
+
+
+def test_stochastic_depth_is_refused():
+    vit, frame = make_vit(drop_path_rate=0.5).train(), make_video(1)
+    with vit.training_clip(), pytest.raises(ValueError, match=r"blocks\.1: .* without stochastic depth"):
+        vit(frame)
+    for block in vit.blocks:
+        block.drop_path.eval()
+    with vit.training_clip():
+        assert vit(frame)["last_feat"].requires_grad

@@ -296,6 +296,41 @@ def test_training_in_between_ends_a_stream():
     assert flushed(vit) == (True,)
 
 
+class Wrapped(nn.Module):
+    def __init__(self, block):
+        super().__init__()
+        self.block = block
+
+    def forward(self, *args):
+        return self.block(*args)
+
+
+def test_stochastic_depth_within_a_wrapper_is_refused():
+    vit, video = make_vit(policy=TopR(6), drop_path_rate=0.9), make_video(2)
+    vit.blocks[1] = Wrapped(vit.blocks[1]).train()
+    with pytest.raises(ValueError, match=r"stochastic depth of blocks\.1\.block is in training mode"):
+        run(vit, video)
+    vit.eval()
+    run(vit, video)
+
+
+@pytest.mark.parametrize("frames", [0, 1, 5])
+def test_stochastic_depth_in_training_mode_is_refused(frames):
+    """Later frames computed branches that the dense model dropped."""
+    vit, video = make_vit(policy=TopR(6), drop_path_rate=0.9), make_video(8)
+    expected = run(copy.deepcopy(vit), video)
+    for frame in video[:frames]:
+        vit(frame[None])
+    vit.blocks[1].train()
+    with pytest.raises(ValueError, match=r"stochastic depth of blocks\.1 is in training mode.*call eval\(\)"):
+        vit(video[frames][None])
+    vit.eval()
+    torch.testing.assert_close(run(vit, video[frames:]), expected[frames:], **CLOSE)  # no stream began again
+    vit.blocks[0].train()  # it drops nothing
+    run(vit, video[:1])
+    assert flushed(vit) == (False,)
+
+
 def test_another_type_ends_a_stream():
     vit, video = make_vit(), make_video(2)
     run(vit, video[:1])

@@ -109,8 +109,12 @@ class BlockSpec:
 
     def adds_plainly(self, scale: Scale) -> bool:
         """Whether a branch is added to the residual stream as it is: not scaled, and not dropped."""
-        dropped = self.drop_path is not None and self.drop_path.training and type(self.drop_path) is not nn.Identity
-        return scale is None and not dropped
+        return scale is None and not self.drops_branches
+
+    @property
+    def drops_branches(self) -> bool:
+        """Whether stochastic depth is at work."""
+        return self.drop_path is not None and self.drop_path.training and type(self.drop_path) is not nn.Identity
 
     def layout(self, grid: tuple[int, int]) -> AttentionLayout:
         """How the tokens of a grid (h, w) are laid out for attention."""

@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import cache, partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from . import ops
 from .block import BlockSpec, EventfulBlock, EventfulOptions
@@ -107,6 +107,17 @@ class EventfulEncoder:
                 f"the model has {len(blocks)} blocks, and had {known} when it was made eventful; make it again, so "
                 "that all of them have gates"
             )
+
+    @staticmethod
+    def check_modes(blocks: nn.ModuleList) -> None:
+        """Raise ValueError for blocks with stochastic depth at work: what is kept of a branch that was dropped, or
+        scaled up, would stay in the features of later frames."""
+        for name, module in blocks.named_modules(prefix="blocks"):
+            if hasattr(module, "specification") and module.specification().drops_branches:
+                raise ValueError(
+                    f"stochastic depth of {name} is in training mode while the model is in eval mode, and "
+                    "cannot be served on changed tokens; call eval()"
+                )
 
     def is_beyond_crossover(self, policy: Policy, tokens: int) -> bool:
         """Whether a GPU computes all tokens of a frame in less time than those that a policy lets through.

@@ -53,6 +53,11 @@ class TrainingGates:
     def _specification(self, name: str, spec: BlockSpec) -> BlockSpec:
         if spec.other_attention is not None:
             raise ValueError(f"{name}: training with gates is for attention of known code")
+        if spec.drops_branches:
+            raise ValueError(
+                f"{name}: training with gates is without stochastic depth, which would change what passes the gates; "
+                "make the model with drop_path_rate = 0"
+            )
         before = self._options.gate_before_norm
         return replace(
             spec,

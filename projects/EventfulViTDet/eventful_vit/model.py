@@ -277,6 +277,7 @@ class EventfulModel(Traced):
         repetition, streams, version = state.recorded.take_repetition(), len(inputs), self._weights().last_version
         if repetition is None or not state.continues(streams, version) or not self._may_repeat(repetition, key, inputs):
             return None
+        self._check_modes()
         form = fixed_form(policy)
         if form is None or form != repetition.policy:
             if not self._encoder.write_budget(repetition.kind, policy):
@@ -297,9 +298,10 @@ class EventfulModel(Traced):
     ) -> Tensor:  # fmt: skip
         early = state.recorded.find_input(key, inputs)
         refuse_others = check_finite(inputs) if early is None else early.start(inputs).refuse_others
+        observed = self._weights().is_observed()
+        self._check_modes()
         with self._open_frame(len(inputs), form, state, policy) as frame:
             note(frame.trace)
-            observed = self._weights().is_observed()
             if early is not None and early is state.recorded.input and not observed:
                 x, stays = early.tokens, True
             elif observed:
@@ -312,6 +314,11 @@ class EventfulModel(Traced):
             source = state.recorded.input
             self._prepare_repetition(state.recorded, key, frame.trace, fixed_form(policy), source)
         return x
+
+    def _check_modes(self) -> None:
+        """Raise ValueError for blocks that would drop branches."""
+        if self._weights().is_partly_training():
+            self._encoder.check_modes(self.blocks)
 
     def _weights_of_input(self) -> list[Tensor]:
         """Parameters and buffers outside of the blocks."""

@@ -148,6 +148,11 @@ def check_earlier_frames(cfg: CfgNode) -> None:
             f"{key} = {frames}: training with gates on is for MODEL.EVENTFUL.ATTENTION "
             f"{' or '.join(TrainingGates.ATTENTION)}, not {eventful.ATTENTION}"
         )
+    if frames and cfg.MODEL.VIT.DROP_PATH_RATE:
+        raise ConfigError(
+            f"{key} = {frames}: training with gates on is without stochastic depth, which would change what passes the "
+            f"gates; set MODEL.VIT.DROP_PATH_RATE 0.0, found {cfg.MODEL.VIT.DROP_PATH_RATE}"
+        )
 
 
 @contextmanager

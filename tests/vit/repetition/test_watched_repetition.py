@@ -85,6 +85,19 @@ def test_a_module_of_another_mode(started):
     assert "start" in started
 
 
+def test_stochastic_depth_is_refused_before_a_frame_is_repeated(started):
+    vit, video = make_vit(policy=TopR(6), drop_path_rate=0.9), make_video(6)
+    run(vit, video[:5])
+    started.clear()
+    vit.blocks[1].drop_path.train()
+    with pytest.raises(ValueError, match=r"stochastic depth of blocks\.1"):
+        run(vit, video[5:])
+    assert "start" not in started
+    vit.blocks[1].drop_path.eval()
+    run(vit, video[5:])
+    assert flushed(vit) == (False,)
+
+
 def test_a_hook_sees_its_frame_and_ends_nothing(started):
     vit, video, seen = make_vit(policy=TopR(6)), make_video(10), []
     expected = expected_of(vit, video)

@@ -156,7 +156,7 @@ class EventfulViT(EventfulModel):
         tokens, at the policy of now, and with gradients into all frames (gated_training.py). The first one is computed
         in full. Activations are not recomputed, whatever `use_act_checkpoint` says.
 
-        Raises ValueError as `TrainingGates` does.
+        Raises ValueError as `TrainingGates` does; so do frames within it of a model with stochastic depth.
         """
         self._training_gates = TrainingGates(self.policy, self._options)
         try:

@@ -20,6 +20,7 @@ from eventful_vit import (
     count_operations,
     make_eventful,
 )
+from eventful_vit.selection import Selection
 from eventful_vit.streams import FrameForm
 from torch import Tensor
 
@@ -66,6 +67,25 @@ def costs(vit: EventfulViT, video: list[Tensor], state=None) -> list[float]:
             vit(frame, state)
             spent.append(counts.backbone() / len(frame) / 1e9)
     return spent
+
+
+@pytest.fixture
+def another_default_device():
+    """As programs set it to "cuda", where there is one."""
+    torch.set_default_device("meta")
+    yield
+    torch.set_default_device(None)
+
+
+def test_it_is_learnt_whatever_the_default_device(found, another_default_device):
+    with torch.device("cpu"):
+        vit, frames = make_vit(), make_video(6)
+    assert calibrate(vit, frames, like=6, rounds=1, shared=True) == found
+
+
+def test_a_selection_of_everything_lies_on_the_host_whatever_the_default_device(another_default_device):
+    everything = Selection.everything(2, 3)
+    assert everything.stream_index(1).tolist() == [0, 1, 2] and everything.mask().tolist() == [[True] * 3] * 2
 
 
 @pytest.mark.parametrize("patch", [8, 24])

@@ -401,7 +401,7 @@ class _Search:
         Raises ValueError, naming it, for a gate that saw no errors.
         """
         trial = self._trial
-        sums = {name: torch.zeros(2, dtype=torch.float64) for name in trial.gates}
+        sums = {name: torch.zeros(2, dtype=torch.float64, device="cpu") for name in trial.gates}
 
         def watch(trace: FrameTrace) -> None:
             for name in sums:

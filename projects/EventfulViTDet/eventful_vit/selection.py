@@ -51,7 +51,7 @@ class Selection:
     def stream_index(self, stream: int) -> Tensor:
         """Tokens (0 ... N - 1) that one stream selected, ascending."""
         if self.index is None:
-            return torch.arange(self.tokens)
+            return torch.arange(self.tokens, device="cpu")
         return self.index[self.offsets[stream] : self.offsets[stream + 1]] - stream * self.tokens
 
     def take(self, values: Tensor) -> Tensor:
@@ -71,7 +71,7 @@ class Selection:
     def mask(self) -> Tensor:
         """The selection as a boolean mask (B, N)."""
         if self.index is None:
-            return torch.ones(self.streams, self.tokens, dtype=torch.bool)
+            return torch.ones(self.streams, self.tokens, dtype=torch.bool, device="cpu")
         mask = torch.zeros(self.streams * self.tokens, dtype=torch.bool, device=self.index.device)
         mask[self.index if self.used is None else self.index[: int(self.used)]] = True
         return mask.view(self.streams, self.tokens)

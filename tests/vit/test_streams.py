@@ -295,3 +295,21 @@ def test_too_little_memory_tells_how_much_is_needed(monkeypatch):
     monkeypatch.undo()
     vit(make_video(2))
     assert vit.state.trace.flushed == (True, True)
+
+
+@pytest.mark.parametrize("clip", [False, True])
+def test_replicas_that_would_share_one_state_are_refused(clip):
+    """As `nn.DataParallel` makes them on several GPUs."""
+    vit = make_vit(policy=TopR(6))
+    with vit.train(clip).training_clip() if clip else contextlib.nullcontext():
+        with pytest.raises(RuntimeError, match=r"DataParallel copies a model for each call.*give each device a model"):
+            vit._replicate_for_data_parallel()
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_replicas_of_the_dense_model_share_nothing_but_what_they_read(training):
+    vit = make_vit(enabled=training)
+    vit.reset()
+    vit.weights_changed()
+    replica = vit.train(training)._replicate_for_data_parallel()
+    assert replica.state is not vit.state and replica._weights() is not vit._weights()

@@ -167,7 +167,31 @@ class EventfulModel(Traced):
         return watch_of(self, self)
 
     def __getstate__(self) -> dict:
-        return {**super().__getstate__(), "_own_state": None, "_watch": None, "_of_thread": None}
+        return {**super().__getstate__(), **self._without_state()}
+
+    @staticmethod
+    def _without_state() -> dict[str, None]:
+        """Attributes of a copy that a model does not share with it."""
+        return {"_own_state": None, "_watch": None, "_of_thread": None}
+
+    def _needs_earlier_frames(self) -> bool:
+        """Whether the next frame is one of running streams."""
+        return self.enabled and not self.training
+
+    def _replicate_for_data_parallel(self) -> EventfulModel:
+        """As of any module, for the dense model. `nn.DataParallel` makes copies for a single call, which would be the
+        only frame that they see.
+
+        Raises RuntimeError for one with streams.
+        """
+        if self._needs_earlier_frames():
+            raise RuntimeError(
+                "nn.DataParallel copies a model for each call, and copies have no streams; give each device a model, "
+                "for instance in a process of its own, and set model.enabled = False to replicate the dense model"
+            )
+        replica = super()._replicate_for_data_parallel()
+        vars(replica).update(self._without_state())
+        return replica
 
     # Frames.
 

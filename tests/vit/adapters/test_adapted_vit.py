@@ -550,3 +550,11 @@ def test_hooks_see_blocks_from_the_first_frame_on():
     assert len(ours) == len(seen) == len(video)
     for output, expected in zip(ours, seen):
         torch.testing.assert_close(output, expected, **CLOSE)
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_replicas_are_refused(enabled):
+    """As `nn.DataParallel` makes them on several GPUs: all of them would run the one library's model."""
+    model = make_eventful(timm_vit(), enabled=enabled)
+    with pytest.raises(RuntimeError, match=r"cannot replicate an adapted model.*DataParallel\(model.original\)"):
+        model._replicate_for_data_parallel()

@@ -109,6 +109,13 @@ class AdaptedViT(EventfulModel):
                     categories[part] = category
         return categories
 
+    def _replicate_for_data_parallel(self) -> AdaptedViT:
+        """Raises RuntimeError: the library's code runs on the library's model, which would not be replicated."""
+        raise RuntimeError(
+            "nn.DataParallel cannot replicate an adapted model; give each device a model, for instance in a process of "
+            "its own, or replicate the library's model: nn.DataParallel(model.original)"
+        )
+
     # Frames.
 
     def forward(self, *args: Any, state: Streams | None = None, **kwargs: Any) -> Any:

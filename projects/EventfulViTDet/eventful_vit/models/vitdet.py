@@ -164,6 +164,9 @@ class EventfulViT(EventfulModel):
         finally:
             self._training_gates = None
 
+    def _needs_earlier_frames(self) -> bool:
+        return super()._needs_earlier_frames() or self._training_gates is not None
+
     def forward(self, images: Tensor, state: Streams | None = None) -> dict[str, Tensor]:
         """Features of one frame per stream.
 

@@ -364,6 +364,8 @@ def test_controllers_from_the_configuration():
         ({"NAME": "latency", "TARGET_MS": 0.0}, r"CONTROLLER.TARGET_MS: a target is a number above 0, found 0 ms"),
         ({"NAME": "latency", "TARGET_MS": float("nan")}, r"found nan ms"),
         ({"NAME": "gflops", "TARGET_GFLOPS": -1.0}, r"CONTROLLER.TARGET_GFLOPS: .* found -1 GFlops"),
+        ({"SCENE_CUT": float("inf")}, r"CONTROLLER: SCENE_CUT must be 0 \(off\) or larger than 1, found inf"),
+        ({"NAME": "gflops", "TARGET_GFLOPS": float("inf")}, r"CONTROLLER.TARGET_GFLOPS: .* found inf GFlops"),
         ({"R_MIN": -1}, "R_MIN and R_MAX must be 0 or larger"),
         ({"R_MIN": 10, "R_MAX": 5}, "R_MAX = 5 is below R_MIN = 10"),
         ({"SCENE_CUT": 0.5}, r"CONTROLLER: SCENE_CUT must be 0 \(off\) or larger than 1, found 0.5"),

@@ -132,6 +132,14 @@ def test_a_target_is_needed(words, capsys):
     assert "one of the arguments --target-gflops --like --max-loss is required" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("value", ["nan", "inf", "0", "-1"])
+@pytest.mark.parametrize("option", ["--target-gflops", "--max-loss"])
+def test_a_target_is_a_number_above_0(option, value, capsys):
+    with pytest.raises(SystemExit):
+        calibrate_command.parse(["a.mp4", f"{option}={value}"])
+    assert f"argument {option}: '{value}' is not a number above 0" in capsys.readouterr().err
+
+
 def test_pairs_may_follow_the_videos():
     inputs = ["a.mp4", "b.mp4", "MODEL.DEVICE", "cpu"]
     for words in (["--like", "4", "--input", *inputs], [*inputs, "--like", "4"], ["--like", "4", *inputs]):

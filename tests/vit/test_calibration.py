@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
+import re
 
 import pytest
 import torch
@@ -13,9 +15,10 @@ from torch import Tensor
 FRAMES = 4
 
 
-def make_vit(depth: int = 2, embed_dim: int = 16) -> EventfulViT:
+def make_vit(depth: int = 2, embed_dim: int = 16, **options) -> EventfulViT:
     torch.manual_seed(0)
-    return EventfulViT(img_size=64, patch_size=8, embed_dim=embed_dim, depth=depth, num_heads=2, policy=TopR(5)).eval()
+    sizes = {"img_size": 64, "patch_size": 8, "embed_dim": embed_dim, "depth": depth, "num_heads": 2}
+    return EventfulViT(**sizes, policy=TopR(5), **options).eval()
 
 
 @pytest.fixture
@@ -128,13 +131,28 @@ def test_what_is_no_calibration(change, message):
         ({}, "needs one of target_gflops, like and max_change"),
         ({"like": 8, "max_change": 0.1}, "needs one of"),
         ({"target_gflops": 1e-9}, "1e-09 GFlops are out of reach: a token per gate takes"),
-        ({"max_change": -1.0}, "a change of -1 is out of reach: all tokens: 0"),
+        *(
+            ({name: value}, f"calibrate needs a number above 0 as {name}, got {re.escape(repr(value))}")
+            for name in ("target_gflops", "max_change")
+            for value in (math.nan, math.inf, -math.inf, 0.0, -1.0, "5", True)
+        ),
+        *(
+            ({"like": like}, f"calibrate needs a whole number, 1 or larger, as like, got {re.escape(repr(like))}")
+            for like in (0, -3, 2.5, math.nan, "8", True)
+        ),
+        ({"like": 8, "rounds": -1}, "calibrate needs a whole number, 0 or larger, as rounds, got -1"),
+        ({"like": 8, "rounds": None}, "as rounds, got None"),
     ],
 )
 def test_targets_that_cannot_be(vit, frames, target, message):
     with pytest.raises(ValueError, match=message):
         calibrate(vit, frames, **target)
     assert vit.policy == TopR(5) and vit.enabled
+
+
+def test_a_change_that_rounded_state_exceeds(frames):
+    with pytest.raises(ValueError, match="a change of 1e-09 is out of reach: all tokens: "):
+        calibrate(make_vit(state_dtype=torch.bfloat16), frames, max_change=1e-9)
 
 
 def test_one_frame_is_not_enough(vit, frames):

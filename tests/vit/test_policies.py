@@ -47,6 +47,9 @@ def test_ties_still_select_exactly_r():
         (lambda: Threshold(1.0, at_most=1.1), ValueError),
         (lambda: Threshold(1.0, at_most=float("nan")), ValueError),
         (lambda: Threshold("1"), TypeError),
+        (lambda: Threshold(torch.tensor(float("nan"))), ValueError),
+        (lambda: Threshold(1.0, at_most=float("inf")), ValueError),
+        (lambda: TopFraction(float("inf")), ValueError),
         (lambda: TopFraction("0.5"), TypeError),
         (lambda: TopFraction(1.1), ValueError),
         (lambda: TopFraction(-0.1), ValueError),
@@ -160,7 +163,9 @@ def test_numbers_of_a_users_policy_are_checked_before_kernels_get_them(count):
 
 
 @pytest.mark.parametrize(
-    "policy", [OwnPolicy(3, None), OwnPolicy(3, "1"), TopR(3)], ids=["None", "a word", "not even two"]
+    "policy",
+    [OwnPolicy(3, None), OwnPolicy(3, "1"), OwnPolicy(3, float("nan")), TopR(3)],
+    ids=["None", "a word", "NaN", "not even two"],
 )
 def test_what_is_no_pair_of_numbers(policy, monkeypatch):
     if type(policy) is TopR:

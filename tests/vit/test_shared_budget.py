@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 import pickle
 import re
 
@@ -229,7 +230,9 @@ def test_what_is_no_shared_budget(found, change, message):
     ("change", "message"),
     [
         ({"gflops": 0.0}, "a number of GFlops above 0, got 0.0"),
+        *(({"gflops": value}, f"a number of GFlops above 0, got {value}") for value in (math.nan, math.inf, -1.0)),
         ({"tokens": 0}, "a number of tokens, 1 or more, got 0"),
+        ({"tokens": math.nan}, "a number of tokens, 1 or more, got nan"),
         ({"shares": {}}, "a threshold and a share for each gate"),
         ({"thresholds": {}, "shares": {}}, "a threshold and a share for each gate"),
     ],
@@ -237,6 +240,15 @@ def test_what_is_no_shared_budget(found, change, message):
 def test_bad_values(budget, change, message):
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(budget, **change)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -0.5])
+def test_bad_thresholds_and_shares_name_their_gate(budget, value):
+    gate = "blocks.1.qkv"
+    with pytest.raises(ValueError, match=f"thresholds of 0 or more, got {value} for {gate}"):
+        dataclasses.replace(budget, thresholds={**budget.thresholds, gate: value})
+    with pytest.raises(ValueError, match=f"shares between 0 and 1, got {value} for {gate}"):
+        dataclasses.replace(budget, shares={**budget.shares, gate: value})
 
 
 def test_gates(vit, budget):

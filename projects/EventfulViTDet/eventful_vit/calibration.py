@@ -14,6 +14,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from operator import index
 from typing import Any
 
 import torch
@@ -194,6 +195,12 @@ def calibrate(
     """
     if [target_gflops, like, max_change].count(None) != 2:
         raise ValueError("calibrate needs one of target_gflops, like and max_change")
+    for name, target in (("target_gflops", target_gflops), ("max_change", max_change)):
+        if target is not None:
+            _check_target(name, target)
+    if like is not None:
+        _check_count("like", like, 1)
+    _check_count("rounds", rounds, 0)
     if shared and max_change is not None:
         raise ValueError("a shared budget needs target_gflops or like: it holds operations, no change of the features")
     with _settings_restored(model), torch.inference_mode():
@@ -209,6 +216,18 @@ def calibrate(
             found = search.shared(found, target_gflops) if shared else found
         passes.end()
     return found
+
+
+def _check_target(name: str, value: object) -> None:
+    is_number = hasattr(value, "__float__") and not isinstance(value, bool)
+    if not (is_number and 0 < float(value) < math.inf):
+        raise ValueError(f"calibrate needs a number above 0 as {name}, got {value!r}")
+
+
+def _check_count(name: str, value: object, least: int) -> None:
+    is_whole = hasattr(value, "__index__") and not isinstance(value, bool)
+    if not (is_whole and index(value) >= least):
+        raise ValueError(f"calibrate needs a whole number, {least} or larger, as {name}, got {value!r}")
 
 
 def _expected_passes(gates: int, rounds: int, is_for_change: bool, is_shared: bool) -> int:

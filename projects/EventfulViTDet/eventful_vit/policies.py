@@ -101,7 +101,8 @@ def _checked_limits(policy: Policy, tokens: int) -> tuple[int, float] | None:
     if limits is None:
         return None
     count, threshold = limits if isinstance(limits, Sequence) and len(limits) == 2 else (None, None)
-    if not (isinstance(count, Integral) and count >= 0 and hasattr(threshold, "__float__")):
+    is_number = hasattr(threshold, "__float__") and not math.isnan(threshold)
+    if not (isinstance(count, Integral) and count >= 0 and is_number):
         name = f"{type(policy).__name__}.limits()"
         raise ValueError(f"{name} must give a whole number of tokens, 0 or more, and a threshold; found {limits}")
     return min(int(count), tokens), float(threshold)
@@ -149,7 +150,7 @@ class TopFraction(Policy):
     fraction: float
 
     def __post_init__(self) -> None:
-        _check_number("TopFraction", self.fraction)
+        _keep_as_number(self, "fraction")
         if not 0.0 <= self.fraction <= 1.0:  # NaN fails this too
             raise ValueError(f"TopFraction needs a fraction between 0 and 1, got {self.fraction!r}")
 
@@ -169,8 +170,8 @@ class Threshold(Policy):
     """Share of a frame's tokens; if more exceed the threshold, those with the largest errors are updated."""
 
     def __post_init__(self) -> None:
-        for number in (self.threshold, self.at_most):
-            _check_number("Threshold", number)
+        _keep_as_number(self, "threshold")
+        _keep_as_number(self, "at_most")
         if math.isnan(self.threshold):
             raise ValueError("Threshold needs a number, got NaN")
         if not 0.0 <= self.at_most <= 1.0:  # NaN fails this too
@@ -259,9 +260,12 @@ def fixed_form(policy: Policy) -> Policy | tuple | None:
     return None
 
 
-def _check_number(policy: str, value: object) -> None:
+def _keep_as_number(policy: Policy, name: str) -> None:
+    """Make a number of an attribute: an array of one could be written to later."""
+    value = getattr(policy, name)
     if isinstance(value, bool) or not hasattr(value, "__float__"):
-        raise TypeError(f"{policy} needs a number, got {value!r}")
+        raise TypeError(f"{type(policy).__name__} needs a number, got {value!r}")
+    object.__setattr__(policy, name, float(value))
 
 
 def _write_number(value: float) -> str:

@@ -65,11 +65,15 @@ class SharedBudget(Policy):
     def __post_init__(self) -> None:
         if not 0 < self.gflops < math.inf:
             raise ValueError(f"SharedBudget needs a number of GFlops above 0, got {self.gflops!r}")
-        if self.tokens < 1:
+        if not self.tokens >= 1:  # NaN fails this too
             raise ValueError(f"SharedBudget needs a number of tokens, 1 or more, got {self.tokens!r}")
         if not self.thresholds or set(self.thresholds) != set(self.shares):
             raise ValueError("SharedBudget needs a threshold and a share for each gate")
-        _ = self._first  # refuses what is no threshold and no share
+        for gate, threshold in self.thresholds.items():
+            if not 0 <= threshold < math.inf:
+                raise ValueError(f"SharedBudget needs thresholds of 0 or more, got {threshold!r} for {gate}")
+            if not 0 <= self.shares[gate] <= 1:
+                raise ValueError(f"SharedBudget needs shares between 0 and 1, got {self.shares[gate]!r} for {gate}")
 
     def __hash__(self) -> int:
         """Without the mappings, which have none."""

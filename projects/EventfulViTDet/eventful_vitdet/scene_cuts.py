@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -28,7 +29,7 @@ class SceneCuts:
         Args:
             ratio: a cut is a median error of more than this many times that of recent frames; 0 sees no cuts.
         """
-        if not (ratio == 0 or ratio > 1):
+        if not (ratio == 0 or 1 < ratio < math.inf):
             raise ConfigError(f"SCENE_CUT must be 0 (off) or larger than 1, found {ratio:g}")
         self.ratio = ratio
         self._usual: float | None = None  # largest median of recent frames since the last flush

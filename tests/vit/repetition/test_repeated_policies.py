@@ -120,6 +120,15 @@ def test_a_policy_keeps_the_number_that_it_was_made_with(number, started):
     assert chosen(vit) == (6,)
 
 
+@pytest.mark.parametrize("array", [torch.tensor, np.array])
+@pytest.mark.parametrize("make", [Threshold, TopFraction, lambda number: Threshold(1.0, number)])
+def test_a_policy_keeps_a_share_or_threshold_that_it_was_made_with(make, array):
+    number = array(0.5)
+    policy = make(number)
+    number[...] = 0.25
+    assert policy == make(0.5) and hash(policy) == hash(make(0.5))
+
+
 def test_an_interruption_while_numbers_of_a_policy_are_written(started, monkeypatch):
     vit, video = make_vit(policy=TopR(6)), make_video(8)
     run(vit, video[:5])

@@ -207,7 +207,7 @@ def test_one_state_in_two_threads_is_an_error():
     thread = threading.Thread(target=run, args=(vit, video[1:2]))
     thread.start()
     assert inside.wait(60)
-    with pytest.raises(RuntimeError, match="this state is computing another frame.*model.new_state()"):
+    with pytest.raises(RuntimeError, match=r"another frame in another thread; .*model\.new_state\(\)"):
         vit(video[2][None])
     go_on.set()
     thread.join()
@@ -242,10 +242,25 @@ def test_memory_of_a_state_stays_while_a_frame_is_computed(action):
     expected = run(make_vit(policy=TopR(6)), video[3:])
     run(vit, video[:2])
     arguments = {"release": (), "to": ("cpu",), "swap": (0, 1)}[action]
-    with pytest.raises(RuntimeError, match="this state is computing another frame"):
+    with pytest.raises(RuntimeError, match="called within it, as by a hook; call it when the frame is done"):
         within_a_frame(vit, video[2], lambda: getattr(vit.state, action)(*arguments))
     torch.testing.assert_close(run(vit, video[3:]), expected, **CLOSE)  # the interrupted stream begins again
     getattr(vit.state, action)(*arguments)
+
+
+def test_a_frame_within_a_frame_needs_another_state():
+    vit, video, inner = make_vit(policy=TopR(6)), make_video(4), []
+    run(vit, video[:2])
+    with pytest.raises(RuntimeError, match=r"called within it, as by a hook.*model\.new_state\(\)"):
+        within_a_frame(vit, video[2], lambda: vit(video[3][None]))
+
+    def compute_in_another_state():
+        if not inner:
+            inner.append(vit.new_state())
+            vit(video[3][None], inner[0])
+
+    within_a_frame(vit, video[2], compute_in_another_state)
+    assert inner[0].running == vit.state.running == (True,)
 
 
 def test_frames_are_refused_before_anything_changes():

@@ -60,6 +60,7 @@ class Streams:
         self._policy: Policy | None = None  # the one that was asked last, ...
         self._asked_about: FrameTrace | None = None  # ... and what it was told of
         self._in_use = threading.Lock()
+        self._thread: int | None = None  # which one has it in use
 
     @property
     def running(self) -> tuple[bool, ...]:
@@ -215,15 +216,22 @@ class Streams:
         """Keep other threads out.
 
         Raises:
-            RuntimeError: another thread computes a frame with this state, or this one, which a hook was called from.
+            RuntimeError: another thread computes a frame with this state, or this is called within a frame of it.
         """
         if not self._in_use.acquire(blocking=False):
+            if self._thread == threading.get_ident():
+                raise RuntimeError(
+                    "this state is computing a frame, and this was called within it, as by a hook; call it when the "
+                    "frame is done, or use another state: model.new_state()"
+                )
             raise RuntimeError(
                 "this state is computing another frame in another thread; give each thread its own: model.new_state()"
             )
+        self._thread = threading.get_ident()
         try:
             yield
         finally:
+            self._thread = None
             self._in_use.release()
 
     @contextmanager
@@ -239,7 +247,7 @@ class Streams:
 
         Raises:
             ValueError: running streams have another size.
-            RuntimeError: another thread computes a frame with this state.
+            RuntimeError: as `exclusive`.
         """
         with self.exclusive(), self.exclusive_frame(streams, form, weights) as flush:
             yield flush
@@ -268,7 +276,7 @@ class Streams:
 
     def __getstate__(self) -> dict:
         """For copies and pickles: everything but what cannot be copied or points to memory."""
-        gone = dict.fromkeys(("_in_use", "_policy", "frame_policy", "trace", "_asked_about"))
+        gone = dict.fromkeys(("_in_use", "_thread", "_policy", "frame_policy", "trace", "_asked_about"))
         return {**vars(self), **gone, "recorded": RecordedFrames(), "_of_policy": self._learnt()}
 
     def __setstate__(self, state: dict) -> None:

@@ -12,7 +12,13 @@ from eventful_vitdet.actions.accuracy_plot import write_accuracy_plot
 from eventful_vitdet.actions.action_metrics import rank_truth
 from eventful_vitdet.actions.clip import Clip
 from eventful_vitdet.actions.clip_loader import ClipReader
-from eventful_vitdet.actions.clip_records import digest_clips, read_records
+from eventful_vitdet.actions.clip_records import (
+    RecordWriter,
+    current_records,
+    digest_clips,
+    read_records,
+    say_changed,
+)
 from eventful_vitdet.actions.evaluate_actions import evaluate_action_budgets, evaluate_actions
 from eventful_vitdet.cli.train_command import main
 from eventful_vitdet.errors import ConfigError, DataError, EvaluationError, ReportError
@@ -135,6 +141,18 @@ def test_an_interrupted_evaluation_resumes(evaluation, interrupted, monkeypatch)
     evaluate_actions(cfg, model)
     assert [clip["clip_id"] for _, clip in calls] == ["b", "c"]
     assert results_of(cfg)["clips"] == 3
+
+
+def test_why_a_clip_is_evaluated_again(tmp_path, caplog):
+    folder, sources = str(tmp_path), {"same": "1", "changed": "2"}
+    with RecordWriter(folder, 0) as writer:
+        for clip_id in ("same", "changed", "unreadable"):
+            writer.add({"clip_id": clip_id, "source": "1"})
+    say_changed(folder, current_records(folder, sources), sources)
+    assert caplog.messages == [
+        "clip changed is evaluated again: its files have changed since",
+        "clip unreadable is evaluated again: its files cannot be read any more",
+    ]
 
 
 @pytest.mark.parametrize("touched", [False, True])

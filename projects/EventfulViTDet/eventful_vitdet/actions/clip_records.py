@@ -77,11 +77,16 @@ def current_records(folder: str, sources: Mapping[str, str]) -> dict[str, dict]:
     }
 
 
-def say_changed(folder: str, current: Mapping[str, dict]) -> None:
-    """Log which clips are evaluated again."""
+def say_changed(folder: str, current: Mapping[str, dict], sources: Mapping[str, str]) -> None:
+    """Log which clips are evaluated again, and why.
+
+    Args:
+        current: what `current_records` returned for the sources.
+    """
     for clip_id in read_records(folder):
         if clip_id not in current:
-            logger.warning("clip %s is evaluated again: its files have changed since", clip_id)
+            reason = "its files have changed since" if clip_id in sources else "its files cannot be read any more"
+            logger.warning("clip %s is evaluated again: %s", clip_id, reason)
 
 
 def digest_clips(clips: Iterable[Clip]) -> dict[str, str]:

@@ -145,7 +145,7 @@ def _evaluate(
         sources = digest_clips(actions.clips)
         records = _records_of_machine(place, sources)
         if comm.get_local_rank() == 0:
-            say_changed(place, records)
+            say_changed(place, records, sources)
         finished = set().union(*comm.all_gather(list(records)))
         missing = [clip for clip in actions.clips if clip.clip_id not in finished]
         if finished and comm.is_main_process():

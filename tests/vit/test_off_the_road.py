@@ -11,8 +11,8 @@ import signal
 import pytest
 import torch
 from eventful_vit import EventfulViT, TopR, count_operations, weights
-from eventful_vit.layers import Mlp
-from eventful_vit.models.vitdet_layers import Attention
+from eventful_vit.layers import Mlp, run_mlp
+from eventful_vit.models.vitdet_layers import Attention, PatchEmbed
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -273,6 +273,52 @@ def test_weights_that_change_in_mid_stream(change, compute_dtype, kernels_or_not
         other.norm1.eps = module.norm1.eps
     expected = run(new, video[5:])
     torch.testing.assert_close(torch.cat([out, later]), expected, **CLOSE)
+
+
+def halved_mlp(vit):
+    return Mlp, lambda mlp, x: 0.5 * run_mlp(mlp.parts, x)
+
+
+def halved_layer(vit):
+    forward = nn.Linear.forward
+    return nn.Linear, lambda layer, x: 0.5 * forward(layer, x)
+
+
+def halved_attention(vit):
+    forward = Attention.forward
+    return Attention, lambda attention, x: 0.5 * forward(attention, x)
+
+
+def shifted_embedding(vit):
+    forward = PatchEmbed.forward
+    return PatchEmbed, lambda embedding, *args: forward(embedding, *args) + 1
+
+
+def halved_subclass(vit):
+    class Own(Mlp):
+        pass
+
+    vit.blocks[1].mlp.__class__ = Own
+    return Own, lambda mlp, x: 0.5 * Mlp.forward(mlp, x)
+
+
+CLASSES = [halved_mlp, halved_layer, halved_attention, shifted_embedding, halved_subclass]
+
+
+@pytest.mark.parametrize("find", CLASSES)
+@pytest.mark.parametrize("policy", [TopR(6), TopR(35)], ids=str)
+def test_a_class_that_gets_another_forward_in_mid_stream(find, policy, monkeypatch):
+    vit, video = make_vit(policy=policy), make_video(9)
+    kind, forward = find(vit)
+    before = run(vit, video[:5])
+    with monkeypatch.context() as patch:
+        patch.setattr(kind, "forward", forward)
+        out = run(vit, video[5:7])
+        torch.testing.assert_close(out, run(vit, video[5:7], vit.new_state()), **CLOSE)
+        torch.testing.assert_close(out[:1], dense(vit, video[5:6]), **CLOSE)  # the stream began again
+    assert not torch.allclose(out[0], before[-1], atol=1e-2)
+    out = run(vit, video[7:])
+    torch.testing.assert_close(out, run(vit, video[7:], vit.new_state()), **CLOSE)
 
 
 def test_nothing_else_ends_a_stream():

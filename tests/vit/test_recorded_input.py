@@ -127,11 +127,11 @@ def test_an_interruption_while_the_input_is_recorded(as_on_a_gpu, monkeypatch):
     vit, video = make_vit(policy=TopR(6)), make_video(8)
     vit(video[:1])
 
-    def interrupted(*args):
+    def interrupted(*args, **kwargs):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(type(vit.patch_embed), "forward", interrupted)
+        patch.setattr(type(vit), "_embed", interrupted)
         with pytest.raises(KeyboardInterrupt):
             vit(video[1:2])
     assert vit.state.recorded.input is None

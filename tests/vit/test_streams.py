@@ -45,6 +45,23 @@ def test_a_state_may_be_kept_aside_copied_and_pickled():
         assert other.trace.flushed == (False,)
 
 
+def test_a_shallow_copy_of_a_state_shares_no_memory():
+    vit, video = make_vit(policy=TopR(6)), make_video(8)
+    run(vit, video[:4])
+    twin = copy.copy(vit.state)
+    assert torch.equal(run(vit, video[4:], twin), run(vit, video[4:]))
+    assert twin.running == vit.state.running == (True,)
+
+
+@pytest.mark.parametrize("places", [(0, -1), (-2, 1)])
+def test_places_before_the_first_one_are_refused(places):
+    vit, video = make_vit(policy=TopR(6)), make_video(2)
+    run(vit, video)
+    with pytest.raises(ValueError, match=f"a stream is a position in the batch, got {min(places)}"):
+        vit.state.swap(*places)
+    assert vit.state.running == (True,)
+
+
 def test_a_state_may_be_moved():
     vit, video = make_vit(policy=TopR(6)), make_video(4)
     expected = run(vit, video, vit.new_state())

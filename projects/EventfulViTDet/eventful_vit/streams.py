@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import threading
 from collections.abc import Iterator, Sequence
@@ -77,13 +78,13 @@ class Streams:
             self._running = []
             return
         for stream in streams:
-            if stream < 0:
-                raise ValueError(f"a stream is a position in the batch, got {stream}")
+            _check_place(stream)
             if stream < len(self._running):
                 self._running[stream] = False
 
     def swap(self, first: int, second: int) -> None:
         """Exchange the places of two streams in the batch, with all that is kept of them."""
+        _check_place(min(first, second))
         with self.exclusive():
             self._swap(first, second)
 
@@ -274,6 +275,10 @@ class Streams:
             self._release_slots()
         self._form, self._weights = form, weights
 
+    def __copy__(self) -> Streams:
+        """With memory of its own, too: two states that share it would write into each other's streams."""
+        return copy.deepcopy(self)
+
     def __getstate__(self) -> dict:
         """For copies and pickles: everything but what cannot be copied or points to memory."""
         gone = dict.fromkeys(("_in_use", "_thread", "_policy", "frame_policy", "trace", "_asked_about"))
@@ -281,3 +286,8 @@ class Streams:
 
     def __setstate__(self, state: dict) -> None:
         vars(self).update(state, _in_use=threading.Lock())
+
+
+def _check_place(stream: int) -> None:
+    if stream < 0:
+        raise ValueError(f"a stream is a position in the batch, got {stream}")

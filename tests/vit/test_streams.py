@@ -265,6 +265,34 @@ def test_memory_of_a_state_stays_while_a_frame_is_computed(action):
     getattr(vit.state, action)(*arguments)
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_process_forked_within_another_threads_frame():
+    """It can use the state, whose streams begin again."""
+    vit, video = make_vit(policy=TopR(6)), make_video(3)
+    run(vit, video[:1])
+    states = vit.state, copy.deepcopy(vit.state), pickle.loads(pickle.dumps(vit.state))
+    with contextlib.ExitStack() as stack, ThreadPoolExecutor(1) as thread:
+
+        def begin():
+            for state in states:
+                stack.enter_context(state.exclusive())
+                state.begin(1)
+
+        thread.submit(begin).result()
+        child = os.fork()
+        if not child:
+            running = []
+            with contextlib.suppress(RuntimeError):
+                for state in states:  # no frames: PyTorch's threads may hang in a forked process
+                    with state.exclusive():
+                        running.append(state.running)
+            os._exit(running != [(False,)] * 3)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        with pytest.raises(RuntimeError, match="another frame in another thread"):
+            vit(video[1:2])  # in the parent it is in use
+
+
 def test_a_frame_within_a_frame_needs_another_state():
     vit, video, inner = make_vit(policy=TopR(6)), make_video(4), []
     run(vit, video[:2])

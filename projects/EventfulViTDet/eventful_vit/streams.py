@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import math
+import os
 import threading
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -62,6 +64,7 @@ class Streams:
         self._asked_about: FrameTrace | None = None  # ... and what it was told of
         self._in_use = threading.Lock()
         self._thread: int | None = None  # which one has it in use
+        _states.add(self)
 
     @property
     def running(self) -> tuple[bool, ...]:
@@ -286,6 +289,21 @@ class Streams:
 
     def __setstate__(self, state: dict) -> None:
         vars(self).update(state, _in_use=threading.Lock())
+        _states.add(self)
+
+
+_states: weakref.WeakSet[Streams] = weakref.WeakSet()
+
+
+def _free_states() -> None:
+    """In a forked process: its parent's other threads are not there to finish their frames."""
+    for state in _states:
+        if state._thread != threading.get_ident():
+            state._in_use, state._thread = threading.Lock(), None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_free_states)
 
 
 def _check_place(stream: int) -> None:

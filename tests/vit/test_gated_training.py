@@ -116,3 +116,9 @@ def test_stochastic_depth_is_refused():
         block.drop_path.eval()
     with vit.training_clip():
         assert vit(frame)["last_feat"].requires_grad
+
+
+@pytest.mark.parametrize("rate", [-0.1, 1.0, float("nan")])
+def test_a_rate_of_stochastic_depth_that_is_none(rate):
+    with pytest.raises(ValueError, match="drop_path_rate must be from 0 to below 1"):
+        make_vit(drop_path_rate=rate)

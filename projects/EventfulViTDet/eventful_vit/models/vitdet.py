@@ -99,6 +99,8 @@ class EventfulViT(EventfulModel):
             raise ValueError(f"img_size {height} x {width} is not a multiple of patch_size = {patch_size}")
         if rel_pos_img_size % patch_size:
             raise ValueError(f"rel_pos_img_size {rel_pos_img_size} is not a multiple of patch_size = {patch_size}")
+        if not 0 <= drop_path_rate < 1:  # NaN fails this too
+            raise ValueError(f"drop_path_rate must be from 0 to below 1, found {drop_path_rate!r}")
         grid = (height // patch_size, width // patch_size)
         super().__init__(enabled)
         self.patch_size = patch_size

@@ -8,7 +8,14 @@ from detectron2.structures import BoxMode
 from eventful_vitdet.data import VideoTrainMapper, add_data_config, build_video_train_loader, register_test_json
 from eventful_vitdet.data.mapper import build_train_augmentations
 from eventful_vitdet.data.training_frames import load_train_sets
-from eventful_vitdet.data.training_transforms import ChannelGain, RandomSaturation, RandomWindow, WindowTransform
+from eventful_vitdet.data.training_transforms import (
+    AutoGain,
+    AutoGainTransform,
+    ChannelGain,
+    RandomSaturation,
+    RandomWindow,
+    WindowTransform,
+)
 from eventful_vitdet.errors import DatasetError
 
 from .conftest import HEIGHT, WIDTH, make_document, write_video
@@ -288,6 +295,39 @@ def test_channel_gain_multiplies_each_channel_by_its_own_factor():
 def test_bad_channel_gain(factors):
     with pytest.raises(ValueError, match="INPUT.CHANNEL_GAIN"):
         ChannelGain(*factors)
+
+
+def test_auto_gain_raises_contrast_and_noise_together():
+    image = np.full((200, 300, 3), 60, np.uint8)
+    image[90:94, 140:144] = 70  # a faint warm spot
+    transform = AutoGainTransform(gain=6.0, noise=8.0, level=60.0, shift=40.0, seed=0)
+    first, second = transform.apply_image(image), transform.apply_image(image)
+    assert first.dtype == np.uint8 and (first == first[..., :1]).all()  # noise is grey
+    sky = first[:80].astype(float)
+    # Of 24,000 pixels, the mean's standard error is 0.05 grey levels and the deviation's 0.04; whole levels cost 0.5.
+    assert sky.mean() == pytest.approx(99.5, abs=0.3) and sky[..., 0].std() == pytest.approx(8, abs=0.2)
+    assert first[90:94, 140:144].mean() == pytest.approx(159.5, abs=8)  # of 16 pixels: 2
+    assert (first != second).any()  # frames of a video do not share their noise
+    again = AutoGainTransform(gain=6.0, noise=8.0, level=60.0, shift=40.0, seed=0)
+    assert (again.apply_image(image) == first).all()
+    assert (transform.apply_coords(np.array([[1.0, 2.0]])) == [[1.0, 2.0]]).all()
+
+
+def test_auto_gain_leaves_the_other_frames_alone():
+    image = np.random.default_rng(0).integers(0, 256, (6, 7, 3), np.uint8)
+    np.random.seed(0)
+    changed = [(AutoGain(0.3).get_transform(image).apply_image(image) != image).any() for _ in range(400)]
+    assert np.mean(changed) == pytest.approx(0.3, abs=0.1)  # four standard deviations
+    assert not any((AutoGain(0.0).get_transform(image).apply_image(image) != image).any() for _ in range(20))
+
+
+@pytest.mark.parametrize("probability", [-0.1, 1.5])
+def test_bad_auto_gain(probability):
+    cfg = get_cfg()
+    add_data_config(cfg)
+    cfg.INPUT.AUTO_GAIN = probability
+    with pytest.raises(ValueError, match="INPUT.AUTO_GAIN"):
+        build_train_augmentations(cfg)
 
 
 @pytest.mark.parametrize("image_format, red", [("RGB", (0.299, 0)), ("BGR", (0.299, 2))])

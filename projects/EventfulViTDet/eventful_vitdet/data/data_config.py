@@ -32,6 +32,9 @@ def add_data_config(cfg: CfgNode) -> None:
     cfg.INPUT.SATURATION = (1.0, 1.0)
     # Training: range of random factors, one for each colour channel; (1.0, 1.0): unchanged.
     cfg.INPUT.CHANNEL_GAIN = (1.0, 1.0)
+    # Training: probability that a frame's contrast and noise are raised together, by up to ten times, as an infrared
+    # camera's automatic gain does before an even sky. 0: off.
+    cfg.INPUT.AUTO_GAIN = 0.0
     # Training, copy-paste augmentation: paste up to two objects of other frames into each image, each with this
     # probability, rotated and with other contrast, and erase some of its own, so that a detector learns objects, not
     # scenes. For boxes on even backgrounds, such as skies. 0: off.

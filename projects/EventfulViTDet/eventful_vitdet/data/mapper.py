@@ -24,7 +24,7 @@ from .listed_frames import read_listed_frame
 from .training_frames import load_train_sets
 from .training_masks import check_masks, transform_masks
 from .training_sampler import MixedSampler
-from .training_transforms import ChannelGain, RandomSaturation, RandomWindow
+from .training_transforms import AutoGain, ChannelGain, RandomSaturation, RandomWindow
 
 MIN_BOX_PIXELS = 1.0
 
@@ -140,6 +140,8 @@ def build_train_augmentations(cfg: CfgNode) -> list[T.Augmentation]:
         # First, so that padding lies at the bottom and on the right, where inference has it.
         vertical = cfg.INPUT.RANDOM_FLIP == "vertical"
         augmentations.append(T.RandomFlip(horizontal=not vertical, vertical=vertical))
+    if cfg.INPUT.AUTO_GAIN:
+        augmentations.append(AutoGain(cfg.INPUT.AUTO_GAIN))
     augmentations.append(
         RandomWindow(
             cfg.INPUT.MIN_SIZE_TRAIN,

@@ -1,4 +1,5 @@
-"""The geometric augmentation of training: scale and window are drawn and applied together."""
+"""The augmentations of training that Detectron2 does not have: of scale and window, which are drawn and applied
+together, of colours, and of a camera's gain."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from detectron2.data import transforms as T
-from fvcore.transforms.transform import Transform
+from fvcore.transforms.transform import NoOpTransform, Transform
 from PIL import Image
 
 from ..errors import ConfigError
@@ -224,3 +225,58 @@ class SaturationTransform(ColourTransform):
     def apply_image(self, img: np.ndarray) -> np.ndarray:
         grey = (img @ self.weights)[..., None]
         return np.clip(grey + self.factor * (img - grey), 0, 255).astype(img.dtype)
+
+
+LARGEST_GAIN = 10.0
+"""Factor by which an automatic gain raises contrast at most."""
+LARGEST_SENSOR_NOISE = 5.0
+"""Standard deviation of a sensor's noise in grey levels, before the gain, at most."""
+SKY_LEVELS = (40.0, 160.0)
+"""Grey levels to which the gain's control brings the middle one."""
+
+
+class AutoGain(T.Augmentation):
+    """Raises contrast and noise together, as infrared cameras do where an even sky leaves little to show.
+
+    Warm objects become white spots that their blur has widened, on noise. For frames before they are resized: the noise
+    is that of the sensor's pixels.
+    """
+
+    def __init__(self, probability: float) -> None:
+        """
+        Args:
+            probability: of a frame's being changed.
+        """
+        super().__init__()
+        if not 0 <= probability <= 1:
+            raise ConfigError(f"INPUT.AUTO_GAIN must be from 0 to 1, found {probability}")
+        self.probability = probability
+
+    def get_transform(self, image: np.ndarray) -> Transform:
+        if np.random.uniform() >= self.probability:
+            return NoOpTransform()
+        gain = float(np.exp(np.random.uniform(0, np.log(LARGEST_GAIN))))
+        noise = gain * np.random.uniform(0, LARGEST_SENSOR_NOISE)
+        level = float(np.median(image))
+        shift = np.random.uniform(*SKY_LEVELS) - level
+        return AutoGainTransform(gain, noise, level, shift, np.random.randint(2**31))
+
+
+class AutoGainTransform(ColourTransform):
+    """Multiplies the distances from a level in uint8 images (H, W, C), shifts them and adds grey noise."""
+
+    def __init__(self, gain: float, noise: float, level: float, shift: float, seed: int) -> None:
+        """
+        Args:
+            gain: factor of the distances from `level`.
+            noise: standard deviation, in grey levels; each image gets its own, in the order of application.
+            shift: of all, in grey levels.
+        """
+        super().__init__()
+        self.gain, self.noise, self.level, self.shift = gain, noise, level, shift
+        self._random = np.random.default_rng(seed)
+
+    def apply_image(self, img: np.ndarray) -> np.ndarray:
+        grain = self._random.standard_normal((*img.shape[:2], 1), np.float32) * np.float32(self.noise)
+        raised = (img.astype(np.float32) - self.level) * self.gain + (self.level + self.shift)
+        return np.clip(raised + grain, 0, 255).astype(img.dtype)

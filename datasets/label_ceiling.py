@@ -27,8 +27,9 @@ import script_end
 from eventful_vitdet.data.coco_vid import load_coco_vid
 from eventful_vitdet.data.copy_paste import cut_out, separate
 from eventful_vitdet.data.listed_frames import iterate_listed_frames
+from eventful_vitdet.data.registration import default_test_root
 from eventful_vitdet.errors import UserError
-from pycocotools.mask import iou
+from eventful_vitdet.evaluation.matching import box_ious
 from subset_coco_vid import positive
 from tqdm import tqdm
 
@@ -99,9 +100,13 @@ def _centres(boxes: np.ndarray) -> np.ndarray:
     return boxes[:, :2] + boxes[:, 2:] / 2
 
 
+def _corners(boxes: np.ndarray) -> np.ndarray:
+    return np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
+
+
 def shares(found: np.ndarray, labels: np.ndarray) -> list[float]:
     """The shares of boxes (N, 4) that overlap their labels (N, 4) by each of IOUS."""
-    overlaps = np.asarray([iou(a[None], b[None], [0])[0, 0] for a, b in zip(found, labels)])
+    overlaps = box_ious(_corners(found), _corners(labels), pixel=0.0)
     return [float(np.mean(overlaps >= least)) for least in IOUS]
 
 
@@ -114,16 +119,21 @@ def later_labels(frames: Sequence[dict]) -> tuple[np.ndarray, np.ndarray]:
     }
     later = {key: tracks.get((key[0], key[1] + FRAMES_LATER, key[2])) for key in tracks}
     pairs = [(tracks[key], box) for key, box in later.items() if box is not None]
-    return np.asarray([pair[0] for pair in pairs]), np.asarray([pair[1] for pair in pairs])
+    early, late = ([pair[end] for pair in pairs] for end in (0, 1))
+    return np.reshape(early, (-1, 4)), np.reshape(late, (-1, 4))
 
 
-def measure(json_file: Path, every: int) -> tuple[np.ndarray, np.ndarray, int]:
-    """Outlines and labels (N, 4) of a file's objects in every n-th frame, and of how many labels they are.
+def load(json_file: str) -> list[dict]:
+    """The frames of a COCO-VID file. Raises DataError for one that cannot be used."""
+    return load_coco_vid(json_file, default_test_root(json_file))
 
-    Raises DataError for a file that cannot be used.
+
+def measure(json_file: str, frames: Sequence[dict]) -> tuple[np.ndarray, np.ndarray, int]:
+    """Outlines and labels (N, 4) of the objects in some frames of a file, and of how many labels they are.
+
+    Raises UserError for too few of them.
     """
-    frames = load_coco_vid(str(json_file), str(json_file.parent.parent))[::every]
-    pairs = list(tqdm(outlined(frames), desc=json_file.name, unit="label"))
+    pairs = list(tqdm(outlined(frames), desc=Path(json_file).name, unit="label"))
     seen = [(found, label) for label, found in pairs if found is not None]
     if len(seen) < 4:
         found = f"of {len(pairs)} labels, {len(seen)} have an object that can be outlined"
@@ -132,13 +142,13 @@ def measure(json_file: Path, every: int) -> tuple[np.ndarray, np.ndarray, int]:
 
 
 def main(options: argparse.Namespace) -> None:
-    rule = Looseness(*measure(options.learn_from, options.every)[:2])
-    outlines, labels, of_all = measure(options.labels, options.every)
+    rule = Looseness(*measure(options.learn_from, load(options.learn_from)[:: options.every])[:2])
+    frames = load(options.labels)
+    outlines, labels, of_all = measure(options.labels, frames[:: options.every])
     taken = np.median(np.max(outlines[:, 2:], axis=1) / np.max(labels[:, 2:], axis=1))
     print(f"{len(labels)} of {of_all} objects were outlined; the larger side takes {taken:.0%} of its label's (median)")
     print("| boxes | " + " | ".join(f"IoU {least}" for least in IOUS) + " |")
     print("| --- |" + " ---: |" * len(IOUS))
-    frames = load_coco_vid(str(options.labels), str(options.labels.parent.parent))
     rows = {
         "outlines": (outlines, labels),
         "outlines, made as loose as labels are": (rule.labels(outlines), labels),
@@ -150,8 +160,8 @@ def main(options: argparse.Namespace) -> None:
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("learn_from", type=Path, help="COCO-VID file that tells how loose labels are")
-    parser.add_argument("labels", type=Path, help="COCO-VID file whose labels are to be found")
+    parser.add_argument("learn_from", help="COCO-VID file that tells how loose labels are")
+    parser.add_argument("labels", help="COCO-VID file whose labels are to be found")
     parser.add_argument("--every", type=positive, default=10, help="use every n-th frame (default: 10)")
     return parser.parse_args(arguments)
 

@@ -59,11 +59,20 @@ def derive(parameter: Tensor, kind: Hashable, make: Callable[[], Value]) -> Valu
     value = entry.values.get(kind)
     if value is None:
         with torch.inference_mode(False), torch.no_grad():
-            value = entry.values[kind] = make()
+            value = make()
+        wait_until_made(parameter.device)
+        entry.values[kind] = value
         for oldest in list(entry.values)[:-MAX_KINDS]:
             entry.values.pop(oldest, None)
     tape.hold(value)
     return value
+
+
+def wait_until_made(device: torch.device) -> None:
+    """Wait for the current CUDA stream before what it makes is kept: another stream may read it at once. What is made
+    while a graph is recorded cannot be waited for."""
+    if device.type == "cuda" and not torch.cuda.is_current_stream_capturing():
+        torch.cuda.current_stream(device).synchronize()
 
 
 def derive_or_differentiate(parameter: Tensor, kind: Hashable, make: Callable[[Tensor], Value]) -> Value:

@@ -17,6 +17,7 @@ from torch import Tensor
 from ...attention.layout import AttentionLayout
 from ...attention.position import position_tables
 from .. import tape
+from ..derived import wait_until_made
 from .launch import power_of_two, precision, product
 from .tuning import position_queries
 
@@ -159,6 +160,7 @@ def _pattern(rows: int, columns: int, width: int, dtype: torch.dtype, device: to
     pattern = torch.zeros(len(key), width, dtype=dtype, device=device)
     pattern[key, key // columns] = 1
     pattern[key, rows + key % columns] = 1
+    wait_until_made(device)
     return pattern
 
 

@@ -15,7 +15,7 @@ import torch
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool
 from detectron2.modeling.backbone.vit import SimpleFeaturePyramid
 from detectron2.structures import Boxes, Instances
-from eventful_vit.layers import is_observed
+from eventful_vit.layers import is_observed, is_replaced
 from eventful_vit.ops import tf32
 from eventful_vit.ops.gpu.graph import Graph
 from eventful_vit.recorded import keep_last
@@ -141,14 +141,17 @@ class RestOfFrame:
         self._dtype = dtype
         self._watch = WeightWatch(self._parts)
         self._of_thread = threading.local()
-        self._hooks = self._watch_hooks()
+        self._watch_layers()
         self._make_layers(0)  # whether it can be done
 
     def is_possible(self, device: torch.device) -> bool:
-        """Whether the next frame may be computed here: in inference, and no hook or mode sees its operations."""
+        """Whether the next frame may be computed here: in inference, where no hook or mode sees its operations, and
+        layers run what their classes were written with."""
         if torch.is_grad_enabled() or torch.is_autocast_enabled(device.type) or torch.compiler.is_compiling():
             return False
-        return _get_current_dispatch_mode() is None and not self._hooks.is_observed()
+        if _get_current_dispatch_mode() is not None or self._hooks.is_observed():
+            return False
+        return not any(map(is_replaced, self._classes))
 
     # Recorded memory outlives the call, so it must not consist of inference tensors (as in EventfulViT).
     @torch.inference_mode(False)
@@ -174,12 +177,15 @@ class RestOfFrame:
         version = self._watch.version()
         layers = getattr(self._of_thread, "layers", None)
         if layers is None or layers.version != version:
-            self._hooks = self._watch_hooks()  # of the modules as they are now
+            self._watch_layers()
             layers = self._of_thread.layers = self._make_layers(version)
         return layers
 
-    def _watch_hooks(self) -> HookWatch:
-        return HookWatch([self._detector_parts[0], *self._parts.modules()], _is_watched)
+    def _watch_layers(self) -> None:
+        """Look from now on at the modules as they are now."""
+        modules = [self._detector_parts[0], *self._parts.modules()]
+        self._hooks = HookWatch(modules, _is_watched)
+        self._classes = set(map(type, modules))
 
     def _make_layers(self, version: int) -> _Layers:
         backbone, rpn, heads = self._detector_parts

@@ -6,7 +6,7 @@ import logging
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from ..errors import ConfigError, DatasetError, VideoReadError
+from ..errors import ConfigError, DatasetError
 
 ON_BAD_VIDEO = ("stop", "skip")
 MAX_NAMED = 10
@@ -28,11 +28,6 @@ class BadVideo:
     video_id: int
     name: str
     defects: tuple[Defect, ...]
-
-    @classmethod
-    def from_error(cls, error: VideoReadError, name: str = "") -> BadVideo:
-        """The video in which reading a frame failed."""
-        return cls(error.video_id, name or str(error.video_id), (Defect(error.file_name, str(error)),))
 
     @property
     def file_name(self) -> str:

@@ -9,6 +9,7 @@ from functools import partial
 from tqdm import tqdm
 
 from ..data.parallel_map import map_in_processes
+from ..data.video_data import SKIP
 from ..errors import DataError, describe_error
 from .action_sets import KNOWN_CLIPS, load_action_set
 from .clip import BadClip, Clip
@@ -50,7 +51,7 @@ def check_action_set(
     Raises:
         DatasetError: it cannot be loaded at all.
     """
-    actions = load_action_set(name, heads, "skip")
+    actions = load_action_set(name, heads, SKIP)
     bad, frames = list(actions.bad_clips), None
     if not quick:
         frames = 0

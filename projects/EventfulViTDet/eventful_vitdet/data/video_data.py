@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 from ..errors import ConfigError, DatasetError
 
-ON_BAD_VIDEO = ("stop", "skip")
+STOP, SKIP = ON_BAD_VIDEO = ("stop", "skip")
+"""Values of TEST.ON_BAD_VIDEO and DATALOADER.ON_BAD_VIDEO."""
 MAX_NAMED = 10
 
 logger = logging.getLogger(__name__)

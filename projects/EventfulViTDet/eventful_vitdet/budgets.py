@@ -43,8 +43,10 @@ def parse_budgets(
 
 
 def apply_budget(model: nn.Module, policy: Policy | None) -> None:
-    """
-    Lets a VideoRCNN run densely (None) or with a policy, from the next frame on, forgetting earlier frames.
+    """Let a model run densely (None) or with a policy from the next frame on, without its earlier frames.
+
+    Args:
+        model: a VideoRCNN or a VideoClassifier.
     """
     model.enabled = policy is not None
     if policy is not None:

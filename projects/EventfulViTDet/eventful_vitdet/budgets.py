@@ -9,10 +9,9 @@ from eventful_vit import Policy, TopR
 from eventful_vit.model import EventfulModel
 from torch import nn
 
+from .budget_words import CALIBRATED, DENSE
 from .errors import ConfigError
-from .policy_files import CALIBRATED, calibrated_policy
-
-DENSE = "dense"
+from .policy_files import calibrated_policy
 
 
 def parse_budgets(

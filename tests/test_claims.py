@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from eventful_vitdet.claims import Claim, check_claims, compare, find_claims, read_ledger, tables_by_heading
+from eventful_vitdet.claims import CODE, TOP, Claim, check_claims, compare, find_claims, read_ledger
 from eventful_vitdet.cli import check_claims_command
 
 PAGE = """
@@ -59,6 +59,18 @@ def test_every_entry_says_where_it_is_from(repository):
     for row in rows:
         assert all((row.what, row.command, row.machine, row.commit, row.date)), row
         assert re.fullmatch(r"\d{4}-\d\d-\d\d|-|not recorded", row.date), row
+
+
+def tables_by_heading(text: str) -> dict[str, int]:
+    """How many tables stand below each heading of a page."""
+    counts: dict[str, int] = {}
+    heading = TOP
+    for line in CODE.sub("", text).splitlines():
+        if match := re.match(r"#+ (.*)", line):
+            heading = match[1]
+        elif re.match(r"\|[ :|-]*-[ :|-]*\|$", line):
+            counts[heading] = counts.get(heading, 0) + 1
+    return counts
 
 
 @pytest.mark.parametrize("page", ["results.md", "performance.md"])

@@ -121,7 +121,7 @@ def test_every_reader_names_line_and_clip_once(video, tmp_path, read, fault):
             open_clip(clip, 30.0) if read == "open_clip" else RandomViews([clip], VIEWS, 30.0)[0]
         text = str(caught.value)
     else:
-        text = ClipReader([clip], VIEWS, 30.0)[0]["error"] if read == "evaluation" else decode_clip(30.0, clip)
+        text = ClipReader([clip], VIEWS, 30.0)[0]["error"] if read == "evaluation" else decode_clip(clip)
     assert text.startswith("clips.csv, line 2: clip v: ") and reason in text
     assert text.count("clips.csv, line 2") == text.count("clip v: ") == 1
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 from detectron2.modeling import build_model
-from evaluation.conftest import REAL_SETTINGS
 from eventful_vit import count_operations
 from eventful_vitdet.benchmark.model_costs import format_model_costs, model_costs
 from eventful_vitdet.cli.model_table_command import main
 from eventful_vitdet.config_files import build_cfg
+from tiny_detector import make_cfg
 
 
 def test_vitdet_b_as_it_was_measured():
@@ -25,7 +25,7 @@ def test_vitdet_b_as_it_was_measured():
 @pytest.mark.parametrize("name", ["StandardROIHeads", "CascadeROIHeads"])
 def test_parts_of_a_frame_that_runs(repository, name):
     settings = {
-        **REAL_SETTINGS,
+        "MODEL.ROI_HEADS.NUM_CLASSES": 2,
         "MODEL.MASK_ON": True,
         "MODEL.ROI_MASK_HEAD.CONV_DIM": 8,
         "MODEL.ROI_HEADS.NAME": name,
@@ -35,8 +35,7 @@ def test_parts_of_a_frame_that_runs(repository, name):
         "TEST.DETECTIONS_PER_IMAGE": 5,
         "MODEL.EVENTFUL.ENABLED": False,
     }
-    options = [item for pair in settings.items() for item in pair]
-    cfg = build_cfg(str(repository / "configs" / "Base-ViTDet.yaml"), options)
+    cfg = make_cfg(repository, **settings)
     costs, model = model_costs(cfg, []), build_model(cfg).eval()
     with torch.no_grad(), count_operations(model) as counts:
         (output,) = model([{"image": torch.rand(3, 96, 96) * 255}])

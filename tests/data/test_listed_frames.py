@@ -6,7 +6,6 @@ import pickle
 import cv2
 import numpy as np
 import pytest
-from eventful_vitdet.data import BadVideo
 from eventful_vitdet.data.listed_frames import iterate_listed_frames, read_listed_frame
 from eventful_vitdet.errors import VideoReadError
 from eventful_vitdet.video import decoding, probe_video
@@ -180,5 +179,3 @@ def test_errors_tell_which_frame_of_which_video(tmp_path, read, is_video_file):
     copied = pickle.loads(pickle.dumps(caught.value))  # as between processes
     for error in (caught.value, copied):
         assert (error.file_name, error.video_id, error.frame_id) == (str(path), 3, 7)
-    bad = BadVideo.from_error(caught.value, "the third")
-    assert (bad.video_id, bad.name, bad.file_name, bad.reason) == (3, "the third", str(path), str(caught.value))

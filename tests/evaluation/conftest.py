@@ -10,13 +10,12 @@ import numpy as np
 import pytest
 import torch
 from detectron2.config import CfgNode, get_cfg
-from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances
 from eventful_vit import FrameTrace
 from eventful_vit.model import Traced
 from eventful_vitdet.config import add_eventful_vitdet_config
-from eventful_vitdet.config_files import build_cfg
 from eventful_vitdet.data import register_test_json
+from tiny_detector import make_cfg, make_model
 from torch import nn
 
 WIDTH, HEIGHT = 64, 48
@@ -100,48 +99,15 @@ def cfg(tmp_path, dataset):
     return cfg
 
 
-REAL_SETTINGS = {
-    "MODEL.DEVICE": "cpu",
-    "MODEL.VIT.IMG_SIZE": 96,
-    "MODEL.VIT.EMBED_DIM": 24,
-    "MODEL.VIT.DEPTH": 2,
-    "MODEL.VIT.NUM_HEADS": 2,
-    "MODEL.VIT.WINDOW_SIZE": 3,
-    "MODEL.VIT.WINDOW_BLOCKS": [0],
-    "MODEL.VIT.PRETRAIN_IMG_SIZE": 64,
-    "MODEL.SIMPLE_PYRAMID.SCALE_FACTORS": [2.0, 1.0, 0.5],
-    "MODEL.SIMPLE_PYRAMID.OUT_CHANNELS": 16,
-    "MODEL.EVENTFUL.R": 6,
-    "MODEL.ANCHOR_GENERATOR.SIZES": [[16], [32], [64]],
-    "MODEL.RPN.IN_FEATURES": ["p3", "p4", "p5"],
-    "MODEL.RPN.POST_NMS_TOPK_TEST": 20,
-    "MODEL.ROI_HEADS.IN_FEATURES": ["p3", "p4", "p5"],
-    "MODEL.ROI_HEADS.NUM_CLASSES": 2,
-    "MODEL.ROI_BOX_HEAD.NUM_CONV": 1,
-    "MODEL.ROI_BOX_HEAD.CONV_DIM": 16,
-    "MODEL.ROI_BOX_HEAD.FC_DIM": 32,
-    "INPUT.MIN_SIZE_TEST": 0,
-    "TEST.THREADS_PER_PROCESS": 1,
-}
-
-
 @pytest.fixture
 def make_real(repository, tmp_path):
     """Makes a configuration and a VideoRCNN that takes milliseconds, always of the same weights, for a data set."""
 
     def make(dataset_name: str, **overrides) -> tuple[CfgNode, nn.Module]:
-        settings = {**REAL_SETTINGS, **{key.replace("__", "."): value for key, value in overrides.items()}}
-        options = [item for pair in settings.items() for item in pair]
-        cfg = build_cfg(str(repository / "configs" / "Base-ViTDet.yaml"), options)
+        settings = {"MODEL__ROI_HEADS__NUM_CLASSES": 2, "TEST__THREADS_PER_PROCESS": 1}
+        cfg = make_cfg(repository, **{**settings, **overrides})
         cfg.OUTPUT_DIR, cfg.DATASETS.TEST = str(tmp_path / "out"), (dataset_name,)
-        torch.manual_seed(3)
-        model = build_model(cfg).eval()
-        with torch.no_grad():
-            # Larger weights than at the start of training, so that frames and boxes differ visibly.
-            for name, parameter in model.named_parameters():
-                if parameter.ndim > 1 and "bbox" not in name and "deltas" not in name:
-                    parameter.mul_(3)
-        return cfg, model
+        return cfg, make_model(cfg)
 
     return make
 

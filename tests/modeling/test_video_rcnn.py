@@ -3,6 +3,8 @@
 import pytest
 import torch
 from eventful_vitdet import TopR, count_operations
+from eventful_vitdet.errors import ConfigError
+from eventful_vitdet.modeling import VideoRCNN
 
 
 def clip(frames: int, seed: int = 0, size=(80, 96)) -> list[torch.Tensor]:
@@ -237,3 +239,15 @@ def detect_sequence(model, frames) -> list:
 def test_bad_config_values_name_their_key(tiny_model, overrides, message):
     with pytest.raises(ValueError, match=message):
         tiny_model(**overrides)
+
+
+def test_a_backbone_without_eventful_vit_is_refused_by_the_key_that_names_it(tiny_model):
+    parts = tiny_model()
+    with pytest.raises(ConfigError, match="MODEL.BACKBONE.NAME.*Identity has 0"):
+        VideoRCNN(
+            backbone=torch.nn.Identity(),
+            proposal_generator=parts.proposal_generator,
+            roi_heads=parts.roi_heads,
+            pixel_mean=[0.0] * 3,
+            pixel_std=[1.0] * 3,
+        )

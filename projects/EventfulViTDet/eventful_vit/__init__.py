@@ -5,7 +5,8 @@ Nothing here depends on Detectron2, or on any package but PyTorch.
 
 from .adapters.make_eventful import make_eventful
 from .block import BlockSpec, EventfulBlock, EventfulOptions
-from .calibration import Calibration, calibrate
+from .calibrated_budgets import Calibration
+from .calibration import calibrate
 from .cost import OperationCounts, count_operations
 from .frame import FrameTrace
 from .models.vitdet import EventfulViT

@@ -121,6 +121,7 @@ class EventfulModel(Traced):
         """Exchange the policy; it decides from the next frame on, without a flush.
 
         Raises:
+            TypeError: it is no policy.
             ValueError: it has nothing for one of the gates, or names one that does not exist.
         """
         if not isinstance(policy, Policy):

@@ -1,4 +1,4 @@
-"""Policies: which tokens a gate lets through.
+"""Policies: which tokens a gate lets through (paper, section 4.3).
 
 A policy looks at one number per token, the L2 norm of the token's error (how far it moved since it was last sent
 on), and marks the tokens to update. Policies hold no state, so one may replace another between any two frames; what one

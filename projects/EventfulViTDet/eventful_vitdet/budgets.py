@@ -9,10 +9,9 @@ from eventful_vit import Policy, TopR
 from eventful_vit.model import EventfulModel
 from torch import nn
 
+from .budget_words import CALIBRATED, DENSE
 from .errors import ConfigError
-from .policy_files import CALIBRATED, calibrated_policy
-
-DENSE = "dense"
+from .policy_files import calibrated_policy
 
 
 def parse_budgets(
@@ -43,8 +42,10 @@ def parse_budgets(
 
 
 def apply_budget(model: nn.Module, policy: Policy | None) -> None:
-    """
-    Lets a VideoRCNN run densely (None) or with a policy, from the next frame on, forgetting earlier frames.
+    """Let a model run densely (None) or with a policy from the next frame on, without its earlier frames.
+
+    Args:
+        model: a VideoRCNN or a VideoClassifier.
     """
     model.enabled = policy is not None
     if policy is not None:

@@ -61,9 +61,9 @@ class VideoCheckpointer(DetectionCheckpointer):
 
         Args:
             complete: every parameter of the model has to be in the file with its shape. Otherwise (training from
-                other weights) parts outside the ViT and its tables of relative positions may be missing, and start
-                fresh.
-            reinitialize: how the names of parameters begin that start fresh, whatever the file has for them.
+                other weights) parts outside the ViT and its tables of relative positions may be missing, and stay as
+                they were initialised.
+            reinitialize: prefixes of parameters to re-initialise instead of loading.
             weights_set: which set of weights to take from a file that has several; "" takes the usual one.
         """
         super().__init__(model, save_dir, **checkpointables)

@@ -26,9 +26,8 @@ PLAIN_VIT_EXTRAS = (
 """How the names begin of parts of a plain ViT that no detector has: tokens, the last norm, classifiers, heads and
 decoders of pre-training."""
 MAX_WRAPPERS = 4
+"""Prefixes that are taken off a name, one after the other, at most."""
 RELATIVE_TABLE = re.compile(r"backbone\.net\.blocks\.\d+\.attn\.rel_pos_[hw]")
-
-
 PLAIN_BLOCK = re.compile(r"blocks\.\d+\.")
 AUTHORS_BLOCK = re.compile(r"backbone\.blocks\.(\d+)\.(.+?)(\.weight|\.bias)?")
 AUTHORS_BLOCK_PARTS = {

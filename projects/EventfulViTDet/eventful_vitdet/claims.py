@@ -86,18 +86,6 @@ def compare(claims: Sequence[Claim], rows: Sequence[Row]) -> list[str]:
     return faults + [f"docs/claims.md, README: {c.section}: {c.text!r} is not in the README any more" for c in stale]
 
 
-def tables_by_heading(text: str) -> dict[str, int]:
-    """How many tables stand below each heading of a page."""
-    counts: dict[str, int] = {}
-    heading = TOP
-    for line in CODE.sub("", text).splitlines():
-        if match := re.match(r"#+ (.*)", line):
-            heading = match[1]
-        elif re.match(r"\|[ :|-]*-[ :|-]*\|$", line):
-            counts[heading] = counts.get(heading, 0) + 1
-    return counts
-
-
 def table_rows(text: str) -> Iterator[list[str]]:
     """The cells of all rows of the tables in a text, without their headers."""
     lines = text.splitlines()

@@ -11,8 +11,6 @@ from eventful_vit.model import EventfulModel
 from .errors import ConfigError
 from .files import write_json
 
-CALIBRATED = "calibrated"
-"""MODEL.EVENTFUL.POLICY, and a word of --budgets, for the budgets of MODEL.EVENTFUL.POLICY_FILE."""
 MAX_BYTES = 1 << 20
 """Far more than the budgets of any model."""
 

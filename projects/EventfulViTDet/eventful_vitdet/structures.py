@@ -13,6 +13,8 @@ from torch import Tensor
 from .errors import DetectionError
 
 MACS_PER_GFLOP = 10**9  # the paper's "GFlops" are 10^9 multiply-accumulates
+SHOWN_SCORE = 0.3
+"""Score from which detections are drawn, and get a mask, unless somebody asks for others."""
 
 
 @dataclass(frozen=True)
@@ -40,10 +42,8 @@ class SourceFrame:
 
 @dataclass(frozen=True)
 class Detections:
-    """
-    One frame's detections in memory of the CPU: boxes (N, 4) as x0, y0, x1, y1 in pixels, scores and classes
-    (N,).
-    """
+    """One frame's detections in memory of the CPU: boxes (N, 4) as x0, y0, x1, y1 in pixels, scores and classes
+    (N,)."""
 
     boxes: np.ndarray
     scores: np.ndarray

@@ -77,5 +77,5 @@ def test_it_trains():
 def test_unknown_rules_are_refused():
     with pytest.raises(ValueError, match="rel_pos_resize = 'tables' is unknown; choose 'table' or 'matrix'"):
         make_vit(64, rel_pos_resize="tables")
-    with pytest.raises(ValueError, match="rel_pos_img_size 41 is not a multiple"):
+    with pytest.raises(ValueError, match="rel_pos_img_size 41 x 41 is not a multiple"):
         make_vit(64, rel_pos_img_size=41)

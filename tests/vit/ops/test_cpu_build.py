@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 from eventful_vit.ops.cpu import build
+from eventful_vit.ops.kernel_switch import SWITCH
 
 
 @pytest.fixture(autouse=True)
 def cache(monkeypatch, tmp_path):
     """An empty cache, and nothing loaded; afterwards things are as they were."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.delenv(build.SWITCH, raising=False)
+    monkeypatch.delenv(SWITCH, raising=False)
     return tmp_path / "cache" / "eventful_vit"
 
 
@@ -62,10 +63,10 @@ def kept(compiled, cache, monkeypatch):
 
 
 def test_switched_off(monkeypatch, caplog):
-    monkeypatch.setenv(build.SWITCH, "off")
+    monkeypatch.setenv(SWITCH, "off")
     with caplog.at_level(logging.INFO):
         assert load() is None
-    assert f"{build.SWITCH} is off" in caplog.text
+    assert f"{SWITCH} is off" in caplog.text
 
 
 def test_the_first_use_says_why_it_takes_time(kept, caplog):

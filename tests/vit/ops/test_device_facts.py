@@ -6,6 +6,7 @@ import torch
 from eventful_vit.ops import gpu
 from eventful_vit.ops.gpu import device_facts
 from eventful_vit.ops.gpu.tuning import exchange_tile, precise_products
+from eventful_vit.ops.kernel_switch import SWITCH
 
 
 @pytest.fixture
@@ -51,7 +52,7 @@ def test_each_gpu_of_a_machine_is_asked(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device=None: f"the GPU {device and device.index}")
     monkeypatch.setattr(gpu, "find_spec", lambda name: True)
     monkeypatch.setitem(sys.modules, "triton", SimpleNamespace(__version__="3.6.0"))
-    monkeypatch.delenv(gpu.SWITCH, raising=False)
+    monkeypatch.delenv(SWITCH, raising=False)
     old, new = torch.device("cuda", 0), torch.device("cuda", 1)
     assert gpu.why_unavailable(new) is None
     for device, name in ((old, "the GPU 0"), (None, "the GPU None")):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -77,22 +78,23 @@ def describe(block: nn.Module, call: BlockCall) -> BlockParts:
         given = {name: value for name, value in call.arguments.items() if value is not None}
         return BlockParts(family.other_attention(attn, on_rows(lambda x: attn(x, **given)), common), idle)
     idle += (attn.attn_drop, attn.proj_drop)
-    norms = {
-        "query_norm": family.norm_or_none(attn.q_norm, *NORMS),
-        "key_norm": family.norm_or_none(attn.k_norm, *NORMS),
-        "projection_norm": family.norm_or_none(attn.norm, *NORMS),
-    }
-    spec = BlockSpec(
+    return BlockParts(_spec(attn, call, common), idle, attn)
+
+
+def _spec(attn: nn.Module, call: BlockCall, common: Mapping[str, Any]) -> BlockSpec:
+    """The specification of a block whose attention is known, with its other parts in `common`."""
+    return BlockSpec(
         heads=attn.num_heads,
         head_dim=attn.head_dim,
         qkv=_qkv(attn),
         projection=attn.proj,
         scale=None if attn.fused_attn else attn.scale,  # PyTorch's fused attention is called without it
+        query_norm=family.norm_or_none(attn.q_norm, *NORMS),
+        key_norm=family.norm_or_none(attn.k_norm, *NORMS),
+        projection_norm=family.norm_or_none(attn.norm, *NORMS),
         rotary=_rotary(attn, call),
-        **norms,
         **common,
     )
-    return BlockParts(spec, idle, attn)
 
 
 def _is_known(attn: nn.Module) -> bool:

@@ -41,7 +41,7 @@ class AttentionSpec:
 
 
 class AttentionCore(Protocol):
-    """How much of a block's attention a frame recomputes (algorithm, section 3)."""
+    """How much of a block's attention a frame recomputes."""
 
     def __call__(
         self, spec: AttentionSpec, rows: Tensor, selection: Selection, layout: AttentionLayout, frame: Frame

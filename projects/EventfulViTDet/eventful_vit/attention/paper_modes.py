@@ -1,4 +1,4 @@
-"""The paper's attention, for comparison: `tokenwise`, `query-key` and `full` (algorithm, section 3)."""
+"""The paper's attention, for comparison: `tokenwise`, `query-key` and `full` (paper, section 4.2)."""
 
 from __future__ import annotations
 

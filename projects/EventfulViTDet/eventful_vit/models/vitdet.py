@@ -94,14 +94,10 @@ class EventfulViT(EventfulModel):
 
         See `EventfulOptions` for the remaining options.
         """
-        height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
-        if height % patch_size or width % patch_size:
-            raise ValueError(f"img_size {height} x {width} is not a multiple of patch_size = {patch_size}")
-        if rel_pos_img_size % patch_size:
-            raise ValueError(f"rel_pos_img_size {rel_pos_img_size} is not a multiple of patch_size = {patch_size}")
         if not 0 <= drop_path_rate < 1:  # NaN fails this too
             raise ValueError(f"drop_path_rate must be from 0 to below 1, found {drop_path_rate!r}")
-        grid = (height // patch_size, width // patch_size)
+        grid = _grid_of("img_size", img_size, patch_size)
+        table_grid = _grid_of("rel_pos_img_size", rel_pos_img_size, patch_size) if rel_pos_img_size else grid
         super().__init__(enabled)
         self.patch_size = patch_size
         self.embed_dim = embed_dim
@@ -117,18 +113,18 @@ class EventfulViT(EventfulModel):
             Block(
                 embed_dim,
                 num_heads,
-                mlp_ratio,
-                qkv_bias,
-                drop_path_rate * i / max(depth - 1, 1),
-                norm_layer,
-                act_layer,
-                use_rel_pos,
-                rel_pos_zero_init,
-                window_size if i in windowed else 0,
-                i in residual,
-                (rel_pos_img_size // patch_size,) * 2 if rel_pos_img_size else grid,
-                kv_pool,
-                rel_pos_resize,
+                mlp_ratio=mlp_ratio,
+                qkv_bias=qkv_bias,
+                drop_path=drop_path_rate * i / max(depth - 1, 1),
+                norm_layer=norm_layer,
+                act_layer=act_layer,
+                use_rel_pos=use_rel_pos,
+                rel_pos_zero_init=rel_pos_zero_init,
+                window_size=window_size if i in windowed else 0,
+                use_residual_block=i in residual,
+                input_size=table_grid,
+                kv_pool=kv_pool,
+                rel_pos_resize=rel_pos_resize,
             )
             for i in range(depth)
         )
@@ -177,7 +173,7 @@ class EventfulViT(EventfulModel):
             state: what was kept of these streams; None: the model's own. The dense model has none.
 
         Returns:
-            Maps (B, D, H / patch, W / patch) by name; there is one, `out_feature`
+            Maps (B, D, H / patch, W / patch) by name; there is one, `out_feature`.
 
         Raises:
             ValueError: frames that the model cannot take, or that do not fit a running stream. The state is as it was
@@ -246,6 +242,14 @@ class EventfulViT(EventfulModel):
             ("positions", grid),
             lambda positions: resize_positions(positions, self.pretrain_use_cls_token, grid),
         )
+
+
+def _grid_of(name: str, size: int | tuple[int, int], patch: int) -> tuple[int, int]:
+    """The token grid (h, w) of a size in pixels: a side, or (H, W). Raises ValueError, naming it, if none fits."""
+    height, width = (size, size) if isinstance(size, int) else size
+    if height % patch or width % patch:
+        raise ValueError(f"{name} {height} x {width} is not a multiple of patch_size = {patch}")
+    return height // patch, width // patch
 
 
 def _autocasts(x: Tensor) -> bool:

@@ -174,7 +174,15 @@ class Block(nn.Module):
         self.kv_pool = 1 if window_size else kv_pool
         self.norm1 = norm_layer(dim)
         table_size = (window_size, window_size) if window_size else input_size
-        self.attn = Attention(dim, num_heads, qkv_bias, use_rel_pos, rel_pos_zero_init, table_size, rel_pos_resize)
+        self.attn = Attention(
+            dim,
+            num_heads,
+            qkv_bias=qkv_bias,
+            use_rel_pos=use_rel_pos,
+            rel_pos_zero_init=rel_pos_zero_init,
+            input_size=table_size,
+            rel_pos_resize=rel_pos_resize,
+        )
         self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
         self.norm2 = norm_layer(dim)
         self.mlp = Mlp(dim, int(dim * mlp_ratio), act_layer)

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 
 from tqdm import tqdm
 
 from ..data.parallel_map import map_in_processes
+from ..data.video_data import SKIP
 from ..errors import DataError, describe_error
 from .action_sets import KNOWN_CLIPS, load_action_set
 from .clip import BadClip, Clip
 from .clip_frames import open_clip
 
 MAX_NAMED = 20
+ALL_FRAMES = 0
+"""The rate at which `open_clip` gives every frame that is there."""
 
 
 @dataclass(frozen=True)
@@ -38,23 +40,22 @@ class ActionSetReport:
 
 
 def check_action_set(
-    name: str, heads: Mapping[str, int], *, fps: float = 0.0, quick: bool = False, is_part: bool = False
+    name: str, heads: Mapping[str, int], *, quick: bool = False, is_part: bool = False
 ) -> ActionSetReport:
     """Load a registered data set and, unless `quick`, decode every clip.
 
     Args:
         heads: number of classes of each head whose columns are to be checked.
-        fps: frames per second that are looked at; 0: all.
         is_part: it is meant to be a part of the data set of that name, so that the known number does not hold.
 
     Raises:
         DatasetError: it cannot be loaded at all.
     """
-    actions = load_action_set(name, heads, "skip")
+    actions = load_action_set(name, heads, SKIP)
     bad, frames = list(actions.bad_clips), None
     if not quick:
         frames = 0
-        outcomes = map_in_processes(partial(decode_clip, fps), actions.clips)
+        outcomes = map_in_processes(decode_clip, actions.clips)
         for clip, outcome in zip(actions.clips, tqdm(outcomes, total=len(actions.clips), unit="clip", delay=2.0)):
             if isinstance(outcome, str):
                 bad.append(BadClip(clip.clip_id, outcome))
@@ -70,10 +71,10 @@ def check_action_set(
     )
 
 
-def decode_clip(fps: float, clip: Clip) -> int | str:
+def decode_clip(clip: Clip) -> int | str:
     """Read all frames of a clip; returns their number, or what is wrong."""
     try:
-        frames = open_clip(clip, fps)
+        frames = open_clip(clip, ALL_FRAMES)
         for _ in frames.images(range(len(frames))):
             pass
     except DataError as error:

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ..data.registration import dataset_folder
-from ..data.video_data import check_on_bad_video
+from ..data.video_data import STOP, check_on_bad_video
 from ..errors import DatasetError
 from .clip import BadClip, Clip
 from .clip_files import forget_listings
@@ -87,7 +87,7 @@ def is_action_set(name: str) -> bool:
     return name in DatasetCatalog.list() and MetadataCatalog.get(name).get("evaluator_type") == EVALUATOR_TYPE
 
 
-def load_action_set(name: str, heads: Mapping[str, int], on_bad_clip: str = "stop") -> ActionSet:
+def load_action_set(name: str, heads: Mapping[str, int], on_bad_clip: str = STOP) -> ActionSet:
     """The clips of a registered data set.
 
     Args:
@@ -106,7 +106,7 @@ def load_action_set(name: str, heads: Mapping[str, int], on_bad_clip: str = "sto
     path, root, split = place()
     clips = read_clips(path, root, split, heads)
     bad = [BadClip(clip.clip_id, f"{clip.place}: {missing_file(clip, root)}") for clip in clips if not clip.path]
-    if bad and on_bad_clip == "stop":
+    if bad and on_bad_clip == STOP:
         raise DatasetError(
             f"data set '{name}': {bad[0].reason}"
             + (f", and {len(bad) - 1} more" if len(bad) > 1 else "")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,11 +53,11 @@ class ClipFrames:
     def _from_video(self, places: Sequence[int]) -> Iterator[np.ndarray]:
         wanted = self.numbers[list(places)]
         make_image, image, last = ImageMaker("RGB"), None, -1
-        pictures = VideoFile(self.clip.path).pictures_at(np.unique(wanted).tolist())
-        for number in wanted.tolist():
-            if number != last:
-                image, last = make_image(next(pictures).frame), number
-            yield image
+        with closing(VideoFile(self.clip.path).pictures_at(np.unique(wanted).tolist())) as pictures:
+            for number in wanted.tolist():
+                if number != last:
+                    image, last = make_image(next(pictures).frame), number
+                yield image
 
 
 def open_clip(clip: Clip, fps: float) -> ClipFrames:

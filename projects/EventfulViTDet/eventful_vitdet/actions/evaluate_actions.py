@@ -13,6 +13,7 @@ from eventful_vit import Policy
 from tqdm import tqdm
 
 from ..budgets import DENSE, apply_budget, describe_budget, parse_budgets
+from ..data.video_data import SKIP
 from ..errors import DataError, EvaluationError
 from ..evaluation.computing_code import hash_our_code
 from ..evaluation.evaluate import (
@@ -42,7 +43,6 @@ from .step_counts import count_clips
 
 logger = logging.getLogger(__name__)
 
-SKIP = "skip"
 COMPUTING = (
     *("modeling", "video", "budgets.py", "timing.py", "actions/action_metrics.py", "actions/clip_frames.py"),
     *("actions/clip_loader.py", "actions/evaluate_actions.py", "actions/step_counts.py"),

@@ -19,7 +19,6 @@ from ..attribute_swap import swapped
 from ..config import config_errors
 
 DTYPES = ("float32", "bfloat16", "float16")
-MODES = ("exact", "full", "query-key", "tokenwise")
 
 
 @dataclass

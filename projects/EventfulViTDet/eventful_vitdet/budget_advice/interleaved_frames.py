@@ -25,7 +25,7 @@ from ..evaluation.metrics import VID_AP50
 from ..interruption import Interruptions
 from ..masks import MaskRequest
 from ..predictor import FrameResult, VideoDetector, dense_detector, share_weights
-from ..structures import FrameCost, SourceFrame
+from ..structures import SHOWN_SCORE, FrameCost, SourceFrame
 from ..video import VideoSource, check_part
 from .measured_budgets import MeasuredBudget, Measurement, summarise
 from .other_work import WorkSoFar, share_of_others
@@ -35,8 +35,6 @@ PARTS = (1 / 2, 1 / 4, 1 / 8, QUALITY_FLOOR)
 WARM_UP = 2
 """Rounds that are not timed: in the first, frames are computed in full."""
 LEAST_FRAMES = WARM_UP + 2
-DRAWN_SCORE = 0.3
-"""Score from which on a detection gets a mask, as in an annotated video."""
 SPARE_MEMORY = 0.1
 """Share of the free memory that is left to others."""
 
@@ -122,7 +120,7 @@ class _Turns:
 
     def __init__(self, cfg: CfgNode, model: nn.Module, source: VideoSource, stack: ExitStack) -> None:
         self._cfg, self._model, self._source, self._stack = cfg, model, source, stack
-        self._masks = MaskRequest(DRAWN_SCORE)
+        self._masks = MaskRequest(SHOWN_SCORE)  # as for an annotated video
         self._runs = [_Run(None, stack.enter_context(dense_detector(cfg, model, self._masks)))]
 
     def measure(self, stream: Iterator[SourceFrame], budgets: Sequence[int], frames: int) -> Measurement:

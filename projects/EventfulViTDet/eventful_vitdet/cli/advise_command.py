@@ -17,6 +17,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from ..budget_words import CALIBRATED, DENSE
 from .arguments import (
     add_inputs,
     add_model,
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from ..budget_advice import Candidate, MeasuredBudget
 
 FRAMES = 30
-DENSE, CALIBRATED = "dense", "calibrated"  # as in budgets.py, which imports torch
 
 
 def execute(arguments: argparse.Namespace) -> None:

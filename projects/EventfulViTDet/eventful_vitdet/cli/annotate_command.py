@@ -31,7 +31,6 @@ from .console import run
 
 DEFAULT_ENDING = "_detections"
 """What the name of an output has behind that of its input."""
-DEFAULT_SCORE = 0.3
 TOGETHER = 4
 """Files that run as one batch: each has a state of its own in memory. Cameras all do, as none of them can wait."""
 
@@ -50,7 +49,6 @@ def execute(arguments: argparse.Namespace) -> None:
     from ..config import is_classifier
     from ..config_files import build_cfg
     from ..control import budget_options
-    from ..draw.annotated_video import AnnotateOptions
     from ..identities import check_tracking
     from ..predictor import class_names, load_detector, load_model
     from ..video import check_distinct, open_sources
@@ -77,10 +75,24 @@ def execute(arguments: argparse.Namespace) -> None:
     if arguments.output is None:
         for output, _ in outputs:
             logger.info("writing %s", output)
-    options = AnnotateOptions(
+    options = annotate_options(arguments)
+    if of_actions:
+        annotate_one_by_one(partial(annotate_actions, names), cfg, model, sources, outputs, tables, options)
+    elif len(sources) == 1:
+        annotate_one_by_one(annotate, cfg, model, sources, outputs, tables, options)
+    elif sources:
+        annotate_together(cfg, model, sources, outputs, options)
+
+
+def annotate_options(arguments: argparse.Namespace) -> AnnotateOptions:
+    """How the videos of a command line are annotated; where results are saved, each video's options say."""
+    from ..draw.annotated_video import AnnotateOptions
+    from ..structures import SHOWN_SCORE
+
+    return AnnotateOptions(
         side_by_side_dense=arguments.side_by_side_dense,
         show_tokens=arguments.show_tokens,
-        min_score=DEFAULT_SCORE if arguments.confidence_threshold is None else arguments.confidence_threshold,
+        min_score=SHOWN_SCORE if arguments.confidence_threshold is None else arguments.confidence_threshold,
         classes=arguments.classes,
         track=arguments.track,
         save_frames=arguments.save_frames,
@@ -92,12 +104,6 @@ def execute(arguments: argparse.Namespace) -> None:
         enlarge=arguments.enlarge,
         window=not arguments.no_window,
     )
-    if of_actions:
-        annotate_one_by_one(partial(annotate_actions, names), cfg, model, sources, outputs, tables, options)
-    elif len(sources) == 1:
-        annotate_one_by_one(annotate, cfg, model, sources, outputs, tables, options)
-    elif sources:
-        annotate_together(cfg, model, sources, outputs, options)
 
 
 def annotate_one_by_one(
@@ -243,6 +249,7 @@ def unique_names(sources: Sequence[str]) -> list[str]:
 
 
 def numbers(text: str) -> list[int]:
+    """A type of argument: numbers of frames, rising and each once."""
     words = text.split(",")
     if not all(word.strip().isdecimal() for word in words):
         raise argparse.ArgumentTypeError(f"{text!r} are not numbers of frames, such as 20,60")

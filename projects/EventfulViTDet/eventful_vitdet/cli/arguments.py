@@ -9,6 +9,7 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 
+from ..budget_words import CALIBRATED, DENSE
 from ..known_models import DEFAULT_MODEL, weights_settings
 
 DEFAULT_PORT = 2**15 + 2**14 + (os.getuid() if hasattr(os, "getuid") else 1) % 2**14
@@ -235,7 +236,7 @@ def take_budgets(parser: argparse.ArgumentParser, words: list[str]) -> tuple[lis
         return words, []
     start = words.index("--budgets")
     end = start + 1
-    while end < len(words) and (words[end] in ("dense", "calibrated") or words[end].isdecimal()):
+    while end < len(words) and (words[end] in (DENSE, CALIBRATED) or words[end].isdecimal()):
         end += 1
     budgets = list(dict.fromkeys(words[start + 1 : end]))
     rest = words[end:]

@@ -25,13 +25,15 @@ PARTS = (4, 8, 16)
 
 
 def execute(arguments: argparse.Namespace) -> None:
+    from eventful_vit.attention.modes import ATTENTION_MODES
+
     from ..benchmark import format_benchmark, format_profile, plot_benchmark
     from ..benchmark.busy_machine import busy_processes
-    from ..benchmark.variants import DTYPES, MODES
+    from ..benchmark.variants import DTYPES
     from ..files import write_atomically, write_json
     from .command_line import check_output_dir
 
-    check_words("--modes", arguments.modes, MODES)
+    check_words("--modes", arguments.modes, list(ATTENTION_MODES))
     check_words("--dtypes", arguments.dtypes, DTYPES)
     check_output_dir(arguments.output)
     results, texts = [], []

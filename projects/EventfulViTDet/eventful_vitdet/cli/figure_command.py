@@ -18,8 +18,9 @@ from pathlib import Path
 from .arguments import add_pairs, command_parser, score, whole_number
 from .checkout import checkout_file, render_demo_videos
 from .console import run
+from .demo_command import CONFIG, WEIGHTS
 
-DEMO = ("configs/demo/vitdet_tiny.yaml", "weights/demo_vitdet_tiny.safetensors", "0:96,13:32,26:8", 40)
+DEMO = (CONFIG, WEIGHTS, "0:96,13:32,26:8", 40)
 """Configuration, weights, budget and number of frames."""
 AIRBORNE = (
     "configs/airborne_vid/vitdet_small.yaml",

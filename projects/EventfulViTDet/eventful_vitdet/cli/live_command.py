@@ -107,6 +107,7 @@ def make_session(cfg: CfgNode, sources: Sequence[VideoSource]) -> LiveSession:
 
 
 def port(text: str) -> int:
+    """A type of argument: a port to listen on."""
     if not text.isdecimal() or int(text) > 65535:
         raise argparse.ArgumentTypeError(f"{text!r} is no port; ports go from 0 (any free one) to 65535")
     return int(text)

@@ -14,7 +14,7 @@ from .foreign_frames import complete_frames
 from .imagenet_vid.archive import ARCHIVE_SPLITS, load_archive
 from .imagenet_vid.official import OFFICIAL_SPLITS, load_official
 from .read_rules import DEFAULT_RULES, ReadRules
-from .video_data import BadVideo, VideoData, check_on_bad_video, drop_bad_videos, refuse_bad_videos
+from .video_data import STOP, BadVideo, VideoData, check_on_bad_video, drop_bad_videos, refuse_bad_videos
 
 EVALUATOR_TYPE = "coco_vid"
 
@@ -79,7 +79,7 @@ def register_builtin_datasets() -> None:
 
 
 def load_frames(
-    name: str, on_bad_video: str = "stop", rules: ReadRules = DEFAULT_RULES
+    name: str, on_bad_video: str = STOP, rules: ReadRules = DEFAULT_RULES
 ) -> tuple[list[dict], list[BadVideo]]:
     """The frames of a registered data set, and the videos among them that were left out.
 
@@ -94,7 +94,7 @@ def load_frames(
     load = MetadataCatalog.get(name).get("load_video_data")
     if load is None:
         return complete_frames(name, DatasetCatalog.get(name)), []
-    if on_bad_video == "stop":
+    if on_bad_video == STOP:
         return load(True, rules).frames, []
     data = load(False, rules)
     return drop_bad_videos(name, data.frames, data.bad_videos), data.bad_videos

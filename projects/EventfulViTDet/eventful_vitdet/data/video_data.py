@@ -6,9 +6,10 @@ import logging
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from ..errors import ConfigError, DatasetError, VideoReadError
+from ..errors import ConfigError, DatasetError
 
-ON_BAD_VIDEO = ("stop", "skip")
+STOP, SKIP = ON_BAD_VIDEO = ("stop", "skip")
+"""Values of TEST.ON_BAD_VIDEO and DATALOADER.ON_BAD_VIDEO."""
 MAX_NAMED = 10
 
 logger = logging.getLogger(__name__)
@@ -28,11 +29,6 @@ class BadVideo:
     video_id: int
     name: str
     defects: tuple[Defect, ...]
-
-    @classmethod
-    def from_error(cls, error: VideoReadError, name: str = "") -> BadVideo:
-        """The video in which reading a frame failed."""
-        return cls(error.video_id, name or str(error.video_id), (Defect(error.file_name, str(error)),))
 
     @property
     def file_name(self) -> str:

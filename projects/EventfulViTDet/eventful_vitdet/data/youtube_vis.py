@@ -48,13 +48,31 @@ def as_coco_vid(json_file: str, root: str, document: dict) -> tuple[dict, Names]
 
     Raises DatasetError, naming key and row.
     """
+    frames, images, names = _images(json_file, root, document["videos"])
+    annotations, names_of_annotations = _annotations(json_file, _objects(json_file, document), frames)
+    videos = [{**video, "name": _video_name(video)} for video in document["videos"]]
+    converted = {**document, "videos": videos, "images": images, "annotations": annotations}
+    return converted, {**names, **names_of_annotations}
+
+
+def _objects(json_file: str, document: dict) -> list:
+    """The objects of a file; none in the published validation and test files."""
     objects = document.get("annotations")
-    if objects is None:  # as in the published validation and test files
-        objects = []
+    if objects is None:
+        return []
     if not isinstance(objects, list):
         raise DatasetError(f"{json_file}: 'annotations' must be a list, found {type(objects).__name__}")
-    frames, images, names = _images(json_file, root, document["videos"])
+    return objects
+
+
+def _annotations(json_file: str, objects: list, frames: Mapping[int, list[dict]]) -> tuple[list[dict], dict]:
+    """An annotation for each frame of each object, and their names; warns of objects that no frame shows.
+
+    Args:
+        frames: of each video, by its id, the images of its frames.
+    """
     annotations: list[dict] = []
+    names: dict[tuple[str, int], str] = {}
     seen: set[int] = set()
     unseen: list[int] = []
     for row, entry in enumerate(objects):
@@ -62,27 +80,19 @@ def as_coco_vid(json_file: str, root: str, document: dict) -> tuple[dict, Names]
         video = whole_number(entry["video_id"])
         if video not in frames:
             raise DatasetError(f"{where} has video_id {quote(entry['video_id'])}, which 'videos' does not list")
+        common = {key: entry[key] for key in ("category_id", "iscrowd") if key in entry}
         shown = _shown(where, entry, frames[video])
         unseen += [] if shown else [entry["id"]]
         for place, parts in shown:
-            number = len(annotations) + 1
-            annotations.append(
-                {
-                    **{key: entry[key] for key in ("category_id", "iscrowd") if key in entry},
-                    "id": number,
-                    "image_id": frames[video][place]["id"],
-                    "instance_id": entry["id"],
-                    **parts,
-                }
-            )
+            number, image_id = len(annotations) + 1, frames[video][place]["id"]
+            annotations.append({**common, "id": number, "image_id": image_id, "instance_id": entry["id"], **parts})
             names["annotations", number] = f"annotation {entry['id']}, frame {place}"
     if unseen:
         logger.warning(
             "%s: %d objects are shown in no frame and left out, the first is annotation %s",
             *(json_file, len(unseen), unseen[0]),
         )
-    videos = [{**video, "name": _video_name(video)} for video in document["videos"]]
-    return {**document, "videos": videos, "images": images, "annotations": annotations}, names
+    return annotations, names
 
 
 def _object_place(json_file: str, row: int, entry: object, seen: set[int]) -> str:

@@ -15,6 +15,7 @@ from ..data import ReadRules, load_frames
 from ..data.coco_vid import group_by_video
 from ..data.listed_video import ListedVideo
 from ..errors import DatasetError
+from ..structures import SHOWN_SCORE
 from .annotated_video import AnnotateOptions, annotate_video
 from .tokens import ANY
 
@@ -30,7 +31,7 @@ def annotate_budgets(
     output_dir: str,
     *,
     video_index: int = 0,
-    min_score: float = 0.3,
+    min_score: float = SHOWN_SCORE,
 ) -> list[str]:
     """Run the model over one video of a data set at every budget ("dense" or the r of top-r).
 

@@ -19,7 +19,7 @@ from ..identities import UNKNOWN, ObjectTracker
 from ..interruption import Interruptions
 from ..masks import MaskRequest, encode_mask, paste_mask
 from ..predictor import FrameResult, VideoDetector, class_names, dense_detector
-from ..structures import Detections, SourceFrame
+from ..structures import SHOWN_SCORE, Detections, SourceFrame
 from ..video import JsonLinesWriter, VideoSource
 from .frame_files import FrameFiles, check_files, count_frames, put_off_errors, selected_frames
 from .painter import FramePainter
@@ -38,7 +38,7 @@ class AnnotateOptions:
     """Path of a file for the detections, a line of JSON per frame."""
     save_csv: str | None = None
     """Path of a file for a table of the steps; of actions only (action_video.py)."""
-    min_score: float = 0.3
+    min_score: float = SHOWN_SCORE
     """Weaker detections are not drawn; the JSON has all."""
     classes: Sequence[str] = ()
     """Names of the classes to draw and to save; () for all."""

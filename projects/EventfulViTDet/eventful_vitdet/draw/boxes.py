@@ -10,7 +10,7 @@ import numpy as np
 
 from ..identities import UNKNOWN
 from ..masks import paste_mask
-from ..structures import Detections
+from ..structures import SHOWN_SCORE, Detections
 from .label_placement import corners_around, place_label
 from .labels import draw_label, label_size, text_scale
 
@@ -39,11 +39,10 @@ def draw_detections(
     image: np.ndarray,
     detections: Detections,
     classes: Sequence[str],
-    min_score: float = 0.3,
+    min_score: float = SHOWN_SCORE,
     letters: float | None = None,
 ) -> np.ndarray:
-    """
-    Returns a copy of the image with a box, class name and score ("bird 93%") for every detection of at least
+    """Return a copy of the image with a box, class name and score ("bird 93%") for every detection of at least
     `min_score`, the best on top; with its mask, where it has one, and its object's number ("#3 bird 93%"). Labels keep
     clear of each other where there is room. `letters` is the size of their letters, for OpenCV; by default, one that
     suits the image.

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..budgets import DENSE
 from ..predictor import FrameResult
-from ..structures import SourceFrame
+from ..structures import SHOWN_SCORE, SourceFrame
 from .boxes import draw_detections
 from .cost_strip import GROUND, CostChart, add_strip, describe_cost, strip_scale
 from .labels import draw_caption
@@ -28,7 +28,7 @@ class FramePainter:
         gates: Sequence[str],
         *,
         tokens: str | None = None,
-        min_score: float = 0.3,
+        min_score: float = SHOWN_SCORE,
         enlarge: float = 1.0,
         letters: float | None = None,
     ) -> None:

@@ -21,7 +21,7 @@ from ..controllers import Schedule
 from ..errors import ConfigError, DataError
 from ..masks import MaskRequest
 from ..predictor import FrameResult, VideoDetector, class_names, dense_detector
-from ..structures import SourceFrame
+from ..structures import SHOWN_SCORE, SourceFrame
 from ..video import VideoSource
 from .figure_files import write_figure
 from .painter import FramePainter
@@ -87,7 +87,7 @@ def record_run(
     schedule: Schedule,
     *,
     frames: int,
-    min_score: float = 0.3,
+    min_score: float = SHOWN_SCORE,
 ) -> BudgetRun:
     """Run the model over the first frames of a source under a schedule.
 

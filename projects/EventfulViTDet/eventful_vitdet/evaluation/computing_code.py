@@ -14,6 +14,7 @@ import eventful_vit
 OURS = (
     "modeling",
     "video",
+    "budget_words.py",
     "budgets.py",
     "masks.py",
     "structures.py",

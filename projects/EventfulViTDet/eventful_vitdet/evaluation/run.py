@@ -12,6 +12,7 @@ from torch import nn
 from tqdm import tqdm
 
 from ..data.coco_vid import group_by_video
+from ..data.video_data import SKIP
 from ..data.video_test_loader import VideoTestLoader, make_test_loader
 from ..structures import MACS_PER_GFLOP
 from .provenance import describe_machine, digest_video
@@ -20,8 +21,6 @@ from .resume_plan import Plan
 from .store import VideoRecord, write_record
 from .targets import VideoTestSet
 from .timed_frames import run_frames
-
-SKIP = "skip"
 
 logger = logging.getLogger(__name__)
 

@@ -61,9 +61,8 @@ def run_pytest(files: list[Path], tests: Path) -> dict:
     words = [sys.executable, "-m", "pytest", "-q", "--no-header", "-p", "no:cacheprovider", *map(str, files)]
     if missing_packages("xdist") is None:
         words += ["-n", str(min(8, max(1, (os.cpu_count() or 2) // 2)))]
-    if (
-        missing_packages(*DETECTRON2_NEEDS) is not None
-    ):  # which the suite's own conftest imports, and these tests do not
+    if missing_packages(*DETECTRON2_NEEDS) is not None:
+        # The suite's own conftest imports Detectron2; these tests do not.
         words += ["--confcutdir", str(tests / "vit")]
     path = os.pathsep.join([str(tests), *filter(None, sys.path)])
     environment = {**os.environ, "PYTHONPATH": path}

@@ -5,16 +5,20 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
 from ..attribute_swap import swapped
 from ..known_models import CHECKOUT
+
+if TYPE_CHECKING:
+    from eventful_vit.ops import Operator
 
 NO_GPU = "no GPU"
 _PROJECT = Path(__file__).resolve().parents[2]
@@ -74,6 +78,16 @@ def sources_digest() -> str:
     return digest.hexdigest()[:16]
 
 
+def gpu_kernels() -> Mapping[Operator, Callable]:
+    """The GPU's implementation of each operator; raises RuntimeError where none can run, so nothing can be checked."""
+    from eventful_vit.ops import gpu
+
+    kernels = gpu.load_kernels()
+    if kernels is None:
+        raise RuntimeError(f"the GPU's kernels do not run: {gpu.why_unavailable()}")
+    return kernels
+
+
 @contextmanager
 def interpreted_operators() -> Iterator[None]:
     """Without a GPU, operators on CPU tensors run as the GPU's kernels, interpreted. With one, nothing changes."""
@@ -82,7 +96,7 @@ def interpreted_operators() -> Iterator[None]:
         return
     from eventful_vit.ops import Operator, gpu
 
-    kernels = gpu.load_kernels() or {}
+    kernels = gpu_kernels()
 
     def call(operator: Operator, *args):
         result = NotImplemented

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import traceback
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 
 import torch
-from eventful_vit.ops import gpu
 
-from .machine import device, has_gpu, use_interpreter_without_gpu
+from .machine import device, gpu_kernels, has_gpu, use_interpreter_without_gpu
 from .operator_cases import GPU_SIZES, SMALL_SIZES, TYPES, Size, make_cases
 from .part_list import Note
 
@@ -40,7 +40,7 @@ def sizes() -> tuple[Size, ...]:
     return GPU_SIZES if has_gpu() else SMALL_SIZES
 
 
-def _run_groups(groups: list[tuple[str, int]]):
+def _run_groups(groups: list[tuple[str, int]]) -> Iterator[list[dict]]:
     processes = min(MOST_PROCESSES, (os.cpu_count() or 2) // 2) if has_gpu() else 1
     if processes <= 1:
         yield from (check_group(*group) for group in groups)
@@ -53,9 +53,7 @@ def _run_groups(groups: list[tuple[str, int]]):
 def check_group(dtype_name: str, size_number: int) -> list[dict]:
     """All operators in one type and size: an outcome for each case."""
     use_interpreter_without_gpu()
-    kernels = gpu.load_kernels()
-    if kernels is None:
-        raise RuntimeError("the GPU's kernels cannot run here; the log says why")
+    kernels = gpu_kernels()
     dtype = getattr(torch, dtype_name)
     outcomes = []
     with torch.no_grad():

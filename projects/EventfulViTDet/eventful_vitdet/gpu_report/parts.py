@@ -49,10 +49,11 @@ def run_part(part: Part) -> dict:
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         process = subprocess.Popen(words, env=environment, start_new_session=True)
         ending = {}
+        limit = part.seconds * (1 if has_gpu() else SLOWER_WITHOUT_GPU)
         try:
-            code = process.wait(part.seconds * (1 if has_gpu() else SLOWER_WITHOUT_GPU))
+            code = process.wait(limit)
         except subprocess.TimeoutExpired:
-            ending = {"status": OUT_OF_TIME, "reason": f"ended after its time limit of {part.seconds} s"}
+            ending = {"status": OUT_OF_TIME, "reason": f"ended after its time limit of {limit} s"}
         finally:
             _end(process)  # and whatever it left running
         outcome = empty

@@ -18,14 +18,14 @@ from ..draw.boxes import class_color, class_name
 from ..draw.tokens import updated_share
 from ..masks import MaskRequest, outline_mask
 from ..predictor import FrameResult, VideoDetector, dense_twin
-from ..structures import SourceFrame
+from ..structures import SHOWN_SCORE, SourceFrame
 from ..video import FileSource, VideoSource
 from .session import LiveSession
 from .settings import Look, Settings
 from .updates import EVENTFUL, FLUSH, Cost, GridUpdate, Picture, ShownImage
 
 LEAST_SCORE = 0.05
-MASKS = MaskRequest(0.3)
+MASKS = MaskRequest(SHOWN_SCORE)
 """Of models that have masks: those of the detections that a page shows unless its viewer asks for weaker ones."""
 FIRST_WIDTH = 320
 """Pixels of a tile's picture, before a page has told how wide its tiles are."""

@@ -36,7 +36,7 @@ async def serve_viewer(websocket: WebSocket, session: LiveSession) -> None:
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
-            with suppress(WebSocketDisconnect, RuntimeError, KeyError):  # it left, or sent no text
+            with suppress(WebSocketDisconnect):  # it left
                 task.result()
     finally:
         session.broadcast.leave(viewer)
@@ -64,7 +64,11 @@ class _Watching:
             # Pictures are encoded here, so not in the event loop, where that would hold up other viewers.
             known = before if look == look_before else None
             viewers = self._session.broadcast.viewers
-            await self._websocket.send_bytes(await asyncio.to_thread(encode, news, known, viewers, look))
+            message = await asyncio.to_thread(encode, news, known, viewers, look)
+            try:
+                await self._websocket.send_bytes(message)
+            except RuntimeError:  # it has left
+                return
             before, look_before = news, look
             await self._ready.wait()
             self._ready.clear()
@@ -72,7 +76,10 @@ class _Watching:
     async def listen(self) -> None:
         """Hear that the page has shown the last update, or what it looks at from now on; ends at nonsense."""
         while True:
-            text = await self._websocket.receive_text()
+            try:
+                text = await self._websocket.receive_text()
+            except (RuntimeError, KeyError):  # it has left, or sends bytes
+                return
             if text == NEXT:
                 self._ready.set()
                 continue

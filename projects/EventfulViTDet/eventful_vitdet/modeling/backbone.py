@@ -15,8 +15,9 @@ from eventful_vit import PerGate, Policy, Threshold, TopFraction, TopR
 from eventful_vit.model import EventfulModel
 from eventful_vit.ops.gpu.device_facts import multiplies_bfloat16
 
+from ..budget_words import CALIBRATED
 from ..errors import ConfigError
-from ..policy_files import CALIBRATED, calibrated_policy
+from ..policy_files import calibrated_policy
 
 PER_GATE = "per-gate"
 DTYPES = {"": None, "float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}

@@ -47,11 +47,22 @@ class VideoRCNN(GeneralizedRCNN):
 
     @configurable
     def __init__(self, *, eventful_pyramid: EventfulPyramid | None = None, **kwargs) -> None:
+        """
+        Args:
+            eventful_pyramid: over the detector's own layers; None: pyramid and proposals are computed densely.
+            kwargs: the arguments of GeneralizedRCNN.
+
+        Raises:
+            ConfigError: the backbone has no EventfulViT, or several.
+        """
         super().__init__(**kwargs)
         self.eventful_pyramid = eventful_pyramid
         vits = [name for name, module in self.backbone.named_modules() if isinstance(module, EventfulViT)]
         if len(vits) != 1:
-            raise TypeError(f"VideoRCNN needs a backbone with one EventfulViT, found {len(vits)}")
+            raise ConfigError(
+                f"MODEL.BACKBONE.NAME: a VideoRCNN needs a backbone with one EventfulViT, such as "
+                f"build_eventful_vitdet_backbone; {type(self.backbone).__name__} has {len(vits)}"
+            )
         (self._vit_name,) = vits
         self._own_state: DetectorState | None = None
         self._rest_on_gpu = RestOnGPU()

@@ -20,9 +20,8 @@ from functools import lru_cache
 from pathlib import Path
 
 from ..fork_safe_lock import ForkSafeLock
+from ..kernel_switch import SWITCH, is_off
 
-SWITCH = "EVENTFUL_VITDET_KERNELS"
-"""Environment variable: `off` never compiles or loads anything."""
 SOURCES = ("attend.cpp", "update.cpp", "gates.cpp", "products.cpp", "frame.cpp", "pool.cpp")
 HEADERS = ("attention_group.h", "attention_tile.h", "kernels.h", "pool.h", "register_tile.h", "simd.h")
 FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-std=c++17", "-fPIC", "-pthread")
@@ -51,7 +50,7 @@ def load_library() -> ctypes.CDLL | None:
 
 
 def _find_library() -> ctypes.CDLL | None:
-    if os.environ.get(SWITCH, "").lower() in ("off", "0"):
+    if is_off():
         logger.info("%s is off: everything runs as PyTorch operations", SWITCH)
         return None
     if not hasattr(os, "geteuid"):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import logging
-import os
 from collections.abc import Callable
 from functools import cache
 from importlib.util import find_spec
@@ -14,11 +13,11 @@ import torch
 from torch import Tensor
 
 from .. import attention, gating
+from ..kernel_switch import SWITCH, is_off
 from ..linear import embed, linear, linear_side_by_side
 from ..operator import Operator
 from . import device_facts
 
-SWITCH = "EVENTFUL_VITDET_KERNELS"
 OLDEST_TRITON = (3, 4)
 
 logger = logging.getLogger(__name__)
@@ -41,7 +40,7 @@ def load_kernels(device: torch.device | None = None) -> dict[Operator, Callable]
 
 def why_unavailable(device: torch.device | None = None) -> str | None:
     """Why the kernels cannot run here, on a GPU (None: the current one); None where they can."""
-    if os.environ.get(SWITCH) == "off":
+    if is_off():
         return f"{SWITCH} is off"
     if torch.version.hip is not None:  # Triton's compiler for AMD's GPUs refuses options and precisions of theirs
         return "the kernels are for NVIDIA's GPUs"

@@ -78,19 +78,16 @@ def build_index(
     *,
     is_still: bool,
     may_have_others: bool,
-    processes: int | None = None,
 ) -> AnnotationIndex:
-    """Read the XML files of all listed frames below `folder`, in the order of the lists.
+    """Read the XML files of all listed frames below `folder`, in the order of the lists, with a progress bar.
 
     Args:
         classes: the names (wnids) in the order of the classes.
         is_still: the videos are images.
         may_have_others: leave out objects of other classes and count them; otherwise they are a defect.
-        processes: how many read; None decides by the number of files. A progress bar is shown.
     """
     paths = [xml_path(folder, video, frame, is_still) for video in videos for frame in video.frames]
-    if processes is None and len(paths) < MIN_FILES_FOR_PROCESSES:
-        processes = 1
+    processes = 1 if len(paths) < MIN_FILES_FOR_PROCESSES else None
     numbered = {name: i for i, name in enumerate(classes)}
     tasks = [
         ReadTask(paths[start : start + FILES_PER_TASK], numbered, may_have_others)

@@ -41,12 +41,16 @@ def check_can_be_written(path: str, option: str = "") -> None:
     """
     if os.path.isdir(path):
         raise FileError(f"{option} {path}: is a folder; name a file".lstrip())
-    folder = os.path.dirname(os.path.abspath(path))
     try:
-        os.makedirs(folder, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
+        make_writable_folder(os.path.dirname(os.path.abspath(path)))
     except OSError as error:
         raise FileError(error.errno, error.strerror, path) from error
+
+
+def make_writable_folder(folder: str | os.PathLike) -> None:
+    """Make a folder, and make sure that files can be made in it. Raises OSError if not."""
+    os.makedirs(folder, exist_ok=True)
+    tempfile.TemporaryFile(dir=folder).close()
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from ..actions import register_action_csv
 from ..config_files import build_cfg
 from ..data import register_paths, register_test_json
 from ..errors import ConfigError, FileError
+from ..files import make_writable_folder
 from ..modeling.lazy_model import lazy_settings
 from .console import take_console
 
@@ -60,9 +61,6 @@ def check_output_dir(folder: str) -> None:
     if not folder:
         raise ConfigError("OUTPUT_DIR is empty; name a folder")
     try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        probe = Path(folder, f".write-test-{comm.get_rank()}")
-        probe.touch()
-        probe.unlink()
+        make_writable_folder(folder)
     except OSError as error:
         raise FileError(f"OUTPUT_DIR = {folder} cannot be written to: {error.strerror or error}") from error

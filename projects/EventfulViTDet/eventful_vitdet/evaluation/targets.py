@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,6 +16,7 @@ from ..data.read_rules import ReadRules
 from ..data.registration import check_classes, load_frames, load_video_data
 from ..data.segmentations import has_masks
 from ..errors import EvaluationError
+from ..files import make_writable_folder
 from .fingerprint import hash_frames
 
 
@@ -131,8 +131,7 @@ def make_result_folders(cfg: CfgNode) -> dict[str, str]:
     folders = result_folders(cfg)
     for folder in folders.values():
         try:
-            os.makedirs(folder, exist_ok=True)
-            tempfile.TemporaryFile(dir=folder).close()
+            make_writable_folder(folder)
         except OSError as error:
             raise EvaluationError(f"OUTPUT_DIR: cannot write to {folder} ({error.strerror})") from error
     return folders

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from pathlib import Path
 
-from ..files import write_json
+from ..files import make_writable_folder, write_json
 
 JSON_NAME = "gpu_report.json"
 MARKDOWN_NAME = "gpu_report.md"
@@ -41,9 +40,7 @@ def load_report(folder: Path, machine: dict[str, str], restart: bool) -> dict:
         ReportFileError: the folder cannot be written, or holds a report that cannot be continued here.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
+        make_writable_folder(folder)
     except OSError as error:
         raise ReportFileError(f"--output {folder} cannot be written to: {error.strerror or error}") from error
     empty = {"machine": machine, "parts": {}}

@@ -356,3 +356,36 @@ def test_a_set_of_weights_by_its_key(tmp_path):
     assert torch.equal(target.heads.weight, source.heads.weight)
     VideoCheckpointer(target, weights_set="model_ema").load(str(tmp_path / "w.pth"))
     assert torch.equal(target.heads.weight, average.heads.weight)
+
+
+@pytest.mark.parametrize("name", ["w.pth?download=true", "w#1.pth", "?.pth", "Run:1.pth", "http:w.pth"])
+def test_a_path_is_no_address(tmp_path, monkeypatch, name):
+    """The real Detectron2 would read w.pth, whose weights are others."""
+    monkeypatch.chdir(tmp_path)
+    source, target = model(), model()
+    torch.save({"model": model().state_dict()}, "w.pth")
+    torch.save({"model": source.state_dict()}, name)
+    VideoCheckpointer(target).load(name)
+    assert torch.equal(target.heads.weight, source.heads.weight)
+
+
+def test_a_refused_file_leaves_the_model_as_it_was(tmp_path):
+    target = model()
+    before = target.heads.weight.clone()
+    with pytest.raises(CheckpointError, match="does not fit the model"):
+        VideoCheckpointer(target).load(write(tmp_path / "w.pth", model(width=5)))
+    assert torch.equal(target.heads.weight, before)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (torch.ones(4, 2, dtype=torch.int8), "heads.weight has the type torch.int8, as quantised weights have"),
+        (torch.ones(4, 2, dtype=torch.bool), "heads.weight has the type torch.bool"),
+        (torch.full((4, 2), 1e300, dtype=torch.float64), "has numbers that are too large for torch.float32"),
+    ],
+)
+def test_numbers_that_the_model_cannot_hold(tmp_path, value, message):
+    torch.save({"model": {**model().state_dict(), "heads.weight": value}}, tmp_path / "w.pth")
+    with pytest.raises(CheckpointError, match=message):
+        VideoCheckpointer(model()).load(str(tmp_path / "w.pth"))

@@ -135,9 +135,10 @@ def test_prefixes_of_wrappers(tmp_path, caplog, prefix, plain):
         assert torch.equal(target.backbone.simfp_2.weight, source.backbone.simfp_2.weight)
 
 
-def test_parts_that_were_compiled(tmp_path):
+@pytest.mark.parametrize("wrapper", ["_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"])
+def test_parts_that_were_wrapped(tmp_path, wrapper):
     source, target = trained(), Detector()
-    content = {name.replace(".net.", ".net._orig_mod."): value for name, value in source.state_dict().items()}
+    content = {name.replace(".net.", f".net.{wrapper}."): value for name, value in source.state_dict().items()}
     load(target, content, tmp_path, complete=True)
     assert torch.equal(target.backbone.net.pos_embed, source.backbone.net.pos_embed)
 

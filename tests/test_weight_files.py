@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import codecs
 import collections
 import datetime
 import io
 import pathlib
 import pickle
+import re
 import sys
 import tarfile
 import types
@@ -98,6 +100,7 @@ OTHER_FILES = {
     "other zip": (named_zip("weights/a.pth", "weights/readme.md"), "a zip archive .weights/a.pth.*unpack it first"),
     "arrays": (named_zip("a.weight.npy", "a.bias.npy"), r"an archive of NumPy arrays \(.npz\)"),
     "program": (named_zip("m/data.pkl", "m/constants.pkl", "m/code/a.py"), "a TorchScript program"),
+    "exported": (named_zip("m/archive_format", "m/models/model.json"), "a program that torch.export saved"),
     "array": (npy(), "a single NumPy array"),
     "keras": (b"\x89HDF\r\n\x1a\n\x00\x00", "an HDF5 file"),
     "index": (b'{"metadata": {}, "weight_map": {"a.weight": "model-1.safetensors"}}', "JSON text.*give one of those"),
@@ -227,6 +230,51 @@ def test_a_zip_bomb_is_refused_before_it_is_read(tmp_path, monkeypatch):
         read_checkpoint(str(path))
 
 
+def claim(path: pathlib.Path, elements: bytes) -> None:
+    """Let the storage of six numbers in a PyTorch archive claim another length."""
+    with zipfile.ZipFile(path) as archive:
+        entries = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in entries.items():
+            archive.writestr(name, re.sub(rb"(cpuq.)K\x06", lambda found: found[1] + elements, content))
+
+
+@pytest.mark.parametrize("claimed", [b"K\x07", b"J\x00\xca\x9a\x3b"])
+def test_a_storage_that_claims_more_than_the_archive_has(tmp_path, claimed):
+    """Before PyTorch checked it, other memory was read as weights, or the process crashed."""
+    torch.save({"model": {"a": torch.arange(6.0)}}, tmp_path / "w.pth")
+    claim(tmp_path / "w.pth", claimed)
+    with pytest.raises(DamagedCheckpointError, match="storage 0 claims [0-9,]+ bytes, but the archive has 24"):
+        read_checkpoint(str(tmp_path / "w.pth"))
+
+
+@pytest.mark.parametrize("write", [write_zip, write_pickle])
+def test_a_pickle_that_makes_much_of_few_bytes(tmp_path, write):
+    text = Harmful(codecs.encode, "a", "latin1")
+    for _ in range(40):  # each doubles the length
+        text = Harmful(codecs.encode, text, "hex_codec")
+    write(tmp_path / "w.pth", {"model": as_arrays(), "args": text})
+    with pytest.raises(DamagedCheckpointError, match="_codecs.encode with the encoding 'hex_codec'"):
+        read_checkpoint(str(tmp_path / "w.pth"))
+
+
+def test_a_byte_array_by_its_length(tmp_path):
+    torch.save({"model": WEIGHTS, "args": Harmful(bytearray, 10**10)}, tmp_path / "w.pth")
+    with pytest.raises(DamagedCheckpointError, match="asks for 10,000,000,000 bytes"):
+        read_checkpoint(str(tmp_path / "w.pth"))
+    torch.save({"model": WEIGHTS, "args": bytearray(b"abc")}, tmp_path / "w.pth")
+    check_weights_are_those(tmp_path / "w.pth")
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_entries_of_one_name_are_refused(tmp_path):
+    torch.save({"model": WEIGHTS}, tmp_path / "w.pth")
+    with zipfile.ZipFile(tmp_path / "w.pth", "a") as archive:
+        archive.writestr(archive.namelist()[0], pickle.dumps(Harmful(print, "ran"), 2))
+    with pytest.raises(DamagedCheckpointError, match="several files of one name"):
+        read_checkpoint(str(tmp_path / "w.pth"))
+
+
 def test_a_tar_archive_that_looks_like_the_older_format(tmp_path):
     """Before 2.6, PyTorch reads such archives by a reader that can be made to run code."""
     with tarfile.open(tmp_path / "w.pth", "w", format=tarfile.USTAR_FORMAT) as archive:
@@ -329,6 +377,27 @@ def test_views_and_parameters_are_read(tmp_path):
     found = read_weights(tmp_path / "w.pth")
     assert all(torch.equal(found[name], value) for name, value in views.items())
     assert not found["parameter"].requires_grad
+
+
+def test_many_names_of_few_numbers_are_refused(tmp_path):
+    shared = torch.zeros(1_000_000)
+    torch.save({"model": {f"a.{i}": shared for i in range(20)}}, tmp_path / "w.pth")
+    with pytest.raises(DamagedCheckpointError, match="claims arrays of 80,000,000 bytes"):
+        read_weights(tmp_path / "w.pth")
+
+
+def test_arrays_of_many_dimensions_are_refused(tmp_path):
+    save_file({"a": torch.zeros([1] * 20)}, tmp_path / "w.safetensors")
+    with pytest.raises(DamagedCheckpointError, match="a is an array of 20 dimensions"):
+        read_weights(tmp_path / "w.safetensors")
+
+
+def test_a_mapping_within_itself(tmp_path):
+    content: dict = {}
+    content["a"] = content
+    torch.save(content, tmp_path / "w.pth")
+    with pytest.raises(DamagedCheckpointError, match=r"holds no weights by name: .*'a': dict \(in it"):
+        read_weights(tmp_path / "w.pth")
 
 
 def contents() -> dict[str, bytes]:

@@ -16,6 +16,7 @@ from urllib.request import url2pathname
 
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
+from fvcore.common.checkpoint import Checkpointer
 from torch import nn
 
 from .checkpoint_names import RELATIVE_TABLE, VIT_PREFIX, adapt_names, resize_position_weights
@@ -81,15 +82,14 @@ class VideoCheckpointer(DetectionCheckpointer):
             return super().load(path, *args, **kwargs)
         local = self._fetch(path.removesuffix(_HEURISTICS))
         try:
-            return super().load(local, *args, **kwargs)
+            # fvcore's: the real Detectron2's takes a path with "?" or ":" for an address, and may read another file.
+            return Checkpointer.load(self, local, *args, **kwargs)
         except DamagedCheckpointError as error:
             if "://" not in path or path.startswith(_FILE_SCHEME):
                 raise
             raise DamagedCheckpointError(
                 f"{error} (fetched from {hide_secrets(path)}; delete the file to fetch it again)"
             ) from error
-        finally:
-            self._parsed_url_during_load = None  # the real Detectron2 would refuse to load again after an error
 
     def _fetch(self, path: str) -> str:
         """The local file of a path or an address."""
@@ -105,7 +105,7 @@ class VideoCheckpointer(DetectionCheckpointer):
             try:
                 with _quiet_downloads():
                     local = self.path_manager.get_local_path(path)
-            except (OSError, AssertionError, ValueError, http.client.HTTPException) as error:
+            except (OSError, AssertionError, ValueError, RuntimeError, http.client.HTTPException) as error:
                 by_hand = (
                     f". Download it elsewhere and put it at {place}, or give the file's path. `eventful-vitdet models` "
                     "says which models' weights are here"
@@ -205,9 +205,10 @@ class VideoCheckpointer(DetectionCheckpointer):
         checkpoint["model"] = self._adapt(found, shapes)
         file_shapes = {name: value.shape for name, value in checkpoint["model"].items()}
         given, wanted = set(file_shapes), set(shapes)
-        incompatible = super()._load_model(checkpoint)
         misfits = {
-            name: f"{name} (file {found}, model {needed})" for name, found, needed in incompatible.incorrect_shapes
+            name: f"{name} (file {tuple(file_shapes[name])}, model {tuple(needed)})"
+            for name, needed in shapes.items()
+            if name in given and file_shapes[name] != needed
         }
         fresh = {name for name in wanted if name.startswith(self.reinitialize)}
         missing = sorted(wanted - given - fresh)
@@ -228,7 +229,22 @@ class VideoCheckpointer(DetectionCheckpointer):
         self._report(level, loaded, len(wanted), missing, list(misfits.values()), unused)
         if complaint:
             raise CheckpointError(complaint)
-        return incompatible
+        self._check_numbers(checkpoint["model"])
+        return super()._load_model(checkpoint)
+
+    def _check_numbers(self, weights: Mapping[str, torch.Tensor]) -> None:
+        """Raise CheckpointError for weights that the model's data types turn into something else."""
+        for name, parameter in self.model.state_dict().items():
+            value = weights.get(name)
+            if value is None or not parameter.is_floating_point():
+                continue
+            if not value.is_floating_point():
+                raise CheckpointError(
+                    f"MODEL.WEIGHTS: {name} has the type {value.dtype}, as quantised weights have; a detector needs "
+                    "the floating-point weights that they were made from"
+                )
+            if value.dtype == torch.float64 and not torch.isfinite(value.to(parameter.dtype)).all():
+                raise CheckpointError(f"MODEL.WEIGHTS: {name} has numbers that are too large for {parameter.dtype}")
 
     def _adapt(self, weights: Mapping[str, torch.Tensor], shapes: Mapping[str, torch.Size]) -> dict[str, torch.Tensor]:
         """The weights under the model's names, without what a model does not take from a file."""

@@ -27,6 +27,8 @@ PLAIN_VIT_EXTRAS = (
 decoders of pre-training."""
 MAX_WRAPPERS = 4
 """Prefixes that are taken off a name, one after the other, at most."""
+INNER_WRAPPERS = re.compile(r"(^|(?<=\.))(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+"""What torch.compile, FSDP and activation checkpointing put before the names of the parts that they wrap."""
 RELATIVE_TABLE = re.compile(r"backbone\.net\.blocks\.\d+\.attn\.rel_pos_[hw]")
 PLAIN_BLOCK = re.compile(r"blocks\.\d+\.")
 AUTHORS_BLOCK = re.compile(r"backbone\.blocks\.(\d+)\.(.+?)(\.weight|\.bias)?")
@@ -77,8 +79,7 @@ def adapt_names(weights: Mapping[str, Tensor], shapes: Mapping[str, object]) -> 
 def _unwrap(weights: dict[str, Tensor], shapes: Mapping[str, object]) -> tuple[dict[str, Tensor], list[str]]:
     """Names without what wrappers of a model put before them: module. (parallel), _orig_mod. (compiled), model. ..."""
     remarks = []
-    compiled = {name: re.sub(r"(^|(?<=\.))_orig_mod\.", "", name) for name in weights}
-    weights = {compiled[name]: value for name, value in weights.items()}
+    weights = {INNER_WRAPPERS.sub("", name): value for name, value in weights.items()}
     for _ in range(MAX_WRAPPERS):
         if _is_known(weights, shapes):
             break

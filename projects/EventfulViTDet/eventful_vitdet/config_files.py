@@ -34,9 +34,19 @@ def build_cfg(config_file: str, options: Sequence[str] = ()) -> CfgNode:
         merge(lambda: merge_file(cfg, path), path)
     check_pairs(options)
     merge(lambda: cfg.merge_from_list(pairs_as_floats(cfg, options)), "the command line")
+    check_not_empty(cfg, defaults())
     check_device(cfg.MODEL.DEVICE)
     check_values(cfg)
     return cfg
+
+
+def check_not_empty(cfg: CfgNode, known: CfgNode, prefix: str = "") -> None:
+    """Raise ConfigError for a key without a value, which yacs takes in place of any other."""
+    for key, before in known.items():
+        if isinstance(before, CfgNode):
+            check_not_empty(cfg[key], before, f"{prefix}{key}.")
+        elif cfg[key] is None and before is not None:
+            raise ConfigError(f"{prefix}{key} has no value; its default is {before!r}")
 
 
 def defaults() -> CfgNode:
@@ -93,7 +103,7 @@ def merge(into: Callable[[], None], origin: str) -> None:
     try:
         into()
     except RecursionError as error:
-        raise ConfigError(f"{origin}: its _BASE_ leads back to the file itself") from error
+        raise ConfigError(f"{origin}: its _BASE_, or a value, leads back to itself, or is nested too deeply") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{origin}: is not valid yaml: {error}") from error
     except OSError as error:

@@ -20,6 +20,7 @@ from typing import IO, Any
 import numpy as np
 import torch
 
+from .archive_claims import check_claims, check_encode
 from .checkpoint_globals import allowed, names_not_allowed
 from .errors import DamagedCheckpointError
 from .file_signatures import describe_foreign, read_head
@@ -52,6 +53,12 @@ class Opaque:
 def opaque_mapping(*args: Any) -> OrderedDict:
     """Stands in for a mapping that is made by a call, such as a defaultdict."""
     return OrderedDict()
+
+
+def encode_checked(text: str, encoding: str = "latin1") -> bytes:
+    """Stands in for `_codecs.encode`, for encodings that cannot make a few bytes fill the memory."""
+    check_encode(text, encoding)
+    return text.encode(encoding)
 
 
 def no_bytes() -> bytes:
@@ -169,9 +176,13 @@ def _check_archive(filename: str) -> None:
             f"was not loaded. If it is yours, {_ADVICE}"
         )
     names = [entry.filename for entry in entries]
+    if len({name.lower() for name in names}) < len(names):  # which of them is read would depend on the reader
+        raise DamagedCheckpointError(f"{filename} is a zip archive with several files of one name, no checkpoint")
     tails = {name.partition("/")[2] or name for name in names}
     if "constants.pkl" in tails or any(tail.startswith("code/") for tail in tails):
         raise DamagedCheckpointError(f"{filename} is a TorchScript program, which holds code: {_ADVICE}")
+    if "archive_format" in tails or "serialized_exported_program.json" in names:
+        raise DamagedCheckpointError(f"{filename} is a program that torch.export saved: {_ADVICE}")
     if names and all(name.endswith(".npy") for name in names):
         raise DamagedCheckpointError(f"{filename} is an archive of NumPy arrays (.npz): store them as safetensors")
     if "data.pkl" not in tails:
@@ -200,6 +211,7 @@ def _numpy_globals() -> list:
 
 
 def _read_torch_archive(filename: str) -> Any:
+    check_claims(filename)
     with allowed(_numpy_globals()):
         others = names_not_allowed(filename)
         replaced = [(stand_in(name), name) for name in others]
@@ -251,10 +263,11 @@ class ArrayUnpickler(pickle.Unpickler):
         ("numpy._core.multiarray", "scalar"),
         ("numpy._core.numeric", "_frombuffer"),
         ("numpy.core.numeric", "_frombuffer"),
-        ("_codecs", "encode"),
     }
 
     def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == ("_codecs", "encode"):
+            return encode_checked
         if (module, name) in self.ALLOWED:
             return super().find_class(module, name)
         replacement = stand_in(f"{module}.{name}")

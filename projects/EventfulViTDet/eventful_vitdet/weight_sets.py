@@ -16,6 +16,8 @@ from .weight_files import MAX_INFLATION
 
 PREFERRED = ("model", "state_dict", "model_state", "model_state_dict", "module", "net", "weights", "params", "teacher")
 """The sets that are taken, in this order, where a file has several and nobody chooses."""
+MAX_DIMENSIONS = 16
+"""No weights have more than five. PyTorch computes with no more than 64."""
 BARE = "(the file itself)"
 """The name of the set where the file is nothing but one."""
 DTYPES = frozenset(
@@ -80,12 +82,13 @@ def choose_set(filename: str, data: Any, wanted: str = "") -> tuple[str, dict[st
     return chosen, check_weights(filename, arrays)
 
 
-def _describe(data: Any) -> str:
+def _describe(data: Any, depth: int = 3) -> str:
     if not isinstance(data, Mapping):
         return type(data).__name__
     names = [f"{name!r}: {type(value).__name__}" for name, value in list(data.items())[:5]]
     inner = next((value for value in data.values() if isinstance(value, Mapping) and value), None)
-    return (", ".join(names) or "nothing") + (f" (in it {_describe(inner)})" if inner is not None else "")
+    shown = ", ".join(names) or "nothing"
+    return f"{shown} (in it {_describe(inner, depth - 1)})" if inner is not None and depth else shown
 
 
 def check_weights(filename: str, weights: Mapping[str, Tensor | np.ndarray]) -> dict[str, Tensor]:
@@ -94,16 +97,22 @@ def check_weights(filename: str, weights: Mapping[str, Tensor | np.ndarray]) -> 
 
     The detector drops boxes and scores that are not finite, so such weights would quietly find nothing.
     """
-    claimed, stored = sum(v.nbytes for v in weights.values() if isinstance(v, np.ndarray)), os.path.getsize(filename)
-    if claimed > MAX_INFLATION * stored:
-        raise DamagedCheckpointError(f"{filename} claims arrays of {claimed:,} bytes, but has only {stored:,} bytes")
+    _check_size(filename, weights, np.ndarray)
     tensors = {name: _as_tensor(filename, name, value) for name, value in weights.items()}
+    _check_size(filename, tensors, Tensor)
     broken = [name for name, value in tensors.items() if not torch.isfinite(value).all()]
     if broken:
         raise DamagedCheckpointError(
             f"{filename}: the weights are not finite (did training diverge?): {shorten(broken)}"
         )
     return tensors
+
+
+def _check_size(filename: str, weights: Mapping[str, Tensor | np.ndarray], kind: type) -> None:
+    """Raise DamagedCheckpointError where many names share what little is stored: reading all takes hours."""
+    claimed, stored = sum(v.nbytes for v in weights.values() if isinstance(v, kind)), os.path.getsize(filename)
+    if claimed > MAX_INFLATION * stored:
+        raise DamagedCheckpointError(f"{filename} claims arrays of {claimed:,} bytes, but has only {stored:,} bytes")
 
 
 def _as_tensor(filename: str, name: str, value: Tensor | np.ndarray) -> Tensor:
@@ -120,6 +129,8 @@ def _as_tensor(filename: str, name: str, value: Tensor | np.ndarray) -> Tensor:
 
 
 def _reason_against(value: Tensor | np.ndarray) -> str | None:
+    if value.ndim > MAX_DIMENSIONS:
+        return f"an array of {value.ndim} dimensions"
     if isinstance(value, np.ndarray):
         is_known = type(value) is np.ndarray and (value.dtype.kind in "fib" or value.dtype == np.uint8)
         return None if is_known and value.dtype.itemsize <= 8 else f"an array of the type {value.dtype}"

@@ -9,6 +9,7 @@ import struct
 from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -17,6 +18,7 @@ from eventful_vitdet.errors import VideoReadError
 from eventful_vitdet.video import VideoFile, decoding, iterate_frames, probe_video, read_frame, video_file
 from eventful_vitdet.video.container import decode_packet, video_stream
 from eventful_vitdet.video.frame_images import display_matrix
+from eventful_vitdet.video.frame_index import FrameClock
 from PIL import Image
 
 from .encoded_videos import FRAMES, GOP, HEIGHT, WIDTH, add_sound, encode, number_in, numbered_image
@@ -153,6 +155,15 @@ def test_a_recording_that_begins_between_key_frames(tmp_path):
     assert [number_in(frame.image) for frame in frames] == list(range(GOP, FRAMES))  # what can be decoded
     assert [frame.number for frame in frames] == list(range(FRAMES - GOP))
     assert all(number_in(read_frame(str(cut), number).image) == GOP + number for number in (0, 5, 27))
+
+
+def test_two_pictures_in_one_packet(tmp_path):
+    index = VideoFile(str(encode(tmp_path / "v.mkv", fps=25))).index  # in milliseconds
+    clock = FrameClock(index)
+    shown = (0, 40, 120, 80, 160, 240, 200, 280)  # as FFmpeg says of MPEG-4 with "packed B-frames"
+    decoded = (0, 40, 80, 120, 160, 200, 240, None)
+    seconds = [clock.seconds(SimpleNamespace(pts=pts, dts=dts)) for pts, dts in zip(shown, decoded)]
+    assert seconds == pytest.approx([0, 0.04, 0.12, 0.12, 0.16, 0.2, 0.24, 0.28])
 
 
 def test_recordings_put_behind_each_other(tmp_path):

@@ -232,6 +232,8 @@ class _Packets:
     """Where in the file, in bytes, packets with a time stamp begin, that stamp, and when they are decoded."""
     incomplete: list[tuple[int, int]] = field(default_factory=list)
     """When incomplete packets are decoded, and how long after them the next one is."""
+    last_decoded: int = -(2**63)
+    """When the last picture is decoded."""
     backwards: bool = False
     """Decoding times do not rise: the file is put together from several."""
 
@@ -254,7 +256,7 @@ def _scan(container: av.container.InputContainer, stream: av.VideoStream) -> _Pa
             packets.backwards = packets.backwards or (last is not None and packet.dts <= last.dts)
             if last is not None and last.is_corrupt:
                 packets.incomplete.append((last.dts, packet.dts - last.dts))
-            last = packet
+            last, packets.last_decoded = packet, packet.dts
         if packet.pts is not None:
             packets.starts.append((packet.pos or 0, packet.pts, packet.pts if packet.dts is None else packet.dts))
             packets.end = max(packet.pts + (packet.duration or 0), packets.end)
@@ -387,7 +389,7 @@ def _shortfall(path: str, container: av.container.InputContainer, stream: av.Vid
     if stream.frames > packets.found and stream.duration is not None:
         stated, end = (stream.start_time or 0) + stream.duration, packets.end
         if container.format.name == "avi":  # which counts time in frames; FFmpeg's duration is that of what is there
-            stated, end = min(known) + stream.frames, max(known) + step
+            stated, end = stream.frames, packets.last_decoded + step
         # Some of those that it counts are only "as before", or left out by an edit list.
         if end < stated - step / 2:
             return f"{packets.found} of {stream.frames} frames are there"

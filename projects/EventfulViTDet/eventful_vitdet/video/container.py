@@ -71,6 +71,8 @@ def video_stream(
         say_chosen(name, len(streams), 1 + streams.index(stream), stream.width, stream.height)
     stream.thread_type = "AUTO"
     stream.codec_context.thread_count = threads
+    # Otherwise what is cropped at the left is shown, unless it is as wide as the processor's vectors.
+    stream.codec_context.flags |= av.codec.context.Flags.unaligned
     codec = stream.codec_context.codec.canonical_name
     if codec == "mjpeg" or (strict and codec == "hevc"):
         # Otherwise what is missing of a picture is grey, or as before, and nothing tells.

@@ -6,6 +6,7 @@ import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fractions import Fraction
 from typing import Protocol
 
 import av
@@ -40,6 +41,8 @@ class Connection(Protocol):
     """0 where it does not tell."""
     live: bool
     """It has no end of its own."""
+    pixel_aspect: Fraction
+    """Width of a pixel by its height, when it is shown."""
     num_frames: int | None
     """About how many it has; None where that is not known."""
     seconds: float
@@ -64,6 +67,7 @@ class CameraConnection:
     """A camera of this machine."""
 
     live, num_frames, seconds, is_over = True, None, 0.0, False
+    pixel_aspect = Fraction(1)
 
     def __init__(self, capture: cv2.VideoCapture) -> None:
         self._capture = capture
@@ -100,6 +104,7 @@ class AddressConnection:
         whole = container.size > 0 and not container.format.flags & NO_BYTE_SEEK
         self.live = duration <= 0 and not whole
         self.fps = _plausible(float(self._stream.average_rate or 0))
+        self.pixel_aspect = Fraction(self._stream.sample_aspect_ratio or 1)
         self.num_frames = self._stream.frames or round(self._duration * self.fps) or None
         self._origin = (container.start_time or 0) / av.time_base
         self.seconds = 0.0

@@ -57,8 +57,11 @@ def video_stream(
         threads: 0 takes all processors. With 1, each error belongs to the packet that was decoded last.
         strict: raise also the errors that a decoder of HEVC otherwise passes over, harmless ones among them.
 
-    Raises VideoReadError where there is none; a cover picture is none.
+    Raises VideoReadError where there is none; a cover picture is none, nor is a tile of a picture.
     """
+    dependent = av.stream.Disposition.dependent
+    if sum(bool(stream.disposition & dependent) for stream in container.streams.video) > 1:
+        raise VideoReadError(f"{name}: is a picture of several tiles (HEIC), which cannot be read; convert it to JPEG")
     cover = av.stream.Disposition.attached_pic
     streams = [stream for stream in container.streams.video if not stream.disposition & cover]
     if not streams:

@@ -318,6 +318,14 @@ def test_a_video_at_an_address_is_read_whole(served, name, codec, options):
     assert [number_in(frame.image) for frame in source.frames(5, 7)] == [5, 12, 19]
 
 
+def test_recordings_at_an_address_that_were_put_behind_each_other(served):
+    folder, address = served
+    part = encode(folder / "part.ts", count=30).read_bytes()
+    (folder / "v.ts").write_bytes(part + part)
+    times = [frame.seconds for frame in open_source(f"{address}/v.ts").frames()]
+    assert [time - times[0] for time in times] == pytest.approx([i / 30 for i in range(60)], abs=0.001)
+
+
 def test_pixels_at_an_address_that_are_not_square(served):
     folder, address = served
 

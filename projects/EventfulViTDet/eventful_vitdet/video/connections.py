@@ -23,6 +23,8 @@ NETWORK_TIMEOUT_SECONDS = 8.0
 NETWORK_OPTIONS = {"rtsp_transport": "tcp"}
 NO_BYTE_SEEK = 0x8000
 """FFmpeg's flag of formats whose first file is not all of it, such as lists of segments."""
+JOINT_SECONDS = 0.5
+"""A frame that is so much earlier than the one before it is the first of another recording."""
 LAST_SECONDS = 1.0
 """What ends so shortly before its stated end has ended."""
 PLAUSIBLE_FPS = (1, 240)
@@ -121,10 +123,15 @@ class AddressConnection:
         self._frame = next(self._frames, None)
         if self._frame is None:
             return False
+        next_seconds = self.seconds + 1 / (self.fps or DEFAULT_FPS)
         if self._frame.pts is not None:
-            self.seconds = float(self._frame.pts * self._stream.time_base) - self._origin
+            seconds = float(self._frame.pts * self._stream.time_base) - self._origin
+            if seconds < self.seconds - JOINT_SECONDS:
+                self._origin -= next_seconds - seconds
+                seconds = next_seconds
+            self.seconds = seconds
         else:
-            self.seconds += 1 / (self.fps or DEFAULT_FPS)
+            self.seconds = next_seconds
         return True
 
     @property

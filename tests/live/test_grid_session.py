@@ -178,7 +178,7 @@ def test_frames_too_large_for_the_model_stop_their_camera_only(make_session, tmp
 class Switch:
     """A camera that delivers frames until it is switched off; then it hangs, or cannot be reached."""
 
-    fps, live, num_frames, seconds, is_over = 500.0, True, None, 0.0, False
+    fps, live, num_frames, seconds, is_over, pixel_aspect = 500.0, True, None, 0.0, False, 1
 
     def __init__(self, *, hangs: bool) -> None:
         self.on, self.hangs = threading.Event(), hangs

@@ -227,7 +227,7 @@ def test_frames_too_large_for_the_model_are_said(make_session, tmp_path):
 class DroppingConnection:
     """A camera that gives three frames and is gone."""
 
-    fps, live, num_frames, seconds, is_over = 30.0, True, None, 0.0, False
+    fps, live, num_frames, seconds, is_over, pixel_aspect = 30.0, True, None, 0.0, False, 1
 
     def __init__(self) -> None:
         self.left = 3

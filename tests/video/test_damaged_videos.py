@@ -458,3 +458,17 @@ def test_an_avi_file_that_counts_frames_which_are_as_before(tmp_path):
     content = path.read_bytes()
     path.write_bytes(content[: content.index(b"movi") + int(0.4 * (len(content) - content.index(b"movi")))])
     assert "the file is cut short" in collect(path)[1]
+
+
+def test_an_avi_file_whose_encoder_gave_its_second_packet_late(tmp_path):
+    source = encode(tmp_path / "early.avi", "mpeg4", count=20, b_frames=2)
+    path = tmp_path / "v.avi"
+    with av.open(str(source)) as given, av.open(str(path), "w") as taken:
+        stream = given.streams.video[0]
+        copy = taken.add_stream_from_template(stream)
+        for number, packet in enumerate(packet for packet in given.demux(stream) if packet.size):
+            packet.stream = copy
+            packet.pts = packet.dts = number + 4 * (number > 0)  # as libxvid does
+            taken.mux(packet)
+    assert probe_video(str(path)).num_frames == 24  # of which four are empty
+    assert collect(path) == (list(range(20)), "")

@@ -63,6 +63,15 @@ def test_smaller_copies_and_previews_are_no_frames(tmp_path):
     assert count_pages(str(tmp_path / "phone.jpg")) == 1
 
 
+def test_a_picture_in_place_of_an_animation_is_no_frame(tmp_path):
+    first, *pages = [Image.fromarray(grey_frame(number)) for number in range(4)]
+    path = str(tmp_path / "v.png")
+    first.save(path, save_all=True, append_images=pages, default_image=True, duration=[100, 200, 300])
+    frames = list(open_source(path).frames())
+    assert [frame_number(frame.image) for frame in frames] == [1, 2, 3]
+    assert [frame.seconds for frame in frames] == pytest.approx([0, 0.1, 0.3])
+
+
 def test_a_stack_that_is_cut_short(tmp_path):
     path = save_pages(tmp_path / "stack.gif", 5, 100)
     path.write_bytes(path.read_bytes()[:-300])

@@ -11,6 +11,7 @@ from eventful_vitdet.video import FileSource, ImageSource, open_source, open_sou
 from eventful_vitdet.video.connections import hide_secrets
 
 from .conftest import frame_number, grey_frame, write_video
+from .tiled_picture import write_tiled_picture
 
 
 def numbers(source, start: int = 0) -> list[tuple[int, int, int]]:
@@ -126,6 +127,12 @@ def test_what_is_no_video_is_said_by_name(tmp_path, name, content, message):
     with pytest.raises(VideoReadError, match=message) as raised:
         numbers(open_source(str(path)))
     assert str(path) in str(raised.value)
+
+
+def test_a_tile_is_not_taken_for_the_picture(tmp_path):
+    path = write_tiled_picture(tmp_path / "phone.heic")
+    with pytest.raises(VideoReadError, match=r"phone\.heic: is a picture of several tiles"):
+        open_source(str(path))
 
 
 def test_what_is_neither_file_nor_folder(tmp_path):

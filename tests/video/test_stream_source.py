@@ -6,6 +6,7 @@ import itertools
 import threading
 import time
 from contextlib import closing
+from fractions import Fraction
 
 import cv2
 import numpy as np
@@ -48,6 +49,7 @@ class Connection:
     def __init__(self, stream: Stream, frames) -> None:
         self.stream, self.left, self.taken = stream, iter(frames), None
         self.live, self.num_frames, self.is_over = stream.length is None, stream.length, False
+        self.pixel_aspect = Fraction(1)
 
     def grab(self) -> bool:
         self.stream.now += 0.1
@@ -314,6 +316,24 @@ def test_a_video_at_an_address_is_read_whole(served, name, codec, options):
     times = [frame.seconds - frames[0].seconds for frame in frames]
     assert times == pytest.approx([i / 30 for i in range(20)], abs=0.011)
     assert [number_in(frame.image) for frame in source.frames(5, 7)] == [5, 12, 19]
+
+
+def test_recordings_at_an_address_that_were_put_behind_each_other(served):
+    folder, address = served
+    part = encode(folder / "part.ts", count=30).read_bytes()
+    (folder / "v.ts").write_bytes(part + part)
+    times = [frame.seconds for frame in open_source(f"{address}/v.ts").frames()]
+    assert [time - times[0] for time in times] == pytest.approx([i / 30 for i in range(60)], abs=0.001)
+
+
+def test_pixels_at_an_address_that_are_not_square(served):
+    folder, address = served
+
+    def stretch(stream):
+        stream.codec_context.sample_aspect_ratio = Fraction(16, 11)
+
+    encode(folder / "v.ts", prepare=stretch)
+    assert open_source(f"{address}/v.ts").pixel_aspect == Fraction(16, 11)
 
 
 def test_an_address_without_a_video(served):

@@ -9,14 +9,17 @@ import struct
 from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import numpy as np
 import pytest
+from av.bitstream import BitStreamFilterContext
 from eventful_vitdet.errors import VideoReadError
 from eventful_vitdet.video import VideoFile, decoding, iterate_frames, probe_video, read_frame, video_file
 from eventful_vitdet.video.container import decode_packet, video_stream
 from eventful_vitdet.video.frame_images import display_matrix
+from eventful_vitdet.video.frame_index import FrameClock
 from PIL import Image
 
 from .encoded_videos import FRAMES, GOP, HEIGHT, WIDTH, add_sound, encode, number_in, numbered_image
@@ -155,6 +158,15 @@ def test_a_recording_that_begins_between_key_frames(tmp_path):
     assert all(number_in(read_frame(str(cut), number).image) == GOP + number for number in (0, 5, 27))
 
 
+def test_two_pictures_in_one_packet(tmp_path):
+    index = VideoFile(str(encode(tmp_path / "v.mkv", fps=25))).index  # in milliseconds
+    clock = FrameClock(index)
+    shown = (0, 40, 120, 80, 160, 240, 200, 280)  # as FFmpeg says of MPEG-4 with "packed B-frames"
+    decoded = (0, 40, 80, 120, 160, 200, 240, None)
+    seconds = [clock.seconds(SimpleNamespace(pts=pts, dts=dts)) for pts, dts in zip(shown, decoded)]
+    assert seconds == pytest.approx([0, 0.04, 0.12, 0.12, 0.16, 0.2, 0.24, 0.28])
+
+
 def test_recordings_put_behind_each_other(tmp_path):
     part = encode(tmp_path / "v.ts").read_bytes()
     path = tmp_path / "twice.ts"
@@ -274,6 +286,24 @@ def test_sizes_of_all_kinds(tmp_path, size):
     path = encode(tmp_path / "v.mkv", "ffv1", size=size, count=3)
     image = read_frame(str(path), 2).image
     assert image.shape == (size[1], size[0], 3) and image.flags.c_contiguous and number_in(image) == 2
+
+
+def test_cropped_pictures(tmp_path):
+    whole = encode(tmp_path / "whole.mp4")
+    path = tmp_path / "v.mp4"
+    with av.open(str(whole)) as given, av.open(str(path), "w") as taken:
+        copy = taken.add_stream_from_template(given.streams.video[0])
+        sides = "h264_metadata=crop_left=12:crop_right=10:crop_top=6:crop_bottom=4"
+        bitstream_filter = BitStreamFilterContext(sides, given.streams.video[0], copy)
+        for packet in given.demux(given.streams.video[0]):
+            for changed in bitstream_filter.filter(packet if packet.size else None):
+                changed.stream = copy
+                taken.mux(changed)
+    info = probe_video(str(path))
+    assert (info.width, info.height) == (WIDTH - 22, HEIGHT - 10)
+    for number in (0, 20):
+        expected = read_frame(str(whole), number).image[6:-4, 12:-10]
+        assert np.array_equal(read_frame(str(path), number).image, expected)
 
 
 def test_grey_pictures(tmp_path):

@@ -291,6 +291,9 @@ def test_bad_videos(tmp_path):
         with VideoWriter(str(tmp_path / "b.mp4"), 25) as video:
             video.write(np.zeros((32, 64, 3), np.uint8))
             video.write(np.zeros((64, 32, 3), np.uint8))
+    with pytest.raises(VideoWriteError, match="frames of 1 x 64 pixels are too small"):
+        with VideoWriter(str(tmp_path / "c.mp4"), 25) as video:
+            video.write(np.zeros((64, 1, 3), np.uint8))
     (tmp_path / "file").write_text("")
     with pytest.raises(VideoWriteError, match="cannot be written to"):
         VideoWriter(str(tmp_path / "file" / "c.mp4"), 25).__enter__()

@@ -6,6 +6,7 @@ import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fractions import Fraction
 from typing import Protocol
 
 import av
@@ -22,6 +23,8 @@ NETWORK_TIMEOUT_SECONDS = 8.0
 NETWORK_OPTIONS = {"rtsp_transport": "tcp"}
 NO_BYTE_SEEK = 0x8000
 """FFmpeg's flag of formats whose first file is not all of it, such as lists of segments."""
+JOINT_SECONDS = 0.5
+"""A frame that is so much earlier than the one before it is the first of another recording."""
 LAST_SECONDS = 1.0
 """What ends so shortly before its stated end has ended."""
 PLAUSIBLE_FPS = (1, 240)
@@ -40,6 +43,8 @@ class Connection(Protocol):
     """0 where it does not tell."""
     live: bool
     """It has no end of its own."""
+    pixel_aspect: Fraction
+    """Width of a pixel by its height, when it is shown."""
     num_frames: int | None
     """About how many it has; None where that is not known."""
     seconds: float
@@ -64,6 +69,7 @@ class CameraConnection:
     """A camera of this machine."""
 
     live, num_frames, seconds, is_over = True, None, 0.0, False
+    pixel_aspect = Fraction(1)
 
     def __init__(self, capture: cv2.VideoCapture) -> None:
         self._capture = capture
@@ -100,6 +106,7 @@ class AddressConnection:
         whole = container.size > 0 and not container.format.flags & NO_BYTE_SEEK
         self.live = duration <= 0 and not whole
         self.fps = _plausible(float(self._stream.average_rate or 0))
+        self.pixel_aspect = Fraction(self._stream.sample_aspect_ratio or 1)
         self.num_frames = self._stream.frames or round(self._duration * self.fps) or None
         self._origin = (container.start_time or 0) / av.time_base
         self.seconds = 0.0
@@ -116,10 +123,15 @@ class AddressConnection:
         self._frame = next(self._frames, None)
         if self._frame is None:
             return False
+        next_seconds = self.seconds + 1 / (self.fps or DEFAULT_FPS)
         if self._frame.pts is not None:
-            self.seconds = float(self._frame.pts * self._stream.time_base) - self._origin
+            seconds = float(self._frame.pts * self._stream.time_base) - self._origin
+            if seconds < self.seconds - JOINT_SECONDS:
+                self._origin -= next_seconds - seconds
+                seconds = next_seconds
+            self.seconds = seconds
         else:
-            self.seconds += 1 / (self.fps or DEFAULT_FPS)
+            self.seconds = next_seconds
         return True
 
     @property

@@ -57,8 +57,11 @@ def video_stream(
         threads: 0 takes all processors. With 1, each error belongs to the packet that was decoded last.
         strict: raise also the errors that a decoder of HEVC otherwise passes over, harmless ones among them.
 
-    Raises VideoReadError where there is none; a cover picture is none.
+    Raises VideoReadError where there is none; a cover picture is none, nor is a tile of a picture.
     """
+    dependent = av.stream.Disposition.dependent
+    if sum(bool(stream.disposition & dependent) for stream in container.streams.video) > 1:
+        raise VideoReadError(f"{name}: is a picture of several tiles (HEIC), which cannot be read; convert it to JPEG")
     cover = av.stream.Disposition.attached_pic
     streams = [stream for stream in container.streams.video if not stream.disposition & cover]
     if not streams:
@@ -71,6 +74,8 @@ def video_stream(
         say_chosen(name, len(streams), 1 + streams.index(stream), stream.width, stream.height)
     stream.thread_type = "AUTO"
     stream.codec_context.thread_count = threads
+    # Otherwise what is cropped at the left is shown, unless it is as wide as the processor's vectors.
+    stream.codec_context.flags |= av.codec.context.Flags.unaligned
     codec = stream.codec_context.codec.canonical_name
     if codec == "mjpeg" or (strict and codec == "hevc"):
         # Otherwise what is missing of a picture is grey, or as before, and nothing tells.

@@ -208,7 +208,7 @@ class _PictureMaker:
         """The picture of a frame."""
         known = self._index.seconds
         if known is None:
-            seconds = self._clock.seconds(frame.pts if frame.pts is not None else frame.dts)
+            seconds = self._clock.seconds(frame)
             duration = self._clock.next - seconds
         else:
             seconds = self.seconds_of(number)

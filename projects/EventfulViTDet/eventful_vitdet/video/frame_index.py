@@ -117,23 +117,26 @@ def make_index(path: str) -> FrameIndex:
 
 def index_by_decoding(path: str, index: FrameIndex) -> FrameIndex:
     """An index that knows all frames, made by decoding the file."""
-    stamps, keys, is_sound = _decode_stamps(path, threads=0)
+    stamps, seconds, keys, is_sound = _decode_stamps(path, index, threads=0)
     if not is_sound:
-        stamps, keys, _ = _decode_stamps(path, threads=1)
-    clock = FrameClock(index)
-    seconds = np.array([clock.seconds(stamp) for stamp in stamps], np.float64)
+        stamps, seconds, keys, _ = _decode_stamps(path, index, threads=1)
     rising = None not in stamps and bool(np.all(np.diff(np.array(stamps, np.int64)) > 0))
     return replace(
         index,
-        seconds=seconds,
+        seconds=np.array(seconds, np.float64),
         stamps=np.array(stamps, np.int64) if rising else None,
         keys=_key_array(keys) if rising else _key_array([]),
     )
 
 
-def _decode_stamps(path: str, threads: int) -> tuple[list[int | None], list[tuple[int, int, int]], bool]:
-    """The time stamps of all frames, those of key frames as in FrameIndex, and whether nothing was damaged."""
+def _decode_stamps(
+    path: str, index: FrameIndex, threads: int
+) -> tuple[list[int | None], list[float], list[tuple[int, int, int]], bool]:
+    """The time stamps of all frames and when they are shown, those of key frames as in FrameIndex, and whether nothing
+    was damaged."""
+    clock = FrameClock(index)
     stamps: list[int | None] = []
+    seconds: list[float] = []
     keys: list[tuple[int, int, int]] = []
     checksums: dict[int, int] = {}
     is_sound = True
@@ -147,9 +150,10 @@ def _decode_stamps(path: str, threads: int) -> tuple[list[int | None], list[tupl
             for frame in decoded.frames:
                 stamp = frame.pts if frame.pts is not None else frame.dts
                 stamps.append(stamp)
+                seconds.append(clock.seconds(frame))
                 if frame.key_frame and stamp in checksums:
                     keys.append((stamp, stamp, checksums[stamp]))
-    return stamps, keys, is_sound
+    return stamps, seconds, keys, is_sound
 
 
 def stamp_of(packet: av.Packet) -> int | None:
@@ -171,6 +175,9 @@ class FrameClock:
 
     A frame without a stamp, or with an earlier one than the frame before it, as where another recording begins, comes
     as long after that one as frames do on average; the clock continues from there.
+
+    MPEG-4 may have two pictures in one packet ("packed B-frames"), which is taken for one; the times of both are wrong
+    then. Those at which frames are decoded rise in such files, and are used as soon as this shows.
     """
 
     def __init__(self, index: FrameIndex) -> None:
@@ -179,15 +186,34 @@ class FrameClock:
         self._shift = 0.0
         self.next = 0.0
         """When the next frame would be shown that has no stamp."""
+        self._shown, self._decoded = _Falls(), _Falls()
 
-    def seconds(self, stamp: int | None) -> float:
-        """When the next frame, which has this stamp, is shown."""
+    def seconds(self, frame: av.VideoFrame) -> float:
+        """When the next frame is shown."""
+        self._shown.add(frame.pts)
+        self._decoded.add(frame.dts)
+        packed = self._shown.count > self._decoded.count
+        stamp = frame.dts if packed or frame.pts is None else frame.pts
         seconds = self.next if stamp is None else self._index.second_of(stamp) + self._shift
         if seconds < self.next - self._step:
             self._shift += self.next - seconds
             seconds = self.next
         self.next = seconds + self._step
         return seconds
+
+
+class _Falls:
+    """Counts how often time stamps fall instead of rising."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._last: int | None = None
+
+    def add(self, stamp: int | None) -> None:
+        """The next stamp; None where it is missing."""
+        if stamp is not None:
+            self.count += self._last is not None and stamp < self._last
+            self._last = stamp
 
 
 @dataclass
@@ -206,6 +232,8 @@ class _Packets:
     """Where in the file, in bytes, packets with a time stamp begin, that stamp, and when they are decoded."""
     incomplete: list[tuple[int, int]] = field(default_factory=list)
     """When incomplete packets are decoded, and how long after them the next one is."""
+    last_decoded: int = -(2**63)
+    """When the last picture is decoded."""
     backwards: bool = False
     """Decoding times do not rise: the file is put together from several."""
 
@@ -228,7 +256,7 @@ def _scan(container: av.container.InputContainer, stream: av.VideoStream) -> _Pa
             packets.backwards = packets.backwards or (last is not None and packet.dts <= last.dts)
             if last is not None and last.is_corrupt:
                 packets.incomplete.append((last.dts, packet.dts - last.dts))
-            last = packet
+            last, packets.last_decoded = packet, packet.dts
         if packet.pts is not None:
             packets.starts.append((packet.pos or 0, packet.pts, packet.pts if packet.dts is None else packet.dts))
             packets.end = max(packet.pts + (packet.duration or 0), packets.end)
@@ -361,7 +389,7 @@ def _shortfall(path: str, container: av.container.InputContainer, stream: av.Vid
     if stream.frames > packets.found and stream.duration is not None:
         stated, end = (stream.start_time or 0) + stream.duration, packets.end
         if container.format.name == "avi":  # which counts time in frames; FFmpeg's duration is that of what is there
-            stated, end = min(known) + stream.frames, max(known) + step
+            stated, end = stream.frames, packets.last_decoded + step
         # Some of those that it counts are only "as before", or left out by an edit list.
         if end < stated - step / 2:
             return f"{packets.found} of {stream.frames} frames are there"

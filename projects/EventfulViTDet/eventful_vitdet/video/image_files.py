@@ -75,7 +75,9 @@ def has_image_suffix(path: str) -> bool:
 def _page_numbers(image: Image.Image) -> list[int]:
     count = getattr(image, "n_frames", 1) if image.format in STACKS else 1
     if image.format != "TIFF" or count == 1:
-        return list(range(count))
+        # A PNG may begin with a picture for those that cannot show its animation.
+        stand_in = count > 1 and getattr(image, "default_image", False)
+        return list(range(int(stand_in), count))
     numbers = []
     for number in range(count):
         image.seek(number)

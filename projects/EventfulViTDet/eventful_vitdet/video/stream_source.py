@@ -86,6 +86,7 @@ class StreamSource(VideoSource):
         """Take over what the first connection tells of the source."""
         self.fps = connection.fps or DEFAULT_FPS
         self.live = connection.live
+        self.pixel_aspect = connection.pixel_aspect
         self.num_frames = None if self.live else connection.num_frames
         self.is_away = False
 

@@ -122,9 +122,13 @@ class VideoWriter:
             seconds: when it is shown. The first frame's time is where the video begins.
             duration: seconds that it is shown, for the last frame; 0 where that is not known.
 
-        Raises VideoWriteError if it differs in size from the first, or if the disk is full.
+        Raises VideoWriteError if it differs in size from the first, is a single pixel wide or high, or if the disk is
+        full.
         """
         height, width = (length - length % 2 for length in image.shape[:2])
+        if not (width and height):
+            found = f"{image.shape[1]} x {image.shape[0]}"
+            raise VideoWriteError(f"{self.path}: frames of {found} pixels are too small; a video has at least 2 x 2")
         seconds = self.frames / self.fps if seconds is None else seconds
         if self._container is None:
             self._size, self._begin = (width, height), seconds

@@ -32,6 +32,12 @@ def test_packaged_configuration_by_name(tmp_path, monkeypatch):
     assert build_cfg("demo/vitdet_tiny.yaml").MODEL.VIT.DEPTH == 6
 
 
+def test_no_weights(tmp_path):
+    path = tmp_path / "file.yaml"
+    path.write_text("MODEL:\n  WEIGHTS: null\n")
+    assert build_cfg(str(path)).MODEL.WEIGHTS == ""
+
+
 def test_integers_are_numbers_too(tmp_path):
     """yacs takes no 150 where the default is a 100.0; whoever writes it means it."""
     keys = "MODEL.EVENTFUL.CONTROLLER"
@@ -88,6 +94,7 @@ def test_bad_configuration_is_one_line(file, options, message, capsys):
         ("_BASE_: file.yaml", "its _BASE_, or a value, leads back to itself"),
         ("MODEL: &m\n  VIT: *m", "its _BASE_, or a value, leads back to itself"),
         ("SEED:", "SEED has no value; its default is -1"),
+        ("MODEL:\n  VIT:", "MODEL.VIT is a group of keys"),
         ("_BASE_: absent.yaml", "absent.yaml"),
         (b"\x80\x02\xff", "file.yaml"),
         ("SOLVER: {BASE_LR: .nan}", "SOLVER.BASE_LR is nan; expected 0 or larger"),

@@ -34,17 +34,22 @@ def build_cfg(config_file: str, options: Sequence[str] = ()) -> CfgNode:
         merge(lambda: merge_file(cfg, path), path)
     check_pairs(options)
     merge(lambda: cfg.merge_from_list(pairs_as_floats(cfg, options)), "the command line")
-    check_not_empty(cfg, defaults())
+    settle_empty_keys(cfg, defaults())
     check_device(cfg.MODEL.DEVICE)
     check_values(cfg)
     return cfg
 
 
-def check_not_empty(cfg: CfgNode, known: CfgNode, prefix: str = "") -> None:
-    """Raise ConfigError for a key without a value, which yacs takes in place of any other."""
+def settle_empty_keys(cfg: CfgNode, known: CfgNode, prefix: str = "") -> None:
+    """Raise ConfigError for a key without a value, which yacs takes in place of any other.
+
+    Where "" is the default, that is meant: `MODEL.WEIGHTS: null` is usual for no weights.
+    """
     for key, before in known.items():
         if isinstance(before, CfgNode):
-            check_not_empty(cfg[key], before, f"{prefix}{key}.")
+            settle_empty_keys(cfg[key], before, f"{prefix}{key}.")
+        elif cfg[key] is None and before == "":
+            cfg[key] = before
         elif cfg[key] is None and before is not None:
             raise ConfigError(f"{prefix}{key} has no value; its default is {before!r}")
 

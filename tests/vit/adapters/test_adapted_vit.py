@@ -113,6 +113,24 @@ class TestOtherCalls:
         vit, (frame,) = MODELS["Hugging Face ViT"](), tiny_video(1)
         assert_same(make_eventful(vit)(frame, return_dict=False), vit(frame, return_dict=False))
 
+    @pytest.mark.parametrize("name", ["OwlViT", "Owlv2"])
+    def test_the_vision_tower_of_a_detector(self, name):
+        transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+        text = {"vocab_size": 9, "hidden_size": DIM, "num_hidden_layers": 1, "num_attention_heads": HEADS}
+        vision = {**HUGGING_FACE, "intermediate_size": HIDDEN}
+        config = getattr(transformers, f"{name}Config")(text_config=text, vision_config=vision, projection_dim=DIM)
+        detector = prepared(getattr(transformers, f"{name}ForObjectDetection")(config))
+        video, query = tiny_video(3), {"input_ids": torch.tensor([[1, 5, 2]])}
+        expected = [detector(pixel_values=frame, **query).pred_boxes for frame in video]
+        place = name.lower() + ".vision_model"
+        with pytest.raises(ValueError, match=rf"model.{place} = make_eventful\(model.{place}\)"):
+            make_eventful(detector)
+        tower = detector.get_submodule(name.lower())
+        tower.vision_model = make_eventful(tower.vision_model, policy=ALL)
+        for frame, boxes in zip(video, expected):
+            torch.testing.assert_close(detector(pixel_values=frame, **query).pred_boxes, boxes, **CLOSE)
+        assert tower.vision_model.state.trace.flushed == (False,)
+
     def test_a_part_of_a_larger_model(self):
         transformers = pytest.importorskip("transformers", reason="transformers is not installed")
         config = transformers.ViTConfig(**HUGGING_FACE, intermediate_size=HIDDEN, num_labels=3)

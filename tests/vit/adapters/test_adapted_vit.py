@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from eventful_vit import PerGate, Threshold, TopR, count_operations, make_eventful
+from eventful_vit.model import EventfulModel
 from torch import nn
 
 from ..small_models import CLOSE
@@ -379,8 +380,21 @@ class TestRefusals:
 
         with pytest.raises(ValueError, match="SwinTransformer is no plain Vision Transformer that is known"):
             make_eventful(SwinTransformer([4, 4], 16, [2], [2], [2, 2]))
-        with pytest.raises(ValueError, match=r"Sequential is not .* model.0 = make_eventful\(model.0\)"):
-            make_eventful(nn.Sequential(torchvision_vit()))
+
+    def test_a_class_of_the_name_of_a_known_one_is_told_with_its_origin(self):
+        from torchvision.models.feature_extraction import create_feature_extractor
+
+        graph = create_feature_extractor(torchvision_vit(), ["encoder"])
+        with pytest.raises(ValueError, match=r"VisionTransformer is no .* is known \(it is of torch.fx"):
+            make_eventful(graph)
+
+    def test_the_advice_for_a_model_in_a_list_works(self):
+        model = nn.Sequential(nn.ModuleDict({"vits": nn.ModuleList([torchvision_vit()])}))
+        with pytest.raises(ValueError, match=r"Sequential is not .* its 0\.vits\.0 is one") as refused:
+            make_eventful(model)
+        advice = str(refused.value).rpartition(": ")[2]
+        exec(advice, {"model": model, "make_eventful": make_eventful})
+        assert isinstance(model[0].vits[0], EventfulModel)
 
     def test_what_is_no_model(self):
         with pytest.raises(TypeError, match="a torch.nn.Module.* got 'vit_small_patch16_224'"):

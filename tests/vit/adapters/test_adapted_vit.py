@@ -168,6 +168,20 @@ class TestOtherCalls:
             _ = model.nothing_of_the_kind
 
 
+class SeveralAdapters(nn.Module):
+    """A linear layer with two adapters, as PEFT makes them."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.base_layer, self.adapter = layer, prepared(nn.Linear(layer.in_features, layer.out_features))
+        self._active_adapter, self._disable_adapters = ["default"], False
+        self.scaling = {"default": 1.0, "other": -2.0}
+
+    def forward(self, x):
+        factor = 0.0 if self._disable_adapters else self.scaling[self._active_adapter[0]]
+        return self.base_layer(x) + factor * self.adapter(x)
+
+
 class TestModes:
     def test_training_is_dense_and_has_gradients(self):
         vit = timm_vit()
@@ -214,6 +228,38 @@ class TestModes:
         for _ in range(4):  # recorded ones too
             torch.testing.assert_close(model(video[5]), vit(video[5]), **CLOSE)
         assert model.state.trace.flushed == (False,)
+
+    @pytest.mark.parametrize("change", ["other adapter", "no adapter", "other factor"])
+    def test_streams_begin_again_with_other_adapters_in_use(self, change):
+        peft = pytest.importorskip("peft", reason="peft is not installed")
+        vit, video = timm_vit(), tiny_video(6)
+        config = peft.LoraConfig(target_modules=["qkv", "fc1"], r=2, init_lora_weights=False)
+        adapted = peft.get_peft_model(vit, config)
+        adapted.add_adapter("other", config)
+        adapted.eval()
+        model = make_eventful(vit, policy=FEW)
+        for frame in video[:5]:
+            model(frame)
+        if change == "other adapter":
+            adapted.set_adapter("other")
+        elif change == "no adapter":
+            adapted.base_model.disable_adapter_layers()
+        else:
+            vit.blocks[1].mlp.fc1.set_scale("default", 3.0)
+        torch.testing.assert_close(model(video[5]), vit(video[5]), **CLOSE)
+        assert model.state.trace.flushed == (True,)
+
+    @pytest.mark.parametrize("change", [{"_active_adapter": ["other"]}, {"_disable_adapters": True}])
+    def test_layers_with_several_adapters(self, change):
+        vit, video = timm_vit(), tiny_video(6)
+        layer = vit.blocks[1].mlp.fc1 = SeveralAdapters(vit.blocks[1].mlp.fc1)
+        model = make_eventful(vit, policy=FEW)
+        for frame in video[:5]:
+            model(frame)
+        vars(layer).update(change)
+        torch.testing.assert_close(model(video[5]), vit(video[5]), **CLOSE)
+        layer.scaling["other"] = layer.scaling["default"] = 5.0
+        torch.testing.assert_close(model(video[4]), vit(video[4]), **CLOSE)
 
     def test_dense_frames_leave_state_alone(self):
         model, video = make_eventful(timm_vit(), policy=FEW), tiny_video(3)

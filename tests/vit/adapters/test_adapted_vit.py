@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from eventful_vit import PerGate, Threshold, TopR, count_operations, make_eventful
+from eventful_vit.model import EventfulModel
 from torch import nn
 
 from ..small_models import CLOSE
@@ -113,6 +114,24 @@ class TestOtherCalls:
         vit, (frame,) = MODELS["Hugging Face ViT"](), tiny_video(1)
         assert_same(make_eventful(vit)(frame, return_dict=False), vit(frame, return_dict=False))
 
+    @pytest.mark.parametrize("name", ["OwlViT", "Owlv2"])
+    def test_the_vision_tower_of_a_detector(self, name):
+        transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+        text = {"vocab_size": 9, "hidden_size": DIM, "num_hidden_layers": 1, "num_attention_heads": HEADS}
+        vision = {**HUGGING_FACE, "intermediate_size": HIDDEN}
+        config = getattr(transformers, f"{name}Config")(text_config=text, vision_config=vision, projection_dim=DIM)
+        detector = prepared(getattr(transformers, f"{name}ForObjectDetection")(config))
+        video, query = tiny_video(3), {"input_ids": torch.tensor([[1, 5, 2]])}
+        expected = [detector(pixel_values=frame, **query).pred_boxes for frame in video]
+        place = name.lower() + ".vision_model"
+        with pytest.raises(ValueError, match=rf"model.{place} = make_eventful\(model.{place}\)"):
+            make_eventful(detector)
+        tower = detector.get_submodule(name.lower())
+        tower.vision_model = make_eventful(tower.vision_model, policy=ALL)
+        for frame, boxes in zip(video, expected):
+            torch.testing.assert_close(detector(pixel_values=frame, **query).pred_boxes, boxes, **CLOSE)
+        assert tower.vision_model.state.trace.flushed == (False,)
+
     def test_a_part_of_a_larger_model(self):
         transformers = pytest.importorskip("transformers", reason="transformers is not installed")
         config = transformers.ViTConfig(**HUGGING_FACE, intermediate_size=HIDDEN, num_labels=3)
@@ -147,6 +166,20 @@ class TestOtherCalls:
         assert model.num_classes == 5 and model.patch_embed.patch_size == (PATCH, PATCH)
         with pytest.raises(AttributeError, match="nothing_of_the_kind"):
             _ = model.nothing_of_the_kind
+
+
+class SeveralAdapters(nn.Module):
+    """A linear layer with two adapters, as PEFT makes them."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.base_layer, self.adapter = layer, prepared(nn.Linear(layer.in_features, layer.out_features))
+        self._active_adapter, self._disable_adapters = ["default"], False
+        self.scaling = {"default": 1.0, "other": -2.0}
+
+    def forward(self, x):
+        factor = 0.0 if self._disable_adapters else self.scaling[self._active_adapter[0]]
+        return self.base_layer(x) + factor * self.adapter(x)
 
 
 class TestModes:
@@ -195,6 +228,38 @@ class TestModes:
         for _ in range(4):  # recorded ones too
             torch.testing.assert_close(model(video[5]), vit(video[5]), **CLOSE)
         assert model.state.trace.flushed == (False,)
+
+    @pytest.mark.parametrize("change", ["other adapter", "no adapter", "other factor"])
+    def test_streams_begin_again_with_other_adapters_in_use(self, change):
+        peft = pytest.importorskip("peft", reason="peft is not installed")
+        vit, video = timm_vit(), tiny_video(6)
+        config = peft.LoraConfig(target_modules=["qkv", "fc1"], r=2, init_lora_weights=False)
+        adapted = peft.get_peft_model(vit, config)
+        adapted.add_adapter("other", config)
+        adapted.eval()
+        model = make_eventful(vit, policy=FEW)
+        for frame in video[:5]:
+            model(frame)
+        if change == "other adapter":
+            adapted.set_adapter("other")
+        elif change == "no adapter":
+            adapted.base_model.disable_adapter_layers()
+        else:
+            vit.blocks[1].mlp.fc1.set_scale("default", 3.0)
+        torch.testing.assert_close(model(video[5]), vit(video[5]), **CLOSE)
+        assert model.state.trace.flushed == (True,)
+
+    @pytest.mark.parametrize("change", [{"_active_adapter": ["other"]}, {"_disable_adapters": True}])
+    def test_layers_with_several_adapters(self, change):
+        vit, video = timm_vit(), tiny_video(6)
+        layer = vit.blocks[1].mlp.fc1 = SeveralAdapters(vit.blocks[1].mlp.fc1)
+        model = make_eventful(vit, policy=FEW)
+        for frame in video[:5]:
+            model(frame)
+        vars(layer).update(change)
+        torch.testing.assert_close(model(video[5]), vit(video[5]), **CLOSE)
+        layer.scaling["other"] = layer.scaling["default"] = 5.0
+        torch.testing.assert_close(model(video[4]), vit(video[4]), **CLOSE)
 
     def test_dense_frames_leave_state_alone(self):
         model, video = make_eventful(timm_vit(), policy=FEW), tiny_video(3)
@@ -361,8 +426,21 @@ class TestRefusals:
 
         with pytest.raises(ValueError, match="SwinTransformer is no plain Vision Transformer that is known"):
             make_eventful(SwinTransformer([4, 4], 16, [2], [2], [2, 2]))
-        with pytest.raises(ValueError, match=r"Sequential is not .* model.0 = make_eventful\(model.0\)"):
-            make_eventful(nn.Sequential(torchvision_vit()))
+
+    def test_a_class_of_the_name_of_a_known_one_is_told_with_its_origin(self):
+        from torchvision.models.feature_extraction import create_feature_extractor
+
+        graph = create_feature_extractor(torchvision_vit(), ["encoder"])
+        with pytest.raises(ValueError, match=r"VisionTransformer is no .* is known \(it is of torch.fx"):
+            make_eventful(graph)
+
+    def test_the_advice_for_a_model_in_a_list_works(self):
+        model = nn.Sequential(nn.ModuleDict({"vits": nn.ModuleList([torchvision_vit()])}))
+        with pytest.raises(ValueError, match=r"Sequential is not .* its 0\.vits\.0 is one") as refused:
+            make_eventful(model)
+        advice = str(refused.value).rpartition(": ")[2]
+        exec(advice, {"model": model, "make_eventful": make_eventful})
+        assert isinstance(model[0].vits[0], EventfulModel)
 
     def test_what_is_no_model(self):
         with pytest.raises(TypeError, match="a torch.nn.Module.* got 'vit_small_patch16_224'"):

@@ -38,12 +38,18 @@ def family_of(model: nn.Module) -> Family:
     for place, inner in model.named_modules():
         if place and _find(inner) is not None:
             # A compiled module would run what was compiled, whatever is put in the place of its `_orig_mod`.
-            target = ".".join(["model", *place.split(".")]).removesuffix("._orig_mod")
+            path = _path(place)
             raise ValueError(
                 f"{name} is not a Vision Transformer itself, but its {place} is one ({type(inner).__name__}): "
-                f"{target} = make_eventful(model.{place})"
+                f"{path.removesuffix('._orig_mod')} = make_eventful({path})"
             )
-    raise ValueError(f"{name} is no plain Vision Transformer that is known; known are {KNOWN}")
+    origin = type(model).__module__  # several libraries have a class of the same name
+    raise ValueError(f"{name} is no plain Vision Transformer that is known (it is of {origin}); known are {KNOWN}")
+
+
+def _path(place: str) -> str:
+    """How Python code reaches a module inside a model, such as "model.vits[0]"."""
+    return "model" + "".join(f"[{name}]" if name.isdigit() else f".{name}" for name in place.split("."))
 
 
 def _find(model: nn.Module) -> Family | None:

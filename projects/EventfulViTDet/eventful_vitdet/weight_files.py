@@ -128,7 +128,7 @@ def read_checkpoint(filename: str) -> Any:
 
 def _describe_text(head: bytes) -> str | None:
     if head.lstrip()[:1] in (b"{", b"["):
-        return "JSON text, not weights (an index names the files that hold them: give one of those)"
+        return "JSON text, not weights (an index names the files that hold parts of them: join these into one file)"
     try:
         text = codecs.getincrementaldecoder("utf-8")().decode(head)  # whose last letter may be cut
     except UnicodeDecodeError:

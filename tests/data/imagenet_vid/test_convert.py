@@ -168,6 +168,7 @@ BAD_DOCUMENTS = {
     "huge track": (change("annotations", instance_id=2**40), "annotation 5 has instance_id"),
     "box of the XML file": (change("annotations", xml_box=[1, "x", 3, 4]), "annotation 5 has xml_box"),
     "endless box": (change("annotations", xml_box=[1, float("inf"), 3, 4]), "annotation 5 has xml_box"),
+    "huge box": (change("annotations", bbox=[0, 0, 1e10, 9]), "annotation 5 has the box .* corners below 16777216"),
     "box that was moved since": (
         change("annotations", xml_box=[-3, 4, 63, 8], bbox=[2, 4, 58, 8]),
         "annotation 5 has xml_box .*, but bbox .* is not its part inside of the image",

@@ -25,7 +25,7 @@ from ..coco_vid import FLAGS, group_by_video, parse_document, read_video_documen
 from ..listed_frames import iterate_listed_frames
 from .box_clipping import clip_box
 from .official import OfficialData, read_official
-from .xml_files import ABSENT, XmlFrame, XmlObject, format_xml
+from .xml_files import ABSENT, MAX_PIXELS, XmlFrame, XmlObject, format_xml
 
 JPEG_QUALITY = 95
 MAX_FOLDER_BYTES = 255
@@ -181,6 +181,9 @@ def _whole_box(where: str, annotation: dict, size: tuple[int, int]) -> tuple[flo
     box = annotation.get(XML_BOX, clipped)
     if not (isinstance(box, list) and len(box) == 4 and all(is_finite(value) for value in box)):
         raise DatasetError(f"{where} has {XML_BOX} {quote(box)}; expected four numbers")
+    x, y, width, height = box
+    if max(map(abs, (x, y, x + width, y + height))) >= MAX_PIXELS:
+        raise DatasetError(f"{where} has the box {quote(box)}; the XML files hold corners below {MAX_PIXELS} pixels")
     if XML_BOX in annotation and any(abs(a - b) > ROUNDING for a, b in zip(clip_box(box, *size), clipped)):
         raise DatasetError(
             f"{where} has {XML_BOX} {quote(box)}, but bbox {quote(clipped)} is not its part inside of the image; "

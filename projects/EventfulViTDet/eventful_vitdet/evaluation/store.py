@@ -24,6 +24,8 @@ from .stored_masks import MASK_COLUMNS, pack_masks, unpack_masks
 
 RECORDS_FOLDER = "videos"
 RECORD_SUFFIX = ".npz"
+MAX_NAME = 200
+"""Letters of a video's id in the name of its file; file systems take 255 bytes."""
 
 FRAME_COLUMNS = {
     "image_ids": np.int64,
@@ -74,6 +76,8 @@ def record_path(folder: str, video_id: int | str) -> str:
     """The file of a video's record below the folder of an evaluation."""
     # Dots too: "..npz" and the like would be hidden files.
     name = quote(str(video_id), safe="").replace(".", "%2E")
+    if len(name) > MAX_NAME:
+        name = f"{name[:MAX_NAME]}-{hashlib.blake2b(name.encode(), digest_size=8).hexdigest()}"
     return os.path.join(folder, RECORDS_FOLDER, name + RECORD_SUFFIX)
 
 

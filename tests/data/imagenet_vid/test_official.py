@@ -199,6 +199,7 @@ BAD_LISTS = {
     "beyond 64 bits": (f"{FIRST} {10**20} 0 5", "line 1: expected whole numbers behind the path"),
     "five thousand digits": (f"{FIRST} 1 {'9' * 5000} 5", "line 1: expected whole numbers .{,120}$"),
     "drive of Windows": ("D:\\val\\x 1 0 5", "line 1: .*is no path below"),
+    "zeros, as a crash leaves them": ("val/x\0\0 1 0 5", "line 1: .*is no path below"),
     "above, in Windows' way": ("val\\..\\..\\x 1 0 5", "line 1: .*is no path below"),
     "twice": (f"{FIRST} 1 0 5\n\n{FIRST} 6 3 1", f"lists frame 3 of {FIRST} twice"),
     "absolute": ("/etc/passwd 1 0 5", "line 1: '/etc/passwd' is no path below"),

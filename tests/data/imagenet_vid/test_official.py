@@ -175,6 +175,19 @@ def test_absent_files_are_named(full_tree, caplog):
         DatasetCatalog.get("imagenet_vid_val")
 
 
+def test_a_link_that_leads_nowhere_and_a_folder_are_no_frames(full_tree, tmp_path):
+    first, second = (full_tree.image("VID", f"{FIRST}/00000{number}") for number in (0, 1))
+    first.rename(tmp_path / "moved.JPEG")
+    first.symlink_to(tmp_path / "moved.JPEG")
+    DatasetCatalog.get("imagenet_vid_val")
+    first.unlink()
+    first.symlink_to(first)
+    second.unlink()
+    second.mkdir()
+    with pytest.raises(DatasetError, match=f"1 of its videos.*{first}: does not exist.*1 more defects"):
+        DatasetCatalog.get("imagenet_vid_val")
+
+
 def test_empty_videos(full_tree):
     full_tree.write_list("VID_val_videos.txt", f"{FIRST} 1 0 5", f"{SECOND} 6 0 0")
     with pytest.raises(DatasetError, match=f"VID_val_videos.txt: lists no frame of {SECOND}"):

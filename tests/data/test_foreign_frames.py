@@ -66,6 +66,10 @@ def test_a_still_is_a_video_of_one_frame():
         ([{k: v for k, v in entry(1, 0).items() if k != "frame_id"}], "a 'video_id' but no 'frame_id'"),
         ([entry(1, 3), entry(1, 3)], "frame_id 3 of video 1 is listed twice"),
         ([entry(1, 10**30)], "entry 0 has image_id 1000"),
+        ([entry(1, 0, width=0)], "entry 0 has the size 0 x 4"),
+        ([entry(1, 0, annotations=None)], "entry 0 has annotations None; expected a list"),
+        ([entry(1, 0, annotations=["a"])], r"entry 0, annotations\[0\] is 'a'; expected a dict"),
+        ([entry("\udcff", 0)], "entry 0 has video_id .*; expected a number or printable text"),
     ],
 )
 def test_what_is_missing_is_named(entries, message):

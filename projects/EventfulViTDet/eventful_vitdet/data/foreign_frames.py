@@ -10,7 +10,7 @@ from numbers import Integral, Real
 from detectron2.structures import BoxMode
 
 from ..errors import DatasetError
-from .annotation_file import quote, read_whole
+from .annotation_file import is_plain_text, quote, read_whole
 from .coco_vid import group_by_video, regular_step
 
 NEEDED = ("file_name", "image_id", "height", "width")
@@ -49,6 +49,10 @@ def _complete(where: str, entry: Mapping, num_classes: int | None) -> dict:
     frame = {"annotations": [], **entry}
     for key in ("image_id", "height", "width"):
         frame[key] = read_whole(where, frame, key)
+    if min(frame["height"], frame["width"]) < 1:
+        raise DatasetError(f"{where} has the size {frame['width']} x {frame['height']}; expected positive numbers")
+    if not isinstance(frame["annotations"], (list, tuple)):
+        raise DatasetError(f"{where} has annotations {quote(frame['annotations'])}; expected a list")
     for i, annotation in enumerate(frame["annotations"]):
         _check_annotation(f"{where}, annotations[{i}]", annotation, num_classes)
     if "video_id" not in frame:
@@ -57,12 +61,16 @@ def _complete(where: str, entry: Mapping, num_classes: int | None) -> dict:
         raise DatasetError(f"{where} has a 'video_id' but no 'frame_id', so that frames cannot be put in order")
     if not isinstance(frame["video_id"], str):
         frame["video_id"] = read_whole(where, frame, "video_id")
+    elif not is_plain_text(frame["video_id"]):
+        raise DatasetError(f"{where} has video_id {quote(frame['video_id'])}; expected a number or printable text")
     frame["frame_id"] = read_whole(where, frame, "frame_id")
     return frame
 
 
 def _check_annotation(where: str, annotation: Mapping, num_classes: int | None) -> None:
     """Raise DatasetError for what would end an evaluation behind its last frame, or spoil its numbers in silence."""
+    if not isinstance(annotation, Mapping):
+        raise DatasetError(f"{where} is {quote(annotation)}; expected a dict")
     label = annotation.get("category_id")
     if not isinstance(label, Integral) or label < 0 or (num_classes is not None and label >= num_classes):
         classes = "0 or larger" if num_classes is None else f"from 0 to {num_classes - 1}"

@@ -11,6 +11,7 @@ import io
 import logging
 import os
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass
 from urllib.parse import quote
 
@@ -18,7 +19,7 @@ import numpy as np
 from eventful_vit.cost import CATEGORIES
 
 from ..errors import EvaluationError
-from ..files import open_atomically, remove_temporary_files
+from ..files import open_atomically, remove_if_there, remove_temporary_files
 from .detection_table import DetectionTable
 from .stored_masks import MASK_COLUMNS, pack_masks, unpack_masks
 
@@ -101,6 +102,12 @@ def write_record(folder: str, record: VideoRecord) -> str:
             "the videos before are safe. Rerun the same command to resume"
         ) from error
     return path
+
+
+def remove_records(folder: str, video_ids: Iterable[int | str]) -> None:
+    """Delete the records of videos; those that have none are left alone."""
+    for video_id in video_ids:
+        remove_if_there(record_path(folder, video_id))
 
 
 def read_record(path: str) -> VideoRecord:

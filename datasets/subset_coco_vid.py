@@ -48,7 +48,7 @@ def main(arguments: argparse.Namespace) -> None:
         part = subset(content, arguments.start, arguments.frames, arguments.every, names)
     except KeyError as error:
         raise ValueError(f"{arguments.input}: is no COCO-VID file: key {error} is missing") from error
-    except (TypeError, ValueError, RecursionError) as error:
+    except (AttributeError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"{arguments.input}: is no COCO-VID file ({error})") from error
     if not part["images"]:
         named = ", of those to be kept" if arguments.videos or arguments.left_out else ""

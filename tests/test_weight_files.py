@@ -103,7 +103,7 @@ OTHER_FILES = {
     "exported": (named_zip("m/archive_format", "m/models/model.json"), "a program that torch.export saved"),
     "array": (npy(), "a single NumPy array"),
     "keras": (b"\x89HDF\r\n\x1a\n\x00\x00", "an HDF5 file"),
-    "index": (b'{"metadata": {}, "weight_map": {"a.weight": "model-1.safetensors"}}', "JSON text.*join these into one file"),
+    "index": (b'{"metadata": {}, "weight_map": {"a.weight": "model-1.safetensors"}}', "JSON text.*join these into one"),
     "index that looks like safetensors": (b'{"abcd":{"weight_map": {}}}', "JSON text, not weights"),
     "settings": (b"MODEL:\n  WEIGHTS: x\n", "text, not weights"),
     "noise": (bytes(range(200, 256)) * 20, "neither a safetensors file, a PyTorch checkpoint nor a pickle"),

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 
 import cv2
+import numpy as np
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.structures import BoxMode
 from eventful_vitdet.data import VideoTestLoader, load_frames
 from eventful_vitdet.data.foreign_frames import complete_frames
 from eventful_vitdet.errors import DatasetError
@@ -17,6 +19,10 @@ from .conftest import HEIGHT, WIDTH, frame_number, grey_frame, make_document, wr
 def entry(video: int | str, frame: int, **more) -> dict:
     name = f"{video}/{frame}.png"
     return {"file_name": name, "image_id": frame, "height": 4, "width": 4, "video_id": video, "frame_id": frame, **more}
+
+
+def box(**changes) -> dict:
+    return {"bbox": [1, 0, 2, 3], "bbox_mode": BoxMode.XYXY_ABS, "category_id": 1, **changes}
 
 
 def test_frames_of_videos_are_put_in_order_and_get_their_step():
@@ -31,7 +37,8 @@ def test_frames_of_videos_are_put_in_order_and_get_their_step():
 
 
 def test_what_is_there_is_kept():
-    given = entry(1, 0, frame_step=7, is_video_file=True, annotations=[{"bbox": [0, 0, 1, 1]}], depth="d.png")
+    boxes = [box(instance_id="a"), box(instance_id=np.int64(2))]
+    given = entry(1, 0, frame_step=7, is_video_file=True, annotations=boxes, depth="d.png")
     assert complete_frames("x", [given]) == [given]
 
 
@@ -60,11 +67,44 @@ def test_a_still_is_a_video_of_one_frame():
         ([{k: v for k, v in entry(1, 0).items() if k != "frame_id"}], "a 'video_id' but no 'frame_id'"),
         ([entry(1, 3), entry(1, 3)], "frame_id 3 of video 1 is listed twice"),
         ([entry(1, 10**30)], "entry 0 has image_id 1000"),
+        ([entry(1, 0, width=0)], "entry 0 has the size 0 x 4"),
+        ([entry(1, 0, annotations=None)], "entry 0 has annotations None; expected a list"),
+        ([entry(1, 0, annotations=["a"])], r"entry 0, annotations\[0\] is 'a'; expected a dict"),
+        ([entry("\udcff", 0)], "entry 0 has video_id .*; expected a number or printable text"),
     ],
 )
 def test_what_is_missing_is_named(entries, message):
     with pytest.raises(DatasetError, match=message):
         complete_frames("x", entries)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"category_id": -1}, "has category_id -1; expected a whole number from 0 to 1"),
+        ({"category_id": 2}, "has category_id 2; expected a whole number from 0 to 1"),
+        ({"category_id": 0.0}, "has category_id 0.0"),
+        ({"bbox": [1, 0, float("nan"), 3]}, "four finite numbers"),
+        ({"bbox": None}, "has bbox None"),
+        ({"bbox": [5, 0, 2, 3]}, "no side below 0"),
+        ({"bbox_mode": None}, "expected BoxMode.XYXY_ABS or BoxMode.XYWH_ABS"),
+        ({"bbox": [1, 0, 2, 3, 45], "bbox_mode": BoxMode.XYWHA_ABS}, "has bbox_mode"),
+        ({"iscrowd": None}, "has iscrowd None; expected 0 or 1"),
+        ({"area": None}, "has area None"),
+        ({"area": float("nan")}, "has area nan"),
+        ({"instance_id": 1.5}, "has instance_id 1.5"),
+    ],
+)
+def test_annotations_that_cannot_be_compared_are_named_before_any_frame_is_run(changes, message):
+    entries = [entry(1, 0, annotations=[box(), box(**changes)])]
+    with pytest.raises(DatasetError, match=rf"data set 'x': entry 0, annotations\[1\] .*{message}"):
+        complete_frames("x", entries, num_classes=2)
+
+
+def test_annotations_may_hold_arrays_and_empty_boxes():
+    numbers = {"bbox": np.array([1.0, 0.0, 0.0, 3.0]), "category_id": np.int64(1), "area": np.float32(2)}
+    entries = [entry(1, 0, annotations=[box(**numbers, bbox_mode=1, iscrowd=True)])]
+    assert complete_frames("x", entries) == complete_frames("x", entries, num_classes=2)
 
 
 @pytest.fixture

@@ -70,7 +70,12 @@ def test_a_byte_order_mark(repository, source):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("{", "is no COCO-VID file (Expecting"), ('{"videos": []}', "key 'images' is missing"), ("[1]", "is no COCO-VID")],
+    [
+        ("{", "is no COCO-VID file (Expecting"),
+        ('{"videos": []}', "key 'images' is missing"),
+        ('{"videos": ["a"]}', "is no COCO-VID file"),
+        ("[1]", "is no COCO-VID"),
+    ],
 )
 def test_other_files(repository, source, content, message):
     source.write_text(content)

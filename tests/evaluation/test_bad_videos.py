@@ -75,6 +75,20 @@ def test_a_video_that_was_skipped_is_tried_again(cfg, model, folder, bad_frame):
     assert read_strict(folder / "results.json")["skipped"] == [] and len(names(folder)) == 5
 
 
+@pytest.mark.parametrize("damaged", [False, True], ids=["record of the sound file", "damaged record"])
+def test_a_skipped_video_does_not_count_by_an_earlier_record(cfg, model, folder, bad_frame, tmp_path, damaged):
+    cfg.TEST.ON_BAD_VIDEO = "skip"
+    bad_frame.undo()
+    evaluate_once(cfg, OracleDetector())
+    (tmp_path / "videos" / "2.avi").write_bytes(b"RIFF")
+    if damaged:
+        (folder / "videos" / "2.npz").write_bytes(b"")
+    evaluate_once(cfg, model)
+    results = read_strict(folder / "results.json")
+    assert (results["videos"], results["frames"]) == (4, 11) and len(results["skipped"]) == 1
+    assert names(folder) == ["1", "3", "4", "5"] and model.seen == []
+
+
 def test_a_video_that_is_known_to_be_bad_is_skipped_too(cfg, folder, write_dataset, tmp_path):
     cfg.DATASETS.TEST = (write_dataset(make_document({1: 2, 2: 2, 3: 2}), "absent")[0],)
     os.rename(tmp_path / "videos" / "2.avi", tmp_path / "2.avi")

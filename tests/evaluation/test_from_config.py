@@ -205,6 +205,14 @@ def test_folders_are_told_without_being_made(cfg, tmp_path):
     assert not folder.exists()
 
 
+def test_two_data_sets_never_share_a_folder(cfg):
+    cfg.DATASETS.TEST = ("coco_vid:/data/vid/val.json", "two", "two", "coco_vid:/data/vid_val.json")
+    with pytest.raises(EvaluationError, match="'coco_vid:/data/vid/val.json' and 'coco_vid:/data/vid_val.json' would"):
+        result_folders(cfg)
+    cfg.DATASETS.TEST = cfg.DATASETS.TEST[:3]
+    assert len(result_folders(cfg)) == 2
+
+
 def test_broken_video_ends_the_run_and_leaves_no_results(cfg, dataset, model, tmp_path):
     DatasetCatalog.get(dataset[0])
     (tmp_path / "videos" / "2.avi").write_bytes(b"RIFF")

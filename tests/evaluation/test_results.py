@@ -19,6 +19,10 @@ def test_table():
     assert format_table(("a", "bb"), [("x", "1")]) == "| a | bb |\n| - | -: |\n| x |  1 |"
 
 
+def test_bar_in_a_name_does_not_end_its_cell():
+    assert format_table(("a|b", "c"), [("x|y", "1")]).splitlines()[-1] == r"| x\|y | 1 |"
+
+
 def test_undefined_values_are_dashes():
     gflops = {"flush": 1.0, "later": None, "mean": 1.0}
     result = {

@@ -53,11 +53,16 @@ def test_a_record_is_read_as_it_was_written(tmp_path, counts):
     assert_same(read_record(path), record)
 
 
-@pytest.mark.parametrize("video_id", ["../a/b", "..", ".hidden", "ä b", -3, "x.npz"])
+@pytest.mark.parametrize("video_id", ["../a/b", "..", ".hidden", "ä b", -3, "x.npz", "動画/" * 30])
 def test_any_id_makes_a_file_of_its_own_in_the_folder(tmp_path, video_id):
     path = write_record(str(tmp_path), make_record(video_id))
     assert os.path.dirname(path) == str(tmp_path / "videos") and record_paths(str(tmp_path)) == [path]
     assert read_record(path).video_id == video_id and not os.path.basename(path).startswith(".")
+
+
+def test_long_ids_that_begin_alike_have_files_of_their_own():
+    names = {record_path("f", "x" * length) for length in range(190, 300)}
+    assert len(names) == 110 and max(len(os.path.basename(name)) for name in names) <= 255
 
 
 def test_what_is_no_record_is_no_record(tmp_path, caplog):

@@ -126,6 +126,7 @@ BAD_DOCUMENTS = {
     "same id": (change("images", 0, id=50), "id 50 occurs more than once"),
     "same frame": (change("images", 0, file_name=f"{NAMES[0]}.JPEG"), "frame_id 4 of video .* is listed twice"),
     "class": (change("annotations", 0, category_id=31), "annotation 0 has category_id 31"),
+    "no list of classes": (lambda d: d.update(categories=None), "'categories' must be a list, found NoneType"),
     "class name": (change("categories", 0, name="zebra"), "gives 'zebra' the id 1; in ImageNet VID it is 30"),
     "box": (change("annotations", 0, bbox=[1, 2]), "expected four finite numbers"),
     "annotation": (lambda d: d["annotations"].append(7), r"annotations\[6\] must be an object"),

@@ -168,6 +168,11 @@ BAD_DOCUMENTS = {
     "huge track": (change("annotations", instance_id=2**40), "annotation 5 has instance_id"),
     "box of the XML file": (change("annotations", xml_box=[1, "x", 3, 4]), "annotation 5 has xml_box"),
     "endless box": (change("annotations", xml_box=[1, float("inf"), 3, 4]), "annotation 5 has xml_box"),
+    "huge box": (change("annotations", bbox=[0, 0, 1e10, 9]), "annotation 5 has the box .* corners below 16777216"),
+    "box that was moved since": (
+        change("annotations", xml_box=[-3, 4, 63, 8], bbox=[2, 4, 58, 8]),
+        "annotation 5 has xml_box .*, but bbox .* is not its part inside of the image",
+    ),
     "wnid that is a list": (change("categories", wnid=["n02391049"]), "category 'zebra' is none of the 30 classes"),
     "absent file": (change("videos", file_name="b.avi"), "1 of the 1 files it names do not exist"),
     "two of a name": (

@@ -175,6 +175,19 @@ def test_absent_files_are_named(full_tree, caplog):
         DatasetCatalog.get("imagenet_vid_val")
 
 
+def test_a_link_that_leads_nowhere_and_a_folder_are_no_frames(full_tree, tmp_path):
+    first, second = (full_tree.image("VID", f"{FIRST}/00000{number}") for number in (0, 1))
+    first.rename(tmp_path / "moved.JPEG")
+    first.symlink_to(tmp_path / "moved.JPEG")
+    DatasetCatalog.get("imagenet_vid_val")
+    first.unlink()
+    first.symlink_to(first)
+    second.unlink()
+    second.mkdir()
+    with pytest.raises(DatasetError, match=f"1 of its videos.*{first}: does not exist.*1 more defects"):
+        DatasetCatalog.get("imagenet_vid_val")
+
+
 def test_empty_videos(full_tree):
     full_tree.write_list("VID_val_videos.txt", f"{FIRST} 1 0 5", f"{SECOND} 6 0 0")
     with pytest.raises(DatasetError, match=f"VID_val_videos.txt: lists no frame of {SECOND}"):
@@ -199,6 +212,7 @@ BAD_LISTS = {
     "beyond 64 bits": (f"{FIRST} {10**20} 0 5", "line 1: expected whole numbers behind the path"),
     "five thousand digits": (f"{FIRST} 1 {'9' * 5000} 5", "line 1: expected whole numbers .{,120}$"),
     "drive of Windows": ("D:\\val\\x 1 0 5", "line 1: .*is no path below"),
+    "zeros, as a crash leaves them": ("val/x\0\0 1 0 5", "line 1: .*is no path below"),
     "above, in Windows' way": ("val\\..\\..\\x 1 0 5", "line 1: .*is no path below"),
     "twice": (f"{FIRST} 1 0 5\n\n{FIRST} 6 3 1", f"lists frame 3 of {FIRST} twice"),
     "absolute": ("/etc/passwd 1 0 5", "line 1: '/etc/passwd' is no path below"),

@@ -93,7 +93,9 @@ def load_frames(
         raise DatasetError(f"data set '{name}' is not registered; known data sets: {known}")
     load = MetadataCatalog.get(name).get("load_video_data")
     if load is None:
-        return complete_frames(name, DatasetCatalog.get(name)), []
+        entries = DatasetCatalog.get(name)  # which may tell the classes
+        classes = MetadataCatalog.get(name).get("thing_classes")
+        return complete_frames(name, entries, None if classes is None else len(classes)), []
     if on_bad_video == STOP:
         return load(True, rules).frames, []
     data = load(False, rules)

@@ -30,6 +30,7 @@ from .replacement import finish_replacement
 from .results import RESULTS_FILE, describe_device, make_results
 from .resume_plan import choose_folder, in_turns, make_plan, plan_replacement
 from .run import run_share
+from .store import remove_records
 from .stored_detections import StoredDetections
 from .targets import VideoTestSet
 from .tube_results import check_tubes, measure_tubes
@@ -173,6 +174,7 @@ class Evaluation:
         fetch_records(folder, [video[0]["video_id"] for video in test_set.videos])
         gathered = {video_id: reason for part in comm.gather(skipped, dst=0) for video_id, reason in part.items()}
         if comm.is_main_process():
+            remove_records(folder, gathered)  # of the video before its files changed, or damaged: none counts
             check_records(test_set, folder, gathered)
         return test_set.skipped + [
             {"video": test_set.video_name(video_id), "reason": reason} for video_id, reason in gathered.items()

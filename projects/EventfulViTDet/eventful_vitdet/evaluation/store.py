@@ -11,6 +11,7 @@ import io
 import logging
 import os
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass
 from urllib.parse import quote
 
@@ -18,12 +19,14 @@ import numpy as np
 from eventful_vit.cost import CATEGORIES
 
 from ..errors import EvaluationError
-from ..files import open_atomically, remove_temporary_files
+from ..files import open_atomically, remove_if_there, remove_temporary_files
 from .detection_table import DetectionTable
 from .stored_masks import MASK_COLUMNS, pack_masks, unpack_masks
 
 RECORDS_FOLDER = "videos"
 RECORD_SUFFIX = ".npz"
+MAX_NAME = 200
+"""Letters of a video's id in the name of its file; file systems take 255 bytes."""
 
 FRAME_COLUMNS = {
     "image_ids": np.int64,
@@ -74,6 +77,8 @@ def record_path(folder: str, video_id: int | str) -> str:
     """The file of a video's record below the folder of an evaluation."""
     # Dots too: "..npz" and the like would be hidden files.
     name = quote(str(video_id), safe="").replace(".", "%2E")
+    if len(name) > MAX_NAME:
+        name = f"{name[:MAX_NAME]}-{hashlib.blake2b(name.encode(), digest_size=8).hexdigest()}"
     return os.path.join(folder, RECORDS_FOLDER, name + RECORD_SUFFIX)
 
 
@@ -97,6 +102,12 @@ def write_record(folder: str, record: VideoRecord) -> str:
             "the videos before are safe. Rerun the same command to resume"
         ) from error
     return path
+
+
+def remove_records(folder: str, video_ids: Iterable[int | str]) -> None:
+    """Delete the records of videos; those that have none are left alone."""
+    for video_id in video_ids:
+        remove_if_there(record_path(folder, video_id))
 
 
 def read_record(path: str) -> VideoRecord:

@@ -118,12 +118,21 @@ def folder_name(dataset_name: str) -> str:
 
 
 def result_folders(cfg: CfgNode) -> dict[str, str]:
-    """The folder of each data set's results, which need not be there. Raises EvaluationError without a data set."""
+    """The folder of each data set's results, which need not be there. Raises EvaluationError without a data set, or
+    where two would have one folder."""
     names = list(cfg.DATASETS.TEST)
     if not names:
         raise EvaluationError("DATASETS.TEST is empty: name a registered data set, or give a file by --test-json")
     base = os.path.join(cfg.OUTPUT_DIR, "inference")
-    return {name: base if len(names) == 1 else os.path.join(base, folder_name(name)) for name in names}
+    folders = {name: base if len(names) == 1 else os.path.join(base, folder_name(name)) for name in names}
+    owners: dict[str, str] = {}
+    for name, folder in folders.items():
+        if owners.setdefault(folder, name) != name:
+            raise EvaluationError(
+                f"DATASETS.TEST: '{owners[folder]}' and '{name}' would write their results to one folder, {folder}; "
+                "evaluate one of them by itself, with another OUTPUT_DIR"
+            )
+    return folders
 
 
 def make_result_folders(cfg: CfgNode) -> dict[str, str]:

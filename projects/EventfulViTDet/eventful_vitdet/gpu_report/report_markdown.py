@@ -32,7 +32,7 @@ def _cell(value: object) -> str:
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "NO"
-    return f"{value:.3g}" if isinstance(value, float) else str(value).replace("|", "\\|").replace("\n", " ")
+    return f"{value:.3g}" if isinstance(value, float) else str(value).replace("\n", " ")
 
 
 def _reason(outcome: dict | None) -> str:

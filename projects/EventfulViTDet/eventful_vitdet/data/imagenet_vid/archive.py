@@ -82,7 +82,10 @@ def _find_json(split: str, root: str) -> str:
 
 def _check_categories(json_file: str, document: dict) -> None:
     known = {name: i for i, name in enumerate(IMAGENET_VID_WNIDS, start=1)}
-    for category in document.get("categories", []):
+    categories = document.get("categories", [])
+    if not isinstance(categories, list):
+        raise DatasetError(f"{json_file}: 'categories' must be a list, found {type(categories).__name__}")
+    for category in categories:
         name, number = (category.get(key) for key in ("name", "id")) if isinstance(category, dict) else (None, None)
         if isinstance(name, str) and known.get(name, number) != number:
             raise DatasetError(

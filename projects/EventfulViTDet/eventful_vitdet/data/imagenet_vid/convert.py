@@ -25,13 +25,16 @@ from ..coco_vid import FLAGS, group_by_video, parse_document, read_video_documen
 from ..listed_frames import iterate_listed_frames
 from .box_clipping import clip_box
 from .official import OfficialData, read_official
-from .xml_files import ABSENT, XmlFrame, XmlObject, format_xml
+from .xml_files import ABSENT, MAX_PIXELS, XmlFrame, XmlObject, format_xml
 
 JPEG_QUALITY = 95
 MAX_FOLDER_BYTES = 255
 XML_BOX = "xml_box"
 """Key of a COCO-VID annotation: the box of the XML file, [x, y, width, height], where `bbox` is only its part inside of
 the image."""
+
+ROUNDING = 1e-3
+"""Pixels that a program which read and wrote a COCO-VID file may have moved a corner."""
 
 
 def official_to_coco(name: str, root: str, output: str) -> tuple[int, int, int]:
@@ -126,8 +129,9 @@ def coco_to_official(
     sizes = {frame["image_id"]: (frame["width"], frame["height"]) for frame in data.frames}
     objects: dict[int, list[XmlObject]] = defaultdict(list)
     for annotation in document["annotations"]:
-        if min(clip_box(annotation["bbox"], *sizes[annotation["image_id"]])[2:]) > 0:  # else it is outside: left out
-            objects[annotation["image_id"]].append(_xml_object(json_file, annotation, wnids))
+        size = sizes[annotation["image_id"]]
+        if min(clip_box(annotation["bbox"], *size)[2:]) > 0:  # else it is outside: left out
+            objects[annotation["image_id"]].append(_xml_object(json_file, annotation, wnids, size))
 
     videos = group_by_video(data.frames)
     names = _official_names(json_file, videos, data.video_names, kind, part)
@@ -156,22 +160,36 @@ def _wnids_by_category(json_file: str, categories: list[dict]) -> dict[int, str]
     return wnids
 
 
-def _xml_object(json_file: str, annotation: dict, wnids: dict[int, str]) -> XmlObject:
+def _xml_object(json_file: str, annotation: dict, wnids: dict[int, str], size: tuple[int, int]) -> XmlObject:
     where = f"{json_file}: annotation {annotation['id']}"
     given = annotation.get("instance_id")
     track = ABSENT if given is None else whole_number(given)
     if track is None or abs(track) >= 2**31:
         raise DatasetError(f"{where} has instance_id {quote(given)}; expected an integer below 2^31")
-    box = annotation.get(XML_BOX, annotation["bbox"])
-    if not (isinstance(box, list) and len(box) == 4 and all(is_finite(value) for value in box)):
-        raise DatasetError(f"{where} has {XML_BOX} {quote(box)}; expected four numbers")
     return XmlObject(
         name=wnids[annotation["category_id"]],
-        box=tuple(box),
+        box=_whole_box(where, annotation, size),
         track=track,
         **{key: int(annotation.get(key, ABSENT)) for key in FLAGS},
         crowd=1 if annotation.get("iscrowd", 0) else ABSENT,
     )
+
+
+def _whole_box(where: str, annotation: dict, size: tuple[int, int]) -> tuple[float, ...]:
+    """The box before it was clipped. Raises DatasetError where `bbox` has been changed since, or was made otherwise."""
+    clipped = annotation["bbox"]
+    box = annotation.get(XML_BOX, clipped)
+    if not (isinstance(box, list) and len(box) == 4 and all(is_finite(value) for value in box)):
+        raise DatasetError(f"{where} has {XML_BOX} {quote(box)}; expected four numbers")
+    x, y, width, height = box
+    if max(map(abs, (x, y, x + width, y + height))) >= MAX_PIXELS:
+        raise DatasetError(f"{where} has the box {quote(box)}; the XML files hold corners below {MAX_PIXELS} pixels")
+    if XML_BOX in annotation and any(abs(a - b) > ROUNDING for a, b in zip(clip_box(box, *size), clipped)):
+        raise DatasetError(
+            f"{where} has {XML_BOX} {quote(box)}, but bbox {quote(clipped)} is not its part inside of the image; "
+            f"delete {XML_BOX} if bbox is right"
+        )
+    return tuple(box)
 
 
 def _official_names(

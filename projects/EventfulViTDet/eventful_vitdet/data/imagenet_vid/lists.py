@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from ...errors import DatasetError
-from ..annotation_file import quote
+from ..annotation_file import is_file_name, quote
 
 MAX_FRAMES = 1_000_000
 NUMBER = re.compile("[0-9]{1,15}")  # so that every number, and every sum of two, fits into 64 bits
@@ -105,7 +105,7 @@ def _xml_folders(top: str) -> Iterator[tuple[str, list[int]]]:
 def _read_line(where: str, list_name: str, columns: list[str]) -> tuple[str, Iterable[tuple[int, int]]]:
     """The path that a line names, and its frames as pairs of number and id."""
     path = columns[0].replace("\\", "/")
-    if path.startswith("/") or DRIVE.match(path) or ".." in path.split("/"):
+    if path.startswith("/") or DRIVE.match(path) or ".." in path.split("/") or not is_file_name(path):
         raise DatasetError(f"{where}: {quote(path)} is no path below the data set's folder")
     if not all(NUMBER.fullmatch(column) for column in columns[1:]):
         raise DatasetError(f"{where}: expected whole numbers behind the path, found {quote(columns[1:])}")

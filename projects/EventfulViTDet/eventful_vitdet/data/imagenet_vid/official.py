@@ -226,6 +226,14 @@ def _absent_images(data: OfficialData) -> Iterator[tuple[int, str]]:
     for position, frame, _ in data.frames():
         folder, _, name = os.path.join(data.root, data.image_name(position, frame)).rpartition("/")
         if folder not in present:
-            present[folder] = set(os.listdir(folder)) if os.path.isdir(folder) else set()
+            present[folder] = _files_in(folder)
         if name not in present[folder]:
             yield position, f"{folder}/{name}"
+
+
+def _files_in(folder: str) -> set[str]:
+    """The names of its files, without links that lead nowhere; empty if there is no such folder."""
+    if not os.path.isdir(folder):
+        return set()
+    with os.scandir(folder) as entries:  # which knows plain files as such; only links cost another look
+        return {entry.name for entry in entries if entry.is_file(follow_symlinks=False) or os.path.isfile(entry.path)}

@@ -85,6 +85,7 @@ def test_a_frame_handed_in_is_not_changed_and_not_copied(files):
     before = frame.copy()
     result = EventfulPredictor(**files())(frame)
     assert result.image is frame and np.array_equal(frame, before)
+    assert "image" not in repr(result)  # a screen of pixels in front of the rest
 
 
 def test_videos_side_by_side_disturb_each_other_by_flushes_only(files, video):

@@ -16,6 +16,7 @@ import pytest
 import torch
 from draw.conftest import CONFIG, OPTIONS
 from eventful_vitdet.cli import train_command
+from eventful_vitdet.cli.arguments import wrap_prose
 from eventful_vitdet.cli.main_command import SUBCOMMANDS, main
 from eventful_vitdet.known_models import DEFAULT_MODEL, KNOWN_MODELS, weights_settings
 from eventful_vitdet.video import probe_video
@@ -34,6 +35,7 @@ def test_the_word_that_is_missing_or_wrong(capsys):
     assert main(["--help"]) == 0
     text = capsys.readouterr().out
     assert text.startswith("usage: eventful-vitdet COMMAND") and all(name in text for name in SUBCOMMANDS)
+    assert max(map(len, text.splitlines())) <= 80
     assert main([]) == 2 and capsys.readouterr().err == text
     assert main(["--version"]) == 0 and capsys.readouterr().out == f"eventful-vitdet {eventful_vitdet.__version__}\n"
     assert main(["predcit", "street.mp4"]) == 2
@@ -49,6 +51,12 @@ def test_help_calls_the_command_by_its_name(name, capsys):
     text = capsys.readouterr().out
     assert end.value.code == 0 and text.startswith(f"usage: eventful-vitdet {name} ")
     assert "python tools/" not in text and sys.argv == before
+
+
+def test_help_fits_a_terminal_and_leaves_commands_as_they_are():
+    text = "What it does, in a line that is too long.\n\n    run street.mp4 --with all options\n\nSee\nthe docs.\n"
+    wrapped = "What it does, in a\nline that is too\nlong.\n\n    run street.mp4 --with all options\n\nSee the docs."
+    assert wrap_prose(text, 20) == wrapped
 
 
 LOOK = """

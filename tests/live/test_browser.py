@@ -400,6 +400,7 @@ def test_tiles_fit_windows_of_any_width(grid, tmp_path, width, scheme):
     grid.execute_script(MOVE_SLIDER, "budget", 316)  # 32 of 320 tokens
     shown = re.compile(r"0\.3[0-4]\d* of 0\.7\d* GFlops")
     wait(grid, TILES, until=lambda tiles: all(shown.search(tile["text"]) for tile in tiles))
+    wait(grid, TILES, until=lambda tiles: all("10 % of tokens" in tile["text"] for tile in tiles))
     picture = grid.execute_cdp_cmd("Page.captureScreenshot", {"format": "webp", "quality": 85})
     (tmp_path / f"live_tiles_{width}_{scheme}.webp").write_bytes(base64.b64decode(picture["data"]))
     grid.execute_script(MOVE_SLIDER, "budget", 447)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -26,7 +26,7 @@ class Prediction:
     """Of the frame: in its file, or since the last reset, from 0."""
     seconds: float | None
     """When its file shows it; None for a frame that was handed in without."""
-    image: np.ndarray
+    image: np.ndarray = field(repr=False)
     """The frame, (H, W, 3) uint8, RGB; no copy where it was handed in."""
     boxes: np.ndarray
     """(N, 4) float32: x0, y0, x1, y1 in pixels of the frame."""
@@ -40,7 +40,7 @@ class Prediction:
     """Operations and seconds of the frame, and whether it was computed in full."""
     budget: str
     """What chose the tokens, such as "top-r 128"; "dense" for the dense model."""
-    box_masks: np.ndarray | None = None
+    box_masks: np.ndarray | None = field(default=None, repr=False)
     """(N, M, M) float32: probabilities that fill the boxes; None where no masks were computed."""
 
     def __len__(self) -> int:

@@ -6,7 +6,9 @@ import argparse
 import math
 import os
 import re
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 
 from ..budget_words import CALIBRATED, DENSE
@@ -44,9 +46,10 @@ def call_of(tool: str) -> str:
 
 
 def command_parser(description: str | None) -> argparse.ArgumentParser:
-    """A parser that shows a description as it was written, with the options that all commands have."""
+    """A parser with the options that all commands have. Of a description, prose is wrapped, and examples stay."""
     if description is not None:
         description = re.sub(r"python tools/(\w+)\.py", lambda found: call_of(found[1]), description)
+        description = wrap_prose(description, shutil.get_terminal_size().columns - 2)
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     group = parser.add_argument_group("messages")
     amount = group.add_mutually_exclusive_group()
@@ -55,6 +58,13 @@ def command_parser(description: str | None) -> argparse.ArgumentParser:
     group.add_argument("--traceback", action="store_true", help="show tracebacks of user errors, too")
     parser.set_defaults(verbosity=0)
     return parser
+
+
+def wrap_prose(text: str, width: int) -> str:
+    """The text with its paragraphs wrapped to a width. Indented ones, which are commands, stay as they are."""
+    wrapper = textwrap.TextWrapper(width, break_long_words=False, break_on_hyphens=False)
+    paragraphs = text.strip("\n").split("\n\n")
+    return "\n\n".join(part if part.startswith(" ") else wrapper.fill(part) for part in paragraphs)
 
 
 def add_pairs(parser: argparse.ArgumentParser) -> None:
@@ -193,7 +203,7 @@ def training_parser(description: str | None = None) -> argparse.ArgumentParser:
     )
     option(
         "--budgets",
-        metavar="BUDGET",
+        metavar="BUDGET ...",
         help="evaluate each of these: 'dense', 'calibrated', or tokens per gate and frame (as in: dense 64 128 256)",
     )
     option(

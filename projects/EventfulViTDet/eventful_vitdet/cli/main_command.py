@@ -27,7 +27,7 @@ class Subcommand:
 SUBCOMMANDS = {
     "predict": Subcommand("annotate_command", "detect objects in videos or a camera, and write annotated videos"),
     "live": Subcommand("live_command", "show detections on a web page, with a slider for the budget"),
-    "advise": Subcommand("advise_command", "find the budget that reaches a target in milliseconds on this machine"),
+    "advise": Subcommand("advise_command", "find the budget that reaches a target time on this machine"),
     "evaluate": Subcommand("train_command", "measure accuracy, computation and time on a data set", ("--eval-only",)),
     "train": Subcommand("train_command", "train a model"),
     "report": Subcommand("report_command", "write the report of an evaluation as one HTML file"),
@@ -38,7 +38,7 @@ SUBCOMMANDS = {
     "models": Subcommand("models_command", "list the models that have names"),
 }
 EXAMPLES = {
-    "predict street.mp4": f"with {DEFAULT_MODEL}, whose weights are fetched on first use",
+    "predict street.mp4": f"{DEFAULT_MODEL}, fetched once",
     "predict street.mp4 --classes person car --budget 256": "",
     "live 0 --model coco/mask_rcnn_vitdet_b": "the first camera",
 }
@@ -48,7 +48,8 @@ def describe() -> str:
     """The text of --help."""
     lines = [f"usage: {INSTALLED} COMMAND ...", "", "Video object detection that recomputes only what changed.", ""]
     lines += [f"  {name:<14}{command.does}" for name, command in SUBCOMMANDS.items()]
-    lines += ["", f"`{INSTALLED} COMMAND --help` shows a command's options; --version shows the version.", ""]
+    lines += ["", f"`{INSTALLED} COMMAND --help` shows a command's options,"]
+    lines += [f"`{INSTALLED} --version` the version.", ""]
     for words, comment in EXAMPLES.items():
         lines.append(f"  {INSTALLED} {words}" + (f"    # {comment}" if comment else ""))
     return "\n".join(lines)

@@ -36,6 +36,13 @@ def test_budgets_end_at_the_first_other_word(words, budgets, options):
     assert args.eval_only
 
 
+def test_a_model_of_a_known_name_has_its_weights():
+    args = parse("--model", "demo/vitdet_tiny", "--eval-only", "SEED", "1")
+    assert args.config_file == "demo/vitdet_tiny" and args.opts[0] == "MODEL.WEIGHTS" and args.opts[2:] == ["SEED", "1"]
+    assert args.opts[1].endswith("demo_vitdet_tiny.safetensors")
+    assert build_cfg(args.config_file, args.opts).MODEL.WEIGHTS == args.opts[1]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -182,7 +182,8 @@ def training_parser(description: str | None = None) -> argparse.ArgumentParser:
     """Arguments of training and evaluation: those of Detectron2's scripts, and those of this project."""
     parser = command_parser(description)
     option = parser.add_argument
-    option("--config-file", default="", metavar="FILE", help="YAML file with settings")
+    name = f"YAML file with settings, or a name that `{INSTALLED} models` lists: that model with its weights"
+    option("--config-file", "--model", default="", metavar="FILE|NAME", help=name)
     option("--resume", action="store_true", help="continue from the last checkpoint in OUTPUT_DIR")
     option("--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS instead of training")
     option("--num-gpus", type=int, default=1, metavar="N", help="processes per machine, one per GPU")
@@ -237,6 +238,7 @@ def parse_training(parser: argparse.ArgumentParser, words: Sequence[str] | None 
     for option, given in (("--budgets", budgets), ("--restart", args.restart)):
         if given and not args.eval_only:
             parser.error(f"{option} is for evaluations: add --eval-only")
+    args.opts = [*weights_settings(args.config_file), *args.opts]
     return args
 
 

@@ -90,7 +90,7 @@ def describe_step(frame: SourceFrame, result: ActionResult) -> dict:
         "scene_cut": result.scene_cut,
         "gflops": result.cost.total_gflops,
         "target": None if result.target is None else asdict(result.target),
-        "ms": 1000 * result.cost.total_seconds,
+        "ms": round(1000 * result.cost.total_seconds, 3),
         "actions": None
         if result.best is None
         else {

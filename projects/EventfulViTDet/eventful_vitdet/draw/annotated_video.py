@@ -181,7 +181,7 @@ def describe_frame(frame: SourceFrame, result: FrameResult, classes: Sequence[st
         "scene_cut": result.scene_cut,
         "gflops": {"backbone": cost.backbone_gflops, "total": cost.total_gflops},
         "target": None if result.target is None else asdict(result.target),
-        "ms": {"backbone": 1000 * cost.backbone_seconds, "total": 1000 * cost.total_seconds},
+        "ms": {"backbone": round(1000 * cost.backbone_seconds, 3), "total": round(1000 * cost.total_seconds, 3)},
         "detections": [
             {"class": classes[index], "score": round(score, 4), "box": [round(value, 2) for value in box], **extra}
             for box, score, index, extra in zip(

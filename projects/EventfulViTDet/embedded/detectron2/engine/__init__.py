@@ -12,3 +12,12 @@ __all__ = [
     "hooks",
     "launch",
 ]
+
+
+def __getattr__(name: str) -> None:
+    if name == "DefaultPredictor":
+        raise ImportError(
+            "DefaultPredictor is not in the part of Detectron2 that EventfulViTDet brings along: use "
+            "eventful_vitdet.EventfulPredictor, or install Detectron2 itself (docs/installation.md)"
+        )
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

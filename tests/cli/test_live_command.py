@@ -64,7 +64,7 @@ def test_mistakes(command, tmp_path):
 
 
 class StillCamera:
-    fps, live, num_frames = 30.0, True, None
+    fps, live, num_frames, pixel_aspect = 30.0, True, None, 1
 
 
 def test_of_several_inputs_those_that_are_off_are_waited_for(video, monkeypatch, capsys):  # noqa: F811

@@ -10,11 +10,10 @@ import torch
 from detectron2.modeling import build_model
 from detectron2.structures import BoxMode
 from detectron2.utils.events import EventStorage
-from eventful_vitdet.config_files import build_cfg
 from eventful_vitdet.data import VideoTrainMapper, build_video_train_loader, register_test_json
 from eventful_vitdet.data.training_masks import check_masks
 from eventful_vitdet.errors import DatasetError
-from tiny_detector import SETTINGS
+from tiny_detector import make_cfg
 
 from .conftest import HEIGHT, WIDTH, make_document, write_video
 
@@ -47,8 +46,7 @@ def frame(tmp_path, request) -> dict:
 
 @pytest.fixture
 def cfg(repository):
-    options = [item for pair in SETTINGS.items() for item in pair]
-    cfg = build_cfg(str(repository / "configs" / "Base-ViTDet.yaml"), options)
+    cfg = make_cfg(repository, MODEL__ROI_HEADS__NUM_CLASSES=2)
     cfg.MODEL.MASK_ON, cfg.MODEL.ROI_MASK_HEAD.CONV_DIM = True, 8
     cfg.INPUT.MIN_SIZE_TRAIN = (0,)
     cfg.DATALOADER.NUM_WORKERS = 0

@@ -28,13 +28,14 @@ TYPE_NAMES = {"int": "a whole number", "float": "a number", "bool": "True or Fal
 
 def build_cfg(config_file: str, options: Sequence[str] = ()) -> CfgNode:
     """Defaults, then a configuration file, then KEY VALUE pairs; device and values are checked."""
-    cfg = defaults()
+    known = defaults()
+    cfg = known.clone()
     if config_file:
         path = str(find_config(config_file))
         merge(lambda: merge_file(cfg, path), path)
     check_pairs(options)
     merge(lambda: cfg.merge_from_list(pairs_as_floats(cfg, options)), "the command line")
-    settle_empty_keys(cfg, defaults())
+    settle_empty_keys(cfg, known)
     check_device(cfg.MODEL.DEVICE)
     check_values(cfg)
     return cfg

@@ -23,7 +23,7 @@ from .known_models import DEFAULT_MODEL, weights_settings
 from .masks import NO_MASKS, MaskRequest, has_masks
 from .predictions import Prediction
 from .predictor import VideoDetector, class_names, load_detector, share_weights
-from .structures import SourceFrame
+from .structures import SHOWN_SCORE, SourceFrame
 from .video import VideoSource, check_part, open_source
 
 
@@ -48,7 +48,7 @@ class EventfulPredictor:
         budget: int | str | Policy | None = None,
         device: str | torch.device | None = None,
         classes: Sequence[str] | None = None,
-        min_score: float = 0.3,
+        min_score: float = SHOWN_SCORE,
         masks: bool | None = None,
         options: Mapping[str, object] | None = None,
     ) -> None:

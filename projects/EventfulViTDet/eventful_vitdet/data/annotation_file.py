@@ -93,6 +93,11 @@ def is_finite(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < MAX_INTEGER
 
 
+def is_box(value: object) -> bool:
+    """Whether a value of a JSON file is a list of four such numbers."""
+    return isinstance(value, list) and len(value) == 4 and all(map(is_finite, value))
+
+
 def is_file_name(value: object) -> bool:
     """Whether a value can be the name of a file: text without a NUL, which the file system knows how to spell."""
     if not isinstance(value, str) or not value or "\0" in value:

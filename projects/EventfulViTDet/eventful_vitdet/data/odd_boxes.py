@@ -6,7 +6,7 @@ import logging
 from dataclasses import dataclass, field
 
 from ..errors import DatasetError, shorten
-from .annotation_file import is_finite, quote
+from .annotation_file import is_box, quote
 from .read_rules import ReadRules
 
 MAX_OVERSHOOT_PIXELS = 1.0
@@ -38,7 +38,7 @@ class OddBoxes:
             name: of the annotation, such as "annotation 3".
             width, height: of the image.
         """
-        if not isinstance(box, list) or len(box) != 4 or not all(is_finite(value) for value in box):
+        if not is_box(box):
             raise DatasetError(
                 f"{self.json_file}: {name} has box {quote(box)}; expected four finite numbers [x, y, width, height]"
             )

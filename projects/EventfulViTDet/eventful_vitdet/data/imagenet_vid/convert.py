@@ -19,7 +19,7 @@ from tqdm import tqdm
 from ...errors import DatasetError, FileError
 from ...files import open_atomically, write_atomically
 from ...video import encode_jpeg
-from ..annotation_file import is_finite, quote, whole_number
+from ..annotation_file import is_box, quote, whole_number
 from ..builtin import IMAGENET_VID_WNIDS
 from ..coco_vid import FLAGS, group_by_video, parse_document, read_video_document
 from ..listed_frames import iterate_listed_frames
@@ -179,7 +179,7 @@ def _whole_box(where: str, annotation: dict, size: tuple[int, int]) -> tuple[flo
     """The box before it was clipped. Raises DatasetError where `bbox` has been changed since, or was made otherwise."""
     clipped = annotation["bbox"]
     box = annotation.get(XML_BOX, clipped)
-    if not (isinstance(box, list) and len(box) == 4 and all(is_finite(value) for value in box)):
+    if not is_box(box):
         raise DatasetError(f"{where} has {XML_BOX} {quote(box)}; expected four numbers")
     x, y, width, height = box
     if max(map(abs, (x, y, x + width, y + height))) >= MAX_PIXELS:

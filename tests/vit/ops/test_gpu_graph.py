@@ -1,6 +1,8 @@
 """Recording CUDA graphs, without a GPU: what PyTorch is asked for."""
 
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
 
@@ -9,25 +11,47 @@ import torch
 from eventful_vit.ops.gpu.graph import Graph
 
 
-@pytest.fixture
-def recorded_on(monkeypatch):
-    """The streams that recordings were made on; stands for PyTorch's CUDA."""
-    streams = []
+class FakeCUDA:
+    """What PyTorch keeps: each thread's stream, and how many threads record."""
+
+    def __init__(self):
+        self.streams, self.recording, self.waited_while_recording = [], 0, False
+        self._of_thread = threading.local()
+
+    def current_stream(self, device):
+        return getattr(self._of_thread, "stream", "usual")
+
+    def set_stream(self, stream):
+        self._of_thread.stream = stream
 
     @contextmanager
-    def graph(_, pool=None, stream=None, capture_error_mode="global"):
-        streams.append(stream)
-        yield
+    def graph(self, _, pool=None, stream=None, capture_error_mode="global"):
+        self.waited_while_recording |= self.recording > 0
+        before = self.current_stream(None)
+        self.streams.append(stream)
+        self.set_stream(stream)
+        self.recording += 1
+        try:
+            yield
+        finally:
+            self.recording -= 1
+        self.set_stream(before)  # not after an error: with a broken recording, its end raises one before it gets here
 
-    monkeypatch.setattr(torch.cuda, "graph", graph)
+
+@pytest.fixture
+def cuda(monkeypatch):
+    """Stands for PyTorch's CUDA."""
+    fake = FakeCUDA()
+    for name in ("graph", "current_stream", "set_stream"):
+        monkeypatch.setattr(torch.cuda, name, getattr(fake, name))
     monkeypatch.setattr(torch.cuda, "Stream", lambda device=None: SimpleNamespace(device=device))
-    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: SimpleNamespace(replay=lambda: None))
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: SimpleNamespace(replay=lambda: None, reset=lambda: None))
     monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 0))
     monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
-    return streams
+    return fake
 
 
-def test_each_gpu_and_thread_has_a_stream_for_recordings(recorded_on):
+def test_each_gpu_and_thread_has_a_stream_for_recordings(cuda):
     """A stream belongs to one GPU: what is started on another is computed once, not recorded, and never repeated."""
 
     def record() -> None:
@@ -38,6 +62,34 @@ def test_each_gpu_and_thread_has_a_stream_for_recordings(recorded_on):
         thread = threading.Thread(target=record)
         thread.start()
         thread.join()
-    first, second, again, *of_other_thread = recorded_on
-    assert [stream.device.index for stream in recorded_on] == [0, 1, 0] * 2
+    first, second, again, *of_other_thread = cuda.streams
+    assert [stream.device.index for stream in cuda.streams] == [0, 1, 0] * 2
     assert again is first is not second and of_other_thread[0] is not first
+
+
+def test_a_recording_that_fails_leaves_the_thread_on_its_stream(cuda):
+    """What it starts later, and another thread waits for on the usual stream, is started there."""
+    used = []
+
+    def run() -> str:
+        used.append(cuda.current_stream(None))
+        if cuda.recording:
+            raise RuntimeError("operation not permitted when stream is capturing")
+        return "result"
+
+    graph = Graph(torch.device("cuda", 0), None)
+    assert graph.record(run) == "result" and "not permitted" in graph.refusal
+    assert used[0] is cuda.streams[0] and used[1] == "usual" == cuda.current_stream(None)
+
+
+def test_threads_record_one_after_the_other(cuda):
+    """A recording begins with a wait for the whole GPU, which breaks one that another thread makes."""
+    meet = threading.Barrier(2)
+
+    def record(number: int) -> str:
+        meet.wait()
+        return Graph(torch.device("cuda", number), None).record(lambda: time.sleep(0.05) or "result")
+
+    with ThreadPoolExecutor(2) as threads:
+        assert list(threads.map(record, (0, 1))) == ["result"] * 2
+    assert len(cuda.streams) == 2 and not cuda.waited_while_recording

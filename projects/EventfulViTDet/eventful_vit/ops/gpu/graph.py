@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..fork_safe_lock import ForkSafeLock
 from ..tape import recording
 
 _of_thread = threading.local()
+_one_at_a_time = ForkSafeLock()
+"""PyTorch begins a recording by waiting for the whole GPU, which is an error while another thread records."""
 
 
 class Graph:
@@ -31,9 +35,11 @@ class Graph:
     def record(self, run: Callable[[], Tensor]) -> Tensor:
         """Record what `run` starts, and do it. Where it cannot be recorded, `run` is called again, outside."""
         try:
-            with torch.cuda.device(self._device), recording(self):
+            with torch.cuda.device(self._device), _one_at_a_time.lock, _current_stream_kept(self._device):
                 stream = _recording_stream(self._device)
-                with torch.cuda.graph(self._graph, self.pool, stream, capture_error_mode="thread_local"):
+                with recording(self), torch.cuda.graph(
+                    self._graph, self.pool, stream, capture_error_mode="thread_local"
+                ):
                     result = run()
         except RuntimeError as error:  # such as waiting for the device, which a recording cannot
             self.refusal = self.refusal or f"it cannot be recorded as a CUDA graph: {error}"
@@ -46,6 +52,16 @@ class Graph:
     def replay(self) -> None:
         """Repeat it, with what its input memory holds now."""
         self._graph.replay()  # on its own device's current stream, whichever device is current
+
+
+@contextmanager
+def _current_stream_kept(device: torch.device) -> Iterator[None]:
+    """Be on this thread's stream again at the end: PyTorch stays on that of a recording that failed."""
+    stream = torch.cuda.current_stream(device)
+    try:
+        yield
+    finally:
+        torch.cuda.set_stream(stream)
 
 
 def _recording_stream(device: torch.device) -> torch.cuda.Stream:

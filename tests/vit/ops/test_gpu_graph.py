@@ -8,6 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from eventful_vit.ops import derived
+from eventful_vit.ops.derived import derive
 from eventful_vit.ops.gpu.graph import Graph
 
 
@@ -93,3 +95,14 @@ def test_threads_record_one_after_the_other(cuda):
     with ThreadPoolExecutor(2) as threads:
         assert list(threads.map(record, (0, 1))) == ["result"] * 2
     assert len(cuda.streams) == 2 and not cuda.waited_while_recording
+
+
+def test_what_is_made_of_a_parameter_while_it_is_recorded_is_not_kept(monkeypatch):
+    """Nothing is computed then, and never is if the recording fails."""
+    parameter = torch.nn.Parameter(torch.ones(3))
+    monkeypatch.setattr(derived, "_is_recorded", lambda device: True)
+    recorded = derive(parameter, "doubled", lambda: torch.full((3,), torch.nan))
+    monkeypatch.setattr(derived, "_is_recorded", lambda device: False)
+    made = derive(parameter, "doubled", lambda: parameter.detach() * 2)
+    assert recorded.isnan().all() and made.tolist() == [2, 2, 2]
+    assert derive(parameter, "doubled", lambda: None) is made

@@ -1,5 +1,6 @@
 """Recording CUDA graphs, without a GPU: what PyTorch is asked for."""
 
+import itertools
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +11,7 @@ import pytest
 import torch
 from eventful_vit.ops import derived
 from eventful_vit.ops.derived import derive
-from eventful_vit.ops.gpu.graph import Graph
+from eventful_vit.ops.gpu.graph import Graph, shared_pool
 
 
 class FakeCUDA:
@@ -18,6 +19,7 @@ class FakeCUDA:
 
     def __init__(self):
         self.streams, self.recording, self.waited_while_recording = [], 0, False
+        self.pools_in_use, self.released = [], []
         self._of_thread = threading.local()
 
     def current_stream(self, device):
@@ -33,22 +35,35 @@ class FakeCUDA:
         self.streams.append(stream)
         self.set_stream(stream)
         self.recording += 1
+        self.pools_in_use.append(pool)
         try:
             yield
         finally:
             self.recording -= 1
-        self.set_stream(before)  # not after an error: with a broken recording, its end raises one before it gets here
+        # Not after an error: the end of a broken recording raises one before it gets here.
+        self.pools_in_use.remove(pool)
+        self.set_stream(before)
+
+    def end_pool(self, device, pool):
+        if pool not in self.pools_in_use:
+            raise RuntimeError("not currently recording to mempool_id")
+        self.pools_in_use.remove(pool)
 
 
 @pytest.fixture
 def cuda(monkeypatch):
     """Stands for PyTorch's CUDA."""
-    fake = FakeCUDA()
+    fake, numbers = FakeCUDA(), itertools.count(1)
     for name in ("graph", "current_stream", "set_stream"):
         monkeypatch.setattr(torch.cuda, name, getattr(fake, name))
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch._C, "_cuda_endAllocateToPool", fake.end_pool, raising=False)
+    monkeypatch.setattr(
+        torch._C, "_cuda_releasePool", lambda device, pool: fake.released.append(pool), raising=False
+    )
     monkeypatch.setattr(torch.cuda, "Stream", lambda device=None: SimpleNamespace(device=device))
     monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: SimpleNamespace(replay=lambda: None, reset=lambda: None))
-    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 0))
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, next(numbers)))
     monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
     return fake
 
@@ -69,8 +84,8 @@ def test_each_gpu_and_thread_has_a_stream_for_recordings(cuda):
     assert again is first is not second and of_other_thread[0] is not first
 
 
-def test_a_recording_that_fails_leaves_the_thread_on_its_stream(cuda):
-    """What it starts later, and another thread waits for on the usual stream, is started there."""
+def test_a_recording_that_fails_leaves_nothing_behind(cuda):
+    """The thread is on its usual stream again, and PyTorch's allocator does not wait for the recording's end."""
     used = []
 
     def run() -> str:
@@ -82,6 +97,7 @@ def test_a_recording_that_fails_leaves_the_thread_on_its_stream(cuda):
     graph = Graph(torch.device("cuda", 0), None)
     assert graph.record(run) == "result" and "not permitted" in graph.refusal
     assert used[0] is cuda.streams[0] and used[1] == "usual" == cuda.current_stream(None)
+    assert not cuda.pools_in_use and cuda.released == [graph.pool], "later recordings would be refused"
 
 
 def test_threads_record_one_after_the_other(cuda):
@@ -106,3 +122,10 @@ def test_what_is_made_of_a_parameter_while_it_is_recorded_is_not_kept(monkeypatc
     made = derive(parameter, "doubled", lambda: parameter.detach() * 2)
     assert recorded.isnan().all() and made.tolist() == [2, 2, 2]
     assert derive(parameter, "doubled", lambda: None) is made
+
+
+def test_graphs_share_the_memory_of_those_that_did_not_fail(cuda):
+    failed, other = Graph(torch.device("cuda", 0), None), Graph(torch.device("cuda", 0), None)
+    failed.refusal = "it waits"
+    assert shared_pool([failed, other]) == other.pool != failed.pool
+    assert shared_pool([failed]) is None

@@ -4,8 +4,14 @@ import subprocess
 import sys
 
 import pytest
+from eventful_vit.encoder import CROSSOVER
 from eventful_vitdet.config import config_errors
+from eventful_vitdet.config_files import build_cfg
 from eventful_vitdet.errors import ConfigError
+
+
+def test_the_crossovers_default_is_the_measured_one():
+    assert build_cfg("").MODEL.EVENTFUL.GPU_CROSSOVER == CROSSOVER
 
 
 @pytest.mark.parametrize(

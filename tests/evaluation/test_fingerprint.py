@@ -180,6 +180,12 @@ def test_the_dense_model_does_not_depend_on_the_eventful_one(cfg, key, value):
     assert make(other, "dense") == make(cfg, "dense") and make(other) != make(cfg)
 
 
+def test_the_crossover_counts_on_a_gpu_only(cfg):
+    other = changed(cfg, "MODEL.EVENTFUL.GPU_CROSSOVER", 0.5)
+    assert make(other) == make(cfg)
+    assert make(other, device="cuda (a GPU)") != make(cfg, device="cuda (a GPU)")
+
+
 def test_the_incremental_pyramid_counts_where_it_is_used(cfg):
     used = changed(cfg, "MODEL.EVENTFUL.PYRAMID.ENABLED", True)
     assert make(used) != make(cfg) and make(used, "dense") == make(cfg, "dense")

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from eventful_vit import ops
-from eventful_vitdet.gpu_report import backbone_tables, compiled_dense, detector_times
+from eventful_vit import encoder, ops
+from eventful_vitdet.gpu_report import backbone_tables, compiled_dense, detector_times, report_markdown
 from eventful_vitdet.gpu_report.backbone_tables import Setting
 from eventful_vitdet.gpu_report.dense_yardsticks import YARDSTICKS
 from eventful_vitdet.gpu_report.frame_times import Timing, drifting_frames, nth, time_in_turn
@@ -86,12 +86,43 @@ def test_yardsticks_compute_the_same_another_way():
             assert (ops.attention._attend_fused, ops.gpu.load_kernels) == before
 
 
-def test_crossover_is_the_smallest_budget_that_does_not_pay():
-    milliseconds = {"dense": 4, "r=8": 1, "r=16": 3, "r=32": 4, "r=64": 9}
-    timings = {name: Timing([value / 1e3]) for name, value in milliseconds.items()}
-    assert backbone_tables.crossover(timings)["r"] == 32
-    del timings["r=32"], timings["r=64"]
-    assert backbone_tables.crossover(timings)["r"] is None
+def crossover(**milliseconds):
+    timings = {name.replace("_", "="): Timing([value / 1e3]) for name, value in milliseconds.items()}
+    timings[backbone_tables.IN_FULL] = timings.pop("full")
+    return backbone_tables.crossover(timings, tokens=100)
+
+
+def test_crossover_is_where_frames_in_full_take_less_time():
+    found = crossover(dense=4, full=5, r_8=1, r_16=4, r_32=8, r_64=9)
+    assert found["r"] == 32 and found["share"] == pytest.approx(0.2)  # a quarter of the way from 16 to 32
+    assert crossover(dense=4, full=4, r_8=1, r_16=4)["share"] == pytest.approx(0.16)
+    assert crossover(dense=4, full=4, r_8=5, r_16=6)["share"] == pytest.approx(0.08)
+
+
+def test_crossover_where_all_budgets_pay_or_nothing_is_known():
+    found = crossover(dense=4, full=5, r_8=1, r_16=2)
+    assert found["r"] is None and found["share"] > 1
+    timings = {"dense": Timing([0.1]), backbone_tables.IN_FULL: Timing([]), "r=8": Timing([0.2])}
+    assert backbone_tables.crossover(timings, 100)["share"] is None
+
+
+def test_crossovers_are_measured_with_all_budgets_choosing():
+    """Whatever share is set: those above it would take the time of frames in full."""
+    model, seen = build_vit(TINY, 32, FLOAT32, CPU, 4), []
+    model.observers.append(lambda trace: seen.append(encoder.CROSSOVER))
+    calls = backbone_tables.crossover_calls(model, drifting_frames(1, 1, 32, torch.float32, CPU), SETTINGS[0])
+    for name in ("r=4", "r=16", backbone_tables.IN_FULL):
+        calls[name](0)
+    assert seen == [float("inf"), float("inf"), 0] and encoder.CROSSOVER < 1
+
+
+@pytest.mark.parametrize("share, line", [(0.264, None), (0.31, "GPU_CROSSOVER: 0.31}"), (2.0, "GPU_CROSSOVER: 2.00}")])
+def test_the_report_says_how_to_set_another_crossover(share, line):
+    found = {"dense_ms": 2.0, "full_ms": 2.5, "ms": {256: 1.5, 1024: 3.0}, "r": 1024}
+    found = {**found, "share": share, "now": 0.26}
+    text = report_markdown._tables({"crossover": {"1024": found}}, "")
+    assert "one computed in full (2.5 ms; dense: 2 ms) from r = 1024 on (r = 256: 1.50, r = 1024: 3.00 ms)" in text
+    assert line in text if line else "GPU_CROSSOVER" not in text
 
 
 def test_goals_say_whether_they_are_met_or_why_they_are_not_measured():

@@ -231,6 +231,7 @@ def detect_sequence(model, frames) -> list:
             "MODEL.EVENTFUL.THRESHOLD: .*NaN",
         ),
         ({"MODEL__EVENTFUL__POLICY": "fraction", "MODEL__EVENTFUL__FRACTION": 1.5}, "MODEL.EVENTFUL.FRACTION"),
+        ({"MODEL__EVENTFUL__GPU_CROSSOVER": -1.0}, "MODEL.EVENTFUL.GPU_CROSSOVER is -1.0; expected 0 or larger"),
         ({"MODEL__EVENTFUL__ATTENTION": "some"}, "MODEL.EVENTFUL: attention = 'some' is unknown"),
         ({"MODEL__EVENTFUL__GATE_REFERENCE": "some"}, "gate_reference = 'some' is unknown"),
         ({"MODEL__EVENTFUL__STATE_DTYPE": "int8"}, "STATE_DTYPE = 'int8' is unknown"),

@@ -5,7 +5,7 @@ import logging
 
 import pytest
 import torch
-from eventful_vit import PerGate, Threshold, TopFraction, TopR, count_operations, encoder
+from eventful_vit import FactorisedViViT, PerGate, Threshold, TopFraction, TopR, count_operations, encoder
 
 from .small_models import CLOSE, dense, flushed, make_video, make_vit, run
 
@@ -42,6 +42,19 @@ def test_what_would_give_another_result_chooses(options, as_on_a_gpu):
     vit = make_vit(policy=TopR(30), **options)
     run(vit, make_video(3))
     assert vit.state.trace.in_full == (False,)
+
+
+@pytest.mark.parametrize("share, full", [(0, True), (0.57, True), (0.58, False), (2.0, False), (float("inf"), False)])
+def test_the_crossover_can_be_set(share, full, as_on_a_gpu):
+    vit = make_vit(policy=TopR(20), gpu_crossover=share)  # 20 of 35 tokens
+    run(vit, make_video(3))
+    assert large(vit) == full
+
+
+def test_vivit_takes_the_crossover_too():
+    blocks = {"embed_dim": 16, "depth": 1, "depth_temporal": 1, "num_heads": 2}
+    vivit = FactorisedViViT({"verb": 3}, 32, frames=4, tubelet=(2, 8, 8), **blocks, gpu_crossover=0.4)
+    assert [vivit.spatial._encoder.is_beyond_crossover(TopR(r), 10) for r in (3, 4)] == [False, True]
 
 
 def test_a_cpu_chooses():
@@ -95,5 +108,6 @@ def test_it_is_said_once(as_on_a_gpu, caplog):
         vit = make_vit(policy=TopR(20))
         run(vit, make_video(4))
     assert [record.getMessage() for record in caplog.records] == [
-        "GPU: frames of 35 tokens are computed in full where a budget lets 18 or more of them through, which is faster"
+        "GPU: frames of 35 tokens are computed in full where a budget lets 18 or more of them through, which is faster "
+        "(MODEL.EVENTFUL.GPU_CROSSOVER, gpu_crossover in Python, is 0.5)"
     ]

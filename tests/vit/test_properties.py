@@ -277,6 +277,8 @@ def test_an_interrupted_frame_starts_over():
     [
         ({"attention": "nonsense"}, "attention = 'nonsense' is unknown"),
         ({"gate_reference": "first"}, "gate_reference = 'first' is unknown"),
+        ({"gpu_crossover": -0.1}, "gpu_crossover needs a share of a frame's tokens, 0 or more, got -0.1"),
+        ({"gpu_crossover": float("nan")}, "gpu_crossover needs .* got nan"),
         ({"num_heads": 5}, "not divisible by num_heads = 5"),
         ({"img_size": 41}, "not a multiple of patch_size"),
     ],

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from numbers import Real
 from typing import Union
 
 import torch
@@ -42,6 +43,9 @@ class EventfulOptions:
     """Storage type of references, buffers and attention state; None keeps the type of the tokens."""
     compute_dtype: torch.dtype | None = None
     """Type of the products of linear layers in inference; None is that of the parameters."""
+    gpu_crossover: float | None = None
+    """Share of a frame's tokens: with budgets from there on, a GPU computes frames in full. None: what was measured on
+    an H200 (encoder.py); above 1: never."""
 
     def __post_init__(self) -> None:
         if self.gate_reference not in GATE_REFERENCES:
@@ -55,6 +59,11 @@ class EventfulOptions:
                 raise TypeError(f"{name} needs a type such as torch.bfloat16, or None, got {dtype!r}")
             if dtype not in (None, *FLOATS):
                 raise ValueError(f"{name} = {dtype} is not supported; choose one of {', '.join(map(str, FLOATS))}")
+        share = self.gpu_crossover
+        if share is not None and (isinstance(share, bool) or not isinstance(share, Real)):
+            raise TypeError(f"gpu_crossover needs a share of a frame's tokens, or None, got {share!r}")
+        if share is not None and not share >= 0:  # NaN fails this too
+            raise ValueError(f"gpu_crossover needs a share of a frame's tokens, 0 or more, got {share!r}")
 
 
 Scale = Union[nn.Module, Tensor, None]

@@ -25,7 +25,8 @@ TAPED_VALUES = 2**18
 
 CROSSOVER = 0.26
 """Share of a frame's tokens. On a GPU, frames with budgets from there on are computed in full: that is exact, and takes
-less time than choosing so many (`python tools/gpu_report.py --only tables`)."""
+less time than choosing so many. Measured on an H200 (`python tools/gpu_report.py --only tables`); the option
+`gpu_crossover` sets another one."""
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +49,7 @@ class EventfulEncoder:
         """The gates in the order of their work, such as `blocks.0.qkv`."""
         self._can_record = all(gate.can_take_numbers() for gate in gates)
         self._is_exact = options.attention == "exact"
+        self._crossover = options.gpu_crossover
 
     def dense(self, blocks: Sequence[Block], x: Tensor, grid: tuple[int, int], trace: FrameTrace | None) -> Tensor:
         """All tokens (B, N, D) -> (B, N, D).
@@ -128,10 +130,11 @@ class EventfulEncoder:
         limits = self._limits(policy, tokens) if self._is_exact and self._can_record else None
         if limits is None or any(threshold > -math.inf for _, threshold in limits):
             return False
+        share = CROSSOVER if self._crossover is None else self._crossover
         mean = sum(count for count, _ in limits) / len(limits)
-        if mean < CROSSOVER * tokens:
+        if mean < share * tokens:
             return False
-        _say_that_frames_are_full(tokens, math.ceil(CROSSOVER * tokens))
+        _say_that_frames_are_full(tokens, share)
         return True
 
     def write_budget(self, kind: RecordedFrame, policy: Policy) -> bool:
@@ -173,11 +176,13 @@ class EventfulEncoder:
 
 
 @cache
-def _say_that_frames_are_full(tokens: int, least: int) -> None:
+def _say_that_frames_are_full(tokens: int, share: float) -> None:
     logger.info(
-        "GPU: frames of %d tokens are computed in full where a budget lets %d or more of them through, which is faster",
+        "GPU: frames of %d tokens are computed in full where a budget lets %d or more of them through, which is faster "
+        "(MODEL.EVENTFUL.GPU_CROSSOVER, gpu_crossover in Python, is %.3g)",
         tokens,
-        least,
+        math.ceil(share * tokens),
+        share,
     )
 
 

@@ -22,7 +22,7 @@ from .finite_frames import FiniteAnswer
 from .frame import FrameTrace, GateBudget
 from .ops import tf32
 from .ops.cpu.library import make_replay
-from .ops.gpu.graph import Graph
+from .ops.gpu.graph import Graph, shared_pool
 from .ops.tape import Recorder, Tape
 
 if TYPE_CHECKING:
@@ -251,8 +251,7 @@ class RecordedFrames:
         if device.type != "cuda":
             return Tape(make_replay)
         known = [*self.kinds.values(), *([] if self.input is None else [self.input])]
-        pools = [each.recorder.pool for each in known if isinstance(each.recorder, Graph)]
-        return Graph(device, pools[0] if pools else None)
+        return Graph(device, shared_pool(each.recorder for each in known if isinstance(each.recorder, Graph)))
 
 
 def keep_last(kinds: dict, key: Hashable, kind: object) -> None:

@@ -192,6 +192,9 @@ def _add_eventful_config(cfg: CfgNode) -> None:
     # stay in float32. On a GPU it is the type of a detector's pyramid, proposal network and box heads, too; their
     # norms, scores and boxes stay in float32.
     eventful.COMPUTE_DTYPE = ""
+    # On a GPU, frames are computed in full where a budget lets this share of their tokens through, or more: choosing so
+    # many takes longer. 0.26 was measured on an H200; tools/gpu_report.py measures it on yours. Above 1: never.
+    eventful.GPU_CROSSOVER = 0.26
     _add_controller_config(eventful)
     _add_incremental_pyramid_config(eventful)
 

@@ -450,10 +450,16 @@ class TestRefusals:
         with pytest.raises(ValueError, match="is eventful already; set_policy"):
             make_eventful(make_eventful(torchvision_vit()))
 
-    @pytest.mark.parametrize("name, value", [("state_dtype", "bfloat16"), ("compute_dtype", torch.int8)])
-    def test_types_that_are_none(self, name, value):
+    @pytest.mark.parametrize(
+        "name, value", [("state_dtype", "bfloat16"), ("compute_dtype", torch.int8), ("gpu_crossover", "0.3")]
+    )
+    def test_options_that_are_none(self, name, value):
         with pytest.raises((TypeError, ValueError), match=f"{name} .*{value}"):
             make_eventful(torchvision_vit(), **{name: value})
+
+    def test_the_crossover_of_gpus(self):
+        model = make_eventful(torchvision_vit(), gpu_crossover=0.4)
+        assert [model._encoder.is_beyond_crossover(TopR(r), 10) for r in (3, 4)] == [False, True]
 
     def test_the_advice_for_compiled_models_works(self):
         compiled = torch.compile(timm_vit(), backend="eager")

@@ -6,6 +6,7 @@ import logging
 import pytest
 import torch
 from eventful_vit import ops
+from eventful_vit.attention.layout import attention_layout
 from eventful_vit.ops import gpu
 from eventful_vit.ops.attention import DENSE_ABOVE
 
@@ -387,3 +388,11 @@ class TestMissing:
             assert gpu.load_kernels.__wrapped__() is None
         (record,) = caplog.records
         assert record.message.startswith(f"GPU: frames run as PyTorch operations, slowly: {reason}")
+
+
+@pytest.mark.parametrize(("streams", "side", "window", "fits"), [(15, 64, 1, 1), (16, 64, 1, 0), (3, 4, 0, 1)])
+def test_more_windows_than_a_launch_has_programs_run_otherwise(streams, side, window, fits):
+    """A GPU refuses a launch of 2^16 programs along a dimension but the first."""
+    attention = importlib.import_module("eventful_vit.ops.gpu.attention")
+    q = torch.empty(streams, side * side, 16, device="meta")
+    assert attention.can_attend(q, 1, attention_layout(side, side, window)) == fits

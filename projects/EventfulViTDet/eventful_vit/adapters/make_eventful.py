@@ -21,6 +21,7 @@ def make_eventful(
     gate_reference: GateReference = "last-sent",
     state_dtype: torch.dtype | None = None,
     compute_dtype: torch.dtype | None = None,
+    gpu_crossover: float | None = None,
     enabled: bool = True,
 ) -> AdaptedViT:
     """Make a Vision Transformer eventful.
@@ -49,5 +50,5 @@ def make_eventful(
     """
     if isinstance(vit, EventfulModel):
         raise ValueError(f"{type(vit).__name__} is eventful already; set_policy and enabled change how it runs")
-    options = EventfulOptions(attention, gate_before_norm, gate_reference, state_dtype, compute_dtype)
+    options = EventfulOptions(attention, gate_before_norm, gate_reference, state_dtype, compute_dtype, gpu_crossover)
     return AdaptedViT(vit, options, policy, enabled)

@@ -72,6 +72,7 @@ class EventfulViT(EventfulModel):
         kv_pool: int = 1,
         state_dtype: torch.dtype | None = None,
         compute_dtype: torch.dtype | None = None,
+        gpu_crossover: float | None = None,
     ) -> None:
         """
         Args:
@@ -128,7 +129,9 @@ class EventfulViT(EventfulModel):
             )
             for i in range(depth)
         )
-        options = EventfulOptions(attention, gate_before_norm, gate_reference, state_dtype, compute_dtype)
+        options = EventfulOptions(
+            attention, gate_before_norm, gate_reference, state_dtype, compute_dtype, gpu_crossover
+        )
         self._options = options
         self._encoder = EventfulEncoder(depth, options)
         self._training_gates: TrainingGates | None = None

@@ -192,6 +192,7 @@ class FactorisedViViT(Traced):
         gate_reference: GateReference = "last-sent",
         state_dtype: torch.dtype | None = None,
         compute_dtype: torch.dtype | None = None,
+        gpu_crossover: float | None = None,
     ) -> None:
         """
         Args:
@@ -217,7 +218,9 @@ class FactorisedViViT(Traced):
         self.img_size, self.frames, self.tubelet = (height, width), frames, tuple(tubelet)
         grid = (height // tubelet[1], width // tubelet[2])
         self.embedding = TubeletEmbed(self.tubelet, in_chans, embed_dim)
-        options = EventfulOptions(attention, gate_before_norm, gate_reference, state_dtype, compute_dtype)
+        options = EventfulOptions(
+            attention, gate_before_norm, gate_reference, state_dtype, compute_dtype, gpu_crossover
+        )
         self.spatial = ClassTokenViT(
             embed_dim,
             depth,

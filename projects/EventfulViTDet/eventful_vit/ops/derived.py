@@ -60,10 +60,12 @@ def derive(parameter: Tensor, kind: Hashable, make: Callable[[], Value]) -> Valu
     if value is None:
         with torch.inference_mode(False), torch.no_grad():
             value = make()
-        wait_until_made(parameter.device)
-        entry.values[kind] = value
-        for oldest in list(entry.values)[:-MAX_KINDS]:
-            entry.values.pop(oldest, None)
+        # While a graph is recorded, nothing is computed: only the graph may read it, and a failed one never makes it.
+        if not _is_recorded(parameter.device):
+            wait_until_made(parameter.device)
+            entry.values[kind] = value
+            for oldest in list(entry.values)[:-MAX_KINDS]:
+                entry.values.pop(oldest, None)
     tape.hold(value)
     return value
 
@@ -73,6 +75,11 @@ def wait_until_made(device: torch.device) -> None:
     while a graph is recorded cannot be waited for."""
     if device.type == "cuda" and not torch.cuda.is_current_stream_capturing():
         torch.cuda.current_stream(device).synchronize()
+
+
+def _is_recorded(device: torch.device) -> bool:
+    """Whether this thread's work on a device is recorded as a CUDA graph, and not done."""
+    return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
 
 
 def derive_or_differentiate(parameter: Tensor, kind: Hashable, make: Callable[[Tensor], Value]) -> Value:

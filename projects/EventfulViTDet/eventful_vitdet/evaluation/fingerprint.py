@@ -68,6 +68,7 @@ TRAINING_ONLY = (
 )
 NOT_IN_EVALUATION = ("MODEL.EVENTFUL.CONTROLLER.*",)
 """An evaluation runs at a fixed budget."""
+GPU_ONLY = ("MODEL.EVENTFUL.GPU_CROSSOVER",)
 EVENTFUL_ONLY = "MODEL.EVENTFUL.*"
 ALSO_DENSE = ("MODEL.EVENTFUL.KV_POOL", "MODEL.EVENTFUL.COMPUTE_DTYPE")
 PYRAMID = "MODEL.EVENTFUL.PYRAMID.*"
@@ -117,7 +118,8 @@ def common_settings(
         code: `hash_our_code` of the part of this package that the numbers come from.
     """
     on_cpu = device == "cpu"
-    model = {f"MODEL.{key}": value for key, value in _flatten(cfg.MODEL) if _matters(f"MODEL.{key}", policy, cfg)}
+    keys = {f"MODEL.{key}": value for key, value in _flatten(cfg.MODEL)}
+    model = {key: value for key, value in keys.items() if _matters(key, policy, cfg, on_cpu)}
     return {
         "weights": weights,
         "data set": dataset,
@@ -188,8 +190,8 @@ def _differences(found: Mapping, wanted: Mapping) -> Iterator[str]:
             yield f"{key} was {before}, now it is {now}"
 
 
-def _matters(key: str, policy: str, cfg: CfgNode) -> bool:
-    idle = [*ELSEWHERE, *POLICY_KEYS, *TRAINING_ONLY, *NOT_IN_EVALUATION]
+def _matters(key: str, policy: str, cfg: CfgNode, on_cpu: bool) -> bool:
+    idle = [*ELSEWHERE, *POLICY_KEYS, *TRAINING_ONLY, *NOT_IN_EVALUATION, *(GPU_ONLY if on_cpu else ())]
     if not cfg.MODEL.EVENTFUL.PYRAMID.ENABLED:
         idle.append(PYRAMID)
     if any(fnmatchcase(key, pattern) for pattern in idle):

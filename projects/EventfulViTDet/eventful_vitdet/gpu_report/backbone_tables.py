@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import time
 import traceback
 from collections.abc import Callable
@@ -11,10 +12,11 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from eventful_vit import EventfulViT, Streams, TopR, count_operations
+from eventful_vit import EventfulViT, Streams, TopR, count_operations, encoder
 from eventful_vit.ops import tf32
 from torch import Tensor
 
+from ..attribute_swap import swapped
 from .dense_yardsticks import YARDSTICKS
 from .detector_times import measure_detector
 from .frame_times import (
@@ -33,6 +35,10 @@ from .part_list import Note
 from .report_models import ALL_BFLOAT16, BFLOAT16, FLOAT32, VITDET_B, Form, build_vit
 
 FRAMES = 8
+IN_FULL = "in full"
+"""An eventful frame of all tokens, as for large budgets. It writes all state, so it takes longer than a dense one."""
+NEVER = 2.0
+"""A share of all tokens that no budget reaches."""
 WARM_UP = 4
 """A frame's first call compiles, its second one is recorded."""
 
@@ -49,7 +55,7 @@ class Setting:
     streams: int = 1
     yardsticks: bool = False
     crossover: tuple[int, ...] = ()
-    """Further budgets, to find the smallest at which an eventful frame is no faster than a dense one."""
+    """Further budgets, to find the smallest from which on it is faster to compute frames in full."""
     rounds: int = 25
     seconds: float = 15.0
     """No further round begins after so many."""
@@ -118,9 +124,9 @@ def _measure(setting: Setting, architecture: dict, where: torch.device, result: 
         in_a_row = {name: milliseconds_in_a_row(call, where) for name, call in own.items()}
         macs = {name: count_macs(model, call) for name, call in own.items()}
         if setting.crossover:
-            extra, _ = make_calls(model, frames, setting, (*setting.budgets, *setting.crossover))
+            extra = crossover_calls(model, frames, setting)
             more = time_in_turn(extra, where, 8, WARM_UP, started + 2 * setting.seconds)
-            result["crossover"][setting.name] = crossover(more)
+            result["crossover"][setting.name] = crossover(more, (setting.size // model.patch_size) ** 2)
         if where.type == "cuda" and setting.yardsticks:
             for name in ("dense", *states):
                 call = partial(calls[name], WARM_UP)
@@ -158,6 +164,23 @@ def make_calls(
     return calls, states
 
 
+def crossover_calls(model: EventfulViT, frames: list[Tensor], setting: Setting) -> dict[str, Callable[[int], object]]:
+    """The dense frame, every budget, and a frame in full. All budgets choose tokens here, however large."""
+    budgets = (*setting.budgets, *setting.crossover)
+    calls, _ = make_calls(model, frames, setting, budgets)
+
+    def with_crossover(number: int, share: float, call: Callable[[int], object]) -> None:
+        with swapped(encoder, "CROSSOVER", share):
+            call(number)
+
+    in_full, _ = make_calls(model, frames, setting, budgets[:1])
+    calls[IN_FULL] = partial(with_crossover, share=0.0, call=in_full[f"r={budgets[0]}"])
+    return {
+        name: partial(with_crossover, share=math.inf, call=call) if name.startswith("r=") else call
+        for name, call in calls.items()
+    }
+
+
 def count_macs(model: EventfulViT, call: Callable[[int], object]) -> float:
     """GMACs of one more frame, all streams."""
     with count_operations(model) as counts:
@@ -165,12 +188,29 @@ def count_macs(model: EventfulViT, call: Callable[[int], object]) -> float:
     return counts.backbone() / 1e9
 
 
-def crossover(timings: dict[str, Timing]) -> dict:
-    """The smallest budget at which an eventful frame is no faster than a dense one in the same turns, and all times."""
-    dense = timings["dense"].milliseconds()
-    times = {int(n[2:]): t.milliseconds() for n, t in timings.items() if n.startswith("r=") and t.seconds}
-    slower = [r for r, milliseconds in sorted(times.items()) if dense is not None and milliseconds >= dense]
-    return {"dense_ms": dense, "ms": dict(sorted(times.items())), "r": slower[0] if slower else None}
+def crossover(timings: dict[str, Timing], tokens: int) -> dict:
+    """All times, the smallest budget `r` with which an eventful frame is no faster than a frame in full, the `share` of
+    the tokens at which both take the same time, if times between two budgets lie on a line, and the share set `now`."""
+    full = timings[IN_FULL].milliseconds()
+    times = sorted((int(n[2:]), t.milliseconds()) for n, t in timings.items() if n.startswith("r=") and t.seconds)
+    ms = {"dense_ms": timings["dense"].milliseconds(), "full_ms": full, "ms": dict(times)}
+    found = {**ms, "r": None, "share": None, "now": encoder.CROSSOVER}
+    if full is None or not times:
+        return found
+    before = None
+    for r, milliseconds in times:
+        if milliseconds >= full:
+            return {**found, "r": r, "share": _crossing(before, (r, milliseconds), full) / tokens}
+        before = (r, milliseconds)
+    return {**found, "share": NEVER}
+
+
+def _crossing(before: tuple[int, float] | None, after: tuple[int, float], level: float) -> float:
+    """Where the line through two points (r, milliseconds) reaches a level; without a first one, the second."""
+    if before is None:
+        return after[0]
+    (r, low), (next_r, high) = before, after
+    return r + (next_r - r) * (level - low) / (high - low)
 
 
 def _remember(row: dict, measured: dict) -> None:

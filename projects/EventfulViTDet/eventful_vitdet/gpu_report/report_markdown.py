@@ -91,10 +91,7 @@ def _tables(result: dict, reason: str) -> str:
         rows = [("x".join(map(str, p["shape"])), p["type"], p["tflops"]) for p in result["products"]]
         parts.append(table(("matrix product", "type", "TFLOP/s"), rows))
     for name, found in result.get("crossover", {}).items():
-        times = ", ".join(f"r = {r}: {ms:.2f}" for r, ms in found["ms"].items())
-        where = f"from r = {found['r']} on" if found["r"] is not None else "at no budget tried"
-        parts.append(f"{name}: an eventful frame is no faster than a dense one ({_cell(found['dense_ms'])} ms) {where} "
-                     f"({times} ms).")  # fmt: skip
+        parts.append(_crossover(name, found))
     if result.get("launches"):
         keys = ("setting", "variant", "starts", "waits", "kernels", "span_us", "idle_us")
         names = ("setting", "variant", "host starts", "host waits", "GPU kernels", "span us", "idle us")
@@ -102,6 +99,20 @@ def _tables(result: dict, reason: str) -> str:
         parts += [_busiest(row) for row in result["launches"] if row.get("busiest")]
     parts += [f"- {e['name']}: {e['error']}" for e in result.get("errors", ())]
     return "\n\n".join(parts)
+
+
+def _crossover(name: str, found: dict) -> str:
+    """From which budget on frames had better be computed in full, and how to say so, where it is not said yet."""
+    times = ", ".join(f"r = {r}: {ms:.2f}" for r, ms in found["ms"].items())
+    where = f"from r = {found['r']} on" if found["r"] is not None else "at no budget tried"
+    text = (f"{name}: an eventful frame is no faster than one computed in full ({_cell(found['full_ms'])} ms; dense: "
+            f"{_cell(found['dense_ms'])} ms) {where} ({times} ms).")  # fmt: skip
+    if found["share"] is None or round(found["share"], 2) == found["now"]:
+        return text
+    return (
+        f"{text} The default is another crossover, {found['now']}; for frames of this size, put into the configuration "
+        f"(docs/gpu.md, Large budgets):\n\n    MODEL: {{EVENTFUL: {{GPU_CROSSOVER: {found['share']:.2f}}}}}"
+    )
 
 
 def _busiest(row: dict) -> str:

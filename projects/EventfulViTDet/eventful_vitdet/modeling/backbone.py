@@ -112,6 +112,7 @@ def eventful_options(cfg: CfgNode) -> dict:
         "kv_pool": eventful.KV_POOL,
         "state_dtype": parse_dtype(cfg, "STATE_DTYPE"),
         "compute_dtype": parse_dtype(cfg, "COMPUTE_DTYPE"),
+        "gpu_crossover": eventful.GPU_CROSSOVER,
     }
 
 

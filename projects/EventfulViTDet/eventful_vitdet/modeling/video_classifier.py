@@ -166,6 +166,7 @@ def build_vivit(cfg: CfgNode) -> FactorisedViViT:
             gate_reference=eventful.GATE_REFERENCE,
             state_dtype=state_dtype,
             compute_dtype=compute_dtype,
+            gpu_crossover=eventful.GPU_CROSSOVER,
         )
     except ValueError as error:
         raise ConfigError(f"MODEL.VIVIT, MODEL.VIT or MODEL.EVENTFUL: {error}") from error

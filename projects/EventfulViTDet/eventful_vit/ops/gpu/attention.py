@@ -35,6 +35,8 @@ LOG2_E = tl.constexpr(1.4426950408889634)
 """Weights are powers of two: a GPU has no faster exponential."""
 MOST_VALUES = 2**31
 """Values of a stream that 32 bits can count."""
+MOST_GROUPS = 2**16
+"""Below this is how many programs a GPU counts along a launch's last two dimensions."""
 MERGED = 16
 """Queries whose parts a program puts together."""
 
@@ -101,10 +103,10 @@ def _attend(
     pair = stream * heads + head
     tile_number, part, is_split = tl.program_id(0), 0, False
     if SPLITS > 1:
+        # Not as branches: Triton 3.4 cannot compile one that gives values in a kernel that may end early.
         is_split = tl.load(listed_count + pair) <= most_split
-        if is_split:
-            part = tile_number % SPLITS
-            tile_number = tile_number // SPLITS
+        part = tl.where(is_split, tile_number % SPLITS, 0)
+        tile_number = tl.where(is_split, tile_number // SPLITS, tile_number)
     tile = tile_number * QUERIES + tl.arange(0, QUERIES)
     top, left = 0, 0  # of the window
     if WINDOW:
@@ -154,8 +156,8 @@ def _attend(
     unit = scale * LOG2_E
     first_tile, last_tile = 0, TILES
     if SPLITS > 1:
-        if is_split:
-            first_tile, last_tile = part * TILES // SPLITS, (part + 1) * TILES // SPLITS
+        first_tile = part * TILES // SPLITS
+        last_tile = tl.where(is_split, (part + 1) * TILES // SPLITS, TILES)
     for number in range(first_tile, last_tile):
         if BY_ROWS:
             column = number % ACROSS * KEYS + in_tile
@@ -350,7 +352,8 @@ def can_attend(q: Tensor, heads: int, layout: AttentionLayout) -> bool:
     """Whether the kernel takes such queries."""
     dim, reach = q.shape[-1], max(layout.tokens * q.stride(1), layout.keys * 2 * q.shape[-1])
     heads_fit = dim % heads == 0 and dim // heads <= 256
-    return q.dtype in TYPES and q.shape[1] == layout.tokens and heads_fit and len(q) > 0 and reach < MOST_VALUES
+    programs_fit = 0 < len(q) * max(windows_of(layout), heads) < MOST_GROUPS
+    return q.dtype in TYPES and q.shape[1] == layout.tokens and heads_fit and programs_fit and reach < MOST_VALUES
 
 
 def attend(

@@ -17,7 +17,7 @@ from detectron2.modeling.backbone.vit import SimpleFeaturePyramid
 from detectron2.structures import Boxes, Instances
 from eventful_vit.layers import is_observed, is_replaced
 from eventful_vit.ops import tf32
-from eventful_vit.ops.gpu.graph import Graph
+from eventful_vit.ops.gpu.graph import Graph, shared_pool
 from eventful_vit.recorded import keep_last
 from eventful_vit.weights import HookWatch, WeightWatch
 from torch import Tensor, nn
@@ -200,8 +200,7 @@ class RestOfFrame:
         dtype = self._dtype or next(self._parts.parameters()).dtype
         graph = None
         if source.is_cuda:
-            pools = [kind.graph.pool for kind in layers.kinds.values()]
-            graph = Graph(source.device, pools[0] if pools else None)
+            graph = Graph(source.device, shared_pool(kind.graph for kind in layers.kinds.values()))
         numbers = torch.empty(3, len(source), 1, 4, dtype=torch.float32, device=source.device)
         return _Kind(torch.empty_like(source, dtype=dtype, memory_format=torch.channels_last), numbers, graph)
 

@@ -87,11 +87,16 @@ def open_atomically(path: str, *, durable: bool = False) -> Iterator[IO[bytes]]:
 
 
 def user_cache_folder() -> str:
-    """Where this package keeps what it can make again: below XDG_CACHE_HOME, or ~/.cache. It may not exist."""
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    if not os.path.isabs(base):  # a relative one is to be ignored, as its specification says
-        base = os.path.join(os.path.expanduser("~"), ".cache")
-    return os.path.join(base, "eventful_vitdet")
+    """Where this package keeps what it can make again: below XDG_CACHE_HOME, or ~/.cache. It may not exist.
+
+    Raises FileError for a user without a home folder.
+    """
+    from eventful_vit.user_cache import user_cache  # imports PyTorch, for which no --help should wait
+
+    base = user_cache()
+    if base is None:
+        raise FileError("this user has no home folder; XDG_CACHE_HOME can name another one for what is kept")
+    return str(base / "eventful_vitdet")
 
 
 def remove_temporary_files(folder: str) -> None:

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import ConfigError, ToolError, VideoReadError, VideoWriteError, describe_error
 from ..files import file_key
+from ..shown_score import SHOWN_SCORE
 from .annotate_actions import ENDING as ACTIONS_ENDING
 from .annotate_actions import annotate_actions, check_actions, csv_outputs
 from .arguments import add_inputs, add_model, command_parser, factor, model_pairs, score, take_inputs, whole_number
@@ -87,7 +88,6 @@ def execute(arguments: argparse.Namespace) -> None:
 def annotate_options(arguments: argparse.Namespace) -> AnnotateOptions:
     """How the videos of a command line are annotated; where results are saved, each video's options say."""
     from ..draw.annotated_video import AnnotateOptions
-    from ..structures import SHOWN_SCORE
 
     return AnnotateOptions(
         side_by_side_dense=arguments.side_by_side_dense,
@@ -270,7 +270,7 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     option("--budget", metavar="SCHEDULE", help="tokens per gate: 256, or by frame as in 0:512,120:128,240:2048")
     option("--save-json", metavar="FILE.jsonl", help="detections and costs, a line per frame; or a folder")
     option("--save-csv", metavar="FILE.csv", help="models of actions: a table of the steps; or a folder")
-    option("--confidence-threshold", type=score, metavar="SCORE", help="lowest score to draw (default: 0.3)")
+    option("--confidence-threshold", type=score, metavar="SCORE", help=f"lowest score to draw (default: {SHOWN_SCORE})")
     option("--save-frames", type=numbers, default=[], metavar="N,N,...", help="also write these frames as pictures")
     option("--start", type=whole_number(0), default=0, metavar="N", help="number of the first frame (default: 0)")
     option("--end", type=whole_number(1), metavar="N", help="number of the frame to stop before")

@@ -76,15 +76,16 @@ def _part_of_work(listed_count, pair, most_split, SPLITS: tl.constexpr):
 
 @triton.jit
 def _queries_of_tile(
-    place, count, listed, top, left, height, width, WINDOW: tl.constexpr, QUERY_COLUMNS: tl.constexpr
+    place, count, listed, list_start, top, left, height, width, WINDOW: tl.constexpr, QUERY_COLUMNS: tl.constexpr
 ):  # fmt: skip
     """Tokens (T,) at places of a group or of a list, and which of them are queries; 0 for those that are not."""
-    token, is_query = place, place < count
     if WINDOW:
         query_y, query_x = top + place // QUERY_COLUMNS, left + place % QUERY_COLUMNS
-        token, is_query = query_y * width + query_x, is_query & (query_y < height) & (query_x < width)
-    elif listed is not None:
-        token = tl.load(listed + place, mask=is_query, other=0)
+        is_query = (place < count) & (query_y < height) & (query_x < width)
+        token = query_y * width + query_x
+    else:
+        is_query = place < count
+        token = place if listed is None else tl.load(listed + list_start + place, mask=is_query, other=0)
     return tl.where(is_query, token, 0), is_query
 
 
@@ -109,9 +110,9 @@ def _tokens_of_keys(key, is_key, top, left, height, width, WINDOW: tl.constexpr,
     """Tokens (T,) at places of a group, and which of them are real: in windows, others are padding."""
     token, is_real = key, is_key
     if WINDOW:
-        key_y, key_x = top + key // KEY_COLUMNS, left + key % KEY_COLUMNS
-        is_real = is_key & (key_y < height) & (key_x < width)
-        token = tl.where(is_real, key_y * width + key_x, 0)
+        row, column = key // KEY_COLUMNS, key % KEY_COLUMNS
+        is_real = is_key & (top + row < height) & (left + column < width)
+        token = tl.where(is_real, (top + row) * width + left + column, 0)
     return token, is_real
 
 
@@ -126,16 +127,16 @@ def _column_terms(
 
 
 @triton.jit
-def _next_weights(scores, reference, unit, row_terms, is_query, BY_ROWS: tl.constexpr):
+def _next_weights(scores, reference, unit, terms, row, is_query, BY_ROWS: tl.constexpr):
     """Weights of a tile of keys by the largest score so far, the factor that brings earlier sums to it, and that score.
 
     Args:
-        row_terms: where each query's term for the row of these keys lies, which their scores lack.
+        terms, row: where each query's terms lie, and the row of these keys, whose term their scores lack.
     """
     highest = tl.max(scores, axis=1)
     row_term = tl.zeros_like(highest)
     if BY_ROWS:
-        row_term = tl.load(row_terms, mask=is_query, other=0.0).to(tl.float32)
+        row_term = tl.load(terms + row, mask=is_query, other=0.0).to(tl.float32)
         highest += row_term
     highest = tl.maximum(reference, highest)
     weights = tl.exp2(scores * unit - ((highest - row_term) * unit)[:, None])
@@ -181,6 +182,7 @@ def _attend(
     stream = (group // WINDOWS).to(tl.int64)
     pair = stream * heads + head
     tile, part, is_split = _part_of_work(listed_count, pair, most_split, SPLITS)
+    query_place = tile * QUERIES + tl.arange(0, QUERIES)
     top, left, count = 0, 0, tokens
     if WINDOW:
         count = GROUP_QUERIES
@@ -192,9 +194,9 @@ def _attend(
         count = tl.load(listed_count + pair)
         if tile * QUERIES >= count:
             return
-        listed += pair * tokens
-    query_place = tile * QUERIES + tl.arange(0, QUERIES)
-    token, is_query = _queries_of_tile(query_place, count, listed, top, left, height, width, WINDOW, QUERY_COLUMNS)
+    token, is_query = _queries_of_tile(
+        query_place, count, listed, pair * tokens, top, left, height, width, WINDOW, QUERY_COLUMNS
+    )  # fmt: skip
     first = head * HEAD_CHANNELS
     query = load_rows(
         q + stream * q_stream, None, token, is_query, is_query, q_token, first, True, HEAD_CHANNELS, CHANNELS
@@ -240,10 +242,9 @@ def _attend(
         scores = product(query, tl.trans(key_rows), scores, PRECISION)
         if RAGGED:
             scores = tl.where(is_key[None, :], scores, float("-inf"))
-        row_terms = terms
-        if BY_ROWS:
-            row_terms = terms + number // ACROSS
-        weights, shrunk, reference = _next_weights(scores, reference, unit, row_terms, is_query, BY_ROWS)
+        weights, shrunk, reference = _next_weights(
+            scores, reference, unit, terms, number // ACROSS, is_query, BY_ROWS
+        )  # fmt: skip
         normaliser = normaliser * shrunk + tl.sum(weights, axis=1)
         value_rows = load_rows(
             values, value_padding, key_token, is_real, is_key, kv_token, first, MASKED, HEAD_CHANNELS, CHANNELS

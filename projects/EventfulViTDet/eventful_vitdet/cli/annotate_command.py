@@ -46,31 +46,19 @@ logger = logging.getLogger("eventful_vitdet")
 
 
 def execute(arguments: argparse.Namespace) -> None:
-    from ..class_lists import find_classes
     from ..config import is_classifier
     from ..config_files import build_cfg
     from ..control import budget_options
-    from ..identities import check_tracking
-    from ..predictor import class_names, load_detector, load_model
-    from ..video import check_distinct, open_sources
+    from ..predictor import load_detector, load_model
 
     # What may be wrong is found out before the model is made, or even fetched.
     cfg = build_cfg(arguments.config_file, [*budget_options(arguments.budget), *model_pairs(arguments)])
     of_actions = is_classifier(cfg)
     if of_actions:
         names = check_actions(cfg, arguments)
-    elif arguments.save_csv:
-        raise ConfigError("--save-csv is for models of actions; detections are saved by --save-json")
-    if arguments.classes:
-        find_classes(class_names(cfg), arguments.classes)
-    if arguments.track:
-        check_tracking()
-    sources = open_sources(arguments.input)
-    check_distinct(sources)
-    ending = ACTIONS_ENDING if of_actions else DEFAULT_ENDING
-    if arguments.output is None:
-        sources = without_own_outputs(sources, ending)
-    outputs = choose_outputs(sources, arguments.output, arguments.save_json, ending)
+    else:
+        check_detections(cfg, arguments)
+    sources, outputs = choose_files(arguments, ACTIONS_ENDING if of_actions else DEFAULT_ENDING)
     tables = csv_outputs(arguments.save_csv, [output for output, _ in outputs])
     model = load_model(cfg) if of_actions else load_detector(cfg)
     if arguments.output is None:
@@ -83,6 +71,33 @@ def execute(arguments: argparse.Namespace) -> None:
         annotate_one_by_one(annotate, cfg, model, sources, outputs, tables, options)
     elif sources:
         annotate_together(cfg, model, sources, outputs, options)
+
+
+def check_detections(cfg: CfgNode, arguments: argparse.Namespace) -> None:
+    """Raise a UserError for options of the command line that a detector has no use for, or that cannot be met."""
+    from ..class_lists import find_classes
+    from ..identities import check_tracking
+    from ..predictor import class_names
+
+    if arguments.save_csv:
+        raise ConfigError("--save-csv is for models of actions; detections are saved by --save-json")
+    if arguments.classes:
+        find_classes(class_names(cfg), arguments.classes)
+    if arguments.track:
+        check_tracking()
+
+
+def choose_files(
+    arguments: argparse.Namespace, ending: str
+) -> tuple[Sequence[VideoSource], list[tuple[str, str | None]]]:
+    """The sources of a command line, and the video and the JSON file of each."""
+    from ..video import check_distinct, open_sources
+
+    sources = open_sources(arguments.input)
+    check_distinct(sources)
+    if arguments.output is None:
+        sources = without_own_outputs(sources, ending)
+    return sources, choose_outputs(sources, arguments.output, arguments.save_json, ending)
 
 
 def annotate_options(arguments: argparse.Namespace) -> AnnotateOptions:

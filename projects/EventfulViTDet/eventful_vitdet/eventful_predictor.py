@@ -128,7 +128,7 @@ class EventfulPredictor:
 
         Args:
             frame: RGB uint8, an array (H, W, 3) or a tensor (3, H, W).
-            seconds: when it is shown; it is given back with the result.
+            seconds: when it is shown; the result has it too.
 
         Raises:
             ConfigError: it is no such frame.

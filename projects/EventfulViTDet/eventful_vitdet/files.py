@@ -22,7 +22,7 @@ DIGEST_PART_BYTES = 1 << 16
 def write_atomically(path: str, content: bytes | str) -> None:
     """Write `content` to a temporary neighbour of `path` and rename it, making folders as needed.
 
-    Whoever reads `path`, at whatever moment, sees the old file or the new one, never a part.
+    Readers of `path` see the old file or the new one at any moment, never a part.
     Raises FileError if the folder cannot be written.
     """
     with open_atomically(path) as file:

@@ -60,7 +60,7 @@ def load_coco_vid(json_file: str, root: str, rules: ReadRules = DEFAULT_RULES) -
 def parse_coco_vid(json_file: str, root: str, *, strict: bool = True, rules: ReadRules = DEFAULT_RULES) -> VideoData:
     """Read and check an annotation file whose file names are relative to `root`.
 
-    Raises DatasetError, naming file and entry, for whatever makes the file unusable. Videos of which a file is absent
+    Raises DatasetError, naming file and entry, for all that makes the file unusable. Videos of which a file is absent
     are an error too, or with `strict=False` become the result's bad videos.
     """
     document, names = read_video_document(json_file, root)

@@ -223,7 +223,7 @@ def view(shape: Shape, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray
         face, corners = shape.faces[number], points[number]
         flat = np.stack([corners[:, 0] - (low[0] + high[0]) / 2, (low[2] + high[2]) / 2 - corners[:, 2]], axis=1)
         part, share = _cover(flat * scale + CANVAS / 2, face.opacity)
-        colours[part] += share * ((_light(corners, sun) * face.colour).astype(np.float32) - colours[part])
+        colours[part] += share * ((light_on(corners, sun) * face.colour).astype(np.float32) - colours[part])
         opacity[part] += share * (1 - opacity[part])
     return colours, opacity
 
@@ -238,7 +238,7 @@ def _cover(outline: np.ndarray, opacity: float) -> tuple[tuple[slice, slice], np
     return (slice(y0, y1), slice(x0, x1)), mask[..., None].astype(np.float32) * (opacity / 255)
 
 
-def _light(corners: Points, sun: np.ndarray) -> float:
+def light_on(corners: Points, sun: np.ndarray) -> float:
     """How bright a face is that is lit from both sides, as its normal may point to either."""
     normal = np.cross(corners[1] - corners[0], corners[-1] - corners[0])
     if np.linalg.norm(normal) < 1e-12:  # the first two corners are one, as at the end of an ellipsoid

@@ -11,6 +11,7 @@ overlap their label by some IoU bounds an AP at that IoU: the AP of boxes all of
 itself if their scores tell which ones fit, and near its square if not.
 
 A second estimate needs no pictures: each label of the second file as the prediction for its object three frames later.
+It needs files that list frames three numbers apart.
 """
 
 from __future__ import annotations
@@ -104,8 +105,10 @@ def _corners(boxes: np.ndarray) -> np.ndarray:
     return np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
 
 
-def shares(found: np.ndarray, labels: np.ndarray) -> list[float]:
-    """The shares of boxes (N, 4) that overlap their labels (N, 4) by each of IOUS."""
+def shares(found: np.ndarray, labels: np.ndarray) -> list[float] | None:
+    """The shares of boxes (N, 4) that overlap their labels (N, 4) by each of IOUS; None without boxes."""
+    if not len(found):
+        return None
     overlaps = box_ious(_corners(found), _corners(labels), pixel=0.0)
     return [float(np.mean(overlaps >= least)) for least in IOUS]
 
@@ -155,7 +158,12 @@ def main(options: argparse.Namespace) -> None:
         f"labels of {FRAMES_LATER} frames before": later_labels(frames),
     }
     for name, pair in rows.items():
-        print(f"| {name} | " + " | ".join(f"{100 * share:.1f}" for share in shares(*pair)) + " |")
+        print(f"| {name} | " + " | ".join(percent(shares(*pair))) + " |")
+
+
+def percent(found: Sequence[float] | None) -> list[str]:
+    """Cells of the table; "-" where there is nothing to measure, as where a file lists every n-th frame only."""
+    return ["-"] * len(IOUS) if found is None else [f"{100 * share:.1f}" for share in found]
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:

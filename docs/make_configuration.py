@@ -25,7 +25,8 @@ HEAD = """\
 # Configuration
 
 Every key that this project adds to Detectron2's configuration, or whose default it changes. Set keys in a yaml file
-(`--config-file`; `_BASE_` names a file to start from) or as `KEY VALUE` pairs at the end of a command; pairs win:
+(`--config-file`; `_BASE_` names a file to start from, or a list of them, of which later ones win) or as `KEY VALUE`
+pairs at the end of a command; pairs win:
 
     python tools/train_net.py --config-file FILE --eval-only MODEL.EVENTFUL.R 128 MODEL.DEVICE cpu
 

@@ -3,8 +3,10 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from pathlib import Path
 
 import pytest
+from eventful_vitdet.errors import FileError
 from eventful_vitdet.files import open_atomically, remove_temporary_files, user_cache_folder, write_atomically
 
 
@@ -90,3 +92,15 @@ def test_a_cache_folder_that_is_relative_is_ignored(monkeypatch, tmp_path):
         assert user_cache_folder() == str(tmp_path / ".cache" / "eventful_vitdet")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "other"))
     assert user_cache_folder() == str(tmp_path / "other" / "eventful_vitdet")
+
+
+def test_a_user_without_a_home_has_no_cache_folder(monkeypatch):
+    """Else a folder named ~ would be made wherever a command runs."""
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", without_home)
+    with pytest.raises(FileError, match="no home folder; XDG_CACHE_HOME"):
+        user_cache_folder()
+
+
+def without_home() -> Path:
+    raise RuntimeError("Could not determine home directory.")

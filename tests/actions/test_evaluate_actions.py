@@ -123,9 +123,9 @@ def test_one_process_of_each_machine_reads_the_records(evaluation, monkeypatch):
     evaluate_actions(cfg, model)
     folder = str(Path(cfg.OUTPUT_DIR, "inference"))
     sources = digest_clips(load_action_set(cfg.DATASETS.TEST[0], model.heads).clips)
-    assert list(module._records_of_machine(folder, sources)) == ["a", "b", "c"]
+    assert list(module.records_of_machine(folder, sources)) == ["a", "b", "c"]
     monkeypatch.setattr(module.comm, "get_local_rank", lambda: 1)
-    assert module._records_of_machine(folder, sources) == {}
+    assert module.records_of_machine(folder, sources) == {}
 
 
 def test_an_interrupted_evaluation_resumes(evaluation, interrupted, monkeypatch):

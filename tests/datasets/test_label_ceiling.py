@@ -124,6 +124,17 @@ def test_labels_of_three_frames_before(tmp_path, capsys):
     assert table(capsys.readouterr().out)["labels of 3 frames before"] == [100.0, 0.0, 0.0]  # 6 x 12 of 18 x 12
 
 
+def test_a_file_of_every_second_frame_has_no_labels_of_three_frames_before(tmp_path, capsys):
+    whole = write_set(tmp_path, "val", drawn(12, 3), twice)
+    document = json.loads(whole.read_text())
+    document["images"] = document["images"][::2]
+    document["annotations"] = document["annotations"][::2]
+    whole.write_text(json.dumps(document))
+    script.main(script.parse([str(whole), str(whole), "--every", "1"]))
+    printed = capsys.readouterr().out
+    assert "| labels of 3 frames before | - | - | - |" in printed and "nan" not in printed
+
+
 def test_too_few_objects_are_said(tmp_path):
     train = write_set(tmp_path, "train", drawn(3, 7), twice)
     with pytest.raises(script.UserError, match="train.json: of 3 labels, 3 have an object that can be outlined"):

@@ -64,9 +64,9 @@ def test_a_box_lies_in_the_image_and_is_as_loose_as_said(name, longest):
 def test_light_falls_on_what_faces_it():
     square = np.asarray([(0, 0, 0), (1, 0, 0), (1, 0, 1), (0, 0, 1)], np.float64)
     to_the_viewer, away = np.asarray((0, -1, 0)), np.asarray((0, 1, 0))
-    assert shapes._light(square, to_the_viewer) == pytest.approx(1.0)
-    assert shapes._light(square, away) == pytest.approx(shapes.AMBIENT)
-    assert shapes._light(square[::-1], to_the_viewer) == pytest.approx(1.0)
+    assert shapes.light_on(square, to_the_viewer) == pytest.approx(1.0)
+    assert shapes.light_on(square, away) == pytest.approx(shapes.AMBIENT)
+    assert shapes.light_on(square[::-1], to_the_viewer) == pytest.approx(1.0)
 
 
 def test_the_set_is_registered_and_complete(rendered, monkeypatch):

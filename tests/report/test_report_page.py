@@ -451,6 +451,6 @@ def test_videos_that_share_a_folder_have_the_data_set_s_names(monkeypatch):
     }
     frames = SimpleNamespace(by_id=by_id)
     monkeypatch.setattr(document.MetadataCatalog, "get", lambda name: {"video_names": {1: "left", 2: "right"}})
-    assert document._video_names(frames, "mine") == {1: "left", 2: "right"}
+    assert document.video_names(frames, "mine") == {1: "left", 2: "right"}
     by_id[2]["file_name"] = "/data/other/2.jpg"
-    assert document._video_names(frames, "mine") == {1: "images", 2: "other"}
+    assert document.video_names(frames, "mine") == {1: "images", 2: "other"}

@@ -46,7 +46,7 @@ if hasattr(os, "register_at_fork"):  # a forked process would give the numbers t
 class HookWatch:
     """Looks whether somebody hooked into one of some modules, or gave it another `forward`.
 
-    This takes microseconds as long as nobody registered a hook, on whatever module, since the last look.
+    This takes microseconds as long as nobody registered a hook on any module since the last look.
     """
 
     def __init__(self, modules: Sequence[nn.Module], is_hooked: Callable[[nn.Module], bool] = is_observed) -> None:
@@ -178,7 +178,7 @@ class WeightWatch:
         classes = dict.fromkeys(chain.from_iterable(kind.__mro__ for kind in dict.fromkeys(self._classes)))
         self._of_classes = list(map(vars, classes))  # a subclass may get a `forward` that it had not
         self._forwards = _forwards(self._of_classes)
-        self._hooks = HookWatch(self._modules)  # whoever hooks into the model itself sees it called in any case
+        self._hooks = HookWatch(self._modules)  # hooks of the model itself are called in any case
         self._ids = []
         self._stamps = None
         settings = [setting for m in modules for setting in _settings_of(m)]

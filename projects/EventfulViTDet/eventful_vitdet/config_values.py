@@ -109,7 +109,7 @@ RANGES = {
     "TEST.STREAMS_PER_BATCH": (-math.inf, 10_000),
     "TEST.THREADS_PER_PROCESS": (-math.inf, 10_000),
 }
-"""The smallest and the largest value; infinity where whoever uses it says what is wrong."""
+"""The smallest and the largest value; infinity where the code that uses the value checks it."""
 
 
 def check_values(cfg: CfgNode) -> None:

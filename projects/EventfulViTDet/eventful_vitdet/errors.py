@@ -1,7 +1,7 @@
 """All errors of the package whose messages are written for the user, and how an error reads as one line.
 
-Commands show a `UserError` as one line. Whatever else is raised is a defect and shows its traceback. So an error of a
-library that the user can put right is turned into one of these where it is raised, and nowhere else.
+Commands show a `UserError` as one line. Everything else that is raised is a defect and shows its traceback. So an
+error of a library that the user can put right is turned into one of these where it is raised, and nowhere else.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import errno
 from collections.abc import Sequence
 
 DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
-"""Whoever writes may meet these, libraries too, and they are never a defect."""
+"""Errors that any write may meet, of libraries too; they are never a defect."""
 
 
 class UserError(Exception):

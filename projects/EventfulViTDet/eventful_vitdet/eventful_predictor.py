@@ -23,7 +23,8 @@ from .known_models import DEFAULT_MODEL, weights_settings
 from .masks import NO_MASKS, MaskRequest, has_masks
 from .predictions import Prediction
 from .predictor import VideoDetector, class_names, load_detector, share_weights
-from .structures import SHOWN_SCORE, SourceFrame
+from .shown_score import SHOWN_SCORE
+from .structures import SourceFrame
 from .video import VideoSource, check_part, open_source
 
 
@@ -127,7 +128,7 @@ class EventfulPredictor:
 
         Args:
             frame: RGB uint8, an array (H, W, 3) or a tensor (3, H, W).
-            seconds: when it is shown; it is given back with the result.
+            seconds: when it is shown; the result has it too.
 
         Raises:
             ConfigError: it is no such frame.

@@ -24,7 +24,7 @@ def acquire_lock(path: str, caution: str, *, timeout: float = 0.0, look_seconds:
         path: the file; nothing but the lock is to be in it.
         caution: what the user should see to where the disk has no locks, as some network disks; the result is then
             None, after a warning.
-        timeout: seconds to wait for whoever holds it; below 0, without end.
+        timeout: seconds to wait while another process holds it; below 0, without end.
         look_seconds: time between two looks.
 
     Raises filelock.Timeout if another process still holds it, another OSError if the file cannot be made.

@@ -22,7 +22,7 @@ DIGEST_PART_BYTES = 1 << 16
 def write_atomically(path: str, content: bytes | str) -> None:
     """Write `content` to a temporary neighbour of `path` and rename it, making folders as needed.
 
-    Whoever reads `path`, at whatever moment, sees the old file or the new one, never a part.
+    Readers of `path` see the old file or the new one at any moment, never a part.
     Raises FileError if the folder cannot be written.
     """
     with open_atomically(path) as file:
@@ -87,11 +87,16 @@ def open_atomically(path: str, *, durable: bool = False) -> Iterator[IO[bytes]]:
 
 
 def user_cache_folder() -> str:
-    """Where this package keeps what it can make again: below XDG_CACHE_HOME, or ~/.cache. It may not exist."""
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    if not os.path.isabs(base):  # a relative one is to be ignored, as its specification says
-        base = os.path.join(os.path.expanduser("~"), ".cache")
-    return os.path.join(base, "eventful_vitdet")
+    """Where this package keeps what it can make again: below XDG_CACHE_HOME, or ~/.cache. It may not exist.
+
+    Raises FileError for a user without a home folder.
+    """
+    from eventful_vit.user_cache import user_cache  # imports PyTorch, for which no --help should wait
+
+    base = user_cache()
+    if base is None:
+        raise FileError("this user has no home folder; XDG_CACHE_HOME can name another one for what is kept")
+    return str(base / "eventful_vitdet")
 
 
 def remove_temporary_files(folder: str) -> None:

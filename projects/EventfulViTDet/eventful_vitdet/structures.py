@@ -11,10 +11,9 @@ from eventful_vit.cost import BACKBONE_CATEGORIES
 from torch import Tensor
 
 from .errors import DetectionError
+from .shown_score import SHOWN_SCORE as SHOWN_SCORE
 
 MACS_PER_GFLOP = 10**9  # the paper's "GFlops" are 10^9 multiply-accumulates
-SHOWN_SCORE = 0.3
-"""Score from which detections are drawn, and get a mask, unless somebody asks for others."""
 
 
 @dataclass(frozen=True)

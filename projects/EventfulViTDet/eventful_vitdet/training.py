@@ -158,7 +158,7 @@ def check_earlier_frames(cfg: CfgNode) -> None:
 @contextmanager
 def user_errors_without_traceback() -> Iterator[None]:
     """Detectron2's training loop logs every exception with its traceback; errors of the user need only their message,
-    and whoever catches the exception prints that."""
+    which is printed where the exception is caught."""
 
     def is_defect(record: logging.LogRecord) -> bool:
         error = record.exc_info[1] if record.exc_info else None

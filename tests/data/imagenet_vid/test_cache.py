@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -92,6 +93,17 @@ def test_read_only_data_set_is_cached_for_the_user(full_tree, builds, tmp_path, 
     DatasetCatalog.get(NAME)
     DatasetCatalog.get(NAME)
     assert len(builds) == 1 and len(list((tmp_path / "user_cache").rglob("*.npz"))) == 1
+
+
+def test_a_read_only_data_set_of_a_user_without_a_home(full_tree, builds, monkeypatch, caplog):
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", no_home)
+    monkeypatch.setattr(cache, "_can_write", lambda path: "ILSVRC2015" not in path)
+    assert len(DatasetCatalog.get(NAME)) == 8
+    assert len(builds) == 1 and "annotations are read again every time" in caplog.text
 
 
 def test_nowhere_to_write(full_tree, builds, monkeypatch, caplog):

@@ -71,7 +71,7 @@ class AdaptedViT(EventfulModel):
             self.original.training = mode
 
     def __getattr__(self, name: str) -> Any:
-        """Whatever else the library's model has."""
+        """Other attributes: those of the library's model."""
         adaptation = self.__dict__.get("_adaptation")
         if adaptation is None:
             raise AttributeError(name)

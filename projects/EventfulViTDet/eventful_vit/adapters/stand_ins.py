@@ -14,7 +14,7 @@ def with_stand_ins(model: nn.Module, path: str, forward: Callable[[int, nn.Modul
     """A shallow copy of a model in which the blocks run other code.
 
     The copy shares parameters, hooks and modules with the model, but for the modules on the path to the blocks. It
-    serves one call; whoever uses the model itself meanwhile, in another thread too, does not notice.
+    serves one call; other uses of the model meanwhile, in other threads too, do not notice.
 
     Args:
         path: where the container of the blocks is.

@@ -1,4 +1,4 @@
-"""A lock that is free in a forked process, whoever held it in the parent: the child has none of its other threads."""
+"""A lock that is free in a forked process even if a thread of the parent held it: the child lacks that thread."""
 
 from __future__ import annotations
 

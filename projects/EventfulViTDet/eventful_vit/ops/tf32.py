@@ -31,7 +31,7 @@ def in_convolutions() -> bool:
 
 @contextmanager
 def switched_off() -> Iterator[None]:
-    """Inside, float32 is computed as such: for whoever compares results. Models keep to the user's settings."""
+    """Inside, float32 is computed as such, to compare results. Models keep to the user's settings."""
     products, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
     before = products.allow_tf32, convolutions.allow_tf32
     products.allow_tf32 = convolutions.allow_tf32 = False

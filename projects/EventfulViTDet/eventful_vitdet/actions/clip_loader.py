@@ -31,7 +31,7 @@ class ClipReader(Dataset):
         clip = self.clips[index]
         try:
             return self.read(clip)
-        except DataError as error:  # for whoever reads the loader to decide
+        except DataError as error:  # for the reader of the loader to decide
             return {"clip_id": clip.clip_id, "error": describe_error(error)}
 
     def read(self, clip: Clip) -> dict:

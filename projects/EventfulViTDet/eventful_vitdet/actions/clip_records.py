@@ -91,7 +91,7 @@ def say_changed(folder: str, current: Mapping[str, dict], sources: Mapping[str, 
 
 def digest_clips(clips: Iterable[Clip]) -> dict[str, str]:
     """A digest of the files that each clip is read from, as those of `digest_video`; none for those that cannot be
-    read: whoever runs the clip says what is wrong with it."""
+    read: what is wrong with it is said when the clip is run."""
 
     @functools.cache
     def digest_file(path: str) -> str:  # many clips may be parts of it

@@ -143,7 +143,7 @@ def _evaluate(
         )
         place = begin(folder, settings)
         sources = digest_clips(actions.clips)
-        records = _records_of_machine(place, sources)
+        records = records_of_machine(place, sources)
         if comm.get_local_rank() == 0:
             say_changed(place, records, sources)
         finished = set().union(*comm.all_gather(list(records)))
@@ -206,7 +206,7 @@ def run_clip(model: VideoClassifier, clip: Mapping) -> dict:
     return {"logits": logits, "seconds": {"spatial": spatial, "total": spatial + temporal}}
 
 
-def _records_of_machine(folder: str, sources: Mapping[str, str]) -> dict[str, dict]:
+def records_of_machine(folder: str, sources: Mapping[str, str]) -> dict[str, dict]:
     """The records of the finished clips in the first process of each machine, whose processes share the folder; none in
     the others."""
     return current_records(folder, sources) if comm.get_local_rank() == 0 else {}
@@ -222,7 +222,7 @@ def _write_results(
     skipped: list[BadClip],
 ) -> dict | None:
     """Bring the records of all processes, and machines, together, and make results of them in the first one."""
-    parts = comm.gather((_records_of_machine(folder, sources), skipped), dst=0)
+    parts = comm.gather((records_of_machine(folder, sources), skipped), dst=0)
     if not comm.is_main_process():
         return None
     records = {name: record for part, _ in parts for name, record in part.items()}

@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 WORK = """
 import os
 parent = os.getppid()
-while os.getppid() == parent:  # ends with whoever started it
+while os.getppid() == parent:  # ends with its parent process
     for _ in range(1_000_000):
         pass
 """

@@ -25,7 +25,8 @@ from ..evaluation.metrics import VID_AP50
 from ..interruption import Interruptions
 from ..masks import MaskRequest
 from ..predictor import FrameResult, VideoDetector, dense_detector, share_weights
-from ..structures import SHOWN_SCORE, FrameCost, SourceFrame
+from ..shown_score import SHOWN_SCORE
+from ..structures import FrameCost, SourceFrame
 from ..video import VideoSource, check_part
 from .measured_budgets import MeasuredBudget, Measurement, summarise
 from .other_work import WorkSoFar, share_of_others

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import ConfigError, ToolError, VideoReadError, VideoWriteError, describe_error
 from ..files import file_key
+from ..shown_score import SHOWN_SCORE
 from .annotate_actions import ENDING as ACTIONS_ENDING
 from .annotate_actions import annotate_actions, check_actions, csv_outputs
 from .arguments import add_inputs, add_model, command_parser, factor, model_pairs, score, take_inputs, whole_number
@@ -45,31 +46,19 @@ logger = logging.getLogger("eventful_vitdet")
 
 
 def execute(arguments: argparse.Namespace) -> None:
-    from ..class_lists import find_classes
     from ..config import is_classifier
     from ..config_files import build_cfg
     from ..control import budget_options
-    from ..identities import check_tracking
-    from ..predictor import class_names, load_detector, load_model
-    from ..video import check_distinct, open_sources
+    from ..predictor import load_detector, load_model
 
     # What may be wrong is found out before the model is made, or even fetched.
     cfg = build_cfg(arguments.config_file, [*budget_options(arguments.budget), *model_pairs(arguments)])
     of_actions = is_classifier(cfg)
     if of_actions:
         names = check_actions(cfg, arguments)
-    elif arguments.save_csv:
-        raise ConfigError("--save-csv is for models of actions; detections are saved by --save-json")
-    if arguments.classes:
-        find_classes(class_names(cfg), arguments.classes)
-    if arguments.track:
-        check_tracking()
-    sources = open_sources(arguments.input)
-    check_distinct(sources)
-    ending = ACTIONS_ENDING if of_actions else DEFAULT_ENDING
-    if arguments.output is None:
-        sources = without_own_outputs(sources, ending)
-    outputs = choose_outputs(sources, arguments.output, arguments.save_json, ending)
+    else:
+        check_detections(cfg, arguments)
+    sources, outputs = choose_files(arguments, ACTIONS_ENDING if of_actions else DEFAULT_ENDING)
     tables = csv_outputs(arguments.save_csv, [output for output, _ in outputs])
     model = load_model(cfg) if of_actions else load_detector(cfg)
     if arguments.output is None:
@@ -84,10 +73,36 @@ def execute(arguments: argparse.Namespace) -> None:
         annotate_together(cfg, model, sources, outputs, options)
 
 
+def check_detections(cfg: CfgNode, arguments: argparse.Namespace) -> None:
+    """Raise a UserError for options of the command line that a detector has no use for, or that cannot be met."""
+    from ..class_lists import find_classes
+    from ..identities import check_tracking
+    from ..predictor import class_names
+
+    if arguments.save_csv:
+        raise ConfigError("--save-csv is for models of actions; detections are saved by --save-json")
+    if arguments.classes:
+        find_classes(class_names(cfg), arguments.classes)
+    if arguments.track:
+        check_tracking()
+
+
+def choose_files(
+    arguments: argparse.Namespace, ending: str
+) -> tuple[Sequence[VideoSource], list[tuple[str, str | None]]]:
+    """The sources of a command line, and the video and the JSON file of each."""
+    from ..video import check_distinct, open_sources
+
+    sources = open_sources(arguments.input)
+    check_distinct(sources)
+    if arguments.output is None:
+        sources = without_own_outputs(sources, ending)
+    return sources, choose_outputs(sources, arguments.output, arguments.save_json, ending)
+
+
 def annotate_options(arguments: argparse.Namespace) -> AnnotateOptions:
     """How the videos of a command line are annotated; where results are saved, each video's options say."""
     from ..draw.annotated_video import AnnotateOptions
-    from ..structures import SHOWN_SCORE
 
     return AnnotateOptions(
         side_by_side_dense=arguments.side_by_side_dense,
@@ -270,7 +285,7 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     option("--budget", metavar="SCHEDULE", help="tokens per gate: 256, or by frame as in 0:512,120:128,240:2048")
     option("--save-json", metavar="FILE.jsonl", help="detections and costs, a line per frame; or a folder")
     option("--save-csv", metavar="FILE.csv", help="models of actions: a table of the steps; or a folder")
-    option("--confidence-threshold", type=score, metavar="SCORE", help="lowest score to draw (default: 0.3)")
+    option("--confidence-threshold", type=score, metavar="SCORE", help=f"lowest score to draw (default: {SHOWN_SCORE})")
     option("--save-frames", type=numbers, default=[], metavar="N,N,...", help="also write these frames as pictures")
     option("--start", type=whole_number(0), default=0, metavar="N", help="number of the first frame (default: 0)")
     option("--end", type=whole_number(1), metavar="N", help="number of the frame to stop before")

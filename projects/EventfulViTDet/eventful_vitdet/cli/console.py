@@ -31,8 +31,8 @@ DEFAULTS = argparse.Namespace(verbosity=0, traceback=False)
 
 logger = logging.getLogger("eventful_vitdet")
 
-# Python would look through all of PyTorch for garbage when it ends. That takes a second or more, for which whoever ends
-# a command by a signal waits.
+# Python would look through all of PyTorch for garbage when it ends. That takes a second or more, and a command
+# that was ended by a signal would seem to hang.
 atexit.register(gc.freeze)
 
 

@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import CheckpointError, shorten
 from .arguments import command_parser
 from .console import run
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def execute(arguments: argparse.Namespace) -> None:
@@ -30,12 +34,7 @@ def execute(arguments: argparse.Namespace) -> None:
     # Copies: parameters that share memory could not be stored.
     weights = {name: value.clone().contiguous() for name, value in stored.items()}
     if arguments.half:
-        floats = {name: value for name, value in weights.items() if value.is_floating_point()}
-        most = torch.finfo(torch.float16).max
-        large = [name for name, value in floats.items() if bool((value.abs() > most).any())]
-        if large:
-            raise CheckpointError(f"--half: float16 ends at 65504, and there are larger values in {shorten(large)}")
-        weights.update({name: value.half() for name, value in floats.items()})
+        weights = halved(weights)
     output = Path(arguments.output)
     if os.path.isdir(output):
         raise CheckpointError(f"{output} is a folder; name a file")
@@ -47,6 +46,18 @@ def execute(arguments: argparse.Namespace) -> None:
     parameters = sum(value.numel() for value in weights.values())
     kind = torch.float16 if arguments.half else "as stored"
     print(f"{output}: {parameters} parameters ({kind}), {output.stat().st_size / 1e6:.1f} MB")
+
+
+def halved(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights with their floating-point numbers in float16. Raises CheckpointError for those that it cannot hold."""
+    import torch
+
+    floats = {name: value for name, value in weights.items() if value.is_floating_point()}
+    most = torch.finfo(torch.float16).max
+    large = [name for name, value in floats.items() if bool((value.abs() > most).any())]
+    if large:
+        raise CheckpointError(f"--half: float16 ends at 65504, and there are larger values in {shorten(large)}")
+    return {**weights, **{name: value.half() for name, value in floats.items()}}
 
 
 def parse(words: Sequence[str] | None = None) -> argparse.Namespace:

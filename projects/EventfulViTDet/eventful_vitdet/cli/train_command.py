@@ -29,21 +29,37 @@ logger = logging.getLogger("eventful_vitdet")
 
 def execute(args: argparse.Namespace) -> None:
     """Train or evaluate in this process, which may be one of several."""
+    from .command_line import setup
+
+    cfg = setup(args)
+    if args.eval_only:
+        evaluate(cfg, args)
+    else:
+        train(cfg, args)
+
+
+def train(cfg: CfgNode, args: argparse.Namespace) -> None:
+    """Train a detector or a model of actions, or continue."""
     from ..actions.action_training import ActionTrainer
+    from ..config import is_classifier
+    from ..training import VideoTrainer
+    from .process_launch import was_restarted
+
+    again = was_restarted()  # all processes ask, whatever their arguments
+    trainer = (ActionTrainer if is_classifier(cfg) else VideoTrainer)(cfg)
+    trainer.resume_or_load(resume=args.resume or again)
+    trainer.train()
+
+
+def evaluate(cfg: CfgNode, args: argparse.Namespace) -> None:
+    """Evaluate the weights of a configuration, at one budget or several, or continue."""
     from ..checkpoint import VideoCheckpointer
     from ..config import is_classifier
     from ..evaluation import evaluate_budgets, evaluate_once
     from ..training import VideoTrainer
-    from .command_line import setup
     from .process_launch import was_restarted
 
-    cfg = setup(args)
     again = was_restarted()
-    if not args.eval_only:
-        trainer = (ActionTrainer if is_classifier(cfg) else VideoTrainer)(cfg)
-        trainer.resume_or_load(resume=args.resume or again)
-        trainer.train()
-        return
     model = VideoTrainer.build_model(cfg)
     checkpointer = VideoCheckpointer(model, cfg.OUTPUT_DIR, weights_set=cfg.MODEL.WEIGHTS_SET)
     checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)

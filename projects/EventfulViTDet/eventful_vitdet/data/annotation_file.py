@@ -7,6 +7,7 @@ import os
 import reprlib
 import unicodedata
 from collections.abc import Collection, Mapping
+from numbers import Real
 
 from ..errors import DatasetError
 from ..file_signatures import HEAD_BYTES, describe_foreign
@@ -88,9 +89,23 @@ def read_whole(where: str, entry: Mapping, key: str) -> int:
     return value
 
 
+def check_flag(where: str, annotation: Mapping, key: str) -> None:
+    """Raise DatasetError, quoting it, for a flag of an annotation that is neither 0 nor 1; it may be absent."""
+    if annotation.get(key, 0) not in (0, 1):
+        raise DatasetError(f"{where} has {key} {quote(annotation[key])}; expected 0 or 1")
+
+
+def check_area(where: str, annotation: Mapping) -> None:
+    """Raise DatasetError, quoting it, for an annotation's area that is none; it may be absent."""
+    area = annotation.get("area", 0)
+    if not (is_finite(area) and area >= 0):
+        raise DatasetError(f"{where} has area {quote(area)}; expected a number of pixels")
+
+
 def is_finite(value: object) -> bool:
-    """Whether a value of a JSON file is a number of a size that coordinates and areas may have."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < MAX_INTEGER
+    """Whether a value, NumPy's included, is a number of a size that coordinates and areas may have."""
+    is_number = isinstance(value, (int, float, Real))  # the first two are quick to tell, and what files have
+    return is_number and not isinstance(value, bool) and bool(abs(value) < MAX_INTEGER)
 
 
 def is_box(value: object) -> bool:

@@ -20,9 +20,10 @@ from detectron2.structures import BoxMode
 from ..errors import DatasetError, shorten
 from .annotation_file import (
     MAX_SIDE_PIXELS,
+    check_area,
+    check_flag,
     check_tables,
     is_file_name,
-    is_finite,
     is_plain_text,
     quote,
     read_json_object,
@@ -59,7 +60,7 @@ def load_coco_vid(json_file: str, root: str, rules: ReadRules = DEFAULT_RULES) -
 def parse_coco_vid(json_file: str, root: str, *, strict: bool = True, rules: ReadRules = DEFAULT_RULES) -> VideoData:
     """Read and check an annotation file whose file names are relative to `root`.
 
-    Raises DatasetError, naming file and entry, for whatever makes the file unusable. Videos of which a file is absent
+    Raises DatasetError, naming file and entry, for all that makes the file unusable. Videos of which a file is absent
     are an error too, or with `strict=False` become the result's bad videos.
     """
     document, names = read_video_document(json_file, root)
@@ -295,6 +296,31 @@ def _make_annotation(
 ) -> tuple[dict, dict | None]:
     """The frame of an annotation, and its entry there; None where the rules leave its box out."""
     where = f"{json_file}: {name}"
+    frame, label = _look_up(where, annotation, frames, contiguous)
+    for key in ("iscrowd", *FLAGS):
+        check_flag(where, annotation, key)
+    track = _read_track(where, annotation)
+    check_area(where, annotation)
+    mask = read_segmentation(where, annotation.get("segmentation"), frame["height"], frame["width"])
+    box = boxes.usable_part(name, annotation["bbox"], frame["width"], frame["height"])
+    if box is None:
+        return frame, None
+    return frame, {
+        "bbox": box,
+        "bbox_mode": BoxMode.XYWH_ABS,
+        "category_id": label,
+        "instance_id": track,
+        "iscrowd": int(annotation.get("iscrowd", 0)),
+        "area": _area(annotation.get("area"), annotation["bbox"], box),
+        **({} if mask is None else {"segmentation": mask}),
+        **{key: int(annotation[key]) for key in FLAGS if key in annotation},
+    }
+
+
+def _look_up(
+    where: str, annotation: dict, frames: dict[int, dict], contiguous: dict[int, int]
+) -> tuple[dict, int]:
+    """The frame and the class that an annotation names."""
     for key, known, table in (("image_id", frames, "images"), ("category_id", contiguous, "categories")):
         if whole_number(annotation[key]) not in known:
             raise DatasetError(f"{where} has {key} {quote(annotation[key])}, which '{table}' does not list")
@@ -304,27 +330,7 @@ def _make_annotation(
             f"{where} has video_id {quote(annotation['video_id'])}, but its image {frame['image_id']} belongs to "
             f"video {frame['video_id']}"
         )
-    for key in ("iscrowd", *FLAGS):
-        if annotation.get(key, 0) not in (0, 1):
-            raise DatasetError(f"{where} has {key} {quote(annotation[key])}; expected 0 or 1")
-    track = _read_track(where, annotation)
-    area = annotation.get("area")
-    if "area" in annotation and not (is_finite(area) and area >= 0):
-        raise DatasetError(f"{where} has area {quote(area)}; expected a number of pixels")
-    mask = read_segmentation(where, annotation.get("segmentation"), frame["height"], frame["width"])
-    box = boxes.usable_part(name, annotation["bbox"], frame["width"], frame["height"])
-    if box is None:
-        return frame, None
-    return frame, {
-        "bbox": box,
-        "bbox_mode": BoxMode.XYWH_ABS,
-        "category_id": contiguous[whole_number(annotation["category_id"])],
-        "instance_id": track,
-        "iscrowd": int(annotation.get("iscrowd", 0)),
-        "area": _area(area, annotation["bbox"], box),
-        **({} if mask is None else {"segmentation": mask}),
-        **{key: int(annotation[key]) for key in FLAGS if key in annotation},
-    }
+    return frame, contiguous[whole_number(annotation["category_id"])]
 
 
 def _read_track(where: str, annotation: dict) -> int | str:

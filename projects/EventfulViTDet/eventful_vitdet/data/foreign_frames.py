@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from numbers import Integral, Real
+from numbers import Integral
 
 from detectron2.structures import BoxMode
 
 from ..errors import DatasetError
-from .annotation_file import is_plain_text, quote, read_whole
+from .annotation_file import check_area, check_flag, is_plain_text, quote, read_whole
 from .coco_vid import group_by_video, regular_step
 
 NEEDED = ("file_name", "image_id", "height", "width")
@@ -82,10 +82,8 @@ def _check_annotation(where: str, annotation: Mapping, num_classes: int | None) 
         raise DatasetError(
             f"{where} has bbox {quote(annotation.get('bbox'))}; expected four finite numbers, with no side below 0"
         )
-    if annotation.get("iscrowd", 0) not in (0, 1):
-        raise DatasetError(f"{where} has iscrowd {quote(annotation['iscrowd'])}; expected 0 or 1")
-    if not _is_pixels(annotation.get("area", 0)):
-        raise DatasetError(f"{where} has area {quote(annotation['area'])}; expected a number of pixels")
+    check_flag(where, annotation, "iscrowd")
+    check_area(where, annotation)
     if not isinstance(annotation.get("instance_id"), (Integral, str, type(None))):
         raise DatasetError(f"{where} has instance_id {quote(annotation['instance_id'])}; expected an int or text")
 
@@ -100,7 +98,3 @@ def _is_box(box: object, mode: BoxMode) -> bool:
         return False
     x0, y0, x1, y1 = BoxMode.convert(values, mode, BoxMode.XYXY_ABS)
     return x1 >= x0 and y1 >= y0
-
-
-def _is_pixels(area: object) -> bool:
-    return isinstance(area, Real) and math.isfinite(area) and area >= 0

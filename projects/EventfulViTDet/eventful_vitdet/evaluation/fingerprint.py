@@ -138,7 +138,7 @@ def common_settings(
 
 
 def hash_weights(model: nn.Module) -> str:
-    """A hash of all parameters and buffers by name, whatever file they came from and whatever device they are on."""
+    """A hash of all parameters and buffers by name; files that they came from and devices do not matter."""
     state = hashlib.blake2b(digest_size=16)
     for name, value in sorted(model.state_dict().items()):
         state.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())

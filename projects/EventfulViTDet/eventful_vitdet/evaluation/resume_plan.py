@@ -139,6 +139,6 @@ def _is_finished(folder: str, video: Video) -> bool:
         return False
     try:
         source = digest_video(video)
-    except VideoReadError:  # whoever runs the video says what is wrong with its files
+    except VideoReadError:  # said when the video is run
         return False
     return is_record_of(path, video_id, [frame["image_id"] for frame in video], source)

@@ -15,7 +15,7 @@ MMACS_PER_GFLOP = 1000
 
 
 def write_sweep(folder: str, results: Sequence[dict]) -> str:
-    """Write the content of budgets.json for TensorBoard and return the folder of the file, which is made again.
+    """Write the content of budgets.json for TensorBoard and return the folder of the file, which is replaced.
 
     The step of a point is the backbone's mean cost in millions of multiply-accumulates per frame, so a metric's curve
     is its trade-off against computation.

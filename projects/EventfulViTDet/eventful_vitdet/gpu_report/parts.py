@@ -55,7 +55,7 @@ def run_part(part: Part) -> dict:
         except subprocess.TimeoutExpired:
             ending = {"status": OUT_OF_TIME, "reason": f"ended after its time limit of {limit} s"}
         finally:
-            _end(process)  # and whatever it left running
+            _end(process)  # and all that it left running
         outcome = empty
         if file.exists():
             outcome.update(json.loads(file.read_text(encoding="utf-8")))

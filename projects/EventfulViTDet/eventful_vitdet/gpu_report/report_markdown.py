@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from ..markdown_table import format_table
 from .goals import goal_rows
@@ -77,28 +77,37 @@ def _models(result: dict, reason: str) -> str:
 
 
 def _tables(result: dict, reason: str) -> str:
-    goals = result.get("goals") or goal_rows({}, reason or NOT_RUN)
-    shown = [(g["name"], g["goal"], g["measured"], g["unit"], g["met"],
-              "" if g["reason"] is None else f"not measured: {g['reason']}") for g in goals]  # fmt: skip
-    parts = [table(("goal", "bound", "measured", "unit", "met", "remark"), shown)]
-    if result.get("rows"):
-        keys = ("setting", "size", "type", "variant", "ms", "dense_over_this", "in_a_row_ms", "host_ms", "gmacs",
-                "tflops", "state_gb", "frames", "error")  # fmt: skip
-        names = ("setting", "px", "type", "variant", "ms", "dense / this", "in a row", "host ms", "GMACs", "TFLOP/s",
-                 "state GB per stream", "frames", "error")  # fmt: skip
-        parts.append(table(names, [[row[key] for key in keys] for row in result["rows"]]))
-    if result.get("products"):
-        rows = [("x".join(map(str, p["shape"])), p["type"], p["tflops"]) for p in result["products"]]
-        parts.append(table(("matrix product", "type", "TFLOP/s"), rows))
-    for name, found in result.get("crossover", {}).items():
-        parts.append(_crossover(name, found))
-    if result.get("launches"):
-        keys = ("setting", "variant", "starts", "waits", "kernels", "span_us", "idle_us")
-        names = ("setting", "variant", "host starts", "host waits", "GPU kernels", "span us", "idle us")
-        parts.append(table(names, [[row[key] for key in keys] for row in result["launches"]]))
-        parts += [_busiest(row) for row in result["launches"] if row.get("busiest")]
-    parts += [f"- {e['name']}: {e['error']}" for e in result.get("errors", ())]
+    parts = [
+        _goals(result.get("goals") or goal_rows({}, reason or NOT_RUN)),
+        *_times(result.get("rows", ())),
+        *_products(result.get("products", ())),
+        *(_crossover(name, found) for name, found in result.get("crossover", {}).items()),
+        *_launches(result.get("launches", ())),
+        *(f"- {e['name']}: {e['error']}" for e in result.get("errors", ())),
+    ]
     return "\n\n".join(parts)
+
+
+def _goals(goals: Sequence[dict]) -> str:
+    rows = [(g["name"], g["goal"], g["measured"], g["unit"], g["met"],
+             "" if g["reason"] is None else f"not measured: {g['reason']}") for g in goals]  # fmt: skip
+    return table(("goal", "bound", "measured", "unit", "met", "remark"), rows)
+
+
+def _times(rows: Sequence[dict]) -> Iterator[str]:
+    columns = {
+        "setting": "setting", "size": "px", "type": "type", "variant": "variant", "ms": "ms",
+        "dense_over_this": "dense / this", "in_a_row_ms": "in a row", "host_ms": "host ms", "gmacs": "GMACs",
+        "tflops": "TFLOP/s", "state_gb": "state GB per stream", "frames": "frames", "error": "error",
+    }  # fmt: skip
+    if rows:
+        yield table(list(columns.values()), [[row[key] for key in columns] for row in rows])
+
+
+def _products(products: Sequence[dict]) -> Iterator[str]:
+    rows = [("x".join(map(str, p["shape"])), p["type"], p["tflops"]) for p in products]
+    if rows:
+        yield table(("matrix product", "type", "TFLOP/s"), rows)
 
 
 def _crossover(name: str, found: dict) -> str:
@@ -113,6 +122,16 @@ def _crossover(name: str, found: dict) -> str:
         f"{text} The default is another crossover, {found['now']}; for frames of this size, put into the configuration "
         f"(docs/gpu.md, Large budgets):\n\n    MODEL: {{EVENTFUL: {{GPU_CROSSOVER: {found['share']:.2f}}}}}"
     )
+
+
+def _launches(rows: Sequence[dict]) -> Iterator[str]:
+    columns = {
+        "setting": "setting", "variant": "variant", "starts": "host starts", "waits": "host waits",
+        "kernels": "GPU kernels", "span_us": "span us", "idle_us": "idle us",
+    }  # fmt: skip
+    if rows:
+        yield table(list(columns.values()), [[row[key] for key in columns] for row in rows])
+    yield from (_busiest(row) for row in rows if row.get("busiest"))
 
 
 def _busiest(row: dict) -> str:

@@ -58,7 +58,7 @@ def write_report(
     budgets = read_budgets(folder)
     frames = load_pictures(dataset, rules)
     summaries = summarise_videos(budgets, videos, timelines)
-    names = _video_names(frames, dataset)
+    names = video_names(frames, dataset)
     advice = advise(budgets)
     advised = advice.budget if advice else None
     charts, absent = sections.tradeoff_charts(budgets)
@@ -154,7 +154,7 @@ def _origin(budget: Budget) -> str:
     return " · ".join([", ".join(counts), *device, ", ".join(software)]).strip(" ·")
 
 
-def _video_names(frames: Frames, dataset: str | None) -> dict[object, str]:
+def video_names(frames: Frames, dataset: str | None) -> dict[object, str]:
     """The name of each video's file, or of its folder of frames; that of the data set, where several share a folder."""
     names = {}
     for frame in frames.by_id.values():

@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 
+from ...user_cache import user_cache
 from ..fork_safe_lock import ForkSafeLock
 from ..kernel_switch import SWITCH, is_off
 
@@ -114,14 +115,9 @@ def say_that_it_takes_time() -> None:
 
 
 def cache_folder() -> Path | None:
-    """Where compiled libraries are kept: eventful_vit in $XDG_CACHE_HOME or ~/.cache; None if there is no home."""
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    if os.path.isabs(base):  # a relative one is to be ignored, as its specification says
-        return Path(base) / "eventful_vit"
-    try:
-        return Path.home() / ".cache" / "eventful_vit"
-    except RuntimeError:
-        return None
+    """Where compiled libraries are kept; None if this user has no home."""
+    base = user_cache()
+    return None if base is None else base / "eventful_vit"
 
 
 def private_folder(folder: Path | None) -> Path:

@@ -25,7 +25,6 @@ from .positions import (
     load_terms,
     position_pattern,
     position_terms,
-    split_terms,
     windows_across,
     windows_of,
 )
@@ -66,16 +65,99 @@ def load_rows(
 
 
 @triton.jit
+def _part_of_work(listed_count, pair, most_split, SPLITS: tl.constexpr):
+    """Which tile of queries a program takes, past which part of their keys, and whether keys are split at all."""
+    tile, part, is_split = tl.program_id(0), 0, False
+    if SPLITS > 1:
+        # Not as branches: Triton 3.4 cannot compile one that gives values in a kernel that may end early.
+        is_split = tl.load(listed_count + pair) <= most_split
+        part = tl.where(is_split, tile % SPLITS, 0)
+        tile = tl.where(is_split, tile // SPLITS, tile)
+    return tile, part, is_split
+
+
+@triton.jit
+def _queries_of_tile(
+    place, count, listed, list_start, top, left, height, width, WINDOW: tl.constexpr, QUERY_COLUMNS: tl.constexpr
+):  # fmt: skip
+    """Tokens (T,) at places of a group or of a list, and which of them are queries; 0 for those that are not."""
+    if WINDOW:
+        query_y, query_x = top + place // QUERY_COLUMNS, left + place % QUERY_COLUMNS
+        is_query = (place < count) & (query_y < height) & (query_x < width)
+        token = query_y * width + query_x
+    else:
+        is_query = place < count
+        token = place if listed is None else tl.load(listed + list_start + place, mask=is_query, other=0)
+    return tl.where(is_query, token, 0), is_query
+
+
+@triton.jit
+def _keys_of_tile(
+    number, in_tile, BY_ROWS: tl.constexpr, ACROSS: tl.constexpr, KEY_ROWS: tl.constexpr, KEY_COLUMNS: tl.constexpr,
+    KEYS: tl.constexpr,
+):  # fmt: skip
+    """Places (T,) in their group of a tile's keys, and which of them are keys."""
+    if BY_ROWS:
+        column = number % ACROSS * KEYS + in_tile
+        is_key = column < KEY_COLUMNS
+        key = number // ACROSS * KEY_COLUMNS + column
+    else:
+        key = number * KEYS + in_tile
+        is_key = key < KEY_ROWS * KEY_COLUMNS
+    return key, is_key
+
+
+@triton.jit
+def _tokens_of_keys(key, is_key, top, left, height, width, WINDOW: tl.constexpr, KEY_COLUMNS: tl.constexpr):
+    """Tokens (T,) at places of a group, and which of them are real: in windows, others are padding."""
+    token, is_real = key, is_key
+    if WINDOW:
+        row, column = key // KEY_COLUMNS, key % KEY_COLUMNS
+        is_real = is_key & (top + row < height) & (left + column < width)
+        token = tl.where(is_real, (top + row) * width + left + column, 0)
+    return token, is_real
+
+
+@triton.jit
+def _column_terms(
+    terms, is_query, piece, KEY_ROWS: tl.constexpr, KEY_COLUMNS: tl.constexpr, KEYS: tl.constexpr
+):  # fmt: skip
+    """What relative positions along columns add to the scores of a row of keys, or of a piece of one."""
+    column = piece * KEYS + tl.arange(0, KEYS)
+    inside = is_query[:, None] & (column < KEY_COLUMNS)[None, :]
+    return tl.load(terms[:, None] + (KEY_ROWS + column)[None, :], mask=inside, other=0.0).to(tl.float32)
+
+
+@triton.jit
+def _next_weights(scores, reference, unit, terms, row, is_query, BY_ROWS: tl.constexpr):
+    """Weights of a tile of keys by the largest score so far, the factor that brings earlier sums to it, and that score.
+
+    Args:
+        terms, row: where each query's terms lie, and the row of these keys, whose term their scores lack.
+    """
+    highest = tl.max(scores, axis=1)
+    row_term = tl.zeros_like(highest)
+    if BY_ROWS:
+        row_term = tl.load(terms + row, mask=is_query, other=0.0).to(tl.float32)
+        highest += row_term
+    highest = tl.maximum(reference, highest)
+    weights = tl.exp2(scores * unit - ((highest - row_term) * unit)[:, None])
+    return weights, tl.exp2((reference - highest) * unit), highest
+
+
+@triton.jit
 def _keep(
     sums, normalisers, references, drift, place, is_query, inside, total, normaliser, reference,
     HEAD_CHANNELS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
-    """Write sums that were just computed into the state of `exact` attention."""
+    """Write sums that were just computed: into the state of `exact` attention, or parts of them, which have no drift.
+    """
     channel = tl.arange(0, CHANNELS)[None, :]
     tl.store(sums + place[:, None] * HEAD_CHANNELS + channel, total, mask=inside)
     tl.store(normalisers + place, normaliser, mask=is_query)
     tl.store(references + place, reference, mask=is_query)
-    tl.store(drift + place, 1.0, mask=is_query)
+    if drift is not None:
+        tl.store(drift + place, 1.0, mask=is_query)
 
 
 @triton.jit
@@ -101,32 +183,22 @@ def _attend(
     head, group = tl.program_id(1), tl.program_id(2)
     stream = (group // WINDOWS).to(tl.int64)
     pair = stream * heads + head
-    tile_number, part, is_split = tl.program_id(0), 0, False
-    if SPLITS > 1:
-        # Not as branches: Triton 3.4 cannot compile one that gives values in a kernel that may end early.
-        is_split = tl.load(listed_count + pair) <= most_split
-        part = tl.where(is_split, tile_number % SPLITS, 0)
-        tile_number = tl.where(is_split, tile_number // SPLITS, tile_number)
-    tile = tile_number * QUERIES + tl.arange(0, QUERIES)
-    top, left = 0, 0  # of the window
+    tile, part, is_split = _part_of_work(listed_count, pair, most_split, SPLITS)
+    query_place = tile * QUERIES + tl.arange(0, QUERIES)
+    top, left, count = 0, 0, tokens
     if WINDOW:
+        count = GROUP_QUERIES
         if touched is not None:
             if tl.load(touched + group) == 0:
                 return
         top, left = group % WINDOWS // WINDOWS_ACROSS * WINDOW, group % WINDOWS_ACROSS * WINDOW
-        query_y, query_x = top + tile // QUERY_COLUMNS, left + tile % QUERY_COLUMNS
-        is_query = (tile < GROUP_QUERIES) & (query_y < height) & (query_x < width)
-        token = query_y * width + query_x
     elif listed is not None:
         count = tl.load(listed_count + pair)
-        if tile_number * QUERIES >= count:
+        if tile * QUERIES >= count:
             return
-        is_query = tile < count
-        token = tl.load(listed + pair * tokens + tile, mask=is_query, other=0)
-    else:
-        is_query = tile < tokens
-        token = tile
-    token = tl.where(is_query, token, 0)
+    token, is_query = _queries_of_tile(
+        query_place, count, listed, pair * tokens, top, left, height, width, WINDOW, QUERY_COLUMNS
+    )  # fmt: skip
     first = head * HEAD_CHANNELS
     query = load_rows(
         q + stream * q_stream, None, token, is_query, is_query, q_token, first, True, HEAD_CHANNELS, CHANNELS
@@ -139,17 +211,15 @@ def _attend(
     MASKED: tl.constexpr = RAGGED or (WINDOW > 0 and key_padding is None)
     in_tile = tl.arange(0, KEYS)
     start = tl.zeros((QUERIES, KEYS), tl.float32)  # of a tile's scores
-    term = terms
     query_terms, low_terms = query, query
     if BY_ROWS:
-        term = terms + place * (KEY_ROWS + KEY_COLUMNS)
+        terms += place * (KEY_ROWS + KEY_COLUMNS)
         if ACROSS == 1:
-            inside = is_query[:, None] & (in_tile < KEY_COLUMNS)[None, :]
-            start = tl.load(term[:, None] + (KEY_ROWS + in_tile)[None, :], mask=inside, other=0.0).to(tl.float32)
+            start = _column_terms(terms, is_query, 0, KEY_ROWS, KEY_COLUMNS, KEYS)
     elif terms is not None:
-        query_terms = load_terms(terms, place, is_query, KEY_ROWS + KEY_COLUMNS, POSITIONS)
-        if IN_PARTS:
-            query_terms, low_terms = split_terms(query_terms, pattern.dtype.element_ty)
+        query_terms, low_terms = load_terms(
+            terms, place, is_query, KEY_ROWS + KEY_COLUMNS, POSITIONS, IN_PARTS, pattern.dtype.element_ty
+        )  # fmt: skip
     reference = tl.full((QUERIES,), float("-inf"), tl.float32)
     normaliser = tl.zeros((QUERIES,), tl.float32)
     total = tl.zeros((QUERIES, CHANNELS), tl.float32)
@@ -159,47 +229,29 @@ def _attend(
         first_tile = part * TILES // SPLITS
         last_tile = tl.where(is_split, (part + 1) * TILES // SPLITS, TILES)
     for number in range(first_tile, last_tile):
-        if BY_ROWS:
-            column = number % ACROSS * KEYS + in_tile
-            is_key = column < KEY_COLUMNS
-            key = number // ACROSS * KEY_COLUMNS + column
-            row = column
-        else:
-            key = number * KEYS + in_tile
-            is_key = key < KEY_ROWS * KEY_COLUMNS
-            row, column = key // KEY_COLUMNS, key % KEY_COLUMNS
-        is_real, place_of_key = is_key, key
-        if WINDOW:
-            is_real = is_key & (top + row < height) & (left + column < width)
-            key = tl.where(is_real, (top + row) * width + left + column, 0)
+        key, is_key = _keys_of_tile(number, in_tile, BY_ROWS, ACROSS, KEY_ROWS, KEY_COLUMNS, KEYS)
+        key_token, is_real = _tokens_of_keys(key, is_key, top, left, height, width, WINDOW, KEY_COLUMNS)
         key_rows = load_rows(
-            keys, key_padding, key, is_real, is_key, kv_token, first, MASKED, HEAD_CHANNELS, CHANNELS
+            keys, key_padding, key_token, is_real, is_key, kv_token, first, MASKED, HEAD_CHANNELS, CHANNELS
         )  # fmt: skip
         scores = start
         if BY_ROWS:
             if ACROSS > 1:
-                inside = is_query[:, None] & is_key[None, :]
-                scores = tl.load(term[:, None] + (KEY_ROWS + column)[None, :], mask=inside, other=0.0).to(tl.float32)
+                scores = _column_terms(terms, is_query, number % ACROSS, KEY_ROWS, KEY_COLUMNS, KEYS)
         elif terms is not None:
-            ones = load_rows(pattern, None, place_of_key, is_key, is_key, POSITIONS, 0, RAGGED, POSITIONS, POSITIONS)
+            ones = load_rows(pattern, None, key, is_key, is_key, POSITIONS, 0, RAGGED, POSITIONS, POSITIONS)
             scores = add_terms(query_terms, low_terms, ones, scores, IN_PARTS, PRECISION)
         scores = product(query, tl.trans(key_rows), scores, PRECISION)
         if RAGGED:
             scores = tl.where(is_key[None, :], scores, float("-inf"))
-        highest = tl.max(scores, axis=1)
-        row_term = tl.zeros((QUERIES,), tl.float32)
-        if BY_ROWS:  # one number for a query and the tile
-            row_term = tl.load(term + number // ACROSS, mask=is_query, other=0.0).to(tl.float32)
-            highest += row_term
-        highest = tl.maximum(reference, highest)
-        weights = tl.exp2(scores * unit - ((highest - row_term) * unit)[:, None])
-        shrunk = tl.exp2((reference - highest) * unit)
+        weights, shrunk, reference = _next_weights(
+            scores, reference, unit, terms, number // ACROSS, is_query, BY_ROWS
+        )  # fmt: skip
         normaliser = normaliser * shrunk + tl.sum(weights, axis=1)
         value_rows = load_rows(
-            values, value_padding, key, is_real, is_key, kv_token, first, MASKED, HEAD_CHANNELS, CHANNELS
+            values, value_padding, key_token, is_real, is_key, kv_token, first, MASKED, HEAD_CHANNELS, CHANNELS
         )  # fmt: skip
         total = product(weights.to(value_rows.dtype), value_rows, total * shrunk[:, None], PRECISION)
-        reference = highest
     channel = tl.arange(0, CHANNELS)[None, :]
     inside = is_query[:, None] & (channel < HEAD_CHANNELS)
     if out is not None:
@@ -207,10 +259,9 @@ def _attend(
         tl.store(out + row_of_out, (total / normaliser[:, None]).to(out.dtype.element_ty), mask=inside)
     elif SPLITS > 1:
         if is_split:
-            place = (pair * most_split + tile) * SPLITS + part
-            tl.store(partial_sums + place[:, None] * HEAD_CHANNELS + channel, total, mask=inside)
-            tl.store(partial_normalisers + place, normaliser, mask=is_query)
-            tl.store(partial_references + place, reference, mask=is_query)
+            place = (pair * most_split + query_place) * SPLITS + part
+            _keep(partial_sums, partial_normalisers, partial_references, None, place, is_query, inside, total,
+                  normaliser, reference, HEAD_CHANNELS, CHANNELS)  # fmt: skip
         else:
             _keep(sums, normalisers, references, drift, place, is_query, inside, total, normaliser, reference * scale,
                   HEAD_CHANNELS, CHANNELS)  # fmt: skip

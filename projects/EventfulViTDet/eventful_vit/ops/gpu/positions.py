@@ -87,15 +87,25 @@ def _position_terms(
 
 
 @triton.jit
-def load_terms(terms, place, is_query, WIDTH: tl.constexpr, POSITIONS: tl.constexpr):
-    """All terms of queries at places (T,) of (B, H, N): (T, POSITIONS)."""
+def load_terms(
+    terms, place, is_query, WIDTH: tl.constexpr, POSITIONS: tl.constexpr, IN_PARTS: tl.constexpr, DTYPE: tl.constexpr
+):  # fmt: skip
+    """All terms of queries at places (T,) of (B, H, N), as `add_terms` takes them: (T, POSITIONS) twice.
+
+    Args:
+        IN_PARTS: whether they are split into two numbers, which are multiplied in DTYPE.
+    """
     position = tl.arange(0, POSITIONS)[None, :]
     inside = is_query[:, None] & (position < WIDTH)
-    return tl.load(terms + place[:, None] * WIDTH + position, mask=inside, other=0.0)
+    high = tl.load(terms + place[:, None] * WIDTH + position, mask=inside, other=0.0)
+    low = high
+    if IN_PARTS:
+        high, low = _split(high, DTYPE)
+    return high, low
 
 
 @triton.jit
-def split_terms(terms, DTYPE: tl.constexpr):
+def _split(terms, DTYPE: tl.constexpr):
     """Terms in the type that they are multiplied in, and what is left of them then."""
     high = terms.to(DTYPE)
     return high, (terms - high.to(tl.float32)).to(DTYPE)
@@ -106,7 +116,7 @@ def add_terms(high, low, ones, scores, IN_PARTS: tl.constexpr, PRECISION: tl.con
     """Scores of a tile of queries and keys, plus the terms that the keys' pattern asks for.
 
     Args:
-        IN_PARTS: whether terms are a sum of two (`split_terms`): one number in 16 bits is too short for float16 models.
+        IN_PARTS: whether terms are a sum of two (`load_terms`): one number in 16 bits is too short for float16 models.
     """
     if IN_PARTS:
         scores = product(low, tl.trans(ones), scores, PRECISION)

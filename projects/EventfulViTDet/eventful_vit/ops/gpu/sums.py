@@ -14,7 +14,7 @@ from ...attention.layout import attention_layout
 from .. import attention as operators
 from .attention import LOG2_E, Attention, can_attend, load_rows
 from .launch import TYPES, fits, power_of_two, precision, product
-from .positions import LARGEST, add_terms, load_terms, position_pattern, split_terms
+from .positions import LARGEST, add_terms, load_terms, position_pattern
 from .tuning import exchange_tile
 
 CHUNK = 4096
@@ -32,11 +32,26 @@ def _mark(index, offsets, streams, changed, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def _weights(query, rows, start, unit, reference, is_key, PRECISION: tl.constexpr):
-    """Scores of a tile of keys, and what their softmax makes of them before it is divided."""
+def _weigh_keys(
+    query, keys, values, row, is_key, stride, first, start, unit, reference,
+    HEAD_CHANNELS: tl.constexpr, CHANNELS: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Scores of a tile of keys, what their softmax makes of them before it is divided, and the keys' values."""
+    rows = load_rows(keys, None, row, is_key, is_key, stride, first, True, HEAD_CHANNELS, CHANNELS)
     scores = product(query, tl.trans(rows), start, PRECISION)
     scores = tl.where(is_key[None, :], scores, float("-inf"))
-    return scores, tl.exp2(scores * unit - reference[:, None])
+    weights = tl.exp2(scores * unit - reference[:, None])
+    rows = load_rows(values, None, row, is_key, is_key, stride, first, True, HEAD_CHANNELS, CHANNELS)
+    return scores, weights, rows
+
+
+@triton.jit
+def _with_drift(normalisers, drift, place, is_query, added, removed, accumulation):
+    """Normalisers after an exchange of terms, and the errors that sums have gathered, relative to them."""
+    before = tl.load(normalisers + place, mask=is_query, other=1.0)
+    after = before + (added - removed)
+    error = tl.load(drift + place, mask=is_query, other=1.0) * before + (added + removed)
+    return after, (error + accumulation * tl.abs(after)) / after
 
 
 @triton.jit
@@ -73,12 +88,14 @@ def _exchange(
     highest = tl.full((QUERIES,), float("-inf"), tl.float32)
     query_terms, low_terms = query, query
     if terms is not None:
-        query_terms = load_terms(terms, place, is_query, POSITIONS_USED, POSITIONS)
-        if IN_PARTS:
-            query_terms, low_terms = split_terms(query_terms, pattern.dtype.element_ty)
+        query_terms, low_terms = load_terms(
+            terms, place, is_query, POSITIONS_USED, POSITIONS, IN_PARTS, pattern.dtype.element_ty
+        )  # fmt: skip
     k += stream * kv_stream
     v += stream * kv_stream
-    old += first_key * (2 * heads * HEAD_CHANNELS)
+    old_stride = 2 * heads * HEAD_CHANNELS  # keys, then values, of all heads
+    old_keys = old + first_key * old_stride
+    old_values = old_keys + heads * HEAD_CHANNELS
     keys += first_key
     count = (last_key - first_key).to(tl.int32)
     unit = scale * LOG2_E
@@ -89,25 +106,18 @@ def _exchange(
         key = (tl.load(keys + number, mask=is_key, other=stream * key_count) - stream * key_count).to(tl.int32)
         start = tl.zeros((QUERIES, KEYS), tl.float32)
         if terms is not None:
-            rows = load_rows(pattern, None, key, is_key, is_key, POSITIONS, 0, True, POSITIONS, POSITIONS)
-            start = add_terms(query_terms, low_terms, rows, start, IN_PARTS, PRECISION)
-        rows = load_rows(k, None, key, is_key, is_key, kv_token, first, True, HEAD_CHANNELS, CHANNELS)
-        scores, weights = _weights(query, rows, start, unit, lowered, is_key, PRECISION)
+            ones = load_rows(pattern, None, key, is_key, is_key, POSITIONS, 0, True, POSITIONS, POSITIONS)
+            start = add_terms(query_terms, low_terms, ones, start, IN_PARTS, PRECISION)
+        scores, weights, rows = _weigh_keys(query, k, v, key, is_key, kv_token, first, start, unit, lowered,
+                                            HEAD_CHANNELS, CHANNELS, PRECISION)  # fmt: skip
         highest = tl.maximum(highest, tl.max(scores, axis=1))
         added += tl.sum(weights, axis=1)
-        rows = load_rows(v, None, key, is_key, is_key, kv_token, first, True, HEAD_CHANNELS, CHANNELS)
         total = product(weights.to(rows.dtype), rows, total, PRECISION)
-        width = 2 * heads * HEAD_CHANNELS
-        rows = load_rows(old, None, number, is_key, is_key, width, first, True, HEAD_CHANNELS, CHANNELS)
-        scores, weights = _weights(query, rows, start, unit, lowered, is_key, PRECISION)
+        _, weights, rows = _weigh_keys(query, old_keys, old_values, number, is_key, old_stride, first, start, unit,
+                                       lowered, HEAD_CHANNELS, CHANNELS, PRECISION)  # fmt: skip
         removed += tl.sum(weights, axis=1)
-        first_value = first + heads * HEAD_CHANNELS
-        rows = load_rows(old, None, number, is_key, is_key, width, first_value, True, HEAD_CHANNELS, CHANNELS)
         total = product((-weights).to(rows.dtype), rows, total, PRECISION)
-    before = tl.load(normalisers + place, mask=is_query, other=1.0)
-    after = before + (added - removed)
-    error = tl.load(drift + place, mask=is_query, other=1.0) * before + (added + removed)
-    error = (error + accumulation * tl.abs(after)) / after
+    after, error = _with_drift(normalisers, drift, place, is_query, added, removed, accumulation)
     # Written so that NaN, infinity and a normaliser below zero count as drifted.
     is_reliable = (after > 0) & (error <= drift_limit) & (highest * scale - reference <= score_limit)
     if v.dtype.element_ty == tl.float16:  # weights were multiplied in it: none above the largest number

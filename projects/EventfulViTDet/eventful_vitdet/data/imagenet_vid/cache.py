@@ -74,8 +74,11 @@ def _states(paths: list[str]) -> bytes:
 
 def _folders(root: str) -> Iterator[str]:
     yield os.path.join(root, "cache", "eventful_vitdet")
-    place = hashlib.sha256(os.path.abspath(root).encode()).hexdigest()[:12]
-    yield os.path.join(user_cache_folder(), place)
+    try:
+        base = user_cache_folder()
+    except OSError:  # a user without a home
+        return
+    yield os.path.join(base, hashlib.sha256(os.path.abspath(root).encode()).hexdigest()[:12])
 
 
 def _can_write(path: str) -> bool:

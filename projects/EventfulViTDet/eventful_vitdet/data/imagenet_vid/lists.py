@@ -79,7 +79,7 @@ def number_frames(origin: str, rows: dict[str, list[tuple[int, int]]]) -> list[L
 
 
 def list_folder(folder: str, part: str) -> list[ListedVideo]:
-    """All videos below `folder`/`part`: whatever folders hold XML files, in alphabetical order."""
+    """All videos below `folder`/`part`: all folders that hold XML files, in alphabetical order."""
     rows = {
         os.path.relpath(path, folder).replace(os.sep, "/"): [(frame, 0) for frame in frames]
         for path, frames in _xml_folders(os.path.join(folder, part))

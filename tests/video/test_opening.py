@@ -95,6 +95,14 @@ def test_contents_decide_and_not_names(tmp_path):
     assert numbers(open_source(str(tmp_path / "no_suffix"))) == [(0, 0, 5)]
 
 
+def test_pictures_in_one_file_behind_each_other(tmp_path):
+    for name in ("a.mjpeg", "b.mjpg"):
+        pictures = (cv2.imencode(".jpg", grey_frame(i))[1].tobytes() for i in range(3))
+        (tmp_path / name).write_bytes(b"".join(pictures))
+    assert numbers(open_source(str(tmp_path / "a.mjpeg"))) == [(i, 0, i) for i in range(3)]
+    assert numbers(open_source(str(tmp_path))) == [(i, i // 3, i % 3) for i in range(6)]
+
+
 @pytest.mark.parametrize("pattern", ["", "*"])
 def test_hidden_files_are_passed_over(tmp_path, pattern):
     for name in (".DS_Store", "._0.jpg", "._0.png", "Thumbs.db", "notes.txt", "data.json"):

@@ -31,7 +31,7 @@ KINDS = {
     "h264.mkv": {},
     "h264.flv": {},
     "h264.avi": {},  # without the time stamps that frames predicted from later ones need
-    "raw.h264": {"format": "h264"},  # without any
+    "raw.h264": {"format": "h264"},  # without any, but with a frame rate
     "fragments.mp4": {"container_options": {"movflags": "frag_keyframe+empty_moov"}},
     "open_gop.mp4": {"options": {"x264-params": "open-gop=1:keyint=12:bframes=3:b-pyramid=normal"}},
     "open_gop.ts": {"options": {"x264-params": "open-gop=1:keyint=12:bframes=3"}},
@@ -62,9 +62,8 @@ def test_frames_in_order_and_by_number(tmp_path, name):
     assert [frame.number for frame in frames] == list(range(FRAMES))
     assert [number_in(frame.image) for frame in frames] == list(range(FRAMES))
     assert all(frame.image.shape == (HEIGHT, WIDTH, 3) and frame.image.dtype == np.uint8 for frame in frames)
-    rate = 25 if name == "raw.h264" else 30
     times = [frame.seconds - frames[0].seconds for frame in frames]
-    assert times == pytest.approx([number / rate for number in range(FRAMES)], abs=0.002)
+    assert times == pytest.approx([number / 30 for number in range(FRAMES)], abs=0.002)
     for number in (GOP, GOP - 1, 0, FRAMES - 1, GOP + 1, 2 * GOP - 1, 20):
         found = read_frame(str(path), number)
         assert (found.number, found.seconds) == (number, frames[number].seconds)
@@ -176,6 +175,32 @@ def test_recordings_put_behind_each_other(tmp_path):
     times = [frame.seconds for frame in frames]
     assert times == pytest.approx([number / 30 for number in range(2 * FRAMES)], abs=0.002)
     assert [number_in(read_frame(str(path), number).image) for number in (3, FRAMES + 3, 60)] == [3, 3, 20]
+
+
+def test_recordings_of_ogg_put_behind_each_other(tmp_path):
+    part = encode(tmp_path / "v.ogv", "libvpx", format="ogg").read_bytes()
+    path = tmp_path / "twice.ogv"
+    path.write_bytes(2 * part)
+    frames = list(iterate_frames(str(path)))  # and the second one's headers are not called damaged
+    assert [number_in(frame.image) for frame in frames] == 2 * list(range(FRAMES))
+    times = [frame.seconds for frame in frames]
+    assert times == pytest.approx([number / 30 for number in range(2 * FRAMES)], abs=0.002)
+    assert number_in(read_frame(str(path), FRAMES + 3).image) == 3
+
+
+@pytest.mark.parametrize("end", [b"", b"--ffmpeg--\r\n"])
+def test_a_camera_s_stream_that_was_saved(tmp_path, end):
+    path = encode(tmp_path / "v.mjpeg", "mjpeg", pixels="yuvj420p", format="mpjpeg")
+    boundary = b"--ffmpeg\r\n"
+    content = path.read_bytes()
+    assert content.endswith(boundary)
+    path.write_bytes(content[: -len(boundary)] + (end or boundary))
+    frames = list(iterate_frames(str(path)))
+    assert [number_in(frame.image) for frame in frames] == list(range(FRAMES))
+    # What lacks in the middle is told still.
+    path.write_bytes(content.replace(boundary, b"??ffmpeg??", 20).replace(b"??ffmpeg??", boundary, 19))
+    with pytest.raises(VideoReadError, match="the video is damaged"):
+        list(iterate_frames(str(path)))
 
 
 def patch_box(path: Path, box: bytes, offset: int, data: bytes) -> None:

@@ -375,12 +375,23 @@ def test_the_sound_of_joined_recordings_continues(tmp_path):
     assert float(packets[begin].pts * packets[begin].time_base) == pytest.approx(4 / 30 + 0.8, abs=0.1)
 
 
-def test_damaged_packets_of_sound_are_left_out(tmp_path):
+def test_damaged_packets_of_sound_are_left_out_with_a_warning(tmp_path, caplog):
     source = add_sound(tmp_path / "s.ts", encode(tmp_path / "v.mkv", "mpeg2video", b_frames=0), seconds=1.4)
     whole, damaged = sound_packets(source)[0], av.Packet(b"\xff\xf1\xff\xff" + bytes(9))
     with av.open(str(source)) as container:
-        remove_headers = sound_copy._header_remover(container.streams.audio[0])
-        assert [len(remove_headers(packet)) for packet in (whole, damaged)] == [1, 0]
+        remove_headers = sound_copy._header_remover(str(source), container.streams.audio[0])
+        assert [len(remove_headers(packet)) for packet in (whole, damaged, damaged)] == [1, 0, 0]
+    assert caplog.text.count("s.ts: packets of its sound (aac) are damaged or without a header, and left out") == 1
+
+
+def test_a_sound_without_a_header_is_left_out_with_a_warning(tmp_path, caplog):
+    source = add_sound(tmp_path / "s.mp4", encode(tmp_path / "v.mp4", b_frames=0), seconds=1.4)
+    source.write_bytes(source.read_bytes().replace(b"esds", b"free"))
+    with VideoWriter(str(tmp_path / "o.mp4"), 30, sound=SoundCopy(str(source))) as video:
+        for frame in iterate_frames(str(source)):
+            video.write(frame.image, frame.seconds)
+    assert caplog.text.count("s.mp4: packets of its sound (aac) are damaged or without a header, and left out") == 1
+    assert len(decode(tmp_path / "o.mp4")) == 40
 
 
 def test_sounds_that_an_mp4_cannot_hold_are_left_out_with_a_warning(tmp_path, caplog):

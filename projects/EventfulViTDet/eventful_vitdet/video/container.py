@@ -18,6 +18,8 @@ TEXT_FORMATS = frozenset({"adf", "bin", "idf", "tty", "xbin"})
 """FFmpeg would draw the letters of any text file as a video."""
 LARGEST_ROW_OF_FAILURES = 16
 """After so many errors without a packet between them, a file is taken to end."""
+OGG_HEADERS = (b"\x81theora", b"OVP80")
+"""How packets of Ogg begin that show nothing: those between two recordings in one file are read with the pictures."""
 
 logger = logging.getLogger(__name__)
 
@@ -94,6 +96,32 @@ def say_chosen(name: str, count: int, number: int, width: int, height: int) -> N
 def read_packets(container: av.container.InputContainer, *streams: av.stream.Stream) -> Iterator[Item]:
     """The packets of these streams, or of all, from where the container is, what went wrong between them, and None at
     the end."""
+    items = _read_all(container, *streams)
+    if container.format.name == "mpjpeg":
+        return _without_end_mark(items)
+    if container.format.name == "ogg":
+        return (item for item in items if not _is_header(item))
+    return items
+
+
+def _without_end_mark(items: Iterator[Item]) -> Iterator[Item]:
+    """All but an error right before the end: there FFmpeg expects another picture, as a camera's boundary promises."""
+    errors: list[Item] = []
+    for item in items:
+        if isinstance(item, av.error.FFmpegError):
+            errors.append(item)
+            continue
+        if item is not None or len(errors) > 1:
+            yield from errors
+        errors = []
+        yield item
+
+
+def _is_header(item: Item) -> bool:
+    return isinstance(item, av.Packet) and bytes(item).startswith(OGG_HEADERS)
+
+
+def _read_all(container: av.container.InputContainer, *streams: av.stream.Stream) -> Iterator[Item]:
     failures = 0
     while failures < LARGEST_ROW_OF_FAILURES:
         try:

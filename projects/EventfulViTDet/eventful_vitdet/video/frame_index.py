@@ -368,8 +368,10 @@ def _runs_anyhow(container: av.container.InputContainer) -> bool:
 
 def _frame_rate(stream: av.VideoStream, packets: _Packets) -> float:
     """Frames per second: as the container says, if the time stamps agree about it."""
-    stated = float(stream.average_rate or 0)
     known = packets.known
+    # Without time stamps, as in bare H.264 and HEVC, the average is FFmpeg's default; its guess is the codec's rate.
+    average = stream.average_rate if known else None
+    stated = float(average or stream.guessed_rate or 0)
     span = float((max(known) - min(known)) * stream.time_base) if known else 0.0
     if span <= 0 or packets.backwards:
         return stated if PLAUSIBLE_FPS[0] <= stated <= PLAUSIBLE_FPS[1] else 0.0

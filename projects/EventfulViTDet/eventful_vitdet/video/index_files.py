@@ -15,7 +15,7 @@ import numpy as np
 from ..files import file_identity, remove_if_there, user_cache_folder, write_atomically
 from .frame_index import FrameIndex
 
-FORMAT_VERSION = 6
+FORMAT_VERSION = 7
 MOST_FILES = 20_000
 """When there are more, the older half goes."""
 ARRAYS = ("seconds", "stamps", "keys", "torn")

@@ -18,6 +18,8 @@ from .image_source import ImageSource
 from .source import VideoSource
 from .stream_source import StreamSource
 
+MOTION_JPEG = (".mjpeg", ".mjpg")
+"""How files are called in which the pictures of a video follow each other; by its beginning, each is a picture."""
 SCHEMES = ("rtsp", "rtsps", "rtmp", "http", "https", "udp", "rtp", "srt")
 
 
@@ -122,7 +124,7 @@ def _kind_of(path: str, pages: int | None) -> str | None:
     `pages`: what `count_pages` says of it.
     """
     if pages is not None:
-        return "image"
+        return "video" if path.lower().endswith(MOTION_JPEG) else "image"
     try:
         with open_container(path) as container:
             video_stream(container, path)

@@ -11,7 +11,7 @@ from fractions import Fraction
 import av
 from av.bitstream import BitStreamFilterContext
 
-from .container import Item, open_container, read_packets
+from .container import open_container, read_packets
 from .video_file import VideoFile
 
 TICK = Fraction(1, 1_000_000)
@@ -32,7 +32,7 @@ class SoundCopy:
         container = self._exit.enter_context(open_container(path))
         self._stream = _find_sound(container, path)
         self._shift = VideoFile(path).index.second_of(0)
-        self._packets = _sound_packets(read_packets(container, self._stream), self._stream) if self._stream else None
+        self._packets = _sound_packets(path, container, self._stream) if self._stream else None
         self._waiting: av.Packet | None = None
         self._end: float | None = None
         """The second of the source at which the last packet ends."""
@@ -85,10 +85,12 @@ class SoundCopy:
         self._exit.close()
 
 
-def _sound_packets(items: Iterator[Item], stream: av.AudioStream) -> Iterator[av.Packet]:
+def _sound_packets(
+    path: str, container: av.container.InputContainer, stream: av.AudioStream
+) -> Iterator[av.Packet]:
     """The packets that have a time, in ticks, as an mp4 file holds them. (A file's own unit may be a whole packet.)"""
-    remove_headers = _header_remover(stream)
-    for item in items:
+    remove_headers = _header_remover(path, stream)
+    for item in read_packets(container, stream):
         if isinstance(item, av.Packet) and item.size and item.pts is not None:
             times = (item.pts, item.pts if item.dts is None else item.dts, item.duration or 0)
             ticks = [round(time * item.time_base / TICK) for time in times]
@@ -98,16 +100,23 @@ def _sound_packets(items: Iterator[Item], stream: av.AudioStream) -> Iterator[av
                 yield packet
 
 
-def _header_remover(stream: av.AudioStream) -> Callable[[av.Packet], list[av.Packet]]:
-    """Where each packet of AAC has a header of its own, as in transport streams, the same without it."""
+def _header_remover(path: str, stream: av.AudioStream) -> Callable[[av.Packet], list[av.Packet]]:
+    """Where each packet of AAC has a header of its own, as in transport streams, the same without it. What has none is
+    left out, with one warning."""
     if stream.codec_context.name != "aac" or stream.codec_context.extradata:
         return lambda packet: [packet]
     bitstream_filter = BitStreamFilterContext("aac_adtstoasc", stream)
 
+    is_told = False
+
     def remove(packet: av.Packet) -> list[av.Packet]:
+        nonlocal is_told
         try:
             return bitstream_filter.filter(packet)
-        except av.error.FFmpegError:  # damaged, and left out
+        except av.error.FFmpegError:
+            if not is_told:
+                logger.warning("%s: packets of its sound (aac) are damaged or without a header, and left out", path)
+            is_told = True
             return []
 
     return remove

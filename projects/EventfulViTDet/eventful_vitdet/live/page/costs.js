@@ -29,17 +29,22 @@ export function median(values) {
 /**
  * What frames of the dense model cost, or, where it has not run, frames that were computed in full at the start of a
  * sequence. The session's first frame is none of them: it takes long for other reasons.
- * @returns {{value: number | null, name: string}}
+ * @returns {{value: number | null, name: string, count: number}} The median of `count` frames.
  */
 export function reference(costs, key) {
   const beside = costs.map((cost) => cost[`dense_${key}`]).filter((value) => value !== undefined);
-  if (beside.length) return { value: median(beside.slice(-RECENT)), name: "dense" };
+  if (beside.length) return summary(beside, "dense");
   for (const [kind, name] of [["dense", "dense"], ["flush", "in full"]]) {
     const values = costs.filter((cost) => cost.kind === kind && cost.serial > 0).map((cost) => cost[key]);
-    if (values.length) return { value: median(values.slice(-RECENT)), name };
+    if (values.length) return summary(values, name);
   }
   const first = costs.find((cost) => cost.serial === 0 && cost.kind !== "eventful");
-  return { value: first && key === "gflops" ? first.gflops : null, name: "in full" };
+  return summary(first && key === "gflops" ? [first.gflops] : [], "in full");
+}
+
+function summary(values, name) {
+  const recent = values.slice(-RECENT);
+  return { value: median(recent), name, count: recent.length };
 }
 
 /** The median of the last eventful frames after the first of a sequence; null where there are none. */

@@ -244,11 +244,11 @@ function showCosts() {
 
 /** A chart, and above it what is saved: the median of later eventful frames against that of full ones. */
 function showCost(id, key, word) {
-  const { value, name } = reference(costs, key);
+  const { value, name, count } = reference(costs, key);
   const usual = state.settings.eventful ? later(costs, key) : null;
   setText(`${id}-saving`, value !== null && usual ? `${word(value / usual)} than ${name}` : "");
   find(`${id}-saving`).classList.toggle("none", value !== null && usual !== null && value / usual < SAME);
-  setText("reference", `${name} (median)`);
+  setText("reference", count ? `${name} (median of ${count})` : name);
   drawChart(find(`${id}-chart`), costs.map((cost) => [cost[key], cost.kind !== "eventful"]), value);
 }
 

@@ -8,6 +8,7 @@ import torch
 from eventful_vitdet.checkpoint import VideoCheckpointer
 from eventful_vitdet.cli.console import run
 from eventful_vitdet.config_files import build_cfg
+from eventful_vitdet.errors import ConfigError
 
 
 def test_device_is_resolved_once():
@@ -108,6 +109,33 @@ def test_bad_configuration_file_is_one_line(tmp_path, content, message, capsys):
     output = capsys.readouterr()
     assert message in output.err and output.err.startswith("error: ") and output.err.count("\n") == 1
     assert "code from" not in output.out
+
+
+MULTIPLIED = "m0: &m0 {A: 1}\n" + "".join(
+    f"m{i}: &m{i} {{A: *m{i - 1}, B: *m{i - 1}, C: *m{i - 1}, D: *m{i - 1}}}\n" for i in range(1, 30)
+)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (MULTIPLIED, "its aliases .* multiply to more than 100,000 values"),
+        ("SEED: 1" + ":1" * 5000, "has a whole number of [0-9,]+ bits"),  # to the base 60: yaml knows such numbers
+        ("# " + "x" * (1 << 20), "is too large for a configuration"),
+        ("? [a]\n: 1\n", r"is not valid yaml(?s:.)*in .*bad\.yaml"),
+    ],
+)
+@pytest.mark.parametrize("is_base", [False, True])
+def test_a_hostile_configuration_file(tmp_path, content, message, is_base):
+    (tmp_path / "bad.yaml").write_text(content)
+    (tmp_path / "top.yaml").write_text("_BASE_: bad.yaml\n")
+    with pytest.raises(ConfigError, match=f"(bad|top)\\.yaml: {message}"):
+        build_cfg(str(tmp_path / ("top.yaml" if is_base else "bad.yaml")))
+
+
+def test_usual_aliases(tmp_path):
+    (tmp_path / "file.yaml").write_text('DATASETS:\n  TRAIN: &names ["a", "b"]\n  TEST: *names\n')
+    assert list(build_cfg(str(tmp_path / "file.yaml")).DATASETS.TEST) == ["a", "b"]
 
 
 def test_folders_that_may_not_be_entered(tmp_path, monkeypatch, capsys):

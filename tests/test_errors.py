@@ -27,6 +27,7 @@ FOR_A_USER = re.compile(r"--[a-z]|\b(MODEL|INPUT|DATASETS|DATALOADER|SOLVER|TEST
 def test_errors_are_described_in_one_line():
     assert describe_error(ValueError("first\n  second  line\n")) == "first second  line"
     assert describe_error(EOFError()) == "EOFError"
+    assert describe_error(ValueError("the name \x1b[31mred\x07 and ü")) == r"the name \x1b[31mred\x07 and ü"
     worker = (
         "Caught VideoReadError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n  ...\n"
     )

@@ -248,7 +248,7 @@ def test_a_storage_that_claims_more_than_the_archive_has(tmp_path, claimed):
         read_checkpoint(str(tmp_path / "w.pth"))
 
 
-@pytest.mark.parametrize("write", [write_zip, write_pickle])
+@pytest.mark.parametrize("write", [write_zip, write_legacy, write_pickle])
 def test_a_pickle_that_makes_much_of_few_bytes(tmp_path, write):
     text = Harmful(codecs.encode, "a", "latin1")
     for _ in range(40):  # each doubles the length
@@ -300,8 +300,72 @@ def test_a_pickle_that_claims_more_than_it_has(tmp_path):
 @pytest.mark.parametrize("write", [write_zip, write_pickle])
 def test_an_array_that_claims_more_than_the_file_has(tmp_path, write):
     write(tmp_path / "w.pth", {"model": {"a": Harmful(np.ndarray, (10**9,))}})
-    with pytest.raises(DamagedCheckpointError, match="w.pth claims arrays of 8,000,000,000 bytes, but has only"):
+    with pytest.raises(DamagedCheckpointError, match="w.pth .*a NumPy array by its shape, without saying what"):
         read_weights(tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize("write", [write_zip, write_legacy, write_pickle])
+def test_a_scalar_that_claims_gigabytes(tmp_path, write):
+    """NumPy makes zeros of it, as long as its type says."""
+    make_scalar = np.float64(1).__reduce__()[0]
+    write(tmp_path / "w.pth", {"model": as_arrays(), "a": Harmful(make_scalar, np.dtype("S2000000000"))})
+    with pytest.raises(DamagedCheckpointError, match="asks for a NumPy scalar without saying which"):
+        read_checkpoint(str(tmp_path / "w.pth"))
+
+
+def test_a_storage_of_another_kind_of_size(tmp_path):
+    """Text times a number would be long text."""
+    pid = b"(X\x07\x00\x00\x00storageJ\xff\xff\xff\x7fX\x01\x00\x00\x000X\x03\x00\x00\x00cpuX\x02\x00\x00\x00xxtQ"
+    write_raw(tmp_path / "w.pth", "zip", b"\x80\x02}K\x01" + pid + b"s.")
+    with pytest.raises(DamagedCheckpointError, match="storage '0' has no size"):
+        read_checkpoint(str(tmp_path / "w.pth"))
+
+
+def write_raw(path: pathlib.Path, kind: str, content: bytes) -> None:
+    """A file of the given format whose pickle, otherwise that of the weights, is `content`."""
+    if kind == "zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("w/data.pkl", content)
+            archive.writestr("w/version", "3\n")
+        return
+    whole = io.BytesIO()
+    torch.save({}, whole, _use_new_zipfile_serialization=False)
+    whole.seek(0)
+    for _ in range(3 if kind == "legacy" else 0):
+        pickle.load(whole)
+    keys = pickle.dumps([], 2) if kind == "legacy" else b""
+    path.write_bytes(whole.getvalue()[: whole.tell()] + content + keys)
+
+
+NESTED = {  # to hash them, Python recurses without a limit, or takes years
+    "deep": b")" + b"\x85" * 300_000,
+    "wide": b")q\x00" + b"".join(b"h%ch%c\x86q%c" % (i, i, i + 1) for i in range(60)),
+}
+
+
+@pytest.mark.parametrize("kind", ["zip", "legacy", "pickle"])
+@pytest.mark.parametrize("name", NESTED)
+@pytest.mark.parametrize("use", [b"}%bK\x01s.", b"ccollections\nOrderedDict\n]%bK\x01\x86a\x85R."])
+def test_tuples_within_tuples_as_keys(tmp_path, kind, name, use):
+    write_raw(tmp_path / "w.pth", kind, b"\x80\x02" + use % NESTED[name])
+    with pytest.raises(DamagedCheckpointError, match="w.pth .*tuples within tuples that are too deep or too many"):
+        read_checkpoint(str(tmp_path / "w.pth"))
+
+
+@pytest.mark.parametrize("write", [write_zip, write_legacy, write_pickle])
+def test_usual_tuples_are_read(tmp_path, write):
+    shapes = tuple((f"a.{i}", (i, (3, 4))) for i in range(2_000))
+    write(tmp_path / "w.pth", {"model": as_arrays(), ("a", ("b", 1)): shapes})
+    assert read_checkpoint(str(tmp_path / "w.pth"))["a", ("b", 1)] == shapes
+    check_weights_are_those(tmp_path / "w.pth")
+
+
+def test_more_tensors_than_any_model_has(tmp_path):
+    entry = b'"%d":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}'
+    header = b"{" + b",".join(entry % i for i in range(weight_files.MAX_SAFETENSORS + 1)) + b"}"
+    (tmp_path / "w").write_bytes(len(header).to_bytes(8, "little") + header)
+    with pytest.raises(DamagedCheckpointError, match="w claims 100,001 tensors; no model has that many"):
+        read_checkpoint(str(tmp_path / "w"))
 
 
 ODD_ARRAYS = {

@@ -102,6 +102,11 @@ def test_the_screen_shows_little_and_the_log_all(tmp_path, capsys, options, out,
         assert text in log, text
 
 
+def test_messages_do_not_steer_the_terminal(capsys):
+    assert run(lambda: logging.getLogger("eventful_vitdet").warning("the name %s", "\x1b[31mred")) == 0
+    assert capsys.readouterr().err == "warning: the name \\x1b[31mred\n"
+
+
 def test_only_the_first_process_shows_anything(capsys):
     take_console(rank=1)
     chat()

@@ -312,6 +312,7 @@ BAD_DOCUMENTS = {
     "class name of two lines": (change("categories", 0, name="a\nb"), r"has the name 'a\\nb'; expected text"),
     "class name with half a letter": (change("categories", 0, name="\ud800"), "has the name .*; expected text"),
     "endless class name": (change("categories", 0, name="x" * 5000), "has the name .{,120}; expected text$"),
+    "file name of two lines": (change("videos", 0, name=None, file_name="a\nb"), r"video 1 has the name 'a\\nb'; exp"),
     "video name is a list": (change("videos", 0, name=[1]), r"video 1 has the name \[1\]; expected text"),
     "stored is text": (replace("images_as_stored", "false"), "images_as_stored is 'false'; expected true or false"),
     "absolute file": (change("videos", 0, file_name="/etc/passwd"), "image 100 names the file '/etc/passwd'"),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import io
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import IO
 
 import torch
 import yaml
@@ -24,6 +26,41 @@ WRONG_TYPE = re.compile(
 )
 """The message about a value of another type than that of its key, with the known type, then the given one."""
 TYPE_NAMES = {"int": "a whole number", "float": "a number", "bool": "True or False", "str": "text", "NoneType": "None"}
+
+MAX_CHARACTERS = 1 << 20
+"""Of a configuration file: far more than all keys with their values have."""
+MAX_VALUES = 100_000
+"""Of a configuration file in which every alias (*name) is replaced by what it stands for."""
+
+
+class BoundedCfgNode(CfgNode):
+    """Reads configuration files that are no larger, also with all aliases written out, than some configuration is."""
+
+    @classmethod
+    def _open_cfg(cls, filename: str) -> IO[str]:
+        with super()._open_cfg(filename) as file:
+            text = file.read(MAX_CHARACTERS + 1)
+        if len(text) > MAX_CHARACTERS:
+            raise ConfigError(f"{filename}: is too large for a configuration")
+        stream = io.StringIO(text)
+        stream.name = filename  # for messages about what is no yaml
+        if count_values(filename, yaml.safe_load(stream), {}) > MAX_VALUES:
+            raise ConfigError(f"{filename}: its aliases (*name) multiply to more than {MAX_VALUES:,} values")
+        stream.seek(0)
+        return stream
+
+
+def count_values(filename: str, value: object, known: dict[int, int]) -> int:
+    """How many values there are in a value, those that are in it several times counted as often.
+
+    Raises ConfigError for an integer beyond all that a key can have, which Python might not even print.
+    """
+    if isinstance(value, int) and value.bit_length() > 64:
+        raise ConfigError(f"{filename}: has a whole number of {value.bit_length():,} bits")
+    if isinstance(value, (dict, list)) and id(value) not in known:
+        items = [*value, *value.values()] if isinstance(value, dict) else value
+        known[id(value)] = 1 + sum(count_values(filename, item, known) for item in items)
+    return known.get(id(value), 1)
 
 
 def build_cfg(config_file: str, options: Sequence[str] = ()) -> CfgNode:
@@ -65,7 +102,7 @@ def defaults() -> CfgNode:
 def merge_file(cfg: CfgNode, path: str) -> None:
     """Merge a configuration file, in which a number that is no integer may be written as one."""
     # The real Detectron2 would by default also read files that run code.
-    loaded = CfgNode(cfg.load_yaml_with_base(path, allow_unsafe=False))
+    loaded = CfgNode(BoundedCfgNode.load_yaml_with_base(path, allow_unsafe=False))
     if loaded.get("VERSION", cfg.VERSION) == cfg.VERSION:
         cfg.merge_from_other_cfg(with_floats(cfg, loaded))
     else:  # which Detectron2 brings up to date, or refuses
@@ -108,6 +145,8 @@ def merge(into: Callable[[], None], origin: str) -> None:
     """Merge settings; what is wrong with them reaches us in many forms, depending on where it was noticed."""
     try:
         into()
+    except ConfigError:
+        raise
     except RecursionError as error:
         raise ConfigError(f"{origin}: its _BASE_, or a value, leads back to itself, or is nested too deeply") from error
     except yaml.YAMLError as error:

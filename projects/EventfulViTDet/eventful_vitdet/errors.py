@@ -7,6 +7,7 @@ error of a library that the user can put right is turned into one of these where
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Sequence
 
 DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -105,7 +106,12 @@ def describe_error(error: BaseException) -> str:
         lines = [f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror]
         if error.errno in DISK_FULL and error.filename is None:
             lines.append("(is the disk that holds OUTPUT_DIR full?)")
-    return " ".join(lines) or type(error).__name__
+    return without_controls(" ".join(lines)) or type(error).__name__
+
+
+def without_controls(text: str) -> str:
+    """A message that does not steer a terminal: control characters, which names in files may have, as escapes."""
+    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", lambda found: repr(found[0])[1:-1], text)
 
 
 def shorten(names: Sequence[str], limit: int = 8) -> str:

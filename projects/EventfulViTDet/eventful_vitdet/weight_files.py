@@ -10,25 +10,25 @@ from __future__ import annotations
 import codecs
 import os
 import pickle
-import pickletools
 import tarfile
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import torch
 
-from .archive_claims import check_claims, check_encode
 from .checkpoint_globals import allowed, names_not_allowed
 from .errors import DamagedCheckpointError
 from .file_signatures import describe_foreign, read_head
+from .pickle_claims import check_archive_claims, check_encode, check_legacy_claims, check_pickle
 
 MAX_INFLATION = 8
 """A zip archive that would unpack to more than this many times its size is refused; PyTorch does not compress."""
 MAX_SAFETENSORS_HEADER = 100_000_000
 """Bytes: the format's own limit. In text and in pickles these eight bytes are a far larger number."""
+MAX_SAFETENSORS = 100_000
 ZIP = b"PK\x03\x04"
 LEGACY_TORCH = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"
 PICKLE = b"\x80"
@@ -155,9 +155,13 @@ def _call_library(filename: str, read: Callable[[str], Any]) -> Any:
 
 
 def _read_safetensors(filename: str) -> dict[str, torch.Tensor]:
-    from safetensors.torch import load_file
+    from safetensors import safe_open
 
-    return load_file(filename)
+    with safe_open(filename, framework="pt") as file:
+        names = list(file.keys())
+        if len(names) > MAX_SAFETENSORS:  # the time per tensor grows with their number
+            raise DamagedCheckpointError(f"{filename} claims {len(names):,} tensors; no model has that many")
+        return {name: file.get_tensor(name) for name in names}
 
 
 def _check_archive(filename: str) -> None:
@@ -211,7 +215,7 @@ def _numpy_globals() -> list:
 
 
 def _read_torch_archive(filename: str) -> Any:
-    check_claims(filename)
+    check_archive_claims(filename)
     with allowed(_numpy_globals()):
         others = names_not_allowed(filename)
         replaced = [(stand_in(name), name) for name in others]
@@ -225,6 +229,7 @@ def _read_torch_archive(filename: str) -> Any:
 def _read_legacy_torch(filename: str) -> Any:
     if tarfile.is_tarfile(filename):  # for PyTorch before 2.6 another format, which could run code
         raise DamagedCheckpointError(f"{filename} is a tar archive, no PyTorch checkpoint")
+    check_legacy_claims(filename)
     # Nothing lists what such a file refers to, so that the stand-ins with a full name have to do.
     replaced = [(replacement, name) for name, replacement in STAND_INS if not name.endswith(".")]
     with allowed([*_numpy_globals(), *replaced]):
@@ -238,16 +243,9 @@ def _torch_load(filename: str) -> Any:
 
 def _read_pickle(filename: str) -> Any:
     with open(filename, "rb") as file:
-        _check_pickle(file)
+        check_pickle(file)
         file.seek(0)
         return ArrayUnpickler(file, encoding="latin1").load()
-
-
-def _check_pickle(file: IO[bytes]) -> None:
-    """Raise ValueError for a pickle that is damaged, or that numbers its objects so that memory would run out."""
-    for count, (opcode, argument, _) in enumerate(pickletools.genops(file)):
-        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and argument > count:
-            raise ValueError(f"object {count} of the pickle has the number {argument}")
 
 
 class ArrayUnpickler(pickle.Unpickler):

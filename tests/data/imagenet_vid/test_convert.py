@@ -223,3 +223,9 @@ def test_command(full_tree, tmp_path, capsys):
         f"{full_tree.root}/set.json: 2 videos, 8 frames, 9 boxes",
         f"{tmp_path}/new: 2 videos, 8 frames",
     ]
+
+
+def test_an_endless_number_is_not_quoted_in_full(tmp_path):
+    (tmp_path / "a.xml").write_text(f"<annotation><size><width>{'9' * 5000}</width></size></annotation>")
+    with pytest.raises(DatasetError, match="a.xml: <width> is .{,120}$"):
+        read_xml(str(tmp_path / "a.xml"))

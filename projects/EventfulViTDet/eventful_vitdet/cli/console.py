@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from ..errors import describe_error, is_for_user
+from ..errors import describe_error, is_for_user, without_controls
 from ..interruption import left_at_once, say_interrupted
 
 LOGGERS = ("eventful_vitdet", "eventful_vit", "detectron2", "fvcore", "uvicorn", "py.warnings")
@@ -138,7 +138,8 @@ class Console(logging.Handler):
         if not self.shows(record):
             return
         is_warning = record.levelno >= logging.WARNING
-        text = f"{record.levelname.lower()}: {record.getMessage()}" if is_warning else record.getMessage()
+        message = without_controls(record.getMessage())
+        text = f"{record.levelname.lower()}: {message}" if is_warning else message
         try:  # without tracebacks, which follow when the command ends
             with bars_aside():
                 print(text, file=sys.stderr if is_warning else sys.stdout, flush=True)

@@ -186,12 +186,12 @@ def index_by_id(json_file: str, document: dict, table: str) -> dict[int, dict]:
 
 
 def _video_name(json_file: str, video_id: int, video: dict) -> str:
-    name = video.get("name")
-    if name is None:
-        name = video.get("file_name", video_id)
-    name = name if isinstance(name, str) else whole_number(name)
+    found = video.get("name")
+    if found is None:
+        found = video.get("file_name", video_id)
+    name = found if isinstance(found, str) else whole_number(found)
     if name is None or not is_plain_text(str(name)):
-        raise DatasetError(f"{json_file}: video {video_id} has the name {quote(video.get('name'))}; expected text")
+        raise DatasetError(f"{json_file}: video {video_id} has the name {quote(found)}; expected text")
     return str(name)
 
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from xml.sax.saxutils import escape
 
 from ...errors import DatasetError
+from ..annotation_file import quote
 
 ABSENT = -1
 """Track, flag or crowd mark that a file does not give."""
@@ -76,9 +77,9 @@ def _integer(path: str, parent: ET.Element, key: str, default: int) -> int:
     try:
         value = int(text)
     except ValueError as error:
-        raise DatasetError(f"{path}: <{key}> is {text!r}; expected a whole number") from error
+        raise DatasetError(f"{path}: <{key}> is {quote(text)}; expected a whole number") from error
     if abs(value) > 2**31 - 1:
-        raise DatasetError(f"{path}: <{key}> is {text!r}, which is too large")
+        raise DatasetError(f"{path}: <{key}> is {quote(text)}, which is too large")
     return value
 
 
@@ -90,7 +91,7 @@ def _coordinate(path: str, parent: ET.Element, key: str) -> Decimal:
     except InvalidOperation:  # no number, or NaN
         usable = False
     if not usable:
-        raise DatasetError(f"{path}: <{key}> of a box is {text!r}; expected a number of pixels")
+        raise DatasetError(f"{path}: <{key}> of a box is {quote(text)}; expected a number of pixels")
     return value
 
 

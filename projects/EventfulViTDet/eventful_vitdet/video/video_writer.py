@@ -31,11 +31,12 @@ ENCODERS = {
 }
 FALLBACK = "mpeg4"
 SUFFIXES = (".mp4", ".m4v", ".mov")
-# While it is written, the file consists of fragments that each can be played, so that what is there is never lost;
-# closing it makes an ordinary file of them.
-# Its header waits for the first fragment ("delay_moov"), to say when the sound begins, and not to stretch its first
-# packet up to there.
-OPTIONS = {"movflags": "hybrid_fragmented+frag_keyframe+delay_moov", "movie_timescale": "60000"}
+FRAGMENTS, WHOLE_IN_THE_END, WAITING = "frag_keyframe", "hybrid_fragmented", "delay_moov"
+"""While it is written, the file consists of fragments that each can be played, so that what is there is never lost;
+closing it makes an ordinary file of them. Its header waits for the first fragment, to say when the sound begins, and not
+to stretch its first packet up to there."""
+IS_OLD_FFMPEG = av.library_versions["libavformat"] < (62,)
+"""Before FFmpeg 8, a file with a header that waited does not play once it was made an ordinary one."""
 FLUSH_PACKETS = 0x0200
 """FFmpeg's flag: every fragment is written to the disk when it is complete, and an error shows then."""
 FIRST_KEY_FRAMES = 2
@@ -208,13 +209,20 @@ class VideoWriter:
 
     def _open(self) -> None:
         try:
-            self._container = av.open(f"file:{self._beginning}", "w", format="mp4", options=OPTIONS)
+            self._container = av.open(f"file:{self._beginning}", "w", format="mp4", options=self._options())
             self._container.flags |= FLUSH_PACKETS
             self._stream = self._add_stream(self._container)
             if self._sound is not None:
                 self._sound.begin(self._container, self._begin)
         except (OSError, ValueError, av.error.FFmpegError) as error:
             raise VideoWriteError(f"{self.path}: cannot be written as a video ({error})") from error
+
+    def _options(self) -> dict[str, str]:
+        """How FFmpeg writes the file. An old one leaves a file with sound in fragments, which players take too."""
+        flags = [FRAGMENTS, WHOLE_IN_THE_END, WAITING]
+        if IS_OLD_FFMPEG:
+            flags.remove(WAITING if self._sound is None else WHOLE_IN_THE_END)
+        return {"movflags": "+".join(flags), "movie_timescale": "60000"}
 
     def _add_stream(self, container: av.container.OutputContainer) -> av.VideoStream:
         for name, options in ENCODERS.items():

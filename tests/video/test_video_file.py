@@ -593,7 +593,7 @@ def join_videos(path: Path, *videos: Path, covers: int = 0) -> Path:
         target = stack.enter_context(av.open(str(path), "w"))
         copies = [target.add_stream_from_template(source.streams.video[0]) for source in sources]
         for copy in copies[len(copies) - covers :]:
-            copy.disposition = av.stream.Disposition.attached_pic
+            copy.disposition = av.stream.Disposition.attached_pic.value
         for source, copy in zip(sources, copies):
             for packet in source.demux(video=0):
                 if packet.size:

@@ -11,7 +11,6 @@ from eventful_vit.cost import BACKBONE_CATEGORIES
 from torch import Tensor
 
 from .errors import DetectionError
-from .shown_score import SHOWN_SCORE as SHOWN_SCORE
 
 MACS_PER_GFLOP = 10**9  # the paper's "GFlops" are 10^9 multiply-accumulates
 

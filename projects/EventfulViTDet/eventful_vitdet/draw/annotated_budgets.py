@@ -15,7 +15,7 @@ from ..data import ReadRules, load_frames
 from ..data.coco_vid import group_by_video
 from ..data.listed_video import ListedVideo
 from ..errors import DatasetError
-from ..structures import SHOWN_SCORE
+from ..shown_score import SHOWN_SCORE
 from .annotated_video import AnnotateOptions, annotate_video
 from .tokens import ANY
 

@@ -19,7 +19,8 @@ from ..identities import UNKNOWN, ObjectTracker
 from ..interruption import Interruptions
 from ..masks import MaskRequest, encode_mask, paste_mask
 from ..predictor import FrameResult, VideoDetector, class_names, dense_detector
-from ..structures import SHOWN_SCORE, Detections, SourceFrame
+from ..shown_score import SHOWN_SCORE
+from ..structures import Detections, SourceFrame
 from ..video import JsonLinesWriter, VideoSource
 from .frame_files import FrameFiles, check_files, count_frames, put_off_errors, selected_frames
 from .painter import FramePainter

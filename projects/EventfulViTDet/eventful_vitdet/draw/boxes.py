@@ -10,7 +10,8 @@ import numpy as np
 
 from ..identities import UNKNOWN
 from ..masks import paste_mask
-from ..structures import SHOWN_SCORE, Detections
+from ..shown_score import SHOWN_SCORE
+from ..structures import Detections
 from .label_placement import corners_around, place_label
 from .labels import draw_label, label_size, text_scale
 

@@ -10,7 +10,8 @@ import numpy as np
 
 from ..budgets import DENSE
 from ..predictor import FrameResult
-from ..structures import SHOWN_SCORE, SourceFrame
+from ..shown_score import SHOWN_SCORE
+from ..structures import SourceFrame
 from .boxes import draw_detections
 from .cost_strip import GROUND, CostChart, add_strip, describe_cost, strip_scale
 from .labels import draw_caption

@@ -21,7 +21,8 @@ from ..controllers import Schedule
 from ..errors import ConfigError, DataError
 from ..masks import MaskRequest
 from ..predictor import FrameResult, VideoDetector, class_names, dense_detector
-from ..structures import SHOWN_SCORE, SourceFrame
+from ..shown_score import SHOWN_SCORE
+from ..structures import SourceFrame
 from ..video import VideoSource
 from .figure_files import write_figure
 from .painter import FramePainter

@@ -18,7 +18,8 @@ from ..draw.boxes import class_color, class_name
 from ..draw.tokens import updated_share
 from ..masks import MaskRequest, outline_mask
 from ..predictor import FrameResult, VideoDetector, dense_twin
-from ..structures import SHOWN_SCORE, SourceFrame
+from ..shown_score import SHOWN_SCORE
+from ..structures import SourceFrame
 from ..video import FileSource, VideoSource
 from .session import LiveSession
 from .settings import Look, Settings

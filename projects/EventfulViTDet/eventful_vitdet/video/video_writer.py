@@ -33,8 +33,8 @@ FALLBACK = "mpeg4"
 SUFFIXES = (".mp4", ".m4v", ".mov")
 FRAGMENTS, WHOLE_IN_THE_END, WAITING = "frag_keyframe", "hybrid_fragmented", "delay_moov"
 """While it is written, the file consists of fragments that each can be played, so that what is there is never lost;
-closing it makes an ordinary file of them. Its header waits for the first fragment, to say when the sound begins, and not
-to stretch its first packet up to there."""
+closing it makes an ordinary file of them. Its header waits for the first fragment, to say when the sound begins, and
+not to stretch its first packet up to there."""
 IS_OLD_FFMPEG = av.library_versions["libavformat"] < (62,)
 """Before FFmpeg 8, a file with a header that waited does not play once it was made an ordinary one."""
 FLUSH_PACKETS = 0x0200

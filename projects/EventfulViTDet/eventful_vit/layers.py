@@ -22,7 +22,7 @@ MLP_ROWS = 1024
 """Rows of an MLP computed at a time on a CPU: their hidden values are still in cache when they are read again."""
 PASSIVE_HOOKS = ("eventful_vit.cost", "transformers.utils.output_capturing")
 """Python modules whose forward hooks only look on, and need no frame to be computed in another way for it."""
-READABLE = {*derived.ORDINARY, type(None)}
+READABLE = (*derived.ORDINARY, type(None))
 """Classes of parameters that operators can read. Libraries for quantisation put others in the place of weights."""
 
 
@@ -82,7 +82,7 @@ def is_plain(module: object, *kinds: type[nn.Module]) -> bool:
     parameters that an operator can read."""
     if type(module) not in kinds or runs_other_code(module):
         return False
-    return READABLE.issuperset(map(type, module._parameters.values()))
+    return all([type(each) in READABLE for each in module._parameters.values()])  # a list: PyTorch 2.4 compiles it
 
 
 def runs_other_code(module: nn.Module) -> bool:
@@ -108,8 +108,8 @@ def is_replaced(kind: type[nn.Module]) -> bool:
 
 
 @lru_cache(maxsize=1024)
-def _python_modules(kind: type[nn.Module]) -> frozenset[str]:
-    return frozenset(each.__module__ for each in kind.__mro__)
+def _python_modules(kind: type[nn.Module]) -> tuple[str, ...]:
+    return tuple([each.__module__ for each in kind.__mro__])  # of a list, or PyTorch 2.4 cannot compile it
 
 
 def call(module: nn.Module, x: Tensor) -> Tensor:

@@ -391,7 +391,7 @@ class TestMissing:
 
 
 @pytest.mark.parametrize(("streams", "side", "window", "fits"), [(15, 64, 1, 1), (16, 64, 1, 0), (3, 4, 0, 1)])
-def test_more_windows_than_a_launch_has_programs_run_otherwise(streams, side, window, fits):
+def test_more_windows_than_a_launch_has_programs_run_otherwise(streams, side, window, fits, gpu_kernels):
     """A GPU refuses a launch of 2^16 programs along a dimension but the first."""
     attention = importlib.import_module("eventful_vit.ops.gpu.attention")
     q = torch.empty(streams, side * side, 16, device="meta")

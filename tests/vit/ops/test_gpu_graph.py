@@ -129,3 +129,13 @@ def test_graphs_share_the_memory_of_those_that_did_not_fail(cuda):
     failed.refusal = "it waits"
     assert shared_pool([failed, other]) == other.pool != failed.pool
     assert shared_pool([failed]) is None
+
+
+def test_a_recording_within_a_recording_does_not_wait_for_it(cuda):
+    def record() -> str:
+        return Graph(torch.device("cuda", 0), None).record(lambda: "result")
+
+    outer = threading.Thread(target=lambda: Graph(torch.device("cuda", 0), None).record(record), daemon=True)
+    outer.start()
+    outer.join(timeout=10)
+    assert not outer.is_alive() and len(cuda.streams) == 2

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 
 class ForkSafeLock:
@@ -12,10 +14,11 @@ class ForkSafeLock:
     The lock itself is entered, as a context manager in Python could be interrupted between its lock and the caller.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, make: Callable[[], AbstractContextManager] = threading.Lock) -> None:
+        self._make = make
         self._renew()
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._renew)
 
     def _renew(self) -> None:
-        self.lock = threading.Lock()
+        self.lock = self._make()

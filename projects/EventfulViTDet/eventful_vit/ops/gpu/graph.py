@@ -14,8 +14,9 @@ from ..fork_safe_lock import ForkSafeLock
 from ..tape import recording
 
 _of_thread = threading.local()
-_one_at_a_time = ForkSafeLock()
-"""PyTorch begins a recording by waiting for the whole GPU, which is an error while another thread records."""
+_one_at_a_time = ForkSafeLock(threading.RLock)
+"""PyTorch begins a recording by waiting for the whole GPU, which is an error while another thread records. The same
+thread may come again, by a model within a block of another one: an error too, but no endless wait."""
 
 
 class Graph:
@@ -60,7 +61,7 @@ class Graph:
         """Before PyTorch 2.12, the memory allocator takes a recording that failed to go on: it would refuse all later
         recordings, and to free memory."""
         device = torch.cuda.current_device()
-        with suppress(RuntimeError):  # it did end
+        with suppress(RuntimeError, AttributeError):  # it did end, or a later PyTorch lacks these
             torch._C._cuda_endAllocateToPool(device, self.pool)
             torch._C._cuda_releasePool(device, self.pool)
 

@@ -116,9 +116,9 @@ def test_threads_record_one_after_the_other(cuda):
 def test_what_is_made_of_a_parameter_while_it_is_recorded_is_not_kept(monkeypatch):
     """Nothing is computed then, and never is if the recording fails."""
     parameter = torch.nn.Parameter(torch.ones(3))
-    monkeypatch.setattr(derived, "_is_recorded", lambda device: True)
+    monkeypatch.setattr(derived, "wait_until_made", lambda device: False)
     recorded = derive(parameter, "doubled", lambda: torch.full((3,), torch.nan))
-    monkeypatch.setattr(derived, "_is_recorded", lambda device: False)
+    monkeypatch.setattr(derived, "wait_until_made", lambda device: True)
     made = derive(parameter, "doubled", lambda: parameter.detach() * 2)
     assert recorded.isnan().all() and made.tolist() == [2, 2, 2]
     assert derive(parameter, "doubled", lambda: None) is made

@@ -60,9 +60,7 @@ def derive(parameter: Tensor, kind: Hashable, make: Callable[[], Value]) -> Valu
     if value is None:
         with torch.inference_mode(False), torch.no_grad():
             value = make()
-        # While a graph is recorded, nothing is computed: only the graph may read it, and a failed one never makes it.
-        if not _is_recorded(parameter.device):
-            wait_until_made(parameter.device)
+        if wait_until_made(parameter.device):
             entry.values[kind] = value
             for oldest in list(entry.values)[:-MAX_KINDS]:
                 entry.values.pop(oldest, None)
@@ -70,16 +68,19 @@ def derive(parameter: Tensor, kind: Hashable, make: Callable[[], Value]) -> Valu
     return value
 
 
-def wait_until_made(device: torch.device) -> None:
-    """Wait for the current CUDA stream before what it makes is kept: another stream may read it at once. What is made
-    while a graph is recorded cannot be waited for."""
-    if device.type == "cuda" and not torch.cuda.is_current_stream_capturing():
-        torch.cuda.current_stream(device).synchronize()
+def wait_until_made(device: torch.device) -> bool:
+    """Wait for the current CUDA stream before what it makes is kept: another stream may read it at once.
 
-
-def _is_recorded(device: torch.device) -> bool:
-    """Whether this thread's work on a device is recorded as a CUDA graph, and not done."""
-    return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
+    Returns:
+        False, without a wait, while a graph is recorded: nothing is computed then, so only that graph may read what is
+        made, and one that fails never makes it.
+    """
+    if device.type != "cuda":
+        return True
+    if torch.cuda.is_current_stream_capturing():
+        return False
+    torch.cuda.current_stream(device).synchronize()
+    return True
 
 
 def derive_or_differentiate(parameter: Tensor, kind: Hashable, make: Callable[[Tensor], Value]) -> Value:
